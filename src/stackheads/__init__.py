@@ -1,0 +1,39 @@
+"""stackheads: which attention heads implement which hop, found automatically and put to the test.
+
+Public names are imported on first use, so that importing the package and `stackheads --help` stay quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stackheads import tasks as tasks
+    from stackheads.analysis.pipeline import analyze as analyze
+    from stackheads.analysis.result import Analysis as Analysis
+    from stackheads.models.checkpoint import load as load
+    from stackheads.models.config import ModelConfig as ModelConfig
+    from stackheads.training.config import TrainingConfig as TrainingConfig
+    from stackheads.training.trainer import train as train
+
+_HOMES = {
+    "Analysis": "stackheads.analysis.result",
+    "ModelConfig": "stackheads.models.config",
+    "TrainingConfig": "stackheads.training.config",
+    "analyze": "stackheads.analysis.pipeline",
+    "load": "stackheads.models.checkpoint",
+    "train": "stackheads.training.trainer",
+}
+
+__all__ = ["Analysis", "ModelConfig", "TrainingConfig", "analyze", "load", "tasks", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "tasks":
+        return import_module("stackheads.tasks")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'stackheads' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

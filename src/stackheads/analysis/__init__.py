@@ -1,0 +1,1 @@
+"""The evidence and the verdict: which head does what, and how sure that is."""

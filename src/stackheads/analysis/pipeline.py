@@ -1,0 +1,174 @@
+"""`analyze()`: the whole method, readable as its table of contents."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from stackheads.analysis.cause import CauseEvidence, cause_evidence
+from stackheads.analysis.patterns import pattern_evidence
+from stackheads.analysis.readouts import Baseline, Scorer, make_scorer, measure_baseline
+from stackheads.analysis.redundancy import with_joint_evidence
+from stackheads.analysis.result import Analysis, label_frame
+from stackheads.analysis.statistics import Bootstrap, bootstrap, shares
+from stackheads.analysis.thresholds import Thresholds
+from stackheads.analysis.verdict import Evidence, label_row
+from stackheads.analysis.write import WriteEvidence, run_counterfactuals, write_evidence
+from stackheads.errors import ConfigError
+from stackheads.interventions import destination_rows, recorded
+from stackheads.models import check_fit, load, parse_device
+from stackheads.models.hooks import all_heads, analysing
+from stackheads.tasks import Task
+from stackheads.types import Destination
+
+MIN_EXAMPLES = 16
+"""Below this a bootstrap interval means nothing."""
+
+
+def analyze(
+    model: Any,
+    task: Task | None = None,
+    examples: int = 512,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+    thresholds: Thresholds | None = None,
+) -> Analysis:
+    """Label every (head, destination) of a model by the rules of evidence (DESIGN §6).
+
+    `model` is the path of a checkpoint or run folder (model and task come from it), or a `HookedTransformer` with a `task`.
+    `device` None means where the model is, CPU for a path. The model's weights, hooks and mode stay as they are.
+
+    Cost: 1 + D + 3 × heads × destinations forward passes on `examples` examples, and up to D more for each pattern found.
+
+    Raises `ConfigError` (examples, device), `CheckpointError`, `TaskMismatchError`.
+    """
+    thresholds = thresholds or Thresholds()
+    if examples < MIN_EXAMPLES:
+        raise ConfigError(f"examples must be at least {MIN_EXAMPLES} for an interval, got {examples}: ask for 512")
+    model, task, described = _resolve(model, task, device)
+    generator = torch.Generator().manual_seed(seed)
+    batch = task.sample(examples, generator).to(next(model.parameters()).device)
+    destinations = [place for place in Destination if bool(destination_rows(batch, place).any())]
+
+    with analysing(model):
+        clean = recorded(model, batch)
+        scorer = make_scorer(task, batch)
+        boot = partial(_half_bootstrap, thresholds=thresholds, generator=generator, device=batch.tokens.device)(examples)
+        whole = bootstrap(
+            examples, thresholds.bootstrap_draws, thresholds.confidence, generator, batch.tokens.device
+        )
+        baseline = measure_baseline(scorer, clean, whole, thresholds)
+
+        patterns = pattern_evidence(task, clean, destinations, thresholds)
+        cells = [(head, destination) for head in all_heads(model) for destination in destinations]
+        cause = partial(cause_evidence, model, clean, scorer, baseline, boot=boot, thresholds=thresholds)
+        causes = {cell: cause(heads=[cell[0]], destination=cell[1]) for cell in _shown(cells, "cause", progress)}
+
+        counterfactuals = run_counterfactuals(model, task, clean, scorer, generator)
+        write = partial(
+            write_evidence, model, task, clean, scorer, baseline, counterfactuals, boot=boot, thresholds=thresholds
+        )
+        evidence = [Evidence(*cell, patterns[cell], causes[cell], None) for cell in cells]
+        evidence = [_with_write(item, write) for item in _shown(evidence, "write", progress)]
+
+        def joint_test(one: Evidence, other: Evidence) -> tuple[CauseEvidence, WriteEvidence]:
+            heads, place = [one.head, other.head], one.destination
+            assert one.pattern.role is not None
+            joint = cause(heads=heads, destination=place, methods=("resample",))
+            return joint, write(heads=heads, destination=place, role=one.pattern.role)
+
+        evidence = with_joint_evidence(evidence, baseline, joint_test, thresholds)
+
+    return Analysis(
+        model=described,
+        task={"name": task.name, **(task.model_dump() if hasattr(task, "model_dump") else {})},
+        seed=seed,
+        examples=examples,
+        thresholds=thresholds,
+        versions={name: version(name) for name in ("stackheads", "torch", "transformer-lens")},
+        labels=label_frame([label_row(item, thresholds) for item in evidence]),
+        readouts=_readout_frame(baseline),
+        effects=_effect_frame(evidence, baseline),
+    )
+
+
+def _resolve(model: Any, task: Task | None, device: torch.device | str | None) -> tuple[Any, Task, dict[str, Any]]:
+    """The model on its device, the task, and how to name them."""
+    if isinstance(model, (str, Path)):
+        checkpoint = load(model, parse_device(device))
+        task = task or checkpoint.task
+        check_fit(checkpoint.model, task)
+        return checkpoint.model, task, {"name": checkpoint.name, **checkpoint.config.model_dump()}
+    if task is None:
+        raise ConfigError("a model needs a task to be analysed on, got none: analyze(model, task)")
+    check_fit(model, task)
+    if device is not None:
+        model = model.to(parse_device(device))
+    cfg = model.cfg
+    name = getattr(cfg, "model_name", None) or type(model).__name__
+    return model, task, {"name": name, "layers": cfg.n_layers, "heads": cfg.n_heads, "d_model": cfg.d_model}
+
+
+def _half_bootstrap(
+    examples: int, thresholds: Thresholds, generator: torch.Generator, device: torch.device
+) -> Bootstrap:
+    """Bootstrap samples of the estimating half."""
+    return bootstrap(
+        examples - examples // 2, thresholds.bootstrap_draws, thresholds.confidence, generator, device
+    )
+
+
+def _with_write(item: Evidence, write: Any) -> Evidence:
+    if not item.pattern.passed:
+        return item
+    return replace(item, write=write(heads=[item.head], destination=item.destination, role=item.pattern.role))
+
+
+def _shown(items: Iterable[Any], what: str, progress: bool) -> Iterator[Any]:
+    """Iterate with a progress bar on a terminal."""
+    yield from tqdm(items, desc=what, disable=None if progress else True, leave=False)
+
+
+def _readout_frame(baseline: Baseline) -> pd.DataFrame:
+    count = baseline.count.sum(dim=0)
+    return pd.DataFrame(
+        {
+            "destination": [str(readout.destination) for readout in baseline.readouts],
+            "hop": [readout.hop for readout in baseline.readouts],
+            "accuracy": baseline.accuracy.tolist(),
+            "chance_accuracy": baseline.chance_accuracy.tolist(),
+            "margin": (baseline.clean.margin.sum(dim=0) / count).tolist(),
+            "gap": (baseline.gap.sum(dim=0) / count).tolist(),
+            "open": baseline.open.tolist(),
+        }
+    )
+
+
+def _effect_frame(evidence: list[Evidence], baseline: Baseline) -> pd.DataFrame:
+    rows = []
+    for item in evidence:
+        for method, score in item.cause.scores.items():
+            effect = shares(baseline.clean.margin - score.margin, baseline.gap).tolist()
+            lost = ((baseline.clean.right - score.right).sum(dim=0) / baseline.count.sum(dim=0)).tolist()
+            for number, readout in enumerate(baseline.readouts):
+                rows.append(
+                    {
+                        "head": str(item.head),
+                        "destination": str(item.destination),
+                        "ablation": method,
+                        "readout": str(readout),
+                        "effect": effect[number],
+                        "accuracy_effect": lost[number],
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+__all__ = ["Scorer", "analyze"]

@@ -1,0 +1,119 @@
+"""What the model is asked, as one axis: (destination, hop) pairs, and margins summed per example on that axis.
+
+Sums and not means, because effects are ratios of sums over examples and the number of asked positions cancels.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from stackheads.analysis.statistics import Bootstrap
+from stackheads.analysis.thresholds import Thresholds
+from stackheads.interventions import Recorded, destination_rows
+from stackheads.tasks import Batch, Task
+from stackheads.tasks.scoring import correct, margins
+from stackheads.types import Destination
+
+
+@dataclass(frozen=True)
+class Readout:
+    """One kind of question: hop `hop` asked at `destination`."""
+
+    destination: Destination
+    hop: int
+
+    def __str__(self) -> str:
+        return f"hop {self.hop} @{self.destination}"
+
+
+@dataclass(frozen=True)
+class Score:
+    """Sums per example for each readout: margin (logits) and right answers (count)."""
+
+    margin: Float[Tensor, "example readout"]
+    right: Float[Tensor, "example readout"]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The clean run between 0 and 1: its score, the score on unrelated examples, and how often each readout is asked.
+
+    `open` are the readouts that the model answers: only on these there is a gap for an intervention to destroy.
+    """
+
+    readouts: tuple[Readout, ...]
+    clean: Score
+    chance: Score
+    count: Float[Tensor, "example readout"]
+    open: Bool[Tensor, "readout"]
+
+    @property
+    def gap(self) -> Float[Tensor, "example readout"]:
+        """Clean margin minus margin on unrelated answers."""
+        return self.clean.margin - self.chance.margin
+
+    @property
+    def accuracy(self) -> Float[Tensor, "readout"]:
+        """Share of right answers in the clean run."""
+        return self.clean.right.sum(dim=0) / self.count.sum(dim=0)
+
+    @property
+    def chance_accuracy(self) -> Float[Tensor, "readout"]:
+        """Share of right answers when the run is on an unrelated example."""
+        return self.chance.right.sum(dim=0) / self.count.sum(dim=0)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Turns logits into scores for one batch."""
+
+    task: Task
+    batch: Batch
+    readouts: tuple[Readout, ...]
+    where: Float[Tensor, "readout example pos slot"]
+
+    def score(self, logits: Float[Tensor, "example pos d_vocab_out"]) -> Score:
+        """Margin and right answers, summed per example and readout."""
+        answer_logits = self.task.readout(logits, self.batch)
+        margin = margins(answer_logits, self.batch.targets)
+        right = correct(answer_logits, self.batch.targets).to(margin.dtype)
+        return Score(self.summed(margin), self.summed(right))
+
+    def summed(self, values: Float[Tensor, "example pos slot"]) -> Float[Tensor, "example readout"]:
+        """Sum values at the asked positions of each readout."""
+        return torch.einsum("bpk,rbpk->br", values, self.where.to(values.dtype))
+
+    def towards(
+        self, logits: Float[Tensor, "example pos d_vocab_out"], other: Int[Tensor, "example pos slot"]
+    ) -> Float[Tensor, "example readout"]:
+        """Logit of another batch's right symbol minus that of this one's, summed where both are asked and differ."""
+        answer_logits = self.task.readout(logits, self.batch)
+        mine = self.batch.targets
+        differs = (mine >= 0) & (other >= 0) & (mine != other)
+        gain = answer_logits.gather(-1, other.clamp(min=0)[..., None]) - answer_logits.gather(-1, mine.clamp(min=0)[..., None])
+        return self.summed(gain.squeeze(-1) * differs)
+
+
+def make_scorer(task: Task, batch: Batch) -> Scorer:
+    """Find what is asked in a batch: every (destination, hop) with at least one target."""
+    readouts, where = [], []
+    for destination in Destination:
+        rows = destination_rows(batch, destination)[:, :, None]
+        for hop in batch.target_hop.unique(sorted=True).tolist():
+            asked = rows & (batch.target_hop == hop) & (batch.targets >= 0)
+            if hop > 0 and bool(asked.any()):
+                readouts.append(Readout(destination, hop))
+                where.append(asked)
+    return Scorer(task, batch, tuple(readouts), torch.stack(where).float())
+
+
+def measure_baseline(scorer: Scorer, clean: Recorded, boot: Bootstrap, thresholds: Thresholds) -> Baseline:
+    """Score the clean run and, as chance, each example's targets under its matched example's logits. No forward pass."""
+    own, unrelated = scorer.score(clean.run.logits), scorer.score(clean.run.logits[clean.partner])
+    count = scorer.summed(torch.ones_like(scorer.batch.targets, dtype=own.margin.dtype))
+    closed = Baseline(scorer.readouts, own, unrelated, count, torch.zeros(len(scorer.readouts), dtype=torch.bool))
+    better = closed.accuracy - closed.chance_accuracy >= thresholds.min_accuracy_gain
+    wide = [boot.share(gap, number).low > 0 for gap, number in zip(closed.gap.T, count.T, strict=True)]
+    return Baseline(scorer.readouts, own, unrelated, count, better.cpu() & torch.tensor(wide))

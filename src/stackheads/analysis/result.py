@@ -1,0 +1,153 @@
+"""What `analyze()` returns: data, to be looked at, saved, loaded and compared. No model inside, no computation."""
+
+import html
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from stackheads.analysis.thresholds import Thresholds
+from stackheads.errors import CheckpointError
+from stackheads.models.files import write_folder, write_json
+
+FORMAT = 1
+FILE = "analysis.json"
+SHOWN = ("head", "destination", "role", "hop", "status", "pattern", "effect", "write", "reason")
+
+
+@dataclass(frozen=True, repr=False)
+class Analysis:
+    """The labels of a model's heads with their evidence.
+
+    `labels`      one row per (head, destination): head, layer, destination, role, hop, status, pattern, rival, effect,
+                  effect_low, effect_high, accuracy_effect, write, reason; then looks_like (the best role, passed or not),
+                  null_p, readout (where the effect was measured), effect_mean, effect_zero (other ablations, same place).
+    `readouts`    one row per question: destination, hop, accuracy, chance_accuracy, margin, gap, open.
+    `effects`     one row per (head, destination, ablation, readout): effect and accuracy_effect, on all examples.
+    `model`, `task`  what was analysed, as settings; `seed`, `examples`, `thresholds`, `versions`  how.
+    """
+
+    model: dict[str, Any]
+    task: dict[str, Any]
+    seed: int
+    examples: int
+    thresholds: Thresholds
+    versions: dict[str, str]
+    labels: pd.DataFrame
+    readouts: pd.DataFrame
+    effects: pd.DataFrame
+
+    @property
+    def accuracy(self) -> dict[int, float]:
+        """Share of right answers at the query, per readout hop."""
+        rows = self.readouts[self.readouts["destination"] == "query"]
+        return {int(hop): float(share) for hop, share in zip(rows["hop"], rows["accuracy"], strict=True)}
+
+    @property
+    def hops(self) -> dict[int, list[str]]:
+        """The confirmed heads of each hop, at any destination."""
+        rows = self.labels[(self.labels["status"] == "confirmed") & (self.labels["role"] == "hop")]
+        return {int(hop): sorted(set(group["head"])) for hop, group in rows.groupby("hop")}
+
+    def confirmed(self, role: str) -> list[str]:
+        """The heads confirmed in a role ("hop", "previous", …), at any destination."""
+        rows = self.labels[(self.labels["status"] == "confirmed") & (self.labels["role"] == role)]
+        return sorted(set(rows["head"]))
+
+    @property
+    def verdict(self) -> str:
+        """Which heads implement which hop, in words."""
+        lines = []
+        for role in ("previous", "duplicate", "self", "start"):
+            if heads := self.confirmed(role):
+                lines.append(f"{role}: {', '.join(heads)}")
+        rows = self.labels[(self.labels["status"] == "confirmed") & (self.labels["role"] == "hop")]
+        for hop, group in rows.groupby("hop"):
+            places = [f"{head} @{where}" for head, where in zip(group["head"], group["destination"], strict=True)]
+            lines.append(f"hop {int(str(hop))}: {', '.join(places)}")
+        if not lines:
+            return "no head is confirmed in any role"
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of DESIGN §5; missing values are null."""
+        return {
+            "format": FORMAT,
+            "model": self.model,
+            "task": self.task,
+            "seed": self.seed,
+            "examples": self.examples,
+            "accuracy": {str(hop): share for hop, share in self.accuracy.items()},
+            "labels": _records(self.labels),
+            "hops": {str(hop): heads for hop, heads in self.hops.items()},
+            "readouts": _records(self.readouts),
+            "effects": _records(self.effects),
+            "thresholds": asdict(self.thresholds),
+            "versions": self.versions,
+        }
+
+    def to_json(self, path: Path | str | None = None) -> str:
+        """The analysis as JSON text, also written to `path` if given."""
+        if path is not None:
+            write_json(Path(path), self.to_dict())
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def save(self, folder: Path | str) -> None:
+        """Write a folder that `Analysis.load` reads: `analysis.json`, and the labels as CSV to look at."""
+
+        def write(temporary: Path) -> None:
+            write_json(temporary / FILE, self.to_dict())
+            self.labels.to_csv(temporary / "labels.csv", index=False)
+
+        write_folder(Path(folder), write)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Analysis":
+        """Read what `save` wrote. Raises `CheckpointError` if it is missing, damaged or of another format."""
+        path = Path(folder) / FILE
+        try:
+            content = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"a saved analysis is a folder with {FILE}, {folder}: {error}: check the path") from None
+        if content.get("format") != FORMAT:
+            raise CheckpointError(f"{path} must have format {FORMAT}, got {content.get('format')!r}: save it again")
+        return cls(
+            content["model"],
+            content["task"],
+            content["seed"],
+            content["examples"],
+            Thresholds(**content["thresholds"]),
+            content["versions"],
+            label_frame(content["labels"]),
+            pd.DataFrame(content["readouts"]),
+            pd.DataFrame(content["effects"]),
+        )
+
+    def __repr__(self) -> str:
+        return f"Analysis of {self.model.get('name')} on {self.task['name']}\n{self.verdict}"
+
+    def _repr_html_(self) -> str:
+        accuracy = ", ".join(f"hop {hop}: {share:.1%}" for hop, share in self.accuracy.items())
+        table = self.labels[list(SHOWN)].to_html(index=False, float_format="{:.2f}".format, na_rep="", escape=True)
+        head = html.escape(f"{self.model.get('name')} on {self.task['name']}")
+        return f"<p><b>{head}</b><br>{accuracy}</p>{table}<pre>{html.escape(self.verdict)}</pre>"
+
+
+def label_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Label rows as a table with stable column types."""
+    frame = pd.DataFrame(rows)
+    numbers = {name: "Float64" for name in ("pattern", "rival", "effect", "effect_low", "effect_high", "accuracy_effect")}
+    numbers |= {name: "Float64" for name in ("write", "null_p", "effect_mean", "effect_zero")}
+    return frame.astype({"layer": "int64", "hop": "Int64", **numbers})
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    def plain(value: Any) -> Any:
+        if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
+            return None
+        return value.item() if hasattr(value, "item") else value
+
+    return [{name: plain(value) for name, value in row.items()} for row in frame.to_dict(orient="records")]

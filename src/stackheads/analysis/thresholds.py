@@ -1,0 +1,30 @@
+"""All thresholds of the rules of evidence (DESIGN §6), each with its reason. Fixed before the data they are judged on."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What counts as evidence.
+
+    `pattern_margin`    attention mass by which a role must beat its best rival: a fifth of all attention, so that two
+                        roles can't both win and a mixture has to lean clearly.
+    `null_p`            p of the null after Bonferroni over (head, destination, role): one false pattern in a thousand runs.
+    `min_rows`          rows that tell a role apart from all others, below which nothing is said about it.
+    `min_effect`        share of the margin gap that ablation must destroy: below 2 % a head is of no use to a reader.
+    `min_write`         share of the gap that the attended source alone must move; the same bar.
+    `confidence`        coverage of the bootstrap intervals that must exclude zero.
+    `bootstrap_draws`   bootstrap samples behind an interval.
+    `redundant_factor`  joint effect over the sum of single effects from which two heads count as each other's backup.
+    `min_accuracy_gain` accuracy above that on unrelated answers which a readout needs before effects on it mean anything.
+    """
+
+    pattern_margin: float = 0.2
+    null_p: float = 1e-3
+    min_rows: int = 32
+    min_effect: float = 0.02
+    min_write: float = 0.02
+    confidence: float = 0.95
+    bootstrap_draws: int = 1000
+    redundant_factor: float = 1.3
+    min_accuracy_gain: float = 0.05

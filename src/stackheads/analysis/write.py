@@ -1,0 +1,147 @@
+"""Channel 3: does what the head carries from the attended source matter, and in the way the role predicts?
+
+For a hop role, only the value vector of the one attended source is taken from the counterfactual at hop j, the pattern held:
+z' = z + pattern[s] (v'[s] - v[s]). The readout must move towards the counterfactual's answer:
+write = Σ (patched - clean) / Σ (counterfactual run - clean) of (logit of its answer - logit of the clean answer).
+All counterfactuals j = 1..D are tried, since the source may hold later hops already.
+
+A counterfactual changes where links lead, not where they come from, so for the roles that look elsewhere (`previous`,
+`duplicate`, `self`, `start`, and the hops j < 0, which bring what a position can be found by) the source's value vector comes
+from a matched example, where the attended token differs, and write is the share of the margin gap that this destroys.
+
+As in channel 2, counterfactual and readout are chosen on one half of the examples and estimated on the other.
+Cost: one forward pass per counterfactual, or one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stackheads.analysis.cause import choose
+from stackheads.analysis.readouts import Baseline, Scorer
+from stackheads.analysis.roles import Role, role_targets
+from stackheads.analysis.statistics import Bootstrap, Estimate, halves, shares
+from stackheads.analysis.thresholds import Thresholds
+from stackheads.interventions import Recorded, destination_rows, source_edit
+from stackheads.models.hooks import HeadEdit, record, run_edited
+from stackheads.tasks import Batch, Task
+from stackheads.types import Destination, HeadId
+
+
+@dataclass(frozen=True)
+class Counterfactual:
+    """A counterfactual at one hop: its batch, its logits, its value vectors; what follows is derived once.
+
+    `start` and `goal` are the sums of (logit of its answer - logit of the clean answer) in the clean and in its own run.
+    """
+
+    hop: int
+    batch: Batch
+    v: Float[Tensor, "layer batch pos head d_head"]
+    start: Float[Tensor, "example readout"]
+    goal: Float[Tensor, "example readout"]
+
+
+@dataclass(frozen=True)
+class WriteEvidence:
+    """What the attended source alone moves. `against`: it moves the answer away from where the role predicts."""
+
+    share: Estimate
+    passed: bool
+    against: bool
+    how: str
+
+
+def write_evidence(
+    model: Any,
+    task: Task,
+    clean: Recorded,
+    scorer: Scorer,
+    baseline: Baseline,
+    counterfactuals: Sequence[Counterfactual],
+    heads: Sequence[HeadId],
+    destination: Destination,
+    role: Role,
+    boot: Bootstrap,
+    thresholds: Thresholds,
+) -> WriteEvidence:
+    """Patch the attended source of these heads together at a destination."""
+    targets = role_targets(task, clean.batch, [role])[0]
+    rows = destination_rows(clean.batch, destination)
+    if role.hop is not None and role.hop > 0:
+        return _from_counterfactuals(model, clean, scorer, counterfactuals, heads, rows, targets, boot, thresholds)
+    return _from_matched(model, clean, scorer, baseline, heads, rows, targets, boot, thresholds)
+
+
+def _from_counterfactuals(
+    model: Any,
+    clean: Recorded,
+    scorer: Scorer,
+    counterfactuals: Sequence[Counterfactual],
+    heads: Sequence[HeadId],
+    rows: Tensor,
+    targets: Tensor,
+    boot: Bootstrap,
+    thresholds: Thresholds,
+) -> WriteEvidence:
+    moved, gap = [], []
+    for other in counterfactuals:
+        edits = [_edit(clean, other.v, head, rows, targets) for head in heads]
+        patched = scorer.towards(run_edited(model, clean.batch.tokens, edits), other.batch.targets)
+        moved.append(patched - other.start)
+        gap.append(other.goal - other.start)
+    all_moved, all_gap = torch.stack(moved, dim=1), torch.stack(gap, dim=1)
+    choosing, estimating = halves(len(all_moved))
+    chosen = shares(all_moved[choosing], all_gap[choosing])
+    best = int(chosen.abs().argmax())
+    at = best // all_gap.shape[2], best % all_gap.shape[2]
+    share = boot.share(all_moved[estimating, *at], all_gap[estimating, *at])
+    how = f"its source from the counterfactual at hop {counterfactuals[at[0]].hop} moves {scorer.readouts[at[1]]}"
+    return WriteEvidence(share, share.above(thresholds.min_write), share.below(thresholds.min_write), how)
+
+
+def _from_matched(
+    model: Any,
+    clean: Recorded,
+    scorer: Scorer,
+    baseline: Baseline,
+    heads: Sequence[HeadId],
+    rows: Tensor,
+    targets: Tensor,
+    boot: Bootstrap,
+    thresholds: Thresholds,
+) -> WriteEvidence:
+    other = clean.batch.tokens[clean.partner]
+    changed = targets & (other != clean.batch.tokens)[:, None, :]
+    edits = [_edit(clean, clean.run.v[:, clean.partner], head, rows, changed) for head in heads]
+    moved = baseline.clean.margin - scorer.score(run_edited(model, clean.batch.tokens, edits)).margin
+    chosen = choose(moved, baseline, thresholds)
+    if chosen is None:
+        return WriteEvidence(Estimate(0.0, 0.0, 0.0), False, False, "there is no answer to destroy")
+    estimating = halves(len(moved))[1]
+    share = boot.share(moved[estimating, chosen], baseline.gap[estimating, chosen])
+    how = f"its source from a matched example destroys {baseline.readouts[chosen]}"
+    return WriteEvidence(share, share.above(thresholds.min_write), share.below(thresholds.min_write), how)
+
+
+def _edit(clean: Recorded, v: Tensor, head: HeadId, rows: Tensor, sources: Tensor) -> HeadEdit:
+    return source_edit(clean, v[head.layer, :, :, head.index], head, rows, sources)
+
+
+def run_counterfactuals(
+    model: Any, task: Task, clean: Recorded, scorer: Scorer, generator: torch.Generator
+) -> list[Counterfactual]:
+    """One counterfactual for each hop that is asked at any readout's depth. Cost: one forward pass each."""
+    deepest = max(readout.hop for readout in scorer.readouts)
+    device = clean.batch.tokens.device
+    result = []
+    for hop in range(1, deepest + 1):
+        batch = task.counterfactual(clean.batch.to("cpu"), hop, generator).to(device)
+        run = record(model, batch.tokens)
+        start, goal = (scorer.towards(logits, batch.targets) for logits in (clean.run.logits, run.logits))
+        result.append(Counterfactual(hop, batch, run.v, start, goal))
+    return result

@@ -1,0 +1,21 @@
+"""The errors a user can cause. Each message names the rule, the value received and the cure, on one line."""
+
+
+class StackheadsError(Exception):
+    """Base of all errors that a user's input can cause; the command line prints it as one line and exits with 2."""
+
+
+class ConfigError(StackheadsError):
+    """A task, model or training setting breaks a rule."""
+
+
+class CheckpointError(StackheadsError):
+    """A checkpoint or run folder is missing, damaged, or of another format."""
+
+
+class TaskMismatchError(StackheadsError):
+    """A model and a task do not fit each other (context, vocabulary or attention direction)."""
+
+
+class InterventionError(StackheadsError):
+    """An intervention names a head, a row or a source that the model does not have, or did not take effect."""

@@ -1,0 +1,58 @@
+"""Ablate heads: replace their output z at a destination by one that carries nothing about this example.
+
+`resample`  z of a matched example (another one with the same slots): in distribution, the one verdicts rest on.
+`mean`      the mean of z over examples at the same position (positional mean).
+`zero`      zeros.
+"""
+
+from collections.abc import Callable, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from stackheads.errors import InterventionError
+from stackheads.interventions.activations import Recorded, destination_rows
+from stackheads.models.hooks import HeadEdit, run_edited
+from stackheads.types import Destination, HeadId
+
+Ablation = Callable[[Recorded, HeadId], Float[Tensor, "batch pos d_head"]]
+
+
+def resample(clean: Recorded, head: HeadId) -> Float[Tensor, "batch pos d_head"]:
+    """The head's output on each example's matched example."""
+    return clean.run.of(head)[2][clean.partner]
+
+
+def positional_mean(clean: Recorded, head: HeadId) -> Float[Tensor, "batch pos d_head"]:
+    """The head's mean output at each position."""
+    z = clean.run.of(head)[2]
+    return z.mean(dim=0, keepdim=True).expand_as(z)
+
+
+def zero(clean: Recorded, head: HeadId) -> Float[Tensor, "batch pos d_head"]:
+    """Nothing."""
+    return clean.run.of(head)[2].new_zeros(()).expand_as(clean.run.of(head)[2])
+
+
+ABLATIONS: MappingProxyType[str, Ablation] = MappingProxyType(
+    {"resample": resample, "mean": positional_mean, "zero": zero}
+)
+
+
+def ablation_edits(
+    clean: Recorded, heads: Sequence[HeadId], destination: Destination | str, method: str = "resample"
+) -> list[HeadEdit]:
+    """The edits that ablate these heads together at a destination. Raises `InterventionError` for an unknown method."""
+    if method not in ABLATIONS:
+        raise InterventionError(f"an ablation is one of {', '.join(ABLATIONS)}, got {method!r}: name one of these")
+    rows = destination_rows(clean.batch, destination)
+    return [HeadEdit(head, rows, ABLATIONS[method](clean, head)) for head in heads]
+
+
+def ablate(
+    model: Any, clean: Recorded, heads: Sequence[HeadId], destination: Destination | str, method: str = "resample"
+) -> Float[Tensor, "batch pos d_vocab_out"]:
+    """Logits with these heads ablated together at a destination. Cost: one forward pass."""
+    return run_edited(model, clean.batch.tokens, ablation_edits(clean, heads, destination, method))

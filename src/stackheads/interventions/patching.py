@@ -1,0 +1,89 @@
+"""Activation patching: put what heads compute on one batch into the run on another.
+
+`patch_heads` and `patch_heads_by_position` compute what `transformer_lens.patching` computes with
+`get_act_patch_attn_head_out_all_pos` and `get_act_patch_attn_head_out_by_pos`, with a metric of the logits.
+`source_edit` is the finer one that the write test needs: only what a head carries from one attended source changes.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from stackheads.errors import InterventionError
+from stackheads.interventions.activations import Recorded, destination_rows
+from stackheads.models.hooks import HeadEdit, all_heads, run_edited
+from stackheads.types import Destination, HeadId
+
+Metric = Callable[[Tensor], Tensor]
+
+
+def patch(
+    model: Any,
+    into: Recorded,
+    source: Recorded,
+    heads: Sequence[HeadId],
+    destination: Destination | str | None = None,
+) -> Float[Tensor, "batch pos d_vocab_out"]:
+    """Logits of the run on `into` with these heads' outputs taken from `source`, at a destination or (None) everywhere.
+
+    Raises `InterventionError` if the two batches differ in shape. Cost: one forward pass.
+    """
+    if into.batch.tokens.shape != source.batch.tokens.shape:
+        raise InterventionError(
+            f"patching needs two batches of one shape, got {tuple(into.batch.tokens.shape)} and "
+            f"{tuple(source.batch.tokens.shape)}: take the counterfactual of the same batch"
+        )
+    if destination is None:
+        rows = torch.ones_like(into.batch.slots, dtype=torch.bool)
+    else:
+        rows = destination_rows(into.batch, destination)
+    return run_edited(model, into.batch.tokens, [HeadEdit(head, rows, source.run.of(head)[2]) for head in heads])
+
+
+def patch_heads(
+    model: Any, into: Recorded, source: Recorded, metric: Metric, destination: Destination | str | None = None
+) -> Float[Tensor, "layer head"]:
+    """`metric(logits)`, a scalar, after patching each head in turn. Cost: one forward pass for each head."""
+    values = [metric(patch(model, into, source, [head], destination)) for head in all_heads(model)]
+    return torch.stack(values).unflatten(0, (model.cfg.n_layers, model.cfg.n_heads))
+
+
+def patch_heads_by_position(
+    model: Any, into: Recorded, source: Recorded, metric: Metric
+) -> Float[Tensor, "layer pos head"]:
+    """`metric(logits)` after patching each head at each position in turn. Cost: one forward pass for each cell."""
+    n_pos = into.batch.tokens.shape[1]
+    values = []
+    for layer in range(model.cfg.n_layers):
+        for position in range(n_pos):
+            rows = torch.zeros_like(into.batch.slots, dtype=torch.bool)
+            rows[:, position] = True
+            for index in range(model.cfg.n_heads):
+                head = HeadId(layer, index)
+                edit = HeadEdit(head, rows, source.run.of(head)[2])
+                values.append(metric(run_edited(model, into.batch.tokens, [edit])))
+    return torch.stack(values).unflatten(0, (model.cfg.n_layers, n_pos, model.cfg.n_heads))
+
+
+def source_edit(
+    into: Recorded,
+    v: Float[Tensor, "batch pos d_head"],
+    head: HeadId,
+    rows: Bool[Tensor, "batch pos"],
+    sources: Bool[Tensor, "batch pos source"],
+) -> HeadEdit:
+    """Change what a head carries from the marked sources to the marked rows, its pattern held as it is.
+
+    z' = z + sum over marked sources s of pattern[s] · (v[s] - v_clean[s]); `v` are the head's value vectors in another
+    run at the same positions.
+    """
+    pattern, v_clean, z = into.run.of(head)
+    return HeadEdit(head, rows, z + torch.einsum("bps,bsd->bpd", pattern * sources, v - v_clean))
+
+
+def source_mask(source: Int[Tensor, "batch pos"], n_pos: int) -> Bool[Tensor, "batch pos source"]:
+    """One marked source for each row, none where `source` is negative."""
+    return source[:, :, None] == torch.arange(n_pos, device=source.device)

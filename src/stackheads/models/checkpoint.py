@@ -1,0 +1,150 @@
+"""Checkpoints: a folder with `model.safetensors` and `config.json`. Pickles are never loaded.
+
+`config.json` holds `format`, `model`, `task`, `training`, `metrics` and `versions`. A run folder is accepted in place of a
+checkpoint and means its last snapshot.
+"""
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stackheads.errors import CheckpointError, StackheadsError
+from stackheads.models.config import ModelConfig, build, check_fit, model_config
+from stackheads.models.files import write_folder, write_json
+from stackheads.tasks import StatementTask, from_config
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint. `model` is a `HookedTransformer` in eval mode; `training` and `metrics` are as stored."""
+
+    name: str
+    model: Any
+    task: StatementTask
+    config: ModelConfig
+    training: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+def parameters(model: Any) -> dict[str, Tensor]:
+    """The learned tensors by name, contiguous and on the CPU; buffers that the configuration implies are left out."""
+    return {name: value.detach().cpu().contiguous() for name, value in model.named_parameters()}
+
+
+def save_checkpoint(
+    folder: Path | str,
+    model: Any,
+    task: StatementTask,
+    config: ModelConfig,
+    training: dict[str, Any] | None = None,
+    metrics: dict[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint folder, replacing one of the same name; a reader sees the old one or the new one, whole."""
+    from safetensors.torch import save_file
+
+    content = {
+        "format": FORMAT,
+        "model": config.model_dump(),
+        "task": task.model_dump(),
+        "training": training or {},
+        "metrics": metrics or {},
+        "versions": {name: version(name) for name in ("stackheads", "torch", "transformer-lens")},
+    }
+
+    def write(temporary: Path) -> None:
+        save_file(parameters(model), temporary / WEIGHTS)
+        write_json(temporary / CONFIG, content)
+
+    write_folder(Path(folder), write)
+
+
+def load(path: Path | str, device: torch.device | str = "cpu") -> Checkpoint:
+    """Load a checkpoint folder, or the last snapshot of a run folder, and check it whole.
+
+    Raises `CheckpointError` for a missing folder or file, another format version, weights that are not safetensors, are
+    cut short, have other names or shapes than the config says, or are not finite; `ConfigError` for bad settings.
+    """
+    folder = snapshot_folder(Path(path))
+    content = _read_config(folder / CONFIG)
+    try:
+        task, config = from_config(content["task"]), model_config(content["model"])
+    except StackheadsError as error:
+        raise type(error)(f"{folder / CONFIG}: {error}") from None
+    model = build(config, task)
+    _load_weights(model, _read_weights(folder / WEIGHTS), folder / WEIGHTS)
+    check_fit(model, task)
+    model.eval().requires_grad_(False)
+    model = model.to(torch.device(device), print_details=False)
+    return Checkpoint(Path(path).resolve().name, model, task, config, content["training"], content["metrics"])
+
+
+def snapshot_folder(path: Path) -> Path:
+    """The folder itself if it is a checkpoint, else the last `step-…` snapshot in it."""
+    if not path.is_dir():
+        what = "a file" if path.exists() else "nothing"
+        raise CheckpointError(f"a checkpoint is a folder with {WEIGHTS} and {CONFIG}, {path} is {what}: check the path")
+    if (path / CONFIG).exists() or (path / WEIGHTS).exists():
+        return path
+    snapshots = sorted(path.glob("step-*"))
+    if not snapshots:
+        raise CheckpointError(
+            f"a checkpoint is a folder with {WEIGHTS} and {CONFIG}, {path} has neither, nor step-* snapshots: check the path"
+        )
+    return snapshots[-1]
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise CheckpointError(f"a checkpoint needs {CONFIG}, {path.parent} has none: copy it beside {WEIGHTS}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise CheckpointError(f"{path} must be JSON, got: {error}: restore the file") from None
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise CheckpointError(f"{path} must have format {FORMAT}, got {found!r}: use the stackheads version that wrote it")
+    missing = [key for key in ("model", "task", "training", "metrics") if not isinstance(content.get(key), dict)]
+    if missing:
+        raise CheckpointError(f"{path} must hold an object {missing[0]!r}, found none: restore the file")
+    return content
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise CheckpointError(f"a checkpoint needs {WEIGHTS}, {path.parent} has none: pickles are not loaded, convert them")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        start = path.read_bytes()[:2]
+        kind = "a pickle or zip" if start in (b"PK", b"\x80\x02", b"\x80\x04") else "damaged or cut short"
+        raise CheckpointError(
+            f"{path} must be a safetensors file, it is {kind} ({str(error).splitlines()[0]}): restore or convert it"
+        ) from None
+
+
+def _load_weights(model: Any, weights: dict[str, Tensor], path: Path) -> None:
+    expected = dict(model.named_parameters())
+    for name in sorted(expected.keys() ^ weights.keys()):
+        state = "is missing" if name in expected else "is not part of the model"
+        raise CheckpointError(f"{path} must hold the weights that {CONFIG} describes, {name} {state}: use matching files")
+    for name, value in weights.items():
+        if value.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{path}: {name} must have shape {tuple(expected[name].shape)} by {CONFIG}, "
+                f"got {tuple(value.shape)}: use matching files"
+            )
+        if not bool(value.isfinite().all()):
+            raise CheckpointError(f"{path}: all weights must be finite, {name} holds NaN or infinity: train again")
+        expected[name].data.copy_(value)

@@ -1,0 +1,106 @@
+"""What a model is made of, as stored in a checkpoint, and how it is built.
+
+This room is the only one that constructs TransformerLens models. `HookedTransformer` is deprecated in TransformerLens 3.x
+and removed in 4.0; its warning is silenced here and nowhere else.
+"""
+
+import warnings
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stackheads.errors import ConfigError, TaskMismatchError
+from stackheads.tasks import Task
+
+
+class ModelConfig(BaseModel):
+    """Sizes and kinds of a `HookedTransformer`; what depends on the task (context, vocabularies) comes from the task.
+
+    `normalization`  "LN" or None.
+    `positions`      "standard" (learned, added to the residual stream) or "rotary".
+    `attn_only`      no MLP when True; otherwise MLPs of width `d_mlp` (default 4 × d_model) with ReLU.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layers: int = Field(ge=1)
+    heads: int = Field(ge=1)
+    d_model: int = Field(default=64, ge=1)
+    d_head: int = Field(default=16, ge=1)
+    attn_only: bool = True
+    d_mlp: int | None = None
+    normalization: Literal["LN"] | None = "LN"
+    positions: Literal["standard", "rotary"] = "standard"
+    dtype: Literal["float32", "float64"] = "float32"
+
+
+def model_config(settings: dict[str, Any]) -> ModelConfig:
+    """Read stored model settings. Raises `ConfigError` that names the first bad field."""
+    try:
+        return ModelConfig(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"model setting {where}: {first['msg']}, got {first['input']!r}: correct the model's settings"
+        ) from None
+
+
+def build(config: ModelConfig, task: Task, seed: int = 0, device: torch.device | str = "cpu") -> Any:
+    """A freshly initialised `HookedTransformer` for a task; the same seed gives the same weights.
+
+    The global random state is left as it was.
+    """
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+    tl_config = HookedTransformerConfig(
+        n_layers=config.layers,
+        n_heads=config.heads,
+        d_model=config.d_model,
+        d_head=config.d_head,
+        n_ctx=task.n_ctx,
+        d_vocab=task.d_vocab,
+        d_vocab_out=task.d_vocab_out,
+        attn_only=config.attn_only,
+        d_mlp=None if config.attn_only else config.d_mlp or 4 * config.d_model,
+        act_fn=None if config.attn_only else "relu",
+        normalization_type=config.normalization,
+        positional_embedding_type=config.positions,
+        rotary_dim=config.d_head if config.positions == "rotary" else None,
+        attention_dir=task.attention_dir,
+        dtype=getattr(torch, config.dtype),
+        device="cpu",
+    )
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.manual_seed(seed)
+        model = HookedTransformer(tl_config)
+    return model.to(torch.device(device), print_details=False)
+
+
+def check_fit(model: Any, task: Task) -> None:
+    """Raise `TaskMismatchError` if the model cannot be asked this task's questions."""
+    cfg = model.cfg
+    if cfg.n_ctx < task.n_ctx:
+        raise TaskMismatchError(
+            f"{task.name} needs a context of {task.n_ctx} tokens, the model has {cfg.n_ctx}: use a shorter task"
+        )
+    for field in ("d_vocab", "d_vocab_out", "attention_dir"):
+        expected, found = getattr(task, field), getattr(cfg, field, None)
+        if expected != found:
+            raise TaskMismatchError(
+                f"{task.name} needs {field} = {expected}, the model has {found}: use the task the model was trained on"
+            )
+
+
+def parse_device(name: torch.device | str | None) -> torch.device:
+    """The device to compute on; None means CPU. Raises `ConfigError` if it is unknown or not available."""
+    try:
+        device = torch.device(name or "cpu")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ConfigError(f"device must be one that torch can use here, got {str(name)!r}: try --device cpu") from None
+    if device.type == "meta":
+        raise ConfigError("device must hold data, got 'meta': try --device cpu")
+    return device

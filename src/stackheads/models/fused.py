@@ -1,0 +1,71 @@
+"""The same model without hooks: one fused forward over a `HookedTransformer`'s own parameters, for training.
+
+Equal to the hooked forward up to rounding (tested to 1e-5). Query, key and value projections are one matrix product and
+attention is torch's `scaled_dot_product_attention`, which never materialises the pattern for autograd. Models with parts
+not covered here (rotary positions, gated MLPs, other normalisations) are trained through the hooked forward.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+Forward = Callable[[Tensor], Tensor]
+
+
+def forward_for_training(model: Any) -> Forward:
+    """The fastest forward that computes what `model(tokens)` computes; `model` itself where no fused one is known."""
+    return FusedForward(model) if supported(model) else model
+
+
+def supported(model: Any) -> bool:
+    """Whether every part of the model is one that the fused forward computes."""
+    cfg = model.cfg
+    return (
+        type(model).__name__ == "HookedTransformer"
+        and cfg.normalization_type in ("LN", None)
+        and cfg.positional_embedding_type == "standard"
+        and (cfg.attn_only or (cfg.act_fn == "relu" and not cfg.gated_mlp))
+        and not getattr(cfg, "parallel_attn_mlp", False)
+        and getattr(cfg, "n_key_value_heads", None) is None
+        and not cfg.use_local_attn
+    )
+
+
+class FusedForward:
+    """Callable on tokens [batch, pos]; gives logits [batch, pos, d_vocab_out]; gradients reach the model's parameters."""
+
+    def __init__(self, model: Any):
+        self.model = model
+        self.causal = model.cfg.attention_dir == "causal"
+        self.scale = 1 / model.cfg.attn_scale if model.cfg.use_attn_scale else 1.0
+
+    def __call__(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab_out"]:
+        model = self.model
+        residual = functional.embedding(tokens, model.embed.W_E) + model.pos_embed.W_pos[: tokens.shape[1]]
+        for block in model.blocks:
+            residual = residual + self._attention(block.attn, self._norm(getattr(block, "ln1", None), residual))
+            if not model.cfg.attn_only:
+                mlp, normed = block.mlp, self._norm(getattr(block, "ln2", None), residual)
+                residual = residual + functional.relu(normed @ mlp.W_in + mlp.b_in) @ mlp.W_out + mlp.b_out
+        return self._norm(getattr(model, "ln_final", None), residual) @ model.unembed.W_U + model.unembed.b_U
+
+    def _norm(self, norm: Any, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        if self.model.cfg.normalization_type is None:
+            return x
+        return functional.layer_norm(x, (x.shape[-1],), norm.w, norm.b, self.model.cfg.eps)
+
+    def _attention(self, attn: Any, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        weight = torch.cat([attn.W_Q, attn.W_K, attn.W_V])
+        bias = torch.cat([attn.b_Q, attn.b_K, attn.b_V])
+        qkv = x @ rearrange(weight, "head d_model d_head -> d_model (head d_head)") + bias.flatten()
+        q, k, v = rearrange(
+            qkv, "batch pos (part head d_head) -> part batch head pos d_head", part=3, head=attn.W_Q.shape[0]
+        )
+        z = functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal, scale=self.scale)
+        z = rearrange(z, "batch head pos d_head -> batch pos (head d_head)")
+        return z @ rearrange(attn.W_O, "head d_head d_model -> (head d_head) d_model") + attn.b_O

@@ -1,0 +1,135 @@
+"""The only file that knows hook names: what a model computes inside its heads, and how to change it on the way.
+
+`record` runs a model once and returns its heads' patterns, values and outputs; `edited` is a context manager inside which
+chosen heads give other outputs or patterns. Everything else takes a model by structure (`cfg`, `hooks`, call), so a
+`HookedTransformer` and a `TransformerBridge` serve alike. The caller's own hooks stay in place, also when something raises.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from stackheads.errors import InterventionError
+from stackheads.types import HeadId
+
+
+@dataclass(frozen=True)
+class HeadEdit:
+    """Replace a head's output z (before W_O) by `z` at the rows where `rows` is True."""
+
+    head: HeadId
+    rows: Bool[Tensor, "batch pos"]
+    z: Float[Tensor, "batch pos d_head"]
+
+
+@dataclass(frozen=True)
+class PatternEdit:
+    """Replace a head's attention pattern by `pattern` at the rows where `rows` is True."""
+
+    head: HeadId
+    rows: Bool[Tensor, "batch pos"]
+    pattern: Float[Tensor, "batch pos source"]
+
+
+Edit = HeadEdit | PatternEdit
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One run of a model: logits and, for each layer and head, attention pattern, value vectors and outputs z."""
+
+    logits: Float[Tensor, "batch pos d_vocab_out"]
+    pattern: Float[Tensor, "layer batch head pos source"]
+    v: Float[Tensor, "layer batch pos head d_head"]
+    z: Float[Tensor, "layer batch pos head d_head"]
+
+    def of(self, head: HeadId) -> tuple[Tensor, Tensor, Tensor]:
+        """This head's pattern [batch, pos, source], v [batch, pos, d_head] and z [batch, pos, d_head]."""
+        layer, index = head.layer, head.index
+        return self.pattern[layer, :, index], self.v[layer, :, :, index], self.z[layer, :, :, index]
+
+
+def hook_name(layer: int, what: str) -> str:
+    """The hook point of "pattern", "v", "z", "q" or "k" in a layer."""
+    return f"blocks.{layer}.attn.hook_{what}"
+
+
+@contextmanager
+def analysing(model: Any) -> Iterator[None]:
+    """No gradients and eval mode inside; the model's training flag as it was afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def all_heads(model: Any) -> list[HeadId]:
+    """Every head of the model, layer by layer."""
+    return [HeadId(layer, index) for layer in range(model.cfg.n_layers) for index in range(model.cfg.n_heads)]
+
+
+def record(model: Any, tokens: Int[Tensor, "batch pos"]) -> Recording:
+    """Run the model once and keep what its heads do. Cost: one forward pass."""
+    kept: dict[str, Tensor] = {}
+
+    def keep(value: Tensor, hook: Any, *, name: str) -> None:
+        kept[name] = value
+
+    layers = range(model.cfg.n_layers)
+    names = [hook_name(layer, what) for layer in layers for what in ("pattern", "v", "z")]
+    with analysing(model), model.hooks(fwd_hooks=[(name, partial(keep, name=name)) for name in names]):
+        logits = model(tokens)
+    stacks = {what: torch.stack([kept[hook_name(layer, what)] for layer in layers]) for what in ("pattern", "v", "z")}
+    return Recording(logits, **stacks)
+
+
+@contextmanager
+def edited(model: Any, edits: Sequence[Edit]) -> Iterator[None]:
+    """Inside, the model's heads are edited. Edits of one head at overlapping rows apply in the order given.
+
+    Raises `InterventionError` on entry if a head does not exist, on leaving (without another error) if an edit's hook
+    never ran, so that an intervention can't be silently without effect.
+    """
+    pending = [False] * len(edits)
+    hooks = [_hook(model, edit, partial(pending.__setitem__, number, True)) for number, edit in enumerate(edits)]
+    with analysing(model), model.hooks(fwd_hooks=hooks):
+        yield
+    if not all(pending):
+        missed = edits[pending.index(False)].head
+        raise InterventionError(f"every edit must act, the one on {missed} did not: run the model inside the context")
+
+
+def run_edited(
+    model: Any, tokens: Int[Tensor, "batch pos"], edits: Sequence[Edit]
+) -> Float[Tensor, "batch pos d_vocab_out"]:
+    """Logits of one run with the edits in place. Cost: one forward pass."""
+    with edited(model, edits):
+        return model(tokens)
+
+
+def _hook(model: Any, edit: Edit, fired: Callable[[], None]) -> tuple[str, Callable[..., Tensor]]:
+    head = edit.head
+    if head.layer >= model.cfg.n_layers or head.index >= model.cfg.n_heads:
+        raise InterventionError(
+            f"heads run from L0H0 to L{model.cfg.n_layers - 1}H{model.cfg.n_heads - 1}, got {head}: name one of these"
+        )
+
+    def replace(value: Tensor, hook: Any) -> Tensor:
+        fired()
+        value = value.clone()
+        if isinstance(edit, HeadEdit):
+            value[:, :, head.index] = torch.where(edit.rows[..., None], edit.z, value[:, :, head.index])
+        else:
+            value[:, head.index] = torch.where(edit.rows[..., None], edit.pattern, value[:, head.index])
+        return value
+
+    return hook_name(head.layer, "z" if isinstance(edit, HeadEdit) else "pattern"), replace

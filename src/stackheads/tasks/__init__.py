@@ -1,0 +1,31 @@
+"""The question: tasks that sample examples together with their find maps and counterfactuals."""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from stackheads.errors import ConfigError
+from stackheads.tasks.base import Batch, Task
+from stackheads.tasks.cycle import Cycle
+from stackheads.tasks.retrieval import Retrieval
+from stackheads.tasks.statements import StatementTask, Supervision
+
+__all__ = ["KINDS", "Batch", "Cycle", "Retrieval", "StatementTask", "Supervision", "Task", "from_config"]
+
+KINDS: dict[str, type[StatementTask]] = {"cycle": Cycle, "retrieval": Retrieval}
+"""The tasks that can be named in a configuration."""
+
+
+def from_config(config: dict[str, Any]) -> StatementTask:
+    """Build a task from its stored settings, `{"kind": "cycle", "symbols": 8, …}`. Raises `ConfigError`."""
+    kind = config.get("kind")
+    if kind not in KINDS:
+        raise ConfigError(f"a task's kind must be one of {', '.join(KINDS)}, got {kind!r}: correct the task's settings")
+    try:
+        return KINDS[kind](**config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"task {kind}: {where}: {first['msg']}, got {first['input']!r}: correct the task's settings"
+        ) from None

@@ -1,0 +1,80 @@
+"""What a task is: anything that samples examples together with the positions their answers come from.
+
+A `Batch` carries, beside tokens and targets, the *find maps*: for every offset j and position i holding symbol s, the
+position of the value slot of the statement whose value is f^j(s) (Sanford, Hsu & Telgarsky, arXiv 2402.09268). They are
+the ground truth that attention patterns are compared with.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+AttentionDir = Literal["causal", "bidirectional"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples of one task. All tensors are int64 and live on one device.
+
+    `tokens`      the symbols, in [0, d_vocab).
+    `targets`     the right symbol for each readout; IGNORE (-100) where nothing is asked.
+    `target_hop`  the hop each target answers; 0 where nothing is asked.
+    `find`        source position for each offset in the task's `hops` (in that order); -1 where there is none that
+                  attention can reach.
+    `slots`       `Slot` of each position.
+    """
+
+    tokens: Int[Tensor, "batch pos"]
+    targets: Int[Tensor, "batch pos readout"]
+    target_hop: Int[Tensor, "batch pos readout"]
+    find: Int[Tensor, "batch hop pos"]
+    slots: Int[Tensor, "batch pos"]
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    def __getitem__(self, index: slice | Tensor) -> "Batch":
+        """The examples selected by a slice or an index tensor, as a new batch."""
+        return Batch(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device."""
+        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+@runtime_checkable
+class Task(Protocol):
+    """The shape of a task; users bring their own by having these members.
+
+    `hops` are the offsets j for which batches carry find maps, e.g. (-4, …, 4), in the order of `Batch.find`.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def n_ctx(self) -> int: ...
+    @property
+    def d_vocab(self) -> int: ...
+    @property
+    def d_vocab_out(self) -> int: ...
+    @property
+    def attention_dir(self) -> AttentionDir: ...
+    @property
+    def hops(self) -> tuple[int, ...]: ...
+
+    def sample(self, n: int, generator: torch.Generator) -> Batch:
+        """Draw n examples; the same generator state gives the same examples."""
+        ...
+
+    def readout(
+        self, logits: Float[Tensor, "batch pos d_vocab_out"], batch: Batch
+    ) -> Float[Tensor, "batch pos readout d_vocab"]:
+        """How answers are read from a model's logits."""
+        ...
+
+    def counterfactual(self, batch: Batch, hop: int, generator: torch.Generator) -> Batch:
+        """The same examples with only link `hop` of the queried chain rewired, so that answers from it on differ."""
+        ...

@@ -1,0 +1,67 @@
+"""A random cyclic permutation of n symbols, one statement for each symbol in random order, and a random query.
+
+No chain ends, so nothing but following the links tells the answer. On a cycle of n symbols hop j is also hop j - n; find
+maps, and with them labels, use the name with the smaller absolute value (for n even, n / 2 and not -n / 2). Keep
+n > 2 D + 1 where the sign of a readout's hop matters.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from stackheads.errors import ConfigError
+from stackheads.tasks.links import Links
+from stackheads.tasks.statements import StatementTask, shuffled_order
+
+
+class Cycle(StatementTask):
+    """`symbols` symbols on a random cycle, stated in random order; context 2 × symbols + 1.
+
+    Raises `ConfigError` if symbols < max_hops + 2 (a hop would come back to the query, or no link could be rewired).
+    """
+
+    kind: Literal["cycle"] = "cycle"
+    symbols: int
+
+    def model_post_init(self, context: object) -> None:
+        super().model_post_init(context)
+        if self.symbols < self.max_hops + 2:
+            raise ConfigError(
+                f"a cycle for {self.max_hops} hops needs at least {self.max_hops + 2} symbols, got {self.symbols}: "
+                "raise symbols or lower max_hops"
+            )
+
+    @property
+    def name(self) -> str:
+        return f"cycle of {self.symbols}, D = {self.max_hops}, {self.attention_dir}, {self.supervision}"
+
+    @property
+    def n_statements(self) -> int:
+        return self.symbols
+
+    @property
+    def d_vocab(self) -> int:
+        return self.symbols
+
+    @property
+    def hops(self) -> tuple[int, ...]:
+        return tuple(range(-((self.symbols - 1) // 2), self.symbols // 2 + 1))
+
+    def chance(self, hop: int) -> float:
+        """1 / (symbols - 1): any symbol but the query is as likely."""
+        return 1 / (self.symbols - 1)
+
+    def _draw(self, n: int, generator: torch.Generator) -> Int[Tensor, "batch pos"]:
+        ring = shuffled_order(n, self.symbols, generator)
+        order = shuffled_order(n, self.symbols, generator)
+        keys, values = ring.gather(1, order), ring.roll(-1, dims=1).gather(1, order)
+        query = torch.randint(self.symbols, (n, 1), generator=generator, device=generator.device)
+        return torch.cat([torch.stack([keys, values], dim=2).flatten(1), query], dim=1)
+
+    def _replacements(
+        self, links: Links, key: Int[Tensor, "batch"], steps: int
+    ) -> Bool[Tensor, "batch symbol"]:
+        """Any symbol but the key itself; on a cycle every symbol has a statement."""
+        return torch.arange(self.symbols, device=key.device) != key[:, None]

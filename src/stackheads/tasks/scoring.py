@@ -1,0 +1,45 @@
+"""How well answers are read out: margin, accuracy and loss. Margin is the metric of effects, because accuracy saturates."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from stackheads.tasks.base import Batch, Task
+from stackheads.types import IGNORE
+
+
+def asked(batch: Batch) -> Bool[Tensor, "batch pos readout"]:
+    """Where something is asked."""
+    return batch.targets != IGNORE
+
+
+def margins(
+    answer_logits: Float[Tensor, "batch pos readout d_vocab"], targets: Int[Tensor, "batch pos readout"]
+) -> Float[Tensor, "batch pos readout"]:
+    """Logit of the right symbol minus the mean logit of the other symbols; 0 where nothing is asked."""
+    known = targets != IGNORE
+    right = answer_logits.gather(-1, targets.where(known, 0)[..., None]).squeeze(-1)
+    others = (answer_logits.sum(dim=-1) - right) / (answer_logits.shape[-1] - 1)
+    return (right - others).where(known, 0.0)
+
+
+def correct(
+    answer_logits: Float[Tensor, "batch pos readout d_vocab"], targets: Int[Tensor, "batch pos readout"]
+) -> Bool[Tensor, "batch pos readout"]:
+    """Whether the largest logit is the right symbol's; False where nothing is asked."""
+    return (answer_logits.argmax(dim=-1) == targets) & (targets != IGNORE)
+
+
+def loss(task: Task, logits: Float[Tensor, "batch pos d_vocab_out"], batch: Batch) -> Float[Tensor, ""]:
+    """Mean cross-entropy over everything that is asked, in nats."""
+    known = asked(batch)
+    return torch.nn.functional.cross_entropy(task.readout(logits, batch)[known], batch.targets[known])
+
+
+def query_accuracy(task: Task, logits: Float[Tensor, "batch pos d_vocab_out"], batch: Batch) -> dict[int, float]:
+    """Share of right answers at the last position, for each hop asked there."""
+    right = correct(task.readout(logits, batch), batch.targets)[:, -1]
+    hops = batch.target_hop[:, -1]
+    return {
+        int(hop): right[hops == hop].double().mean().item() for hop in hops[hops > 0].unique(sorted=True)
+    }

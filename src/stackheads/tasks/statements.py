@@ -1,0 +1,147 @@
+"""The common part of tasks made of statements: everything but which statements, in which order, and which query.
+
+A subclass draws tokens and says which symbols may replace a link's value in a counterfactual; targets, find maps and
+counterfactual batches follow from the tokens alone (`tasks/links.py`), so they cannot disagree with them.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from stackheads.errors import ConfigError, StackheadsError
+from stackheads.tasks.base import AttentionDir, Batch
+from stackheads.tasks.links import Links, answers, find_maps, read_links, rewired_walks, statement_slots
+from stackheads.types import Slot
+
+Supervision = Literal["final", "chain", "dense"]
+
+
+class StatementTask(BaseModel, ABC):
+    """A task whose examples are S statements, two tokens each, and a query: n_ctx = 2 S + 1.
+
+    `max_hops`       D, the number of hops asked for (≥ 1).
+    `supervision`    `final`: hop D at the query; `chain`: hops 1..D at the query, the paper's concatenated target and
+                     implicit curriculum; `dense`: hops 1..D at the query and at every value slot that can see the answer.
+    `attention_dir`  `causal` or `bidirectional`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_hops: int
+    supervision: Supervision = "dense"
+    attention_dir: AttentionDir = "bidirectional"
+
+    def model_post_init(self, context: object) -> None:
+        if self.max_hops < 1:
+            raise ConfigError(f"max_hops must be at least 1, got {self.max_hops}: ask for one hop or more")
+
+    @property
+    @abstractmethod
+    def n_statements(self) -> int:
+        """S, the statements in each example."""
+
+    @property
+    @abstractmethod
+    def d_vocab(self) -> int:
+        """The number of symbols."""
+
+    @property
+    @abstractmethod
+    def hops(self) -> tuple[int, ...]:
+        """The offsets j of the find maps, in the order of `Batch.find`."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """A short name that says task, depth and what else tells it apart."""
+
+    @property
+    def n_ctx(self) -> int:
+        """Tokens in an example, 2 S + 1."""
+        return 2 * self.n_statements + 1
+
+    @property
+    def readout_hops(self) -> tuple[int, ...]:
+        """The hops that are read out, in the order of the readout axis."""
+        return (self.max_hops,) if self.supervision == "final" else tuple(range(1, self.max_hops + 1))
+
+    @property
+    def d_vocab_out(self) -> int:
+        """Readouts × symbols: readout r's logits are the r-th block."""
+        return len(self.readout_hops) * self.d_vocab
+
+    @abstractmethod
+    def chance(self, hop: int) -> float:
+        """Accuracy on this hop of a guesser who follows no link; see the subclass for what the guesser knows."""
+
+    @abstractmethod
+    def _draw(self, n: int, generator: torch.Generator) -> Int[Tensor, "batch pos"]:
+        """Draw the tokens of n examples."""
+
+    @abstractmethod
+    def _replacements(
+        self, links: Links, key: Int[Tensor, "batch"], steps: int
+    ) -> Bool[Tensor, "batch symbol"]:
+        """Which symbols may replace f(key) so that the example stays one of this task; `steps` hops are still asked."""
+
+    def sample(self, n: int, generator: torch.Generator) -> Batch:
+        """Draw n examples on the generator's device; the same generator state gives the same examples.
+
+        Raises `ConfigError` if n < 1.
+        """
+        if n < 1:
+            raise ConfigError(f"the number of examples must be at least 1, got {n}: ask for one or more")
+        return self.batch(self._draw(n, generator))
+
+    def batch(self, tokens: Int[Tensor, "batch pos"]) -> Batch:
+        """The batch that these tokens mean: targets, find maps and slots are read off the statements."""
+        links = read_links(tokens, self.d_vocab)
+        causal = self.attention_dir == "causal"
+        slots = statement_slots(tokens)
+        asked = slots == Slot.QUERY
+        if self.supervision == "dense":
+            asked = asked | (slots == Slot.VALUE)
+        targets, target_hop = answers(links, tokens, asked, self.readout_hops, causal)
+        return Batch(tokens, targets, target_hop, find_maps(links, tokens, self.hops, causal), slots)
+
+    def readout(
+        self, logits: Float[Tensor, "batch pos d_vocab_out"], batch: Batch
+    ) -> Float[Tensor, "batch pos readout d_vocab"]:
+        """Split the concatenated logits into one block of d_vocab for each readout hop."""
+        return logits.unflatten(-1, (len(self.readout_hops), self.d_vocab))
+
+    def counterfactual(self, batch: Batch, hop: int, generator: torch.Generator) -> Batch:
+        """The same examples with link `hop` of the queried chain rewired: one token, the value of that statement.
+
+        The replacement is drawn among those that keep the example one of this task and change the answers of all hops
+        from `hop` to max_hops. Raises `ConfigError` if hop is not in 1..max_hops, `StackheadsError` if an example has no
+        replacement.
+        """
+        if not 1 <= hop <= self.max_hops:
+            raise ConfigError(f"a counterfactual's hop must be in 1..{self.max_hops}, got {hop}: name a link of the chain")
+        links = read_links(batch.tokens, self.d_vocab)
+        key = batch.tokens[:, -1]
+        for _ in range(hop - 1):
+            key = links.forward.gather(1, key[:, None]).squeeze(1)
+        steps = self.max_hops - hop + 1
+        new_walk, old_walk = rewired_walks(links, key, steps)
+        possible = ((new_walk != old_walk[:, :, None]) & (new_walk != links.none)).all(dim=1)
+        possible = possible & self._replacements(links, key, steps)
+        if not bool(possible.any(dim=1).all()):
+            first = int((~possible.any(dim=1)).nonzero()[0])
+            raise StackheadsError(
+                f"every link needs a symbol that can replace its value, example {first} has none for hop {hop}: "
+                "sample examples from the task, or use more chains or symbols"
+            )
+        value = torch.multinomial(possible.float(), 1, generator=generator)
+        where = links.keyed.gather(1, key[:, None])
+        return self.batch(batch.tokens.scatter(1, where, value))
+
+
+def shuffled_order(n: int, items: int, generator: torch.Generator) -> Int[Tensor, "n items"]:
+    """n independent uniform permutations of range(items)."""
+    return torch.rand(n, items, generator=generator, device=generator.device).argsort(dim=1)

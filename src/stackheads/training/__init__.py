@@ -1,0 +1,1 @@
+"""Make an answerer: the trainer and its runs."""

@@ -1,0 +1,58 @@
+"""The settings of a training run, as stored in its `run.json` and in every checkpoint it writes."""
+
+import math
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stackheads.errors import ConfigError
+
+
+class TrainingConfig(BaseModel):
+    """AdamW with linear warm-up and cosine decay to 0 over `steps`.
+
+    `stop_at`         stop when every hop's held-out accuracy at the query reaches this share; None: run all steps.
+    `snapshots`       steps at which a snapshot is kept; the last step always is.
+    `snapshot_every`  also keep one each so many steps; 0: none.
+    `evaluate_every`  steps between held-out evaluations on `evaluate_examples` examples; state for resuming is stored then.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(default=4000, ge=1)
+    batch: int = Field(default=128, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    warmup: int = Field(default=200, ge=0)
+    seed: int = 0
+    stop_at: float | None = Field(default=None, gt=0, le=1)
+    evaluate_every: int = Field(default=250, ge=1)
+    evaluate_examples: int = Field(default=1024, ge=1)
+    snapshots: tuple[int, ...] = ()
+    snapshot_every: int = Field(default=0, ge=0)
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of step `step`, counted from 0."""
+        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        return self.lr * warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+    def keeps(self, step: int) -> bool:
+        """Whether a snapshot is kept after this many steps."""
+        return (
+            step == self.steps
+            or step in self.snapshots
+            or (self.snapshot_every > 0 and step % self.snapshot_every == 0)
+        )
+
+
+def training_config(settings: dict[str, Any]) -> TrainingConfig:
+    """Read training settings. Raises `ConfigError` that names the first bad field."""
+    try:
+        return TrainingConfig(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"training setting {where}: {first['msg']}, got {first['input']!r}: correct the setting"
+        ) from None

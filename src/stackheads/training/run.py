@@ -1,0 +1,129 @@
+"""A run on disk: `run.json` (settings), `metrics.jsonl`, `state.safetensors` (to resume from) and `step-…` snapshots.
+
+The state file holds weights, both AdamW moments, the sampling generator and the step as one unit, so a run that is killed
+at any moment resumes from a state that belongs together, and continues bit for bit.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stackheads.errors import CheckpointError, ConfigError
+from stackheads.models import ModelConfig, parameters
+from stackheads.models.files import write_file, write_json
+from stackheads.tasks import StatementTask
+from stackheads.training.config import TrainingConfig
+
+FORMAT = 1
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def settings(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.safetensors"
+
+    def snapshot(self, step: int) -> Path:
+        """The folder of the snapshot after `step` steps."""
+        return self.path / f"step-{step:06d}"
+
+
+def open_run(
+    path: Path, task: StatementTask, model: ModelConfig, training: TrainingConfig, resume: bool
+) -> RunFolder:
+    """Create the run's folder, or check that the one there was made with these settings.
+
+    Raises `ConfigError` if the folder holds a run and `resume` is False, or one with other settings.
+    """
+    folder = RunFolder(path)
+    content = {
+        "format": FORMAT,
+        "model": model.model_dump(mode="json"),
+        "task": task.model_dump(mode="json"),
+        "training": training.model_dump(mode="json"),
+    }
+    if not folder.settings.exists():
+        if path.exists() and any(path.iterdir()):
+            raise ConfigError(f"a new run needs an empty folder, {path} holds other files: choose another --output-dir")
+        write_json(folder.settings, content)
+        return folder
+    if not resume:
+        raise ConfigError(f"a new run needs an empty folder, {path} holds a run: add --resume or choose another --output-dir")
+    stored = json.loads(folder.settings.read_text())
+    for part in content:
+        if stored.get(part) != content[part]:
+            raise ConfigError(
+                f"a run resumes with its own settings, {folder.settings} has {part} = {json.dumps(stored.get(part))}, "
+                f"got {json.dumps(content[part])}: give the same options"
+            )
+    return folder
+
+
+def save_state(path: Path, model: Any, optimiser: torch.optim.AdamW, generator: torch.Generator, step: int) -> None:
+    """Write everything that the next step depends on, atomically."""
+    from safetensors.torch import save_file
+
+    tensors = {f"weight.{name}": value for name, value in parameters(model).items()}
+    for name, parameter in model.named_parameters():
+        for moment in MOMENTS:
+            if parameter in optimiser.state:
+                tensors[f"{moment}.{name}"] = optimiser.state[parameter][moment].detach().cpu().contiguous()
+    tensors["generator"] = generator.get_state()
+    tensors["step"] = torch.tensor(step)
+    write_file(path, lambda temporary: save_file(tensors, temporary))
+
+
+def load_state(path: Path, model: Any, optimiser: torch.optim.AdamW, generator: torch.Generator) -> int:
+    """Restore what `save_state` wrote and return the step; 0 if there is no state yet.
+
+    Raises `CheckpointError` if the file is damaged or belongs to another model.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.exists():
+        return 0
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+        step = int(tensors["step"])
+        for name, parameter in model.named_parameters():
+            parameter.data.copy_(tensors[f"weight.{name}"])
+            if step:
+                moments = {moment: tensors[f"{moment}.{name}"].to(parameter.device) for moment in MOMENTS}
+                optimiser.state[parameter] = {"step": torch.tensor(float(step)), **moments}
+        generator.set_state(tensors["generator"])
+    except (SafetensorError, KeyError, RuntimeError, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} must hold this run's state, it does not ({first}): start a new run") from None
+    return step
+
+
+def read_metrics(folder: RunFolder, up_to: int) -> list[dict[str, Any]]:
+    """The evaluations of the run so far, those after step `up_to` left out (they will be made again)."""
+    if not folder.metrics.exists():
+        return []
+    lines = [json.loads(line) for line in folder.metrics.read_text().splitlines() if line.endswith("}")]
+    return [line for line in lines if line["step"] <= up_to]
+
+
+def write_metrics(folder: RunFolder, history: list[dict[str, Any]]) -> None:
+    """Write all evaluations, one JSON object a line, atomically."""
+    text = "".join(json.dumps(line) + "\n" for line in history)
+    write_file(folder.metrics, lambda temporary: temporary.write_text(text))

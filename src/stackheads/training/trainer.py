@@ -1,0 +1,185 @@
+"""Train a model on a task, and keep what is needed to go on, to look back and to trust the result.
+
+Fresh examples every step (nothing is ever seen twice but by chance), cross-entropy over everything that the task's
+supervision asks. Sampling has its own generator, so the same settings give the same weights to the bit on one machine with
+the same number of threads, whether a run was interrupted or not.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from stackheads.errors import StackheadsError
+from stackheads.models import Checkpoint, ModelConfig, build, save_checkpoint
+from stackheads.models.config import parse_device
+from stackheads.models.fused import forward_for_training
+from stackheads.models.hooks import analysing
+from stackheads.tasks import StatementTask
+from stackheads.tasks.scoring import loss, query_accuracy
+from stackheads.training.config import TrainingConfig
+from stackheads.training.run import RunFolder, load_state, open_run, read_metrics, save_state, write_metrics
+
+HELD_OUT_SEED = 1_000_003
+"""Evaluation examples come from their own seed, far from the training seeds."""
+
+FRESH_SEED = 2_000_003
+FRESH_EXAMPLES = 4096
+"""The accuracies stored in a checkpoint are measured on examples that no decision of the run looked at."""
+
+
+@dataclass
+class _Run:
+    """What changes while training."""
+
+    task: StatementTask
+    config: ModelConfig
+    training: TrainingConfig
+    model: Any
+    optimiser: torch.optim.AdamW
+    generator: torch.Generator
+    folder: RunFolder | None
+    step: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def train(
+    task: StatementTask,
+    model: ModelConfig,
+    training: TrainingConfig | None = None,
+    output_dir: Path | str | None = None,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+    resume: bool = False,
+) -> Checkpoint:
+    """Train and return the last state as a `Checkpoint`; with `output_dir`, write a run folder as it goes.
+
+    Ctrl-C stores state and a snapshot before `KeyboardInterrupt` goes on. Raises `ConfigError` for an unknown device or a
+    folder that can't be used, `StackheadsError` if the loss stops being finite.
+    """
+    training = training or TrainingConfig()
+    run = _start(task, model, training, output_dir, parse_device(device), resume)
+    forward = forward_for_training(run.model)
+    with _stored_on_interrupt(run), tqdm(
+        total=training.steps, initial=run.step, disable=None if progress else True, desc="train", unit="step"
+    ) as bar:
+        while run.step < training.steps and not _solved(run):
+            _train_step(run, forward)
+            bar.update()
+            if run.step % training.evaluate_every == 0 or run.step == training.steps:
+                run.history.append(_evaluate(run))
+                bar.set_postfix_str(_summary(run.history[-1]))
+                _store(run)
+            if training.keeps(run.step):
+                _snapshot(run)
+    if run.folder is not None and not run.folder.snapshot(run.step).exists():
+        _snapshot(run)
+    run.model.eval().requires_grad_(False)
+    name = run.folder.path.name if run.folder else task.name
+    return Checkpoint(name, run.model, task, model, _provenance(run), _fresh_metrics(run))
+
+
+def accuracy(model: Any, task: StatementTask, examples: int, seed: int) -> dict[int, float]:
+    """Accuracy per hop at the query on fresh examples. Cost: one forward pass for each 1,024 examples."""
+    generator = torch.Generator().manual_seed(seed)
+    totals: dict[int, float] = {}
+    device = next(model.parameters()).device
+    with analysing(model):
+        for start in range(0, examples, 1024):
+            batch = task.sample(min(1024, examples - start), generator).to(device)
+            for hop, share in query_accuracy(task, forward_for_training(model)(batch.tokens), batch).items():
+                totals[hop] = totals.get(hop, 0.0) + share * len(batch)
+    return {hop: total / examples for hop, total in totals.items()}
+
+
+def _start(
+    task: StatementTask,
+    config: ModelConfig,
+    training: TrainingConfig,
+    output_dir: Path | str | None,
+    device: torch.device,
+    resume: bool,
+) -> _Run:
+    model = build(config, task, seed=training.seed, device=device)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
+    )
+    generator = torch.Generator().manual_seed(training.seed)
+    run = _Run(task, config, training, model.train(), optimiser, generator, None)
+    if output_dir is not None:
+        run.folder = open_run(Path(output_dir), task, config, training, resume)
+        run.step = load_state(run.folder.state, model, optimiser, generator)
+        run.history = read_metrics(run.folder, run.step)
+    return run
+
+
+def _train_step(run: _Run, forward: Any) -> None:
+    batch = run.task.sample(run.training.batch, run.generator).to(next(run.model.parameters()).device)
+    for group in run.optimiser.param_groups:
+        group["lr"] = run.training.lr_at(run.step)
+    run.optimiser.zero_grad()
+    value = loss(run.task, forward(batch.tokens), batch)
+    if run.step % 50 == 0 and not math.isfinite(value.item()):
+        raise StackheadsError(f"the loss must stay finite, it is {value.item()} at step {run.step}: lower the learning rate")
+    value.backward()
+    run.optimiser.step()
+    run.step += 1
+
+
+def _evaluate(run: _Run) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(HELD_OUT_SEED)
+    batch = run.task.sample(run.training.evaluate_examples, generator).to(next(run.model.parameters()).device)
+    with analysing(run.model):
+        logits = forward_for_training(run.model)(batch.tokens)
+        value = loss(run.task, logits, batch).item()
+    shares = query_accuracy(run.task, logits, batch)
+    return {"step": run.step, "loss": value, "accuracy": shares, "time": time.time()}
+
+
+def _solved(run: _Run) -> bool:
+    if run.training.stop_at is None or not run.history:
+        return False
+    return min(run.history[-1]["accuracy"].values()) >= run.training.stop_at
+
+
+def _summary(line: dict[str, Any]) -> str:
+    shares = " ".join(f"{share:.0%}" for share in line["accuracy"].values())
+    return f"loss {line['loss']:.3f}, hops {shares}"
+
+
+def _store(run: _Run) -> None:
+    if run.folder is not None:
+        save_state(run.folder.state, run.model, run.optimiser, run.generator, run.step)
+        write_metrics(run.folder, run.history)
+
+
+def _snapshot(run: _Run) -> None:
+    if run.folder is not None:
+        save_checkpoint(
+            run.folder.snapshot(run.step), run.model, run.task, run.config, _provenance(run), _fresh_metrics(run)
+        )
+
+
+def _provenance(run: _Run) -> dict[str, Any]:
+    return {**run.training.model_dump(mode="json"), "step": run.step}
+
+
+def _fresh_metrics(run: _Run) -> dict[str, Any]:
+    shares = accuracy(run.model, run.task, FRESH_EXAMPLES, FRESH_SEED)
+    return {"examples": FRESH_EXAMPLES, "seed": FRESH_SEED, "accuracy": {str(hop): share for hop, share in shares.items()}}
+
+
+@contextmanager
+def _stored_on_interrupt(run: _Run) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        _store(run)
+        _snapshot(run)
+        raise

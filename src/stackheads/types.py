@@ -1,0 +1,54 @@
+"""The small vocabulary shared by all rooms: head names, slots and destinations."""
+
+import re
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+from stackheads.errors import InterventionError
+
+IGNORE = -100
+"""Target of a readout that is not asked; the value `torch.nn.functional.cross_entropy` ignores."""
+
+NOWHERE = -1
+"""Source position of a find map where the source does not exist or cannot be attended to."""
+
+
+class Slot(IntEnum):
+    """What a position holds in a statement."""
+
+    KEY = 0
+    VALUE = 1
+    QUERY = 2
+    OTHER = 3
+
+
+class Destination(StrEnum):
+    """The class of positions a head reads *from the point of view of*. A role belongs to (head, destination)."""
+
+    QUERY = "query"
+    VALUE = "value"
+    KEY = "key"
+
+    @property
+    def slot(self) -> Slot:
+        """The slot whose positions make up this destination."""
+        return Slot[self.name]
+
+
+@dataclass(frozen=True, order=True)
+class HeadId:
+    """An attention head, written "L2H1": layer 2, head 1, both counted from 0."""
+
+    layer: int
+    index: int
+
+    def __str__(self) -> str:
+        return f"L{self.layer}H{self.index}"
+
+    @classmethod
+    def parse(cls, name: str) -> "HeadId":
+        """Read "L2H1". Raises `InterventionError` for anything else."""
+        match = re.fullmatch(r"L(\d+)H(\d+)", name)
+        if match is None:
+            raise InterventionError(f"a head is written like L2H1, got {name!r}: give layer and head number")
+        return cls(int(match[1]), int(match[2]))
