@@ -59,9 +59,7 @@ def cause_evidence(
     estimated = halves(len(moved))[1]
     effect = boot.share(moved[estimated, chosen], baseline.gap[estimated, chosen])
     lost = (baseline.clean.right - main.right)[estimated, chosen].sum() / baseline.count[estimated, chosen].sum()
-    other = {
-        method: effect_at(baseline, score, chosen, estimated) for method, score in scores.items() if method != methods[0]
-    }
+    other = {method: effect_at(baseline, score, chosen, estimated) for method, score in scores.items() if method != methods[0]}
     return CauseEvidence(
         readout=baseline.readouts[chosen],
         effect=effect,

@@ -108,14 +108,10 @@ def _scores(
     per_example = tested.sum(dim=2)
     everywhere = anywhere.double()
     plain = torch.einsum("rhbp,rbp->rh", mass.double(), everywhere) / everywhere.sum(dim=(1, 2)).clamp(min=1)[:, None]
-    return _Scores(
-        torch.cat([mean_mass, mean_uniform], dim=1), n_rows, _p_values(difference, per_example), plain
-    )
+    return _Scores(torch.cat([mean_mass, mean_uniform], dim=1), n_rows, _p_values(difference, per_example), plain)
 
 
-def _p_values(
-    difference: Float[Tensor, "role head batch"], rows: Float[Tensor, "role batch"]
-) -> Float[Tensor, "role head"]:
+def _p_values(difference: Float[Tensor, "role head batch"], rows: Float[Tensor, "role batch"]) -> Float[Tensor, "role head"]:
     """One-sided paired t-test over the examples that have rows; 1 where fewer than two do."""
     used = (rows > 0).double()[:, None]
     value = difference / rows.clamp(min=1)[:, None]

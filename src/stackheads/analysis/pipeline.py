@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from stackheads.analysis.cause import CauseEvidence, cause_evidence
 from stackheads.analysis.patterns import pattern_evidence
-from stackheads.analysis.readouts import Baseline, Scorer, make_scorer, measure_baseline
+from stackheads.analysis.readouts import Baseline, make_scorer, measure_baseline
 from stackheads.analysis.redundancy import with_joint_evidence
 from stackheads.analysis.result import Analysis, label_frame
 from stackheads.analysis.statistics import Bootstrap, bootstrap, shares
@@ -24,7 +24,7 @@ from stackheads.errors import ConfigError
 from stackheads.interventions import destination_rows, recorded
 from stackheads.models import check_fit, load, parse_device
 from stackheads.models.hooks import all_heads, analysing
-from stackheads.tasks import Task
+from stackheads.tasks import StatementTask, Task
 from stackheads.types import Destination
 
 MIN_EXAMPLES = 16
@@ -61,9 +61,7 @@ def analyze(
         clean = recorded(model, batch)
         scorer = make_scorer(task, batch)
         boot = partial(_half_bootstrap, thresholds=thresholds, generator=generator, device=batch.tokens.device)(examples)
-        whole = bootstrap(
-            examples, thresholds.bootstrap_draws, thresholds.confidence, generator, batch.tokens.device
-        )
+        whole = bootstrap(examples, thresholds.bootstrap_draws, thresholds.confidence, generator, batch.tokens.device)
         baseline = measure_baseline(scorer, clean, whole, thresholds)
 
         patterns = pattern_evidence(task, clean, destinations, thresholds)
@@ -72,9 +70,7 @@ def analyze(
         causes = {cell: cause(heads=[cell[0]], destination=cell[1]) for cell in _shown(cells, "cause", progress)}
 
         counterfactuals = run_counterfactuals(model, task, clean, scorer, generator)
-        write = partial(
-            write_evidence, model, task, clean, scorer, baseline, counterfactuals, boot=boot, thresholds=thresholds
-        )
+        write = partial(write_evidence, model, task, clean, scorer, baseline, counterfactuals, boot=boot, thresholds=thresholds)
         evidence = [Evidence(*cell, patterns[cell], causes[cell], None) for cell in cells]
         evidence = [_with_write(item, write) for item in _shown(evidence, "write", progress)]
 
@@ -88,7 +84,7 @@ def analyze(
 
     return Analysis(
         model=described,
-        task={"name": task.name, **(task.model_dump() if hasattr(task, "model_dump") else {})},
+        task={"name": task.name, **(task.model_dump() if isinstance(task, StatementTask) else {})},
         seed=seed,
         examples=examples,
         thresholds=thresholds,
@@ -116,13 +112,9 @@ def _resolve(model: Any, task: Task | None, device: torch.device | str | None) -
     return model, task, {"name": name, "layers": cfg.n_layers, "heads": cfg.n_heads, "d_model": cfg.d_model}
 
 
-def _half_bootstrap(
-    examples: int, thresholds: Thresholds, generator: torch.Generator, device: torch.device
-) -> Bootstrap:
+def _half_bootstrap(examples: int, thresholds: Thresholds, generator: torch.Generator, device: torch.device) -> Bootstrap:
     """Bootstrap samples of the estimating half."""
-    return bootstrap(
-        examples - examples // 2, thresholds.bootstrap_draws, thresholds.confidence, generator, device
-    )
+    return bootstrap(examples - examples // 2, thresholds.bootstrap_draws, thresholds.confidence, generator, device)
 
 
 def _with_write(item: Evidence, write: Any) -> Evidence:
@@ -169,6 +161,3 @@ def _effect_frame(evidence: list[Evidence], baseline: Baseline) -> pd.DataFrame:
                     }
                 )
     return pd.DataFrame(rows)
-
-
-__all__ = ["Scorer", "analyze"]

@@ -63,8 +63,6 @@ def _judge(
     if cause.readout is not None:
         readout = baseline.readouts.index(cause.readout)
         estimating = halves(len(baseline.count))[1]
-        total = sum(
-            max(0.0, effect_at(baseline, each.cause.scores["resample"], readout, estimating)) for each in (item, other)
-        )
+        total = sum(max(0.0, effect_at(baseline, each.cause.scores["resample"], readout, estimating)) for each in (item, other))
     redundant = cause.needed and cause.effect.value > thresholds.redundant_factor * total and write.passed
     return JointEvidence(other.head, cause, total, write, redundant)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from stackheads.analysis.thresholds import Thresholds
@@ -50,7 +51,7 @@ class Analysis:
     def hops(self) -> dict[int, list[str]]:
         """The confirmed heads of each hop, at any destination."""
         rows = self.labels[(self.labels["status"] == "confirmed") & (self.labels["role"] == "hop")]
-        return {int(hop): sorted(set(group["head"])) for hop, group in rows.groupby("hop")}
+        return {int(str(hop)): sorted(set(group["head"])) for hop, group in rows.groupby("hop")}
 
     def confirmed(self, role: str) -> list[str]:
         """The heads confirmed in a role ("hop", "previous", …), at any destination."""
@@ -139,8 +140,8 @@ class Analysis:
 def label_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Label rows as a table with stable column types."""
     frame = pd.DataFrame(rows)
-    numbers = {name: "Float64" for name in ("pattern", "rival", "effect", "effect_low", "effect_high", "accuracy_effect")}
-    numbers |= {name: "Float64" for name in ("write", "null_p", "effect_mean", "effect_zero")}
+    numbers = dict.fromkeys(("pattern", "rival", "effect", "effect_low", "effect_high", "accuracy_effect"), "Float64")
+    numbers |= dict.fromkeys(("write", "null_p", "effect_mean", "effect_zero"), "Float64")
     return frame.astype({"layer": "int64", "hop": "Int64", **numbers})
 
 
@@ -148,6 +149,6 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     def plain(value: Any) -> Any:
         if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
             return None
-        return value.item() if hasattr(value, "item") else value
+        return value.item() if isinstance(value, np.generic) else value
 
     return [{name: plain(value) for name, value in row.items()} for row in frame.to_dict(orient="records")]

@@ -50,8 +50,7 @@ def role_targets(task: Task, batch: Batch, roles: list[Role]) -> Bool[Tensor, "r
     }
     offsets = list(task.hops)
     targets = [
-        masks[role.name] if role.hop is None else source_mask(batch.find[:, offsets.index(role.hop)], n_pos)
-        for role in roles
+        masks[role.name] if role.hop is None else source_mask(batch.find[:, offsets.index(role.hop)], n_pos) for role in roles
     ]
     return torch.stack(targets) & reachable
 

@@ -53,7 +53,11 @@ def reason(evidence: Evidence, thresholds: Thresholds) -> str:
     """Why, in one sentence with the numbers that decided."""
     return "; ".join(
         part
-        for part in (_pattern_reason(evidence.pattern, thresholds), _cause_reason(evidence, thresholds), _write_reason(evidence))
+        for part in (
+            _pattern_reason(evidence.pattern, thresholds),
+            _cause_reason(evidence, thresholds),
+            _write_reason(evidence),
+        )
         if part
     )
 

@@ -36,9 +36,7 @@ def zero(clean: Recorded, head: HeadId) -> Float[Tensor, "batch pos d_head"]:
     return clean.run.of(head)[2].new_zeros(()).expand_as(clean.run.of(head)[2])
 
 
-ABLATIONS: MappingProxyType[str, Ablation] = MappingProxyType(
-    {"resample": resample, "mean": positional_mean, "zero": zero}
-)
+ABLATIONS: MappingProxyType[str, Ablation] = MappingProxyType({"resample": resample, "mean": positional_mean, "zero": zero})
 
 
 def ablation_edits(

@@ -51,9 +51,7 @@ def patch_heads(
     return torch.stack(values).unflatten(0, (model.cfg.n_layers, model.cfg.n_heads))
 
 
-def patch_heads_by_position(
-    model: Any, into: Recorded, source: Recorded, metric: Metric
-) -> Float[Tensor, "layer pos head"]:
+def patch_heads_by_position(model: Any, into: Recorded, source: Recorded, metric: Metric) -> Float[Tensor, "layer pos head"]:
     """`metric(logits)` after patching each head at each position in turn. Cost: one forward pass for each cell."""
     n_pos = into.batch.tokens.shape[1]
     values = []

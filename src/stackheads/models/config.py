@@ -64,7 +64,7 @@ def build(config: ModelConfig, task: Task, seed: int = 0, device: torch.device |
         d_vocab_out=task.d_vocab_out,
         attn_only=config.attn_only,
         d_mlp=None if config.attn_only else config.d_mlp or 4 * config.d_model,
-        act_fn=None if config.attn_only else "relu",
+        act_fn="relu",
         normalization_type=config.normalization,
         positional_embedding_type=config.positions,
         rotary_dim=config.d_head if config.positions == "rotary" else None,

@@ -63,9 +63,7 @@ class FusedForward:
         weight = torch.cat([attn.W_Q, attn.W_K, attn.W_V])
         bias = torch.cat([attn.b_Q, attn.b_K, attn.b_V])
         qkv = x @ rearrange(weight, "head d_model d_head -> d_model (head d_head)") + bias.flatten()
-        q, k, v = rearrange(
-            qkv, "batch pos (part head d_head) -> part batch head pos d_head", part=3, head=attn.W_Q.shape[0]
-        )
+        q, k, v = rearrange(qkv, "batch pos (part head d_head) -> part batch head pos d_head", part=3, head=attn.W_Q.shape[0])
         z = functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal, scale=self.scale)
         z = rearrange(z, "batch head pos d_head -> batch pos (head d_head)")
         return z @ rearrange(attn.W_O, "head d_head d_model -> (head d_head) d_model") + attn.b_O

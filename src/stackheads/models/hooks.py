@@ -108,9 +108,7 @@ def edited(model: Any, edits: Sequence[Edit]) -> Iterator[None]:
         raise InterventionError(f"every edit must act, the one on {missed} did not: run the model inside the context")
 
 
-def run_edited(
-    model: Any, tokens: Int[Tensor, "batch pos"], edits: Sequence[Edit]
-) -> Float[Tensor, "batch pos d_vocab_out"]:
+def run_edited(model: Any, tokens: Int[Tensor, "batch pos"], edits: Sequence[Edit]) -> Float[Tensor, "batch pos d_vocab_out"]:
     """Logits of one run with the edits in place. Cost: one forward pass."""
     with edited(model, edits):
         return model(tokens)

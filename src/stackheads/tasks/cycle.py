@@ -60,8 +60,6 @@ class Cycle(StatementTask):
         query = torch.randint(self.symbols, (n, 1), generator=generator, device=generator.device)
         return torch.cat([torch.stack([keys, values], dim=2).flatten(1), query], dim=1)
 
-    def _replacements(
-        self, links: Links, key: Int[Tensor, "batch"], steps: int
-    ) -> Bool[Tensor, "batch symbol"]:
+    def _replacements(self, links: Links, key: Int[Tensor, "batch"], steps: int) -> Bool[Tensor, "batch symbol"]:
         """Any symbol but the key itself; on a cycle every symbol has a statement."""
         return torch.arange(self.symbols, device=key.device) != key[:, None]

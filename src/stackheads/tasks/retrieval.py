@@ -47,9 +47,7 @@ class Retrieval(StatementTask):
 
     @property
     def name(self) -> str:
-        return (
-            f"retrieval, {self.chains} chains, D = {self.max_hops}, {self.order}, {self.attention_dir}, {self.supervision}"
-        )
+        return f"retrieval, {self.chains} chains, D = {self.max_hops}, {self.order}, {self.attention_dir}, {self.supervision}"
 
     @property
     def n_statements(self) -> int:
@@ -105,9 +103,7 @@ class Retrieval(StatementTask):
         too_early = others < _occurrence(chain_of, self.chains)
         return ~(own.bool() & too_early[:, :, None]).any(dim=1)
 
-    def _replacements(
-        self, links: Links, key: Int[Tensor, "batch"], steps: int
-    ) -> Bool[Tensor, "batch symbol"]:
+    def _replacements(self, links: Links, key: Int[Tensor, "batch"], steps: int) -> Bool[Tensor, "batch symbol"]:
         """Other chains' symbols of the same level, defined before this statement where the order demands it."""
         symbols = torch.arange(self.d_vocab, device=key.device).expand(len(key), -1)
         walk, level = symbols, torch.full_like(symbols, -1)

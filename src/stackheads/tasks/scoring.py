@@ -40,6 +40,4 @@ def query_accuracy(task: Task, logits: Float[Tensor, "batch pos d_vocab_out"], b
     """Share of right answers at the last position, for each hop asked there."""
     right = correct(task.readout(logits, batch), batch.targets)[:, -1]
     hops = batch.target_hop[:, -1]
-    return {
-        int(hop): right[hops == hop].double().mean().item() for hop in hops[hops > 0].unique(sorted=True)
-    }
+    return {int(hop): right[hops == hop].double().mean().item() for hop in hops[hops > 0].unique(sorted=True)}

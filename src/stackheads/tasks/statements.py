@@ -83,9 +83,7 @@ class StatementTask(BaseModel, ABC):
         """Draw the tokens of n examples."""
 
     @abstractmethod
-    def _replacements(
-        self, links: Links, key: Int[Tensor, "batch"], steps: int
-    ) -> Bool[Tensor, "batch symbol"]:
+    def _replacements(self, links: Links, key: Int[Tensor, "batch"], steps: int) -> Bool[Tensor, "batch symbol"]:
         """Which symbols may replace f(key) so that the example stays one of this task; `steps` hops are still asked."""
 
     def sample(self, n: int, generator: torch.Generator) -> Batch:

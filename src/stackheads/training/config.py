@@ -39,11 +39,7 @@ class TrainingConfig(BaseModel):
 
     def keeps(self, step: int) -> bool:
         """Whether a snapshot is kept after this many steps."""
-        return (
-            step == self.steps
-            or step in self.snapshots
-            or (self.snapshot_every > 0 and step % self.snapshot_every == 0)
-        )
+        return step == self.steps or step in self.snapshots or (self.snapshot_every > 0 and step % self.snapshot_every == 0)
 
 
 def training_config(settings: dict[str, Any]) -> TrainingConfig:
@@ -53,6 +49,4 @@ def training_config(settings: dict[str, Any]) -> TrainingConfig:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(
-            f"training setting {where}: {first['msg']}, got {first['input']!r}: correct the setting"
-        ) from None
+        raise ConfigError(f"training setting {where}: {first['msg']}, got {first['input']!r}: correct the setting") from None

@@ -45,9 +45,7 @@ class RunFolder:
         return self.path / f"step-{step:06d}"
 
 
-def open_run(
-    path: Path, task: StatementTask, model: ModelConfig, training: TrainingConfig, resume: bool
-) -> RunFolder:
+def open_run(path: Path, task: StatementTask, model: ModelConfig, training: TrainingConfig, resume: bool) -> RunFolder:
     """Create the run's folder, or check that the one there was made with these settings.
 
     Raises `ConfigError` if the folder holds a run and `resume` is False, or one with other settings.

@@ -66,9 +66,10 @@ def train(
     training = training or TrainingConfig()
     run = _start(task, model, training, output_dir, parse_device(device), resume)
     forward = forward_for_training(run.model)
-    with _stored_on_interrupt(run), tqdm(
-        total=training.steps, initial=run.step, disable=None if progress else True, desc="train", unit="step"
-    ) as bar:
+    with (
+        _stored_on_interrupt(run),
+        tqdm(total=training.steps, initial=run.step, disable=None if progress else True, desc="train", unit="step") as bar,
+    ):
         while run.step < training.steps and not _solved(run):
             _train_step(run, forward)
             bar.update()
@@ -161,9 +162,7 @@ def _store(run: _Run) -> None:
 
 def _snapshot(run: _Run) -> None:
     if run.folder is not None:
-        save_checkpoint(
-            run.folder.snapshot(run.step), run.model, run.task, run.config, _provenance(run), _fresh_metrics(run)
-        )
+        save_checkpoint(run.folder.snapshot(run.step), run.model, run.task, run.config, _provenance(run), _fresh_metrics(run))
 
 
 def _provenance(run: _Run) -> dict[str, Any]:
@@ -172,7 +171,11 @@ def _provenance(run: _Run) -> dict[str, Any]:
 
 def _fresh_metrics(run: _Run) -> dict[str, Any]:
     shares = accuracy(run.model, run.task, FRESH_EXAMPLES, FRESH_SEED)
-    return {"examples": FRESH_EXAMPLES, "seed": FRESH_SEED, "accuracy": {str(hop): share for hop, share in shares.items()}}
+    return {
+        "examples": FRESH_EXAMPLES,
+        "seed": FRESH_SEED,
+        "accuracy": {str(hop): share for hop, share in shares.items()},
+    }
 
 
 @contextmanager

@@ -1,0 +1,168 @@
+"""The command line: arguments only. What a user can get wrong ends in one line on stderr and exit status 2."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stackheads.errors import ConfigError, StackheadsError
+
+app = typer.Typer(
+    help="Label which attention heads implement which hop, with evidence.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+
+
+_UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+"""Typer's base class of usage errors; which module it lives in depends on Typer's version."""
+
+
+@app.callback(invoke_without_command=True)
+def _no_verb(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def analyze(
+    path: Annotated[Path, typer.Argument(help="A checkpoint or run folder.", show_default=False)],
+    examples: Annotated[int, typer.Option(help="Examples to measure on.")] = 512,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    output_dir: Annotated[Path | None, typer.Option(help="Also save the analysis as a folder.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Label every head of a checkpoint and say which heads implement which hop."""
+    from stackheads.analysis.pipeline import analyze as run
+
+    analysis = run(path, examples=examples, seed=seed, device=device, progress=not quiet)
+    if output_dir is not None:
+        analysis.save(output_dir)
+    if json:
+        typer.echo(analysis.to_json())
+        return
+    from stackheads.report.terminal import print_analysis
+
+    print_analysis(analysis)
+
+
+@app.command()
+def train(
+    task: Annotated[str, typer.Argument(help="cycle or retrieval.", show_default=False)],
+    output_dir: Annotated[Path, typer.Option(help="The run folder to write.", show_default=False)],
+    hops: Annotated[int, typer.Option(help="D, the number of hops asked for.")] = 4,
+    symbols: Annotated[int, typer.Option(help="Symbols; 0: 2 D for a cycle, as many as needed for retrieval.")] = 0,
+    chains: Annotated[int, typer.Option(help="Chains (retrieval).")] = 3,
+    order: Annotated[str, typer.Option(help="definition-first or shuffled (retrieval).")] = "definition-first",
+    attention_dir: Annotated[
+        str, typer.Option(help="causal or bidirectional; default bidirectional for a cycle, causal for retrieval.")
+    ] = "",
+    supervision: Annotated[str, typer.Option(help="final, chain (implicit curriculum) or dense.")] = "dense",
+    layers: Annotated[int, typer.Option(help="Layers.")] = 3,
+    heads: Annotated[int, typer.Option(help="Heads in each layer.")] = 2,
+    d_model: Annotated[int, typer.Option(help="Width of the residual stream.")] = 64,
+    d_head: Annotated[int, typer.Option(help="Width of a head.")] = 16,
+    mlp: Annotated[bool, typer.Option("--mlp", help="Add MLPs.")] = False,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 4000,
+    batch: Annotated[int, typer.Option(help="Examples in a step.")] = 128,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    weight_decay: Annotated[float, typer.Option(help="AdamW weight decay.")] = 0.1,
+    warmup: Annotated[int, typer.Option(help="Warm-up steps.")] = 200,
+    evaluate_every: Annotated[int, typer.Option(help="Steps between evaluations.")] = 250,
+    stop_at: Annotated[float, typer.Option(help="Stop when every hop reaches this accuracy; 0: run all steps.")] = 0.0,
+    snapshot_every: Annotated[int, typer.Option(help="Keep a snapshot each so many steps; 0: only the last.")] = 0,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads; resuming bit for bit needs the same number.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model on a task and write a run folder with its snapshots."""
+    import torch
+
+    from stackheads.models import model_config
+    from stackheads.tasks import from_config
+    from stackheads.training.config import training_config
+    from stackheads.training.trainer import train as run
+
+    if threads < 1:
+        raise ConfigError(f"threads must be at least 1, got {threads}: give the number of cores to use")
+    torch.set_num_threads(threads)
+    default_dir = "causal" if task == "retrieval" else "bidirectional"
+    settings: dict[str, Any] = {
+        "kind": task,
+        "max_hops": hops,
+        "supervision": supervision,
+        "attention_dir": attention_dir or default_dir,
+    }
+    if task == "retrieval":
+        settings |= {"chains": chains, "order": order, "symbols": symbols}
+    else:
+        settings |= {"symbols": symbols or 2 * hops}
+    checkpoint = run(
+        from_config(settings),
+        model_config({"layers": layers, "heads": heads, "d_model": d_model, "d_head": d_head, "attn_only": not mlp}),
+        training_config(
+            {
+                "steps": steps,
+                "batch": batch,
+                "lr": lr,
+                "weight_decay": weight_decay,
+                "warmup": warmup,
+                "seed": seed,
+                "evaluate_every": evaluate_every,
+                "stop_at": stop_at or None,
+                "snapshot_every": snapshot_every,
+            }
+        ),
+        output_dir=output_dir,
+        device=device,
+        progress=not quiet,
+        resume=resume,
+    )
+    accuracy = checkpoint.metrics["accuracy"]
+    if json:
+        import json as json_module
+
+        typer.echo(json_module.dumps({"run": str(output_dir), **checkpoint.metrics}))
+    else:
+        shares = "  ".join(f"{hop}: {share:.1%}" for hop, share in accuracy.items())
+        typer.echo(f"{output_dir}: accuracy per hop on {checkpoint.metrics['examples']} fresh examples\n{shares}")
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except StackheadsError as error:
+        message = str(error)
+    except _UsageError as error:
+        message = f"{error.format_message().rstrip('.')}: see stackheads --help"
+    except OSError as error:
+        message = f"a file could not be read or written: {error}: check the path and its permissions"
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("interrupted\n")
+        raise SystemExit(130) from None
+    else:
+        return
+    sys.stderr.write("error: " + " ".join(message.split()) + "\n")
+    raise SystemExit(2)
+
+
+def main() -> None:
+    """Entry point of the `stackheads` command."""
+    with _one_line_errors():
+        status = app(standalone_mode=False)
+        raise SystemExit(status if isinstance(status, int) else 0)

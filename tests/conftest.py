@@ -1,0 +1,50 @@
+"""Shared by all tests: one thread (tests run in parallel), the shipped checkpoints, and small random models."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from stackheads.models import ModelConfig, build
+from stackheads.tasks import Cycle, Retrieval
+
+torch.set_num_threads(1)
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+settings.register_profile(
+    "deterministic", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("deterministic")
+
+
+@pytest.fixture(scope="session")
+def checkpoints() -> Path:
+    return Path(__file__).parent.parent / "checkpoints"
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def cycle() -> Cycle:
+    return Cycle(symbols=6, max_hops=2)
+
+
+@pytest.fixture
+def chain() -> Retrieval:
+    return Retrieval(chains=2, max_hops=3, attention_dir="causal")
+
+
+@pytest.fixture(params=["cycle", "chain"])
+def random_model(request):
+    """A task with an untrained model for it, large enough weights to make every path matter."""
+    task = request.getfixturevalue(request.param)
+    model = build(ModelConfig(layers=2, heads=2, d_model=16, d_head=8), task, seed=1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
+    return task, model.eval()

@@ -1,0 +1,99 @@
+"""Recording and editing leave the caller's model as it was, and edits act or say that they did not."""
+
+import pytest
+import torch
+
+from stackheads.errors import InterventionError
+from stackheads.models.hooks import HeadEdit, PatternEdit, edited, hook_name, record, run_edited
+from stackheads.types import HeadId
+
+
+def test_recording_equals_transformer_lens_cache(random_model, generator):
+    task, model = random_model
+    tokens = task.sample(4, generator).tokens
+    run = record(model, tokens)
+    logits, cache = model.run_with_cache(tokens)
+    assert torch.equal(run.logits, logits)
+    for layer in range(2):
+        assert torch.equal(run.pattern[layer], cache["pattern", layer])
+        assert torch.equal(run.v[layer], cache["v", layer])
+        assert torch.equal(run.z[layer], cache["z", layer])
+
+
+def test_editing_with_the_runs_own_values_changes_nothing(random_model, generator):
+    task, model = random_model
+    tokens = task.sample(4, generator).tokens
+    run = record(model, tokens)
+    everywhere = torch.ones_like(tokens, dtype=torch.bool)
+    for head in (HeadId(0, 1), HeadId(1, 0)):
+        pattern, _, z = run.of(head)
+        for edit in (HeadEdit(head, everywhere, z), PatternEdit(head, everywhere, pattern)):
+            torch.testing.assert_close(run_edited(model, tokens, [edit]), run.logits, atol=1e-6, rtol=1e-6)
+
+
+def test_an_edit_stays_on_its_rows_and_its_head(random_model, generator):
+    task, model = random_model
+    tokens = task.sample(4, generator).tokens
+    before = record(model, tokens)
+    rows = torch.zeros_like(tokens, dtype=torch.bool)
+    rows[:, 3] = True
+    with edited(model, [HeadEdit(HeadId(0, 1), rows, torch.zeros_like(before.of(HeadId(0, 1))[2]))]):
+        after = record(model, tokens)
+    unchanged = torch.ones_like(before.z[0], dtype=torch.bool)
+    unchanged[:, 3, 1] = False
+    assert torch.equal(before.z[0][unchanged], after.z[0][unchanged])
+    assert not torch.equal(before.z[1], after.z[1])
+
+
+def test_the_callers_model_hooks_and_mode_survive_an_error(random_model, generator):
+    task, model = random_model
+    tokens = task.sample(2, generator).tokens
+    model.train()
+    seen = []
+    model.add_hook(hook_name(0, "z"), lambda value, hook: seen.append(1))
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    z = torch.zeros(2, task.n_ctx, 8)
+    rows = torch.ones_like(tokens, dtype=torch.bool)
+    with pytest.raises(RuntimeError, match="metric"), edited(model, [HeadEdit(HeadId(1, 0), rows, z)]):
+        model(tokens)
+        raise RuntimeError("metric")
+    assert model.training
+    assert len(model.hook_dict[hook_name(1, "z")].fwd_hooks) == 0
+    assert len(model.hook_dict[hook_name(0, "z")].fwd_hooks) == 1
+    seen.clear()
+    record(model, tokens)
+    assert seen == [1]
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    model.reset_hooks()
+
+
+def test_nothing_needs_a_gradient(random_model, generator):
+    task, model = random_model
+    assert not record(model, task.sample(2, generator).tokens).logits.requires_grad
+
+
+def test_an_edit_that_never_ran_is_an_error(random_model, generator):
+    task, model = random_model
+    rows = torch.ones(2, task.n_ctx, dtype=torch.bool)
+    edit = HeadEdit(HeadId(0, 0), rows, torch.zeros(2, task.n_ctx, 8))
+    with pytest.raises(InterventionError, match="L0H0 did not"), edited(model, [edit]):
+        pass
+
+
+def test_a_head_that_does_not_exist_is_an_error(random_model):
+    task, model = random_model
+    rows = torch.ones(2, task.n_ctx, dtype=torch.bool)
+    edit = HeadEdit(HeadId(2, 0), rows, torch.zeros(2, task.n_ctx, 8))
+    with pytest.raises(InterventionError, match="L0H0 to L1H1, got L2H0"), edited(model, [edit]):
+        pass
+
+
+@pytest.mark.parametrize("name", ["L2H1", "L0H13"])
+def test_head_names_read_back(name):
+    assert str(HeadId.parse(name)) == name
+
+
+@pytest.mark.parametrize("name", ["2.1", "L2", "L-1H0", "l2h1", ""])
+def test_bad_head_names_are_refused(name):
+    with pytest.raises(InterventionError, match="written like L2H1"):
+        HeadId.parse(name)
