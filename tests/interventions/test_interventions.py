@@ -119,9 +119,7 @@ def test_marking_no_source_changes_nothing(random_model):
     pattern, _, _ = clean.run.of(head)
     rows = torch.ones_like(clean.batch.tokens, dtype=torch.bool)
     edit = source_edit(clean, other.run.of(head)[1], head, rows, torch.zeros_like(pattern, dtype=torch.bool))
-    torch.testing.assert_close(
-        run_edited(model, clean.batch.tokens, [edit]), clean.run.logits, atol=1e-6, rtol=1e-6
-    )
+    torch.testing.assert_close(run_edited(model, clean.batch.tokens, [edit]), clean.run.logits, atol=1e-6, rtol=1e-6)
 
 
 @settings(max_examples=10)

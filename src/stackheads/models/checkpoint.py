@@ -62,6 +62,7 @@ def save_checkpoint(
 
     def write(temporary: Path) -> None:
         save_file(parameters(model), temporary / WEIGHTS)
+        (temporary / WEIGHTS).chmod(0o644)
         write_json(temporary / CONFIG, content)
 
     write_folder(Path(folder), write)

@@ -1,0 +1,142 @@
+"""Training learns, resumes bit for bit from any interruption, and leaves folders that load."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from stackheads.errors import CheckpointError, ConfigError, StackheadsError
+from stackheads.models import ModelConfig, load
+from stackheads.tasks import Cycle
+from stackheads.training import trainer
+from stackheads.training.config import TrainingConfig, training_config
+from stackheads.training.trainer import accuracy, train
+
+TASK = Cycle(symbols=5, max_hops=1, supervision="chain")
+MODEL = ModelConfig(layers=2, heads=2, d_model=32, d_head=16)
+SHORT = TrainingConfig(steps=30, batch=16, warmup=5, evaluate_every=10, evaluate_examples=64, snapshots=(7, 20))
+
+
+def weights(checkpoint):
+    return {name: value.clone() for name, value in checkpoint.model.named_parameters()}
+
+
+def test_a_small_model_learns_one_hop():
+    config = TrainingConfig(steps=1500, batch=64, lr=3e-3, warmup=50, stop_at=0.99, evaluate_every=100)
+    checkpoint = train(TASK, MODEL, config, progress=False)
+    assert checkpoint.metrics["accuracy"]["1"] > 0.95
+    assert checkpoint.training["step"] < 1500
+    assert accuracy(checkpoint.model, TASK, 500, seed=11)[1] > 0.95
+
+
+def test_the_same_settings_give_the_same_weights_with_and_without_a_folder(tmp_path):
+    one = train(TASK, MODEL, SHORT, progress=False)
+    other = train(TASK, MODEL, SHORT, tmp_path / "run", progress=False)
+    assert all(torch.equal(weights(one)[name], value) for name, value in weights(other).items())
+
+
+@pytest.mark.parametrize("stop_after", [10, 17, 25])
+def test_a_run_that_is_interrupted_resumes_bit_for_bit(tmp_path, monkeypatch, stop_after):
+    whole = train(TASK, MODEL, SHORT, tmp_path / "whole", progress=False)
+    step = trainer._train_step
+
+    def interrupted(run, forward):
+        if run.step == stop_after:
+            raise KeyboardInterrupt
+        step(run, forward)
+
+    monkeypatch.setattr(trainer, "_train_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(TASK, MODEL, SHORT, tmp_path / "parts", progress=False)
+    assert load(tmp_path / "parts").training["step"] == stop_after
+    monkeypatch.setattr(trainer, "_train_step", step)
+    resumed = train(TASK, MODEL, SHORT, tmp_path / "parts", progress=False, resume=True)
+    assert all(torch.equal(weights(whole)[name], value) for name, value in weights(resumed).items())
+    lines = [
+        [{**json.loads(line), "time": 0} for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "parts")
+    ]
+    assert lines[0] == lines[1]
+    assert [line["step"] for line in lines[0]] == [10, 20, 30]
+
+
+def test_a_killed_process_resumes_bit_for_bit(tmp_path):
+    """SIGKILL, no chance to store anything: the run goes on from its last evaluation."""
+    whole = train(TASK, MODEL, SHORT.model_copy(update={"steps": 60}), progress=False)
+    settings = json.dumps([TASK.model_dump(), MODEL.model_dump(), {**SHORT.model_dump(), "steps": 60}])
+    code = (
+        "import json, sys, time, torch\n"
+        "torch.set_num_threads(1)\n"
+        "from stackheads.models import ModelConfig\n"
+        "from stackheads.tasks import from_config\n"
+        "from stackheads.training import trainer\n"
+        "from stackheads.training.config import TrainingConfig\n"
+        "task, model, training = json.loads(sys.argv[1])\n"
+        "step = trainer._train_step\n"
+        "def slow(run, forward):\n"
+        "    time.sleep(0.02 if run.step < 25 else 60)\n"
+        "    step(run, forward)\n"
+        "trainer._train_step = slow\n"
+        "trainer.train(from_config(task), ModelConfig(**model), TrainingConfig(**training), sys.argv[2], progress=False)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, settings, str(tmp_path / "run")])
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= 2):
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    resumed = train(TASK, MODEL, SHORT.model_copy(update={"steps": 60}), tmp_path / "run", progress=False, resume=True)
+    assert all(torch.equal(weights(whole)[name], value) for name, value in weights(resumed).items())
+
+
+def test_snapshots_are_checkpoints_of_their_step(tmp_path):
+    train(TASK, MODEL, SHORT, tmp_path / "run", progress=False)
+    names = sorted(path.name for path in (tmp_path / "run").glob("step-*"))
+    assert names == ["step-000007", "step-000020", "step-000030"]
+    assert load(tmp_path / "run" / "step-000007").training["step"] == 7
+    assert load(tmp_path / "run").training["step"] == 30
+
+
+def test_an_existing_run_is_not_overwritten_and_other_settings_do_not_resume_it(tmp_path):
+    train(TASK, MODEL, SHORT, tmp_path / "run", progress=False)
+    with pytest.raises(ConfigError, match="add --resume"):
+        train(TASK, MODEL, SHORT, tmp_path / "run", progress=False)
+    with pytest.raises(ConfigError, match="training = .*give the same options"):
+        train(TASK, MODEL, SHORT.model_copy(update={"lr": 1.0}), tmp_path / "run", progress=False, resume=True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("precious")
+    with pytest.raises(ConfigError, match="holds other files"):
+        train(TASK, MODEL, SHORT, tmp_path / "mine", progress=False, resume=True)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_a_damaged_state_is_refused(tmp_path):
+    train(TASK, MODEL, SHORT, tmp_path / "run", progress=False)
+    (tmp_path / "run" / "state.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(CheckpointError, match="must hold this run's state"):
+        train(TASK, MODEL, SHORT, tmp_path / "run", progress=False, resume=True)
+
+
+def test_a_diverging_run_says_so():
+    with pytest.raises(StackheadsError, match="loss must stay finite"):
+        train(TASK, MODEL, SHORT.model_copy(update={"lr": 1e30, "steps": 300}), progress=False)
+
+
+def test_the_learning_rate_warms_up_and_decays_to_zero():
+    config = TrainingConfig(steps=100, lr=1.0, warmup=10)
+    rates = [config.lr_at(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] or max(rates) == rates[10]
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert rates[-1] < 1e-3
+
+
+@pytest.mark.parametrize(("setting", "value"), [("steps", 0), ("lr", -1), ("batch", 0), ("stop_at", 2), ("sdeed", 1)])
+def test_training_settings_are_checked(setting, value):
+    with pytest.raises(ConfigError, match=f"training setting {setting}"):
+        training_config({setting: value})
