@@ -16,9 +16,8 @@ from stackheads.models import build
 from stackheads.tasks import Cycle
 from stackheads.types import Destination, HeadId
 
-COLUMNS = (
-    "head layer destination role hop status pattern rival effect effect_low effect_high accuracy_effect write reason".split()
-)
+COLUMNS = ["head", "layer", "destination", "role", "hop", "status", "pattern", "rival"]
+COLUMNS += ["effect", "effect_low", "effect_high", "accuracy_effect", "write", "reason"]
 
 
 @pytest.fixture(scope="module")

@@ -103,7 +103,7 @@ def test_tensors_of_the_caller_are_not_written_to(random_model):
 
 def test_changing_the_value_of_all_sources_is_patching_the_value_vectors(random_model):
     """With every source marked, z' = pattern · v': what TransformerLens computes when v is patched with patterns frozen."""
-    _, model, clean, other = pair(random_model)
+    _, _, clean, other = pair(random_model)
     head = HeadId(1, 1)
     pattern, v, z = clean.run.of(head)
     torch.testing.assert_close(attended_value(pattern, v), z, atol=1e-5, rtol=1e-5)

@@ -149,7 +149,7 @@ def test_a_task_that_does_not_fit_is_refused(cycle, other, says):
 def test_model_settings_are_checked():
     from stackheads.models import model_config
 
-    with pytest.raises(ConfigError, match="heads.*got 0"):
+    with pytest.raises(ConfigError, match=r"heads.*got 0"):
         model_config({"layers": 1, "heads": 0})
     with pytest.raises(ConfigError, match="normalization"):
         model_config({"layers": 1, "heads": 1, "normalization": "RMS"})

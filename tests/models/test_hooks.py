@@ -54,9 +54,12 @@ def test_the_callers_model_hooks_and_mode_survive_an_error(random_model, generat
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     z = torch.zeros(2, task.n_ctx, 8)
     rows = torch.ones_like(tokens, dtype=torch.bool)
-    with pytest.raises(RuntimeError, match="metric"), edited(model, [HeadEdit(HeadId(1, 0), rows, z)]):
-        model(tokens)
+
+    def metric(logits):
         raise RuntimeError("metric")
+
+    with pytest.raises(RuntimeError, match="metric"), edited(model, [HeadEdit(HeadId(1, 0), rows, z)]):
+        metric(model(tokens))
     assert model.training
     assert len(model.hook_dict[hook_name(1, "z")].fwd_hooks) == 0
     assert len(model.hook_dict[hook_name(0, "z")].fwd_hooks) == 1

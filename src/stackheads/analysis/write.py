@@ -97,7 +97,7 @@ def _from_counterfactuals(
     all_moved, all_gap = torch.stack(moved, dim=1), torch.stack(gap, dim=1)
     choosing, estimating = halves(len(all_moved))
     chosen = shares(all_moved[choosing], all_gap[choosing])
-    best = int(chosen.abs().argmax())
+    best = int(chosen.argmax() if chosen.max() >= thresholds.min_write else chosen.abs().argmax())
     at = best // all_gap.shape[2], best % all_gap.shape[2]
     share = boot.share(all_moved[estimating, *at], all_gap[estimating, *at])
     how = f"its source from the counterfactual at hop {counterfactuals[at[0]].hop} moves {scorer.readouts[at[1]]}"
