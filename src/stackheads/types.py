@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import Literal
 
 from stackheads.errors import InterventionError
 
@@ -52,3 +53,22 @@ class HeadId:
         if match is None:
             raise InterventionError(f"a head is written like L2H1, got {name!r}: give layer and head number")
         return cls(int(match[1]), int(match[2]))
+
+
+RoleName = Literal["hop", "previous", "duplicate", "self", "start"]
+
+
+@dataclass(frozen=True)
+class Role:
+    """Where a head looks. `hop` is the offset j of find^j for role "hop", None for the others."""
+
+    name: RoleName
+    hop: int | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.hop is None else f"hop {self.hop}"
+
+    @property
+    def positional(self) -> bool:
+        """Whether the target depends on the position alone, so that another example's map is the same."""
+        return self.name in ("previous", "self", "start")

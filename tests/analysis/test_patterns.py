@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from stackheads.analysis.patterns import pattern_evidence
-from stackheads.analysis.roles import Role, candidate_roles, role_targets, visible
+from stackheads.analysis.roles import candidate_roles, role_targets, visible
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.interventions import Recorded
 from stackheads.models.hooks import Recording
 from stackheads.tasks import Cycle, Retrieval
-from stackheads.types import Destination, HeadId
+from stackheads.types import Destination, HeadId, Role
 
 CYCLE = Cycle(symbols=8, max_hops=4)
 CHAIN = Retrieval(chains=3, max_hops=3, attention_dir="causal")

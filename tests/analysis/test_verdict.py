@@ -5,12 +5,11 @@ import pytest
 from stackheads.analysis.cause import CauseEvidence
 from stackheads.analysis.patterns import PatternEvidence
 from stackheads.analysis.readouts import Readout
-from stackheads.analysis.roles import Role
 from stackheads.analysis.statistics import Estimate
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.analysis.verdict import Evidence, JointEvidence, label_row, reason, status
 from stackheads.analysis.write import WriteEvidence
-from stackheads.types import Destination, HeadId
+from stackheads.types import Destination, HeadId, Role
 
 EFFECTS = {"needed": Estimate(0.4, 0.3, 0.5), "nothing": Estimate(0.001, -0.01, 0.01), "hinders": Estimate(-0.3, -0.4, -0.2)}
 WRITES = {"for": Estimate(0.4, 0.3, 0.5), "nothing": Estimate(0.0, -0.1, 0.1), "against": Estimate(-0.4, -0.5, -0.3)}

@@ -14,7 +14,7 @@ def test_scores_equal_the_formula_entry_by_entry():
     logits = torch.randn(5, task.n_ctx, task.d_vocab_out, generator=generator)
     answer_logits = task.readout(logits, batch)
     margin, right = margins(answer_logits, batch.targets), correct(answer_logits, batch.targets)
-    losses = []
+    losses, places = [], []
     for b in range(5):
         for p in range(task.n_ctx):
             for r in range(3):
@@ -27,7 +27,11 @@ def test_scores_equal_the_formula_entry_by_entry():
                 torch.testing.assert_close(margin[b, p, r], row[target] - others.mean())
                 assert bool(right[b, p, r]) == (int(row.argmax()) == target)
                 losses.append(row.logsumexp(0) - row[target])
-    torch.testing.assert_close(loss(task, logits, batch), torch.stack(losses).mean())
+                places.append(p == task.n_ctx - 1)
+    terms, at_query = torch.stack(losses), torch.tensor(places)
+    torch.testing.assert_close(loss(task, logits, batch), terms.mean())
+    balanced = (terms[at_query].mean() + terms[~at_query].mean()) / 2
+    torch.testing.assert_close(loss(task, logits, batch, balanced=True), balanced)
 
 
 def test_a_perfect_answer_scores_one_and_a_wrong_one_zero():

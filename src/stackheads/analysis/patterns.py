@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float
 from scipy import stats
 from torch import Tensor
 
-from stackheads.analysis.roles import Role, candidate_roles, role_targets, visible
+from stackheads.analysis.roles import candidate_roles, role_targets, visible
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.interventions import Recorded, destination_rows
 from stackheads.tasks import Task
-from stackheads.types import Destination, HeadId
+from stackheads.types import Destination, HeadId, Role
 
 
 @dataclass(frozen=True)

@@ -1,33 +1,12 @@
 """The roles a head can have, and where each says a head looks: hop j, previous, duplicate, self, start."""
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from stackheads.interventions import source_mask
 from stackheads.tasks import Batch, Task
-
-RoleName = Literal["hop", "previous", "duplicate", "self", "start"]
-
-
-@dataclass(frozen=True)
-class Role:
-    """A hypothesis on where a head looks. `hop` is the offset j of find^j for role "hop", None for the others."""
-
-    name: RoleName
-    hop: int | None = None
-
-    def __str__(self) -> str:
-        return self.name if self.hop is None else f"hop {self.hop}"
-
-    @property
-    def positional(self) -> bool:
-        """Whether the target depends on the position alone, so that another example's map is the same."""
-        return self.name in ("previous", "self", "start")
-
+from stackheads.types import Role, RoleName
 
 def candidate_roles(task: Task) -> list[Role]:
     """All roles, each the others' rival. find^0 is left out: where it exists it is `self` or a `duplicate`."""

@@ -23,13 +23,13 @@ from torch import Tensor
 
 from stackheads.analysis.cause import choose
 from stackheads.analysis.readouts import Baseline, Scorer
-from stackheads.analysis.roles import Role, role_targets
+from stackheads.analysis.roles import role_targets
 from stackheads.analysis.statistics import Bootstrap, Estimate, halves, shares
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.interventions import Recorded, destination_rows, source_edit
 from stackheads.models.hooks import HeadEdit, record, run_edited
 from stackheads.tasks import Batch, Task
-from stackheads.types import Destination, HeadId
+from stackheads.types import Destination, HeadId, Role
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stackheads.tasks.base import Batch, Task
-from stackheads.types import IGNORE
+from stackheads.types import IGNORE, Slot
 
 
 def asked(batch: Batch) -> Bool[Tensor, "batch pos readout"]:
@@ -30,10 +30,20 @@ def correct(
     return (answer_logits.argmax(dim=-1) == targets) & (targets != IGNORE)
 
 
-def loss(task: Task, logits: Float[Tensor, "batch pos d_vocab_out"], batch: Batch) -> Float[Tensor, ""]:
-    """Mean cross-entropy over everything that is asked, in nats."""
+def loss(
+    task: Task, logits: Float[Tensor, "batch pos d_vocab_out"], batch: Batch, balanced: bool = False
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy over everything that is asked, in nats.
+
+    `balanced`: the mean at the query and the mean at all other positions count half each, so that the query's few long hops
+    are not drowned by the many short ones at value slots. The same where only the query is asked.
+    """
     known = asked(batch)
-    return torch.nn.functional.cross_entropy(task.readout(logits, batch)[known], batch.targets[known])
+    terms = torch.nn.functional.cross_entropy(task.readout(logits, batch)[known], batch.targets[known], reduction="none")
+    at_query = (batch.slots == Slot.QUERY)[:, :, None].expand_as(known)[known]
+    if not balanced or bool(at_query.all()):
+        return terms.mean()
+    return (terms[at_query].mean() + terms[~at_query].mean()) / 2
 
 
 def query_accuracy(task: Task, logits: Float[Tensor, "batch pos d_vocab_out"], batch: Batch) -> dict[int, float]:

@@ -125,7 +125,7 @@ def _train_step(run: _Run, forward: Any) -> None:
     for group in run.optimiser.param_groups:
         group["lr"] = run.training.lr_at(run.step)
     run.optimiser.zero_grad()
-    value = loss(run.task, forward(batch.tokens), batch)
+    value = loss(run.task, forward(batch.tokens), batch, run.training.balanced)
     if run.step % 50 == 0 and not math.isfinite(value.item()):
         raise StackheadsError(f"the loss must stay finite, it is {value.item()} at step {run.step}: lower the learning rate")
     value.backward()
