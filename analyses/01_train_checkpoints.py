@@ -75,7 +75,59 @@ def chain(chains: int, hops: int, supervision: str = "dense") -> Retrieval:
 
 RECIPES: dict[str, Recipe] = {
     "cycle-d4-l3": Recipe(
-        cycle(8, 4), ModelConfig(layers=3, heads=2), TrainingConfig(steps=4000), "clean tripling windows, bidirectional"
+        cycle(8, 4),
+        ModelConfig(layers=3, heads=2),
+        TrainingConfig(steps=4000),
+        "bidirectional, D = 4: few heads, weight decay, trained on after it was solved, for a clean circuit",
+    ),
+    "cycle-d8-l4": Recipe(
+        cycle(10, 8),
+        ModelConfig(layers=4, heads=4),
+        TrainingConfig(steps=5000),
+        "bidirectional, D = 8; on a cycle of 10 hop 8 is hop -2",
+    ),
+    "chain-d4-l4": Recipe(
+        chain(3, 4),
+        ModelConfig(layers=4, heads=2),
+        TrainingConfig(steps=6000, lr=3e-3, balanced=True),
+        "causal, D = 4, three chains",
+    ),
+    "chain-d8-l5": Recipe(
+        chain(2, 8),
+        ModelConfig(layers=5, heads=4),
+        TrainingConfig(steps=10000, lr=3e-3, batch=96, balanced=True),
+        "causal, D = 8: the doubling case",
+    ),
+    "chain-d3-l3-curriculum": Recipe(
+        chain(3, 3, "chain"),
+        ModelConfig(layers=3, heads=2),
+        TrainingConfig(steps=6000),
+        "the paper's setting: causal, all hops asked at the query only",
+    ),
+    "cycle-d4-l4-curriculum": Recipe(
+        cycle(8, 4, "chain"),
+        ModelConfig(layers=4, heads=2),
+        TrainingConfig(steps=4000),
+        "solved with the implicit curriculum …",
+    ),
+    "cycle-d4-l4-final": Recipe(
+        cycle(8, 4, "final"),
+        ModelConfig(layers=4, heads=2),
+        TrainingConfig(steps=4000),
+        "… and at chance without it, all else equal",
+    ),
+    "cycle-d4-l3-wide": Recipe(
+        cycle(8, 4),
+        ModelConfig(layers=3, heads=4),
+        TrainingConfig(steps=4000, weight_decay=0.0, stop_at=0.9995),
+        "four heads, no weight decay, stopped when solved: solved but not clean, kept on purpose",
+    ),
+    "cycle-d4-l4-run": Recipe(
+        cycle(8, 4, "chain"),
+        ModelConfig(layers=4, heads=2),
+        TrainingConfig(steps=4000, snapshot_every=200),
+        "a whole run with its snapshots, along the emergence of the hops",
+        whole_run=True,
     ),
 }
 

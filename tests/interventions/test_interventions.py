@@ -21,7 +21,7 @@ from stackheads.interventions import (
 )
 from stackheads.interventions.activations import attended_value
 from stackheads.models import ModelConfig, build
-from stackheads.models.hooks import all_heads, run_edited
+from stackheads.models.hooks import HeadEdit, all_heads, run_edited
 from stackheads.tasks import Cycle
 from stackheads.types import Destination, HeadId
 
@@ -63,7 +63,7 @@ def test_ablation_in_the_last_layer_acts_on_its_destination_only(random_model):
     for destination in Destination:
         rows = clean.batch.slots == destination.slot
         ablated = ablate(model, clean, [HeadId(1, 1)], destination, "zero")
-        assert torch.equal(ablated[~rows], clean.run.logits[~rows])
+        torch.testing.assert_close(ablated[~rows], clean.run.logits[~rows], atol=1e-6, rtol=1e-6)
         assert not torch.allclose(ablated[rows], clean.run.logits[rows])
 
 
@@ -130,11 +130,10 @@ def test_a_substituted_pattern_carries_exactly_the_pointed_value(seed):
     clean = recorded(model, task.sample(4, torch.Generator().manual_seed(seed)))
     source = clean.batch.find[:, task.hops.index(2)]
     head, rows = HeadId(0, 1), clean.batch.slots == 2
-    seen = {}
-    with model.hooks(fwd_hooks=[("blocks.0.attn.hook_z", lambda value, hook: seen.update(z=value.clone()))]):
-        substitute_patterns(model, clean, {(head, Destination.QUERY): source})
-    expected = clean.run.v[0, :, :, 1][torch.arange(4)[:, None], source]
-    torch.testing.assert_close(seen["z"][:, :, 1][rows], expected[rows], atol=1e-6, rtol=1e-6)
+    pointed = clean.run.v[0, :, :, 1][torch.arange(4)[:, None], source]
+    expected = run_edited(model, clean.batch.tokens, [HeadEdit(head, rows, pointed)])
+    found = substitute_patterns(model, clean, {(head, Destination.QUERY): source})
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_unknown_ablations_and_unequal_batches_are_refused(random_model):

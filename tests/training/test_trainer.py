@@ -140,3 +140,24 @@ def test_the_learning_rate_warms_up_and_decays_to_zero():
 def test_training_settings_are_checked(setting, value):
     with pytest.raises(ConfigError, match=f"training setting {setting}"):
         training_config({setting: value})
+
+
+def test_the_entropy_term_makes_attention_sharp_and_its_forward_is_the_same():
+    from stackheads.models import build
+    from stackheads.models.hooks import record
+    from stackheads.training.sharpen import SharpeningForward
+
+    task = Cycle(symbols=5, max_hops=1, attention_dir="causal")
+    batch = task.sample(32, torch.Generator().manual_seed(0))
+    model = build(MODEL, task)
+    forward = SharpeningForward(model)
+    torch.testing.assert_close(forward(batch.tokens), model(batch.tokens), atol=1e-5, rtol=1e-5)
+    pattern = record(model, batch.tokens).pattern
+    rows = (batch.slots != 0)[None, :, None].expand(pattern.shape[:-1])
+    expected = torch.special.entr(pattern).sum(dim=-1)[rows].mean()
+    torch.testing.assert_close(forward.entropy(batch), expected, atol=1e-5, rtol=1e-4)
+
+    config = SHORT.model_copy(update={"steps": 200, "lr": 3e-3, "entropy": 1.0})
+    sharp = SharpeningForward(train(task, MODEL, config, progress=False).model)
+    sharp(batch.tokens)
+    assert sharp.entropy(batch) < 0.5 * expected

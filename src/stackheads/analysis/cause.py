@@ -21,11 +21,20 @@ from stackheads.types import Destination, HeadId
 
 
 @dataclass(frozen=True)
+class AblationEffects:
+    """One ablation's result per readout: effect and lost accuracy on all examples, and effect on the estimating half."""
+
+    effect: list[float]
+    accuracy_effect: list[float]
+    estimated: list[float]
+
+
+@dataclass(frozen=True)
 class CauseEvidence:
     """What ablating a head (or several together) at a destination does.
 
     `readout` is where it does most, `effect` how much there, with its interval; `accuracy_effect` the share of answers that
-    are lost there; `other` the effect there of the other ablations; `scores` the full result per ablation.
+    are lost there; `other` the effect there of the other ablations; `ablations` everything, per method and readout.
     `readout` is None where the model answers nothing, so that there is nothing to destroy.
     """
 
@@ -35,7 +44,7 @@ class CauseEvidence:
     other: dict[str, float]
     needed: bool
     hinders: bool
-    scores: dict[str, Score]
+    ablations: dict[str, AblationEffects]
 
 
 def cause_evidence(
@@ -50,25 +59,36 @@ def cause_evidence(
     methods: Sequence[str] = tuple(ABLATIONS),
 ) -> CauseEvidence:
     """Ablate these heads together at a destination, with each method; the first method carries the verdict."""
-    scores = {method: scorer.score(ablate(model, clean, heads, destination, method)) for method in methods}
-    main = scores[methods[0]]
+    main, ablations = None, {}
+    for method in methods:
+        score = scorer.score(ablate(model, clean, heads, destination, method))
+        main = main or score
+        ablations[method] = _effects(score, baseline)
+    assert main is not None
     moved = baseline.clean.margin - main.margin
     chosen = choose(moved, baseline, thresholds)
     if chosen is None:
-        return CauseEvidence(None, Estimate(0.0, 0.0, 0.0), 0.0, {}, False, False, scores)
+        return CauseEvidence(None, Estimate(0.0, 0.0, 0.0), 0.0, {}, False, False, ablations)
     estimated = halves(len(moved))[1]
     effect = boot.share(moved[estimated, chosen], baseline.gap[estimated, chosen])
     lost = (baseline.clean.right - main.right)[estimated, chosen].sum() / baseline.count[estimated, chosen].sum()
-    other = {method: effect_at(baseline, score, chosen, estimated) for method, score in scores.items() if method != methods[0]}
     return CauseEvidence(
         readout=baseline.readouts[chosen],
         effect=effect,
         accuracy_effect=lost.item(),
-        other=other,
+        other={method: ablations[method].estimated[chosen] for method in methods[1:]},
         needed=effect.above(thresholds.min_effect),
         hinders=effect.below(thresholds.min_effect),
-        scores=scores,
+        ablations=ablations,
     )
+
+
+def _effects(score: Score, baseline: Baseline) -> AblationEffects:
+    """Plain numbers: tensors kept from every cell would pin the memory between them."""
+    moved, gap = baseline.clean.margin - score.margin, baseline.gap
+    estimated = halves(len(moved))[1]
+    lost = (baseline.clean.right - score.right).sum(dim=0) / baseline.count.sum(dim=0)
+    return AblationEffects(shares(moved, gap).tolist(), lost.tolist(), shares(moved[estimated], gap[estimated]).tolist())
 
 
 def choose(moved: Float[Tensor, "example readout"], baseline: Baseline, thresholds: Thresholds) -> int | None:
@@ -81,9 +101,3 @@ def choose(moved: Float[Tensor, "example readout"], baseline: Baseline, threshol
     smallest = int(effects.where(baseline.open, torch.inf).argmin())
     helps = effects[largest] >= thresholds.min_effect or effects[smallest] > -thresholds.min_effect
     return largest if helps else smallest
-
-
-def effect_at(baseline: Baseline, score: Score, readout: int, examples: slice) -> float:
-    """The effect at one readout on some of the examples."""
-    moved = (baseline.clean.margin - score.margin)[examples, readout]
-    return shares(moved, baseline.gap[examples, readout]).item()

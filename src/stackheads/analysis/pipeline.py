@@ -16,7 +16,7 @@ from stackheads.analysis.patterns import pattern_evidence
 from stackheads.analysis.readouts import Baseline, make_scorer, measure_baseline
 from stackheads.analysis.redundancy import with_joint_evidence
 from stackheads.analysis.result import Analysis, label_frame
-from stackheads.analysis.statistics import Bootstrap, bootstrap, shares
+from stackheads.analysis.statistics import Bootstrap, bootstrap
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.analysis.verdict import Evidence, label_row
 from stackheads.analysis.write import WriteEvidence, run_counterfactuals, write_evidence
@@ -144,20 +144,17 @@ def _readout_frame(baseline: Baseline) -> pd.DataFrame:
 
 
 def _effect_frame(evidence: list[Evidence], baseline: Baseline) -> pd.DataFrame:
-    rows = []
-    for item in evidence:
-        for method, score in item.cause.scores.items():
-            effect = shares(baseline.clean.margin - score.margin, baseline.gap).tolist()
-            lost = ((baseline.clean.right - score.right).sum(dim=0) / baseline.count.sum(dim=0)).tolist()
-            for number, readout in enumerate(baseline.readouts):
-                rows.append(
-                    {
-                        "head": str(item.head),
-                        "destination": str(item.destination),
-                        "ablation": method,
-                        "readout": str(readout),
-                        "effect": effect[number],
-                        "accuracy_effect": lost[number],
-                    }
-                )
+    rows = [
+        {
+            "head": str(item.head),
+            "destination": str(item.destination),
+            "ablation": method,
+            "readout": str(readout),
+            "effect": effects.effect[number],
+            "accuracy_effect": effects.accuracy_effect[number],
+        }
+        for item in evidence
+        for method, effects in item.cause.ablations.items()
+        for number, readout in enumerate(baseline.readouts)
+    ]
     return pd.DataFrame(rows)

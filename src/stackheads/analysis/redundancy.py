@@ -8,9 +8,8 @@ channel 3. Cost: per pair, one forward pass for the ablation and those of channe
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from stackheads.analysis.cause import CauseEvidence, effect_at
+from stackheads.analysis.cause import CauseEvidence
 from stackheads.analysis.readouts import Baseline
-from stackheads.analysis.statistics import halves
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.analysis.verdict import Evidence, JointEvidence
 from stackheads.analysis.write import WriteEvidence
@@ -62,7 +61,6 @@ def _judge(
     total = 0.0
     if cause.readout is not None:
         readout = baseline.readouts.index(cause.readout)
-        estimating = halves(len(baseline.count))[1]
-        total = sum(max(0.0, effect_at(baseline, each.cause.scores["resample"], readout, estimating)) for each in (item, other))
+        total = sum(max(0.0, each.cause.ablations["resample"].estimated[readout]) for each in (item, other))
     redundant = cause.needed and cause.effect.value > thresholds.redundant_factor * total and write.passed
     return JointEvidence(other.head, cause, total, write, redundant)

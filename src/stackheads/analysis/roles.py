@@ -8,6 +8,7 @@ from stackheads.interventions import source_mask
 from stackheads.tasks import Batch, Task
 from stackheads.types import Role, RoleName
 
+
 def candidate_roles(task: Task) -> list[Role]:
     """All roles, each the others' rival. find^0 is left out: where it exists it is `self` or a `duplicate`."""
     others: list[RoleName] = ["previous", "duplicate", "self", "start"]

@@ -26,8 +26,8 @@ from stackheads.analysis.readouts import Baseline, Scorer
 from stackheads.analysis.roles import role_targets
 from stackheads.analysis.statistics import Bootstrap, Estimate, halves, shares
 from stackheads.analysis.thresholds import Thresholds
-from stackheads.interventions import Recorded, destination_rows, source_edit
-from stackheads.models.hooks import HeadEdit, record, run_edited
+from stackheads.interventions import Recorded, destination_rows, rerun, source_edit
+from stackheads.models.hooks import HeadEdit, record
 from stackheads.tasks import Batch, Task
 from stackheads.types import Destination, HeadId, Role
 
@@ -91,7 +91,7 @@ def _from_counterfactuals(
     moved, gap = [], []
     for other in counterfactuals:
         edits = [_edit(clean, other.v, head, rows, targets) for head in heads]
-        patched = scorer.towards(run_edited(model, clean.batch.tokens, edits), other.batch.targets)
+        patched = scorer.towards(rerun(model, clean, edits), other.batch.targets)
         moved.append(patched - other.start)
         gap.append(other.goal - other.start)
     all_moved, all_gap = torch.stack(moved, dim=1), torch.stack(gap, dim=1)
@@ -118,7 +118,7 @@ def _from_matched(
     other = clean.batch.tokens[clean.partner]
     changed = targets & (other != clean.batch.tokens)[:, None, :]
     edits = [_edit(clean, clean.run.v[:, clean.partner], head, rows, changed) for head in heads]
-    moved = baseline.clean.margin - scorer.score(run_edited(model, clean.batch.tokens, edits)).margin
+    moved = baseline.clean.margin - scorer.score(rerun(model, clean, edits)).margin
     chosen = choose(moved, baseline, thresholds)
     if chosen is None:
         return WriteEvidence(Estimate(0.0, 0.0, 0.0), False, False, "there is no answer to destroy")

@@ -1,7 +1,7 @@
 """What happens if: ablate heads, patch their outputs, change one attended source, substitute a pattern."""
 
 from stackheads.interventions.ablation import ABLATIONS, ablate, ablation_edits
-from stackheads.interventions.activations import Recorded, destination_rows, recorded
+from stackheads.interventions.activations import Recorded, destination_rows, recorded, rerun
 from stackheads.interventions.patching import patch, patch_heads, patch_heads_by_position, source_edit, source_mask
 from stackheads.interventions.substitution import pattern_edit, substitute_patterns
 
@@ -16,6 +16,7 @@ __all__ = [
     "patch_heads_by_position",
     "pattern_edit",
     "recorded",
+    "rerun",
     "source_edit",
     "source_mask",
     "substitute_patterns",

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stackheads.errors import InterventionError
-from stackheads.interventions.activations import Recorded, destination_rows
-from stackheads.models.hooks import HeadEdit, run_edited
+from stackheads.interventions.activations import Recorded, destination_rows, rerun
+from stackheads.models.hooks import HeadEdit
 from stackheads.types import Destination, HeadId
 
 Ablation = Callable[[Recorded, HeadId], Float[Tensor, "batch pos d_head"]]
@@ -53,4 +53,4 @@ def ablate(
     model: Any, clean: Recorded, heads: Sequence[HeadId], destination: Destination | str, method: str = "resample"
 ) -> Float[Tensor, "batch pos d_vocab_out"]:
     """Logits with these heads ablated together at a destination. Cost: one forward pass."""
-    return run_edited(model, clean.batch.tokens, ablation_edits(clean, heads, destination, method))
+    return rerun(model, clean, ablation_edits(clean, heads, destination, method))

@@ -1,5 +1,6 @@
 """What an analysis keeps of its runs, so that no run is made twice: the clean run, and one for each counterfactual."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from stackheads.models.hooks import Recording, record
+from stackheads.models.hooks import Edit, Recording, analysing, record
+from stackheads.models.replay import replay
 from stackheads.tasks import Batch
 from stackheads.types import Destination
 
@@ -30,6 +32,12 @@ class Recorded:
 def recorded(model: Any, batch: Batch) -> Recorded:
     """Run the model once on a batch and keep both. Cost: one forward pass."""
     return Recorded(batch, record(model, batch.tokens))
+
+
+def rerun(model: Any, clean: Recorded, edits: Sequence[Edit]) -> Float[Tensor, "batch pos d_vocab_out"]:
+    """Logits of a recorded run with edits in place. Cost: at most one forward pass."""
+    with analysing(model):
+        return replay(model, clean.batch.tokens, clean.run, edits)
 
 
 def destination_rows(batch: Batch, destination: Destination | str) -> Bool[Tensor, "batch pos"]:

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stackheads.errors import InterventionError
-from stackheads.interventions.activations import Recorded, destination_rows
-from stackheads.models.hooks import HeadEdit, all_heads, run_edited
+from stackheads.interventions.activations import Recorded, destination_rows, rerun
+from stackheads.models.hooks import HeadEdit, all_heads
 from stackheads.types import Destination, HeadId
 
 Metric = Callable[[Tensor], Tensor]
@@ -40,7 +40,7 @@ def patch(
         rows = torch.ones_like(into.batch.slots, dtype=torch.bool)
     else:
         rows = destination_rows(into.batch, destination)
-    return run_edited(model, into.batch.tokens, [HeadEdit(head, rows, source.run.of(head)[2]) for head in heads])
+    return rerun(model, into, [HeadEdit(head, rows, source.run.of(head)[2]) for head in heads])
 
 
 def patch_heads(
@@ -62,7 +62,7 @@ def patch_heads_by_position(model: Any, into: Recorded, source: Recorded, metric
             for index in range(model.cfg.n_heads):
                 head = HeadId(layer, index)
                 edit = HeadEdit(head, rows, source.run.of(head)[2])
-                values.append(metric(run_edited(model, into.batch.tokens, [edit])))
+                values.append(metric(rerun(model, into, [edit])))
     return torch.stack(values).unflatten(0, (model.cfg.n_layers, n_pos, model.cfg.n_heads))
 
 

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stackheads.interventions.activations import Recorded, destination_rows
-from stackheads.models.hooks import PatternEdit, run_edited
+from stackheads.interventions.activations import Recorded, destination_rows, rerun
+from stackheads.models.hooks import PatternEdit
 from stackheads.types import Destination, HeadId
 
 
@@ -26,4 +26,4 @@ def substitute_patterns(
 ) -> Float[Tensor, "batch pos d_vocab_out"]:
     """Logits with several heads pointed at given sources at once. Cost: one forward pass."""
     edits = [pattern_edit(clean, head, destination, source) for (head, destination), source in sources.items()]
-    return run_edited(model, clean.batch.tokens, edits)
+    return rerun(model, clean, edits)

@@ -37,7 +37,10 @@ def supported(model: Any) -> bool:
 
 
 class FusedForward:
-    """Callable on tokens [batch, pos]; gives logits [batch, pos, d_vocab_out]; gradients reach the model's parameters."""
+    """Callable on tokens [batch, pos]; gives logits [batch, pos, d_vocab_out]; gradients reach the model's parameters.
+
+    Its parts are there for those who run a model from the middle (`replay.py`). Heads stand before positions in q, k, v.
+    """
 
     def __init__(self, model: Any):
         self.model = model
@@ -45,25 +48,43 @@ class FusedForward:
         self.scale = 1 / model.cfg.attn_scale if model.cfg.use_attn_scale else 1.0
 
     def __call__(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab_out"]:
-        model = self.model
-        residual = functional.embedding(tokens, model.embed.W_E) + model.pos_embed.W_pos[: tokens.shape[1]]
-        for block in model.blocks:
-            residual = residual + self._attention(block.attn, self._norm(getattr(block, "ln1", None), residual))
-            if not model.cfg.attn_only:
-                mlp, normed = block.mlp, self._norm(getattr(block, "ln2", None), residual)
-                residual = residual + functional.relu(normed @ mlp.W_in + mlp.b_in) @ mlp.W_out + mlp.b_out
-        return self._norm(getattr(model, "ln_final", None), residual) @ model.unembed.W_U + model.unembed.b_U
+        residual = functional.embedding(tokens, self.model.embed.W_E) + self.model.pos_embed.W_pos[: tokens.shape[1]]
+        for block in self.model.blocks:
+            q, k, v = self.qkv(block.attn, self.norm(getattr(block, "ln1", None), residual))
+            z = rearrange(self.attend(q, k, v, self.causal), "batch head pos d_head -> batch pos (head d_head)")
+            residual = self.mlp(block, residual + self.project(block.attn, z))
+        return self.unembed(residual)
 
-    def _norm(self, norm: Any, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+    def norm(self, norm: Any, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        """LayerNorm, or nothing where the model has none."""
         if self.model.cfg.normalization_type is None:
             return x
         return functional.layer_norm(x, (x.shape[-1],), norm.w, norm.b, self.model.cfg.eps)
 
-    def _attention(self, attn: Any, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+    def qkv(self, attn: Any, x: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each [batch, head, pos, d_head], in one matrix product."""
         weight = torch.cat([attn.W_Q, attn.W_K, attn.W_V])
         bias = torch.cat([attn.b_Q, attn.b_K, attn.b_V])
         qkv = x @ rearrange(weight, "head d_model d_head -> d_model (head d_head)") + bias.flatten()
-        q, k, v = rearrange(qkv, "batch pos (part head d_head) -> part batch head pos d_head", part=3, head=attn.W_Q.shape[0])
-        z = functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal, scale=self.scale)
-        z = rearrange(z, "batch head pos d_head -> batch pos (head d_head)")
+        parts = rearrange(qkv, "batch pos (part head d_head) -> part batch head pos d_head", part=3, head=attn.W_Q.shape[0])
+        return parts[0], parts[1], parts[2]
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Float[Tensor, "batch head pos d_head"]:
+        """Softmax attention."""
+        return functional.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=self.scale)
+
+    def project(self, attn: Any, z: Float[Tensor, "batch pos head_by_d_head"]) -> Float[Tensor, "batch pos d_model"]:
+        """What the heads write to the residual stream."""
         return z @ rearrange(attn.W_O, "head d_head d_model -> (head d_head) d_model") + attn.b_O
+
+    def mlp(self, block: Any, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        """The residual stream after the block's MLP, if it has one."""
+        if self.model.cfg.attn_only:
+            return residual
+        normed = self.norm(getattr(block, "ln2", None), residual)
+        hidden = functional.relu(normed @ block.mlp.W_in + block.mlp.b_in)
+        return residual + hidden @ block.mlp.W_out + block.mlp.b_out
+
+    def unembed(self, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_vocab_out"]:
+        """Logits from the last residual stream."""
+        return self.norm(getattr(self.model, "ln_final", None), residual) @ self.model.unembed.W_U + self.model.unembed.b_U

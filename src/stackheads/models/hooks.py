@@ -42,12 +42,16 @@ Edit = HeadEdit | PatternEdit
 
 @dataclass(frozen=True)
 class Recording:
-    """One run of a model: logits and, for each layer and head, attention pattern, value vectors and outputs z."""
+    """One run of a model: logits and, for each layer and head, attention pattern, value vectors and outputs z.
+
+    `residual` is the residual stream before each layer, from which a run can be taken up again (`replay.py`).
+    """
 
     logits: Float[Tensor, "batch pos d_vocab_out"]
     pattern: Float[Tensor, "layer batch head pos source"]
     v: Float[Tensor, "layer batch pos head d_head"]
     z: Float[Tensor, "layer batch pos head d_head"]
+    residual: Float[Tensor, "layer batch pos d_model"] | None = None
 
     def of(self, head: HeadId) -> tuple[Tensor, Tensor, Tensor]:
         """This head's pattern [batch, pos, source], v [batch, pos, d_head] and z [batch, pos, d_head]."""
@@ -56,8 +60,8 @@ class Recording:
 
 
 def hook_name(layer: int, what: str) -> str:
-    """The hook point of "pattern", "v", "z", "q" or "k" in a layer."""
-    return f"blocks.{layer}.attn.hook_{what}"
+    """The hook point of "pattern", "v", "z", "q", "k" (in attention) or "resid_pre" in a layer."""
+    return f"blocks.{layer}.hook_{what}" if what == "resid_pre" else f"blocks.{layer}.attn.hook_{what}"
 
 
 @contextmanager
@@ -85,10 +89,13 @@ def record(model: Any, tokens: Int[Tensor, "batch pos"]) -> Recording:
         kept[name] = value
 
     layers = range(model.cfg.n_layers)
-    names = [hook_name(layer, what) for layer in layers for what in ("pattern", "v", "z")]
+    names = [hook_name(layer, what) for layer in layers for what in ("pattern", "v", "z", "resid_pre")]
     with analysing(model), model.hooks(fwd_hooks=[(name, partial(keep, name=name)) for name in names]):
         logits = model(tokens)
-    stacks = {what: torch.stack([kept[hook_name(layer, what)] for layer in layers]) for what in ("pattern", "v", "z")}
+    stacks = {
+        field: torch.stack([kept[hook_name(layer, what)] for layer in layers])
+        for field, what in {"pattern": "pattern", "v": "v", "z": "z", "residual": "resid_pre"}.items()
+    }
     return Recording(logits, **stacks)
 
 
@@ -114,12 +121,17 @@ def run_edited(model: Any, tokens: Int[Tensor, "batch pos"], edits: Sequence[Edi
         return model(tokens)
 
 
-def _hook(model: Any, edit: Edit, fired: Callable[[], None]) -> tuple[str, Callable[..., Tensor]]:
-    head = edit.head
+def check_head(model: Any, head: HeadId) -> None:
+    """Raise `InterventionError` if the model has no such head."""
     if head.layer >= model.cfg.n_layers or head.index >= model.cfg.n_heads:
         raise InterventionError(
             f"heads run from L0H0 to L{model.cfg.n_layers - 1}H{model.cfg.n_heads - 1}, got {head}: name one of these"
         )
+
+
+def _hook(model: Any, edit: Edit, fired: Callable[[], None]) -> tuple[str, Callable[..., Tensor]]:
+    head = edit.head
+    check_head(model, head)
 
     def replace(value: Tensor, hook: Any) -> Tensor:
         fired()

@@ -30,9 +30,7 @@ def correct(
     return (answer_logits.argmax(dim=-1) == targets) & (targets != IGNORE)
 
 
-def loss(
-    task: Task, logits: Float[Tensor, "batch pos d_vocab_out"], batch: Batch, balanced: bool = False
-) -> Float[Tensor, ""]:
+def loss(task: Task, logits: Float[Tensor, "batch pos d_vocab_out"], batch: Batch, balanced: bool = False) -> Float[Tensor, ""]:
     """Mean cross-entropy over everything that is asked, in nats.
 
     `balanced`: the mean at the query and the mean at all other positions count half each, so that the query's few long hops

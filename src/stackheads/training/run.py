@@ -16,7 +16,7 @@ from stackheads.errors import CheckpointError, ConfigError
 from stackheads.models import ModelConfig, parameters
 from stackheads.models.files import write_file, write_json
 from stackheads.tasks import StatementTask
-from stackheads.training.config import TrainingConfig
+from stackheads.training.config import TrainingConfig, training_config
 
 FORMAT = 1
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -65,6 +65,8 @@ def open_run(path: Path, task: StatementTask, model: ModelConfig, training: Trai
     if not resume:
         raise ConfigError(f"a new run needs an empty folder, {path} holds a run: add --resume or choose another --output-dir")
     stored = json.loads(folder.settings.read_text())
+    if stored.get("format") == FORMAT:  # settings that are newer than the run have their defaults there
+        stored["training"] = training_config(stored["training"]).model_dump(mode="json")
     for part in content:
         if stored.get(part) != content[part]:
             raise ConfigError(

@@ -16,15 +16,16 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from stackheads.errors import StackheadsError
+from stackheads.errors import ConfigError, StackheadsError
 from stackheads.models import Checkpoint, ModelConfig, build, save_checkpoint
 from stackheads.models.config import parse_device
-from stackheads.models.fused import forward_for_training
+from stackheads.models.fused import forward_for_training, supported
 from stackheads.models.hooks import analysing
 from stackheads.tasks import StatementTask
 from stackheads.tasks.scoring import loss, query_accuracy
 from stackheads.training.config import TrainingConfig
 from stackheads.training.run import RunFolder, load_state, open_run, read_metrics, save_state, write_metrics
+from stackheads.training.sharpen import SharpeningForward
 
 HELD_OUT_SEED = 1_000_003
 """Evaluation examples come from their own seed, far from the training seeds."""
@@ -65,7 +66,7 @@ def train(
     """
     training = training or TrainingConfig()
     run = _start(task, model, training, output_dir, parse_device(device), resume)
-    forward = forward_for_training(run.model)
+    forward = _forward(run)
     with (
         _stored_on_interrupt(run),
         tqdm(total=training.steps, initial=run.step, disable=None if progress else True, desc="train", unit="step") as bar,
@@ -120,6 +121,14 @@ def _start(
     return run
 
 
+def _forward(run: _Run) -> Any:
+    if run.training.entropy == 0:
+        return forward_for_training(run.model)
+    if not supported(run.model):
+        raise ConfigError("the entropy term needs a model that the fused forward covers, got another: set entropy to 0")
+    return SharpeningForward(run.model)
+
+
 def _train_step(run: _Run, forward: Any) -> None:
     batch = run.task.sample(run.training.batch, run.generator).to(next(run.model.parameters()).device)
     for group in run.optimiser.param_groups:
@@ -128,6 +137,8 @@ def _train_step(run: _Run, forward: Any) -> None:
     value = loss(run.task, forward(batch.tokens), batch, run.training.balanced)
     if run.step % 50 == 0 and not math.isfinite(value.item()):
         raise StackheadsError(f"the loss must stay finite, it is {value.item()} at step {run.step}: lower the learning rate")
+    if isinstance(forward, SharpeningForward) and run.step >= run.training.entropy_from:
+        value = value + run.training.entropy * forward.entropy(batch)
     value.backward()
     run.optimiser.step()
     run.step += 1

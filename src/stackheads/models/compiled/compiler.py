@@ -6,8 +6,9 @@ d_model dimensions, so that LayerNorm only scales; a random basis is the rotatio
 many registers are filled, so gains are calibrated layer by layer on a sample: a head's scores and what it writes then have
 the size that the specification says, up to the spread of norms within a kind of slot.
 
-W_Q and W_K share dimensions for the matched registers, one for the kind of source, and one that sends rows where the head does
-nothing to the first token. W_V and W_O share one block of d_vocab dimensions for each copied register. Readout h reads the register f^h.
+W_Q and W_K share dimensions for the matched registers, one for the kind of source, and one that sends rows where the head
+does nothing to the first token. W_V and W_O share one block of d_vocab dimensions for each copied register. Readout h reads
+the register f^h.
 """
 
 from dataclasses import dataclass
@@ -141,9 +142,7 @@ def _scales(model: Any, tokens: Tensor, hook: str) -> Scales:
     return {slot: (1 / kept["scale"][slots == slot]).mean().item() for slot in map(Slot, slots.unique().tolist())}
 
 
-def _write_head(
-    model: Any, layer: int, index: int, head: HeadSpec, layout: Layout, scales: Scales, sharpness: float
-) -> None:
+def _write_head(model: Any, layer: int, index: int, head: HeadSpec, layout: Layout, scales: Scales, sharpness: float) -> None:
     attn = model.blocks[layer].attn
     row_scale = _mean([scales[destination.slot] for destination in head.rows]) if head.rows else 1.0
     source_scale = _mean([scales[slot] for slot in head.sources if slot in scales])
@@ -175,9 +174,7 @@ def _write_head(
         attn.W_O[index][block] = layout.of(copy.target).T
 
 
-def _unembed(
-    model: Any, layout: Layout, task: StatementTask, scales: Scales, extra: dict[int, dict[str, float]]
-) -> None:
+def _unembed(model: Any, layout: Layout, task: StatementTask, scales: Scales, extra: dict[int, dict[str, float]]) -> None:
     asked = [Slot.QUERY, Slot.VALUE] if task.supervision == "dense" else [Slot.QUERY]
     gain = LOGIT / _mean([scales[slot] for slot in asked])
     for number, hop in enumerate(task.readout_hops):

@@ -78,8 +78,9 @@ class HeadSpec:
 
     A row in `rows` scores each source by the registers that `matches` pairs up (row register, source register) being equal,
     and by the source being one of `sources`; with `offset` by standing that many places away instead. Other rows are parked:
-    they look at the first token, as trained heads do that have nothing to do (an attention sink). `sharpness` is the score of a match, in nats.
-    `roles` says per destination where the head looks; `status` overrides the status that follows from what is read later.
+    they look at the first token, as trained heads do that have nothing to do (an attention sink). `sharpness` is the score
+    of a match, in nats. `roles` says per destination where the head looks; `status` overrides the status that follows from
+    what is read later.
     """
 
     matches: tuple[tuple[str, str], ...]
@@ -178,6 +179,4 @@ def _head(draft: _Draft, all_drafts: list[_Draft], windows: Windows) -> HeadSpec
                 if set(places) & set(destinations) and any(offset == target for _, offset in other)
             ]
             copies.append(Copy(register(source), register(target), 1 / len(providers)))
-    return HeadSpec(
-        matches, frozenset(destinations), tuple(copies), dict.fromkeys(destinations, step.role), sources, offset
-    )
+    return HeadSpec(matches, frozenset(destinations), tuple(copies), dict.fromkeys(destinations, step.role), sources, offset)
