@@ -148,6 +148,38 @@ def train(
         typer.echo(f"{output_dir}: accuracy per hop on {checkpoint.metrics['examples']} fresh examples\n{shares}")
 
 
+@app.command()
+def validate(
+    quick: Annotated[bool, typer.Option("--quick", help="One guise for each circuit, fewer nulls: a minute.")] = False,
+    checkpoints: Annotated[
+        Path | None, typer.Option(help="Also permute the heads of the checkpoints in this folder (nulls).")
+    ] = None,
+    seed: Seed = 0,
+    jobs: Annotated[int, typer.Option(help="Processes.")] = 2,
+    output: Annotated[Path | None, typer.Option(help="Also write the JSON object to this file.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score the labeller on circuits whose labels are known, and on models that must get none."""
+    import json as json_module
+
+    from stackheads.analysis.validate import validate as run
+    from stackheads.models.files import write_json
+    from stackheads.report.validation import print_validation
+    from stackheads.training.nulls import permuted_checkpoints, trained_on_shuffled_answers
+
+    if jobs < 1:
+        raise ConfigError(f"jobs must be at least 1, got {jobs}: give the number of processes")
+    nulls = [*trained_on_shuffled_answers(1 if quick else 4, seed), *permuted_checkpoints(checkpoints, seed)]
+    result = run(quick, seed, nulls, jobs, progress=not quiet)
+    if output is not None:
+        write_json(output, result.to_dict())
+    if json:
+        typer.echo(json_module.dumps(result.to_dict(), indent=2))
+    else:
+        print_validation(result)
+
+
 @contextlib.contextmanager
 def _one_line_errors() -> Iterator[None]:
     try:

@@ -29,7 +29,7 @@ def write(kind):
 def evidence(passed, effect, written=None, redundant=False, coinciding=()):
     pattern = PatternEvidence(Role("hop", 1), 0.8, "self", 0.1, 1e-9, 500, passed, coinciding)
     written = write(written) if written else None
-    joint = JointEvidence(HeadId(1, 1), cause("needed"), 0.0, write("for"), True) if redundant else None
+    joint = JointEvidence(HeadId(1, 1), cause("needed"), 0.0, True) if redundant else None
     return Evidence(HeadId(1, 0), Destination.QUERY, pattern, cause(effect), written, joint)
 
 

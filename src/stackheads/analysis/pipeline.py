@@ -1,6 +1,6 @@
 """`analyze()`: the whole method, readable as its table of contents."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -74,13 +74,9 @@ def analyze(
         evidence = [Evidence(*cell, patterns[cell], causes[cell], None) for cell in cells]
         evidence = [_with_write(item, write) for item in _shown(evidence, "write", progress)]
 
-        def joint_test(one: Evidence, other: Evidence) -> tuple[CauseEvidence, WriteEvidence]:
-            heads, place = [one.head, other.head], one.destination
-            assert one.pattern.role is not None
-            joint = cause(heads=heads, destination=place, methods=("resample",))
-            return joint, write(heads=heads, destination=place, role=one.pattern.role)
-
-        evidence = with_joint_evidence(evidence, baseline, joint_test, thresholds)
+        evidence = with_joint_evidence(
+            evidence, baseline, partial(_joint_cause, cause), partial(_joint_write, write), thresholds
+        )
 
     return Analysis(
         model=described,
@@ -121,6 +117,14 @@ def _with_write(item: Evidence, write: Any) -> Evidence:
     if not item.pattern.passed:
         return item
     return replace(item, write=write(heads=[item.head], destination=item.destination, role=item.pattern.role))
+
+
+def _joint_cause(cause: Any, group: Sequence[Evidence]) -> CauseEvidence:
+    return cause(heads=[item.head for item in group], destination=group[0].destination, methods=("resample",))
+
+
+def _joint_write(write: Any, group: Sequence[Evidence]) -> WriteEvidence:
+    return write(heads=[item.head for item in group], destination=group[0].destination, role=group[0].pattern.role)
 
 
 def _shown(items: Iterable[Any], what: str, progress: bool) -> Iterator[Any]:

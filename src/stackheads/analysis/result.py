@@ -82,10 +82,10 @@ class Analysis:
             "seed": self.seed,
             "examples": self.examples,
             "accuracy": {str(hop): share for hop, share in self.accuracy.items()},
-            "labels": _records(self.labels),
+            "labels": records(self.labels),
             "hops": {str(hop): heads for hop, heads in self.hops.items()},
-            "readouts": _records(self.readouts),
-            "effects": _records(self.effects),
+            "readouts": records(self.readouts),
+            "effects": records(self.effects),
             "thresholds": asdict(self.thresholds),
             "versions": self.versions,
         }
@@ -145,7 +145,9 @@ def label_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return frame.astype({"layer": "int64", "hop": "Int64", **numbers})
 
 
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as plain Python values; missing ones are None."""
+
     def plain(value: Any) -> Any:
         if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
             return None

@@ -19,7 +19,6 @@ class JointEvidence:
     partner: HeadId
     cause: CauseEvidence
     sum_of_effects: float
-    write: WriteEvidence
     redundant: bool
 
 

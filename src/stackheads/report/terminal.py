@@ -6,9 +6,7 @@ Colours only where the output is a terminal; the same text, plain, in a pipe.
 import sys
 from typing import Any, TextIO
 
-import pandas as pd
-
-from stackheads.analysis.result import Analysis
+from stackheads.analysis.result import Analysis, records
 
 STYLES = {
     "confirmed": "bold green",
@@ -34,7 +32,7 @@ def print_analysis(analysis: Analysis, file: TextIO | None = None) -> None:
     console.print("  ".join(f"{hop}: {share:.1%}" for hop, share in analysis.accuracy.items()))
     console.print()
     console.print(Text(_line([*WIDTHS]), style="bold"))
-    for row in analysis.labels.to_dict(orient="records"):
+    for row in records(analysis.labels):
         style = STYLES[row["status"]]
         console.print(Text(_line([_cell(row[name]) for name in WIDTHS]), style=style))
         if row["status"] != "none":
@@ -50,7 +48,7 @@ def _line(cells: list[str]) -> str:
 
 
 def _cell(value: Any) -> str:
-    if pd.isna(value):
+    if value is None:
         return "–"
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 

@@ -17,13 +17,17 @@ from stackheads.tasks.statements import StatementTask, shuffled_order
 
 
 class Cycle(StatementTask):
-    """`symbols` symbols on a random cycle, stated in random order; context 2 × symbols + 1.
+    """`symbols` symbols on a random cycle; context 2 × symbols + 1.
+
+    `order`  `shuffled`: statements in random order. `sorted`: against the direction of the cycle, the query's own last, so that
+             the token before the query is always the answer of hop 1 – a layout that cannot tell the two roles apart.
 
     Raises `ConfigError` if symbols < max_hops + 2 (a hop would come back to the query, or no link could be rewired).
     """
 
     kind: Literal["cycle"] = "cycle"
     symbols: int
+    order: Literal["shuffled", "sorted"] = "shuffled"
 
     def model_post_init(self, context: object) -> None:
         super().model_post_init(context)
@@ -35,7 +39,8 @@ class Cycle(StatementTask):
 
     @property
     def name(self) -> str:
-        return f"cycle of {self.symbols}, D = {self.max_hops}, {self.attention_dir}, {self.supervision}"
+        layout = "" if self.order == "shuffled" else f"{self.order}, "
+        return f"cycle of {self.symbols}, {layout}D = {self.max_hops}, {self.attention_dir}, {self.supervision}"
 
     @property
     def n_statements(self) -> int:
@@ -55,9 +60,13 @@ class Cycle(StatementTask):
 
     def _draw(self, n: int, generator: torch.Generator) -> Int[Tensor, "batch pos"]:
         ring = shuffled_order(n, self.symbols, generator)
-        order = shuffled_order(n, self.symbols, generator)
+        if self.order == "sorted":
+            order = torch.arange(self.symbols - 1, -1, -1, device=generator.device).expand(n, -1)
+            query = ring[:, :1]
+        else:
+            order = shuffled_order(n, self.symbols, generator)
+            query = torch.randint(self.symbols, (n, 1), generator=generator, device=generator.device)
         keys, values = ring.gather(1, order), ring.roll(-1, dims=1).gather(1, order)
-        query = torch.randint(self.symbols, (n, 1), generator=generator, device=generator.device)
         return torch.cat([torch.stack([keys, values], dim=2).flatten(1), query], dim=1)
 
     def _replacements(self, links: Links, key: Int[Tensor, "batch"], steps: int) -> Bool[Tensor, "batch symbol"]:

@@ -5,6 +5,7 @@ counterfactual batches follow from the tokens alone (`tasks/links.py`), so they 
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -27,6 +28,7 @@ class StatementTask(BaseModel, ABC):
     `supervision`    `final`: hop D at the query; `chain`: hops 1..D at the query, the paper's concatenated target and
                      implicit curriculum; `dense`: hops 1..D at the query and at every value slot that can see the answer.
     `attention_dir`  `causal` or `bidirectional`.
+    `answers`        `shuffled` gives each sampled example another example's targets: nothing can be learned (a null).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +36,7 @@ class StatementTask(BaseModel, ABC):
     max_hops: int
     supervision: Supervision = "dense"
     attention_dir: AttentionDir = "bidirectional"
+    answers: Literal["true", "shuffled"] = "true"
 
     def model_post_init(self, context: object) -> None:
         if self.max_hops < 1:
@@ -93,7 +96,10 @@ class StatementTask(BaseModel, ABC):
         """
         if n < 1:
             raise ConfigError(f"the number of examples must be at least 1, got {n}: ask for one or more")
-        return self.batch(self._draw(n, generator))
+        batch = self.batch(self._draw(n, generator))
+        if self.answers == "true":
+            return batch
+        return replace(batch, targets=batch.targets.roll(1, dims=0), target_hop=batch.target_hop.roll(1, dims=0))
 
     def batch(self, tokens: Int[Tensor, "batch pos"]) -> Batch:
         """The batch that these tokens mean: targets, find maps and slots are read off the statements."""

@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from stackheads.errors import ConfigError, StackheadsError
-from stackheads.models import Checkpoint, ModelConfig, build, save_checkpoint
+from stackheads.models import Checkpoint, ModelConfig, build, check_fit, save_checkpoint
 from stackheads.models.config import parse_device
 from stackheads.models.fused import forward_for_training, supported
 from stackheads.models.hooks import analysing
@@ -46,6 +46,7 @@ class _Run:
     optimiser: torch.optim.AdamW
     generator: torch.Generator
     folder: RunFolder | None
+    start_from: Checkpoint | None = None
     step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -58,14 +59,16 @@ def train(
     device: torch.device | str | None = None,
     progress: bool = True,
     resume: bool = False,
+    start_from: Checkpoint | None = None,
 ) -> Checkpoint:
     """Train and return the last state as a `Checkpoint`; with `output_dir`, write a run folder as it goes.
 
+    `start_from` gives the first weights, of a model of the same shape; what it was trained on is stored with the result.
     Ctrl-C stores state and a snapshot before `KeyboardInterrupt` goes on. Raises `ConfigError` for an unknown device or a
     folder that can't be used, `StackheadsError` if the loss stops being finite.
     """
     training = training or TrainingConfig()
-    run = _start(task, model, training, output_dir, parse_device(device), resume)
+    run = _start(task, model, training, output_dir, parse_device(device), resume, start_from)
     forward = _forward(run)
     with (
         _stored_on_interrupt(run),
@@ -107,13 +110,19 @@ def _start(
     output_dir: Path | str | None,
     device: torch.device,
     resume: bool,
+    start_from: Checkpoint | None,
 ) -> _Run:
     model = build(config, task, seed=training.seed, device=device)
+    if start_from is not None:
+        check_fit(start_from.model, task)
+        if start_from.config != config:
+            raise ConfigError("start_from must have the model settings of the run, got others: use the same settings")
+        model.load_state_dict(start_from.model.state_dict())
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
     )
     generator = torch.Generator().manual_seed(training.seed)
-    run = _Run(task, config, training, model.train(), optimiser, generator, None)
+    run = _Run(task, config, training, model.train(), optimiser, generator, None, start_from)
     if output_dir is not None:
         run.folder = open_run(Path(output_dir), task, config, training, resume)
         run.step = load_state(run.folder.state, model, optimiser, generator)
@@ -177,7 +186,10 @@ def _snapshot(run: _Run) -> None:
 
 
 def _provenance(run: _Run) -> dict[str, Any]:
-    return {**run.training.model_dump(mode="json"), "step": run.step}
+    provenance = {**run.training.model_dump(mode="json"), "step": run.step}
+    if run.start_from is not None:
+        provenance["start_from"] = {"task": run.start_from.task.model_dump(), "training": run.start_from.training}
+    return provenance
 
 
 def _fresh_metrics(run: _Run) -> dict[str, Any]:

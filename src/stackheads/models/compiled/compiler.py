@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stackheads.models.compiled.program import POSITION, TOKEN, HeadSpec, Layers, register
+from stackheads.models.compiled.program import POSITION, TOKEN, HeadSpec, Layers, Readouts, plain_readouts
 from stackheads.models.config import ModelConfig, build
 from stackheads.tasks import StatementTask
 from stackheads.tasks.links import statement_slots
@@ -50,14 +50,15 @@ def compile_layers(
     normalization: str | None = "LN",
     sharpness: float = 14.0,
     rotation_seed: int | None = None,
-    extra_readouts: dict[int, dict[str, float]] | None = None,
+    readouts: Readouts | None = None,
 ) -> tuple[Any, ModelConfig]:
     """A model that computes what the specifications say, and its configuration.
 
     `sharpness` is the score of a match in nats where a head does not set its own; `rotation_seed` None leaves the basis plain;
-    `extra_readouts` lets readout hop h also read other registers, with gains.
+    `readouts` says which registers each readout hop reads, with weights (default: hop h reads f^h).
     """
-    layout = _layout(layers, task, rotation_seed)
+    readouts = readouts or plain_readouts(task)
+    layout = _layout(layers, task, readouts, rotation_seed)
     n_heads = max(len(heads) for heads in layers)
     config = ModelConfig(
         layers=len(layers),
@@ -74,15 +75,15 @@ def compile_layers(
             scales = _scales(model, tokens, f"blocks.{layer}.ln1.hook_scale")
             for index, head in enumerate(heads):
                 _write_head(model, layer, index, head, layout, scales, head.sharpness or sharpness)
-        _unembed(model, layout, task, _scales(model, tokens, "ln_final.hook_scale"), extra_readouts or {})
+        _unembed(model, layout, task, _scales(model, tokens, "ln_final.hook_scale"), readouts)
     return model.eval().requires_grad_(False), config
 
 
-def _layout(layers: Layers, task: StatementTask, rotation_seed: int | None) -> Layout:
+def _layout(layers: Layers, task: StatementTask, readouts: Readouts, rotation_seed: int | None) -> Layout:
     written = {copy.target for heads in layers for head in heads for copy in head.copies}
     read = {name for heads in layers for head in heads for pair in head.matches for name in pair}
     read |= {copy.source for heads in layers for head in heads for copy in head.copies}
-    read |= {register(hop) for hop in task.readout_hops}
+    read |= {name for registers in readouts.values() for name in registers}
     sizes = {TOKEN: task.d_vocab, POSITION: task.n_ctx, KINDS: len(Destination)}
     sizes |= dict.fromkeys(sorted((written | read) - sizes.keys()), task.d_vocab)
     dims, start = {}, 0
@@ -106,7 +107,7 @@ def _basis(width: int, rotation_seed: int | None) -> Float[Tensor, "d_model widt
 
 def _head_width(head: HeadSpec, task: StatementTask) -> int:
     matched = task.n_ctx if head.offset is not None else len(head.matches) * task.d_vocab
-    return max(matched + 2, len(head.copies) * task.d_vocab, 1)
+    return max(matched + 3, len(head.copies) * task.d_vocab, 1)
 
 
 def _zero(model: Any) -> None:
@@ -161,25 +162,28 @@ def _write_head(model: Any, layer: int, index: int, head: HeadSpec, layout: Layo
         used = (number + 1) * size
     kinds, order = layout.of(KINDS), list(Destination)
     if head.matches:
-        b_q[used] = sharpness * model.cfg.attn_scale / source_scale
+        b_q[used] = (head.preference or sharpness) * model.cfg.attn_scale / source_scale
         w_k[:, used] = sum(kinds[:, order.index(Destination[slot.name])] for slot in head.sources)
     if head.rows:
-        parked = [kinds[:, number] for number, destination in enumerate(order) if destination not in head.rows]
-        if parked:
-            w_q[:, used + 1] = PARKING * strength * sum(parked)
-            w_k[:, used + 1] = layout.of(POSITION)[:, 0]
+        parking = PARKING * strength * max(1.0, (head.preference or 0.0) / sharpness)
+        for dim, place in ((used + 1, 0), (used + 2, -1)):
+            rows = head.at_last if place else frozenset(order) - head.rows
+            fixed = [kinds[:, order.index(destination)] for destination in rows]
+            if fixed:
+                w_q[:, dim] = parking * torch.stack(fixed).sum(dim=0)
+                w_k[:, dim] = layout.of(POSITION)[:, place]
     for number, copy in enumerate(head.copies):
         block = slice(number * size, (number + 1) * size)
         attn.W_V[index][:, block] = layout.of(copy.source) * (copy.gain / source_scale)
         attn.W_O[index][block] = layout.of(copy.target).T
 
 
-def _unembed(model: Any, layout: Layout, task: StatementTask, scales: Scales, extra: dict[int, dict[str, float]]) -> None:
+def _unembed(model: Any, layout: Layout, task: StatementTask, scales: Scales, readouts: Readouts) -> None:
     asked = [Slot.QUERY, Slot.VALUE] if task.supervision == "dense" else [Slot.QUERY]
     gain = LOGIT / _mean([scales[slot] for slot in asked])
     for number, hop in enumerate(task.readout_hops):
         block = slice(number * task.d_vocab, (number + 1) * task.d_vocab)
-        for name, weight in {register(hop): 1.0, **extra.get(hop, {})}.items():
+        for name, weight in readouts[hop].items():
             model.unembed.W_U[:, block] += gain * weight * layout.of(name)
 
 

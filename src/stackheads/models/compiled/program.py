@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from stackheads.errors import StackheadsError
+from stackheads.tasks import StatementTask
 from stackheads.types import Destination, Role, Slot
 
 TOKEN = "f0"
@@ -77,10 +78,11 @@ class HeadSpec:
     """One attention head in terms of registers.
 
     A row in `rows` scores each source by the registers that `matches` pairs up (row register, source register) being equal,
-    and by the source being one of `sources`; with `offset` by standing that many places away instead. Other rows are parked:
-    they look at the first token, as trained heads do that have nothing to do (an attention sink). `sharpness` is the score
-    of a match, in nats. `roles` says per destination where the head looks; `status` overrides the status that follows from
-    what is read later.
+    and by the source being one of `sources`; with `offset` by standing that many places away instead. Rows in `at_last` look
+    at the last token, which for the query is itself. Other rows are parked: they look at the first token, as trained heads
+    do that have nothing to do (an attention sink). `sharpness` is the score of a match in nats, `preference` that of a right
+    kind of source. `roles` says per destination where the head looks; `status` overrides the status that follows from what is
+    read later.
     """
 
     matches: tuple[tuple[str, str], ...]
@@ -89,12 +91,21 @@ class HeadSpec:
     roles: dict[Destination, Role]
     sources: frozenset[Slot] = frozenset({Slot.VALUE})
     offset: int | None = None
+    at_last: frozenset[Destination] = frozenset()
     sharpness: float | None = None
+    preference: float | None = None
     status: dict[Destination, str] = field(default_factory=dict)
 
 
 Layers = tuple[tuple[HeadSpec, ...], ...]
+Readouts = dict[int, dict[str, float]]
+"""Which registers each readout hop reads, with weights."""
 Windows = dict[Destination, frozenset[int]]
+
+
+def plain_readouts(task: StatementTask) -> Readouts:
+    """Readout hop h reads f^h."""
+    return {hop: {register(hop): 1.0} for hop in task.readout_hops}
 
 
 def lower(program: Program) -> Layers:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from stackheads.models.compiled.program import HeadSpec, Layers, register
+from stackheads.models.compiled.program import HeadSpec, Layers, Readouts, plain_readouts
 from stackheads.tasks import StatementTask
 from stackheads.types import Destination, HeadId, Role, Slot
 
@@ -25,9 +25,11 @@ class Truth:
 Live = dict[Destination, set[str]]
 
 
-def labels_by_construction(layers: Layers, task: StatementTask) -> dict[tuple[HeadId, Destination], Truth]:
+def labels_by_construction(
+    layers: Layers, task: StatementTask, readouts: Readouts | None = None
+) -> dict[tuple[HeadId, Destination], Truth]:
     """The label of every (head, destination), from where it looks and what is read after it."""
-    live = _readouts(task)
+    live = _readouts(task, readouts or plain_readouts(task))
     there = _existing(task)
     labels: dict[tuple[HeadId, Destination], Truth] = {}
     for layer in range(len(layers) - 1, -1, -1):
@@ -36,7 +38,7 @@ def labels_by_construction(layers: Layers, task: StatementTask) -> dict[tuple[He
             for destination in Destination:
                 labels[HeadId(layer, index), destination] = _label(head, destination, live, there)
                 if _is_live(head, destination, live):
-                    _add_reads(head, destination, before)
+                    _add_reads(head, destination, live, before)
         live = before
     return labels
 
@@ -52,8 +54,8 @@ def _existing(task: StatementTask) -> set[tuple[int, Destination]]:
     }
 
 
-def _readouts(task: StatementTask) -> Live:
-    registers = {register(hop) for hop in task.readout_hops}
+def _readouts(task: StatementTask, readouts: Readouts) -> Live:
+    registers = {name for read in readouts.values() for name in read}
     asked_at_values = registers if task.supervision == "dense" else set()
     return {Destination.QUERY: set(registers), Destination.VALUE: set(asked_at_values), Destination.KEY: set()}
 
@@ -62,14 +64,15 @@ def _is_live(head: HeadSpec, destination: Destination, live: Live) -> bool:
     return destination in head.rows and any(copy.target in live[destination] for copy in head.copies)
 
 
-def _add_reads(head: HeadSpec, destination: Destination, live: Live) -> None:
+def _add_reads(head: HeadSpec, destination: Destination, after: Live, before: Live) -> None:
     for row, source in head.matches:
-        live[destination].add(row)
+        before[destination].add(row)
         for place in _source_destinations(head):
-            live[place].add(source)
+            before[place].add(source)
     for copy in head.copies:
         for place in _source_destinations(head):
-            live[place].add(copy.source)
+            if copy.target in after[destination]:
+                before[place].add(copy.source)
 
 
 def _source_destinations(head: HeadSpec) -> list[Destination]:

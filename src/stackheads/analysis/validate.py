@@ -1,0 +1,260 @@
+"""Score the labeller on circuits whose labels are known by construction, and on models that must get none.
+
+The grid: every circuit of `models/compiled/specimens.py` in several guises, without and with noise on the weights. One half
+of it, chosen by position, is the *choosing* half: the default thresholds are compared there with looser and stricter ones.
+All figures reported are from the other half. Nulls are untrained models, models trained on shuffled answers (given by the
+caller, since analysis does not train), and models that solve the task with Q, K and V permuted between heads.
+
+A (head, destination) counts as right in its status if the status is the constructed one, and in its role if role and hop are.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from stackheads.analysis.pipeline import analyze
+from stackheads.analysis.result import records
+from stackheads.analysis.thresholds import Thresholds
+from stackheads.models.compiled.specimens import CIRCUITS, Guise, specimen
+from stackheads.models.config import ModelConfig, build
+from stackheads.models.nulls import permuted_heads
+from stackheads.tasks import Cycle, Retrieval, Task
+from stackheads.types import Destination, HeadId
+
+EXAMPLES = 256
+NOISE = 0.1
+STATUSES = ("confirmed", "redundant", "opposing", "pattern-only", "causal-unclassified", "none")
+ALTERNATIVES: dict[str, Thresholds] = {
+    "default": Thresholds(),
+    "pattern_margin 0.1": Thresholds(pattern_margin=0.1),
+    "pattern_margin 0.3": Thresholds(pattern_margin=0.3),
+    "min_effect and min_write 0.01": Thresholds(min_effect=0.01, min_write=0.01),
+    "min_effect and min_write 0.05": Thresholds(min_effect=0.05, min_write=0.05),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One specimen of the grid."""
+
+    circuit: str
+    guise: Guise
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (case, head, destination): truth beside verdict. `role_right` is True where no role is asked for."""
+
+    circuit: str
+    noisy: bool
+    status: str
+    true_status: str
+    role: str | None
+    true_role: str | None
+    role_right: bool
+
+    @property
+    def right(self) -> bool:
+        """Whether status and role are as constructed."""
+        return self.status == self.true_status and self.role_right
+
+
+@dataclass(frozen=True)
+class NullHead:
+    """One head of a null model, and whether it got a confirmed label at any destination."""
+
+    kind: str
+    head: str
+    confirmed: bool
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The result: the cells of the reporting half, and the null heads.
+
+    `choosing` gives macro F1 on the choosing half for each alternative set of thresholds.
+    """
+
+    cells: tuple[Cell, ...]
+    choosing: dict[str, float]
+    nulls: tuple[NullHead, ...]
+    seconds: float
+
+    def scores(self, noisy: bool) -> dict[str, Any]:
+        """Macro F1, precision of `confirmed`, and precision, recall and F1 per status and per role."""
+        return score([cell for cell in self.cells if cell.noisy == noisy])
+
+    @property
+    def decoys(self) -> dict[str, float]:
+        """Per decoy: the share of its (head, destination) cells that get status and role as they must."""
+        names = sorted({cell.circuit for cell in self.cells if cell.circuit[1] == ":"})
+        return {name: _mean([cell.right for cell in self.cells if cell.circuit == name]) for name in names}
+
+    @property
+    def null_false_positive_rate(self) -> float:
+        """Share of null heads with a confirmed label at any destination."""
+        return _mean([head.confirmed for head in self.nulls])
+
+    @property
+    def confusion(self) -> dict[str, dict[str, int]]:
+        """True status against verdict, counts."""
+        counts = Counter((cell.true_status, cell.status) for cell in self.cells)
+        return {truth: {found: counts[truth, found] for found in STATUSES} for truth in STATUSES}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of DESIGN §5."""
+        kinds = sorted({head.kind for head in self.nulls})
+        of_kind = {kind: [head.confirmed for head in self.nulls if head.kind == kind] for kind in kinds}
+        return {
+            "clean": self.scores(noisy=False),
+            "noisy": self.scores(noisy=True),
+            "decoys": self.decoys,
+            "null_false_positive_rate": self.null_false_positive_rate,
+            "null_heads": len(self.nulls),
+            "nulls": {kind: {"heads": len(found), "confirmed": sum(found)} for kind, found in of_kind.items()},
+            "choosing": self.choosing,
+            "confusion": self.confusion,
+            "cells": len(self.cells),
+            "noise": NOISE,
+            "seconds": self.seconds,
+        }
+
+
+def validate(
+    quick: bool = False,
+    seed: int = 0,
+    nulls: Sequence[tuple[str, Any, Task]] = (),
+    jobs: int = 2,
+    progress: bool = True,
+) -> Validation:
+    """Run the grid. `nulls` are further (kind, model, task) that must get no confirmed label.
+
+    `quick` uses one guise for each circuit, clean and noisy, and fewer nulls; the thresholds are then not compared.
+    """
+    start = time.monotonic()
+    choosing, reporting = _grid(quick, seed)
+    null_jobs = [*_untrained(quick, seed), *_permuted(quick, seed), *nulls]
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        compared = {
+            name: pool.map(_label_case, choosing, [thresholds] * len(choosing))
+            for name, thresholds in ({} if quick else ALTERNATIVES).items()
+        }
+        cells = pool.map(_label_case, reporting, [Thresholds()] * len(reporting))
+        null_rows = pool.map(_label_null, *zip(*null_jobs, strict=True))
+        found = _flat(_shown(cells, len(reporting), "grid", progress))
+        null_heads = _flat(_shown(null_rows, len(null_jobs), "nulls", progress))
+        chosen = {
+            name: score(_flat(_shown(rows, len(choosing), f"thresholds: {name}", progress)))["macro_f1"]
+            for name, rows in compared.items()
+        }
+    return Validation(tuple(found), chosen, tuple(null_heads), time.monotonic() - start)
+
+
+def score(cells: Sequence[Cell]) -> dict[str, Any]:
+    """Precision, recall and F1 of each status and each role; macro F1 over all that occur."""
+    statuses = {
+        name: _f1(
+            true=[cell.true_status == name for cell in cells],
+            found=[cell.status == name for cell in cells],
+            right=[cell.right for cell in cells],
+        )
+        for name in STATUSES
+        if any(cell.true_status == name for cell in cells)
+    }
+    roles = {
+        name: _f1(
+            true=[cell.true_role == name for cell in cells],
+            found=[cell.role == name for cell in cells],
+            right=[cell.role_right for cell in cells],
+        )
+        for name in sorted({cell.true_role for cell in cells if cell.true_role})
+    }
+    every = [*statuses.values(), *roles.values()]
+    return {
+        "macro_f1": _mean([entry["f1"] for entry in every]),
+        "precision_confirmed": statuses["confirmed"]["precision"],
+        "statuses": statuses,
+        "roles": roles,
+    }
+
+
+def _f1(true: list[bool], found: list[bool], right: list[bool]) -> dict[str, float]:
+    hits = sum(t and f and r for t, f, r in zip(true, found, right, strict=True))
+    precision = hits / max(sum(found), 1)
+    recall = hits / max(sum(true), 1)
+    f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
+    return {"precision": precision, "recall": recall, "f1": f1, "support": sum(true)}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / max(len(values), 1)
+
+
+def _grid(quick: bool, seed: int) -> tuple[list[Case], list[Case]]:
+    """The choosing half and the reporting half; guises alternate between them."""
+    sides: tuple[list[Case], list[Case]] = ([], [])
+    for number, circuit in enumerate(CIRCUITS):
+        for noise in (0.0, NOISE):
+            for variant in range(1 if quick else 4):
+                guise = Guise(
+                    seed=seed + 1000 * number + 10 * variant + int(noise > 0),
+                    rotate=variant != 1,
+                    normalization=None if variant % 2 else "LN",
+                    sharpness=(14.0, 12.0, 20.0, 16.0)[variant],
+                    idle=variant // 2,
+                    noise=noise,
+                )
+                sides[1 if quick else (number + variant // 2 + variant) % 2].append(Case(circuit, guise))
+    return sides
+
+
+def _label_case(case: Case, thresholds: Thresholds) -> list[Cell]:
+    """Truth and verdict of every (head, destination) of one specimen."""
+    made = specimen(case.circuit, CIRCUITS[case.circuit](), case.guise)
+    analysis = analyze(made.model, made.task, examples=EXAMPLES, seed=case.guise.seed, progress=False, thresholds=thresholds)
+    cells = []
+    for row in records(analysis.labels):
+        truth = made.truth[HeadId.parse(row["head"]), Destination(row["destination"])]
+        right = truth.role is None or (truth.role.name, truth.role.hop) == (row["role"], row["hop"])
+        true_role = truth.role.name if truth.role else None
+        cells.append(Cell(case.circuit, case.guise.noise > 0, row["status"], truth.status, row["role"], true_role, right))
+    return cells
+
+
+def _label_null(kind: str, model: Any, task: Task) -> list[NullHead]:
+    rows = records(analyze(model, task, examples=EXAMPLES, progress=False).labels)
+    confirmed = {row["head"] for row in rows if row["status"] == "confirmed"}
+    return [NullHead(kind, head, head in confirmed) for head in sorted({row["head"] for row in rows})]
+
+
+def _untrained(quick: bool, seed: int) -> list[tuple[str, Any, Task]]:
+    tasks: list[Task] = [Cycle(symbols=8, max_hops=4), Retrieval(chains=3, max_hops=4, attention_dir="causal")]
+    config = ModelConfig(layers=3, heads=4)
+    return [
+        ("untrained", build(config, task, seed=seed + number), task) for task in tasks for number in range(1 if quick else 10)
+    ]
+
+
+def _permuted(quick: bool, seed: int) -> list[tuple[str, Any, Task]]:
+    """Compiled circuits with two idle heads, their Q, K and V permuted: what solved the task no longer does."""
+    result: list[tuple[str, Any, Task]] = []
+    for name in ("doubling", "tripling"):
+        for number in range(1 if quick else 6):
+            made = specimen(name, CIRCUITS[name](), Guise(seed=seed + number, idle=2))
+            result.append(("permuted", permuted_heads(made.model, seed + number), made.task))
+    return result
+
+
+def _flat(groups: Iterable[list[Any]]) -> list[Any]:
+    return [row for group in groups for row in group]
+
+
+def _shown(items: Iterable[Any], total: int, what: str, progress: bool) -> Iterable[Any]:
+    return tqdm(items, total=total, desc=what, disable=None if progress else True, leave=False)
