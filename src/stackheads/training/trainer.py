@@ -69,13 +69,13 @@ def train(
     """
     training = training or TrainingConfig()
     run = _start(task, model, training, output_dir, parse_device(device), resume, start_from)
-    forward = _forward(run)
+    forward, sharpening = forward_for_training(run.model), _sharpening(run)
     with (
         _stored_on_interrupt(run),
         tqdm(total=training.steps, initial=run.step, disable=None if progress else True, desc="train", unit="step") as bar,
     ):
         while run.step < training.steps and not _solved(run):
-            _train_step(run, forward)
+            _train_step(run, sharpening if sharpening and run.step >= training.entropy_from else forward)
             bar.update()
             if run.step % training.evaluate_every == 0 or run.step == training.steps:
                 run.history.append(_evaluate(run))
@@ -130,9 +130,9 @@ def _start(
     return run
 
 
-def _forward(run: _Run) -> Any:
+def _sharpening(run: _Run) -> SharpeningForward | None:
     if run.training.entropy == 0:
-        return forward_for_training(run.model)
+        return None
     if not supported(run.model):
         raise ConfigError("the entropy term needs a model that the fused forward covers, got another: set entropy to 0")
     return SharpeningForward(run.model)
@@ -146,7 +146,7 @@ def _train_step(run: _Run, forward: Any) -> None:
     value = loss(run.task, forward(batch.tokens), batch, run.training.balanced)
     if run.step % 50 == 0 and not math.isfinite(value.item()):
         raise StackheadsError(f"the loss must stay finite, it is {value.item()} at step {run.step}: lower the learning rate")
-    if isinstance(forward, SharpeningForward) and run.step >= run.training.entropy_from:
+    if isinstance(forward, SharpeningForward):
         value = value + run.training.entropy * forward.entropy(batch)
     value.backward()
     run.optimiser.step()
