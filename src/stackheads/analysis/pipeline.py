@@ -12,7 +12,9 @@ import torch
 from tqdm import tqdm
 
 from stackheads.analysis.cause import CauseEvidence, cause_evidence
+from stackheads.analysis.mechanism import name_mechanism
 from stackheads.analysis.patterns import pattern_evidence
+from stackheads.analysis.program import agreement, extract_program
 from stackheads.analysis.readouts import Baseline, make_scorer, measure_baseline
 from stackheads.analysis.redundancy import with_joint_evidence
 from stackheads.analysis.result import Analysis, label_frame
@@ -78,6 +80,7 @@ def analyze(
             evidence, baseline, partial(_joint_cause, cause), partial(_joint_write, write), thresholds
         )
 
+    labels = label_frame([label_row(item, thresholds) for item in evidence])
     return Analysis(
         model=described,
         task={"name": task.name, **(task.model_dump() if isinstance(task, StatementTask) else {})},
@@ -85,10 +88,25 @@ def analyze(
         examples=examples,
         thresholds=thresholds,
         versions={name: version(name) for name in ("stackheads", "torch", "transformer-lens")},
-        labels=label_frame([label_row(item, thresholds) for item in evidence]),
+        labels=labels,
         readouts=_readout_frame(baseline),
         effects=_effect_frame(evidence, baseline),
+        **_explanation(labels, model, task),
     )
+
+
+def _explanation(labels: pd.DataFrame, model: Any, task: Task) -> dict[str, Any]:
+    """Mechanism and program, for tasks made of statements."""
+    if not isinstance(task, StatementTask):
+        return {}
+    extracted = extract_program(labels, task)
+    mechanism = name_mechanism(extracted, task)
+    return {
+        "mechanism": mechanism.name,
+        "mechanism_reason": mechanism.reason,
+        "program": None if extracted is None else str(extracted),
+        "program_agreement": None if extracted is None else agreement(extracted, model, task),
+    }
 
 
 def _resolve(model: Any, task: Task | None, device: torch.device | str | None) -> tuple[Any, Task, dict[str, Any]]:

@@ -28,6 +28,9 @@ class Analysis:
                   null_p, readout (where the effect was measured), effect_mean, effect_zero (other ablations, same place).
     `readouts`    one row per question: destination, hop, accuracy, chance_accuracy, margin, gap, open.
     `effects`     one row per (head, destination, ablation, readout): effect and accuracy_effect, on all examples.
+    `mechanism`   doubling, tripling, one hop per layer, other or none (`analysis/mechanism.py`); `mechanism_reason` why.
+    `program`     the confirmed heads written out as a program (`analysis/program.py`); `program_agreement` the share of fresh
+                  examples, per hop at the query, on which the program compiled and the model give the same answer.
     `model`, `task`  what was analysed, as settings; `seed`, `examples`, `thresholds`, `versions`  how.
     """
 
@@ -40,6 +43,10 @@ class Analysis:
     labels: pd.DataFrame
     readouts: pd.DataFrame
     effects: pd.DataFrame
+    mechanism: str | None = None
+    mechanism_reason: str | None = None
+    program: str | None = None
+    program_agreement: dict[int, float] | None = None
 
     @property
     def accuracy(self) -> dict[int, float]:
@@ -75,6 +82,7 @@ class Analysis:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of DESIGN §5; missing values are null."""
+        agreement = self.program_agreement or {}
         return {
             "format": FORMAT,
             "model": self.model,
@@ -84,6 +92,10 @@ class Analysis:
             "accuracy": {str(hop): share for hop, share in self.accuracy.items()},
             "labels": records(self.labels),
             "hops": {str(hop): heads for hop, heads in self.hops.items()},
+            "mechanism": self.mechanism,
+            "mechanism_reason": self.mechanism_reason,
+            "program": self.program,
+            "program_agreement": {str(hop): share for hop, share in agreement.items()} or None,
             "readouts": records(self.readouts),
             "effects": records(self.effects),
             "thresholds": asdict(self.thresholds),
@@ -125,6 +137,10 @@ class Analysis:
             label_frame(content["labels"]),
             pd.DataFrame(content["readouts"]),
             pd.DataFrame(content["effects"]),
+            content["mechanism"],
+            content["mechanism_reason"],
+            content["program"],
+            {int(hop): share for hop, share in (content["program_agreement"] or {}).items()} or None,
         )
 
     def __repr__(self) -> str:

@@ -40,6 +40,16 @@ def print_analysis(analysis: Analysis, file: TextIO | None = None) -> None:
     console.print()
     console.print(Text("which heads implement which hop", style="bold"))
     console.print(Text(analysis.verdict))
+    if analysis.mechanism is not None:
+        console.print()
+        console.print(Text(f"mechanism: {analysis.mechanism}", style="bold"))
+        console.print(Text(analysis.mechanism_reason or ""))
+    if analysis.program is not None:
+        console.print()
+        console.print(Text("the confirmed heads as a program", style="bold"))
+        console.print(Text(analysis.program))
+        shares = "  ".join(f"{hop}: {share:.1%}" for hop, share in (analysis.program_agreement or {}).items())
+        console.print(Text(f"compiled, it answers like the model, per hop: {shares or 'it has no step'}"))
 
 
 def _line(cells: list[str]) -> str:

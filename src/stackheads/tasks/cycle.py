@@ -51,6 +51,10 @@ class Cycle(StatementTask):
         return self.symbols
 
     @property
+    def period(self) -> int | None:
+        return self.symbols
+
+    @property
     def hops(self) -> tuple[int, ...]:
         return tuple(range(-((self.symbols - 1) // 2), self.symbols // 2 + 1))
 

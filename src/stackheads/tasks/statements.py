@@ -63,6 +63,11 @@ class StatementTask(BaseModel, ABC):
         """A short name that says task, depth and what else tells it apart."""
 
     @property
+    def period(self) -> int | None:
+        """The number of hops after which every symbol comes back to itself, if there is one."""
+        return None
+
+    @property
     def n_ctx(self) -> int:
         """Tokens in an example, 2 S + 1."""
         return 2 * self.n_statements + 1

@@ -15,7 +15,7 @@ impossible. One hop per layer, doubling and tripling are a few lines each (`mech
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from stackheads.errors import StackheadsError
 from stackheads.tasks import StatementTask
@@ -54,7 +54,7 @@ class Program:
 
     @property
     def n_layers(self) -> int:
-        return 1 + max(step.layer for step in self.steps)
+        return 1 + max((step.layer for step in self.steps), default=-1)
 
     def __str__(self) -> str:
         lines = []
@@ -105,32 +105,71 @@ Windows = dict[Destination, frozenset[int]]
 
 def plain_readouts(task: StatementTask) -> Readouts:
     """Readout hop h reads f^h."""
-    return {hop: {register(hop): 1.0} for hop in task.readout_hops}
+    return {hop: {register(same_offset(hop, task.period)): 1.0} for hop in task.readout_hops}
 
 
-def lower(program: Program) -> Layers:
+def own_register(offset: int, destination: Destination) -> str:
+    """A register of one kind of position only; the token is everyone's."""
+    return TOKEN if offset == 0 else f"{register(offset)}@{destination}"
+
+
+def lower(program: Program, period: int | None = None, separate: bool = False) -> Layers:
     """Head specifications of a program, layer by layer. Raises `ProgramError` for a step that can't find its source.
 
     A step whose destinations need different registers becomes several heads. Offsets that are known already are not copied
-    again; an offset that several heads of a layer bring is shared between them in equal parts.
+    again; an offset that several heads of a layer bring is shared between them in equal parts. On a cycle of `period`
+    symbols offsets that differ by it are one. `separate` gives query, value and key slots registers of their own, so that
+    what a head writes where it is parked cannot be mistaken for what another head writes there.
     """
     windows: Windows = dict.fromkeys(Destination, frozenset({0}))
     layers = []
     for layer in range(program.n_layers):
         drafts = [
-            (step, (destination,), *_lower_one(step, destination, windows))
+            (step, (destination,), *_lower_one(step, destination, windows, period))
             for step in program.steps
             if step.layer == layer
             for destination in step.destinations
         ]
         merged = _merge(drafts)
-        known = dict(windows)
-        for _, destinations, _, brought in merged:
-            for destination in destinations:
-                known[destination] = known[destination] | frozenset(offset for _, offset in brought)
-        layers.append(tuple(_head(draft, merged, windows) for draft in merged))
-        windows = known
+        heads = [_head(draft, merged, windows) for draft in merged]
+        layers.append(tuple(map(_with_own_registers, heads) if separate else heads))
+        windows = _widened(windows, merged)
     return tuple(layers)
+
+
+def possible_part(program: Program, period: int | None = None) -> tuple[Program, tuple[Step, ...], tuple[Windows, ...]]:
+    """The steps that can find their sources, those that can't, and the windows after each layer."""
+    windows: Windows = dict.fromkeys(Destination, frozenset({0}))
+    kept, dropped, after = [], [], []
+    for layer in range(program.n_layers):
+        drafts: list[_Draft] = []
+        for step in program.steps:
+            for destination in step.destinations if step.layer == layer else ():
+                one = Step(layer, step.role, (destination,))
+                try:
+                    drafts.append((one, (destination,), *_lower_one(one, destination, windows, period)))
+                    kept.append(one)
+                except ProgramError:
+                    dropped.append(one)
+        windows = _widened(windows, drafts)
+        after.append(windows)
+    return Program(tuple(kept)), tuple(dropped), tuple(after)
+
+
+def same_offset(offset: int, period: int | None) -> int:
+    """The name of an offset: on a cycle, the one with the smaller absolute value."""
+    if period is None:
+        return offset
+    least = -((period - 1) // 2)
+    return (offset - least) % period + least
+
+
+def _widened(windows: Windows, drafts: "list[_Draft]") -> Windows:
+    known = dict(windows)
+    for _, destinations, _, brought in drafts:
+        for destination in destinations:
+            known[destination] = known[destination] | frozenset(offset for _, offset in brought)
+    return known
 
 
 _Find = tuple[tuple[tuple[str, str], ...], frozenset[Slot], int | None]
@@ -138,32 +177,33 @@ _Brought = frozenset[tuple[int, int]]
 _Draft = tuple[Step, tuple[Destination, ...], _Find, _Brought]
 
 
-def _lower_one(step: Step, destination: Destination, windows: Windows) -> tuple[_Find, _Brought]:
+def _lower_one(step: Step, destination: Destination, windows: Windows, period: int | None = None) -> tuple[_Find, _Brought]:
     """How the source is found, and which (source offset, row offset) pairs it brings."""
     role = step.role
+
+    def shifted(by: int, window: Iterable[int]) -> _Brought:
+        return frozenset((offset, same_offset(by + offset, period)) for offset in window)
+
     if role.name == "previous" and destination == Destination.VALUE:
-        return ((), frozenset({Slot.KEY}), -1), _shifted(-1, windows[Destination.KEY])
+        return ((), frozenset({Slot.KEY}), -1), shifted(-1, windows[Destination.KEY])
     if role.name == "self":
         return ((), frozenset(Slot), 0), frozenset()
     if role.name == "duplicate":
-        return (((TOKEN, TOKEN),), frozenset({Slot.KEY}), None), _shifted(0, windows[Destination.KEY])
+        return (((TOKEN, TOKEN),), frozenset({Slot.KEY}), None), shifted(0, windows[Destination.KEY])
     if role.name == "hop" and role.hop:
         known = windows[destination]
         source = windows[Destination.VALUE]
-        ways = sorted((abs(role.hop - a), a) for a in known if a - role.hop in source)
+        back = {a: same_offset(a - role.hop, period) for a in known}
+        ways = sorted((abs(b), a) for a, b in back.items() if b in source)
         if ways:
             a = ways[0][1]
-            return (((register(a), register(a - role.hop)),), frozenset({Slot.VALUE}), None), _shifted(role.hop, source)
+            return (((register(a), register(back[a])),), frozenset({Slot.VALUE}), None), shifted(role.hop, source)
         if destination == Destination.KEY and role.hop == 1:
-            return ((), frozenset({Slot.VALUE}), 1), _shifted(1, source)
+            return ((), frozenset({Slot.VALUE}), 1), shifted(1, source)
     raise ProgramError(
         f"layer {step.layer}: {role} @{destination} must find its source by what is known, rows know offsets "
         f"{sorted(windows[destination])} and value slots {sorted(windows[Destination.VALUE])}: add earlier steps"
     )
-
-
-def _shifted(by: int, window: Iterable[int]) -> _Brought:
-    return frozenset((offset, by + offset) for offset in window)
 
 
 def _merge(drafts: list[_Draft]) -> list[_Draft]:
@@ -191,3 +231,18 @@ def _head(draft: _Draft, all_drafts: list[_Draft], windows: Windows) -> HeadSpec
             ]
             copies.append(Copy(register(source), register(target), 1 / len(providers)))
     return HeadSpec(matches, frozenset(destinations), tuple(copies), dict.fromkeys(destinations, step.role), sources, offset)
+
+
+def _with_own_registers(head: HeadSpec) -> HeadSpec:
+    """The same head, each register renamed to that of the kind of position it is read or written at."""
+    (row,), (slot,) = head.rows, head.sources
+    source = Destination[slot.name]
+
+    def at(name: str, place: Destination) -> str:
+        return name if name == TOKEN else f"{name}@{place}"
+
+    return replace(
+        head,
+        matches=tuple((at(mine, row), at(theirs, source)) for mine, theirs in head.matches),
+        copies=tuple(Copy(at(copy.source, source), at(copy.target, row), copy.gain) for copy in head.copies),
+    )

@@ -1,0 +1,67 @@
+"""The circuit written out as a program, compiled and run again: what extracting an automaton is for recurrent networks.
+
+Every confirmed head becomes a step (layer, role, destination). Steps that cannot find their source by what earlier confirmed
+steps make known are dropped and named: there the labels do not explain the model. The rest is compiled without training and
+answers fresh examples; its agreement with the model's answers says how much of the behaviour the labels alone reproduce.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+
+from stackheads.analysis.result import records
+from stackheads.models.compiled.compiler import compile_layers
+from stackheads.models.compiled.program import Program, Step, Windows, lower, own_register, possible_part, same_offset
+from stackheads.models.hooks import analysing
+from stackheads.tasks import StatementTask
+from stackheads.types import Destination, Role
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """A program read off the labels. `windows` are the offsets known after each layer; `dropped` the steps left out."""
+
+    program: Program
+    dropped: tuple[Step, ...]
+    windows: tuple[Windows, ...]
+
+    def __str__(self) -> str:
+        text = str(self.program)
+        if self.dropped:
+            names = [f"layer {step.layer} {step.role} @{step.destinations[0]}" for step in self.dropped]
+            text += "\nleft out, since nothing confirmed lets it find its source: " + "; ".join(names)
+        return text
+
+
+def extract_program(labels: pd.DataFrame, task: StatementTask) -> Extracted | None:
+    """The program of the confirmed heads; None if there are none. Roles `self` and `start` carry nothing and are left out."""
+    steps = {
+        Step(row["layer"], Role(row["role"], row["hop"]), (Destination(row["destination"]),))
+        for row in records(labels)
+        if row["status"] == "confirmed" and row["role"] in ("hop", "previous", "duplicate")
+    }
+    if not steps:
+        return None
+    ordered = tuple(sorted(steps, key=lambda step: (step.layer, str(step.role), step.destinations)))
+    return Extracted(*possible_part(Program(ordered), task.period))
+
+
+def agreement(extracted: Extracted, model: Any, task: StatementTask, examples: int = 512, seed: int = 1) -> dict[int, float]:
+    """Per readout hop at the query, the share of fresh examples on which program and model give the same answer.
+
+    Cost: one forward pass of each.
+    """
+    if not extracted.program.steps:
+        return {}
+    layers = tuple(heads for heads in lower(extracted.program, task.period, separate=True) if heads)
+    readouts = {hop: {own_register(same_offset(hop, task.period), Destination.QUERY): 1.0} for hop in task.readout_hops}
+    compiled, _ = compile_layers(layers, task, normalization=None, readouts=readouts)
+    batch = task.sample(examples, torch.Generator().manual_seed(seed))
+    device = next(model.parameters()).device
+    with analysing(model):
+        theirs = task.readout(model(batch.tokens.to(device)), batch)[:, -1].argmax(dim=-1).cpu()
+        ours = task.readout(compiled(batch.tokens), batch)[:, -1].argmax(dim=-1)
+    same = (theirs == ours).double().mean(dim=0).tolist()
+    return dict(zip(task.readout_hops, same, strict=True))
