@@ -89,7 +89,7 @@ RECIPES: dict[str, Recipe] = {
     "chain-d4-l4": Recipe(
         chain(3, 4),
         ModelConfig(layers=4, heads=2),
-        TrainingConfig(steps=6000, lr=3e-3, balanced=True),
+        TrainingConfig(steps=6000, lr=3e-3, balanced=True, entropy=0.1, entropy_from=4000),
         "causal, D = 4, three chains",
     ),
     "chain-d8-l5": Recipe(
