@@ -19,7 +19,6 @@ from stackheads.interventions import (
     source_edit,
     substitute_patterns,
 )
-from stackheads.interventions.activations import attended_value
 from stackheads.models import ModelConfig, build
 from stackheads.models.hooks import HeadEdit, all_heads, run_edited
 from stackheads.tasks import Cycle
@@ -106,11 +105,11 @@ def test_changing_the_value_of_all_sources_is_patching_the_value_vectors(random_
     _, _, clean, other = pair(random_model)
     head = HeadId(1, 1)
     pattern, v, z = clean.run.of(head)
-    torch.testing.assert_close(attended_value(pattern, v), z, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(pattern @ v, z, atol=1e-5, rtol=1e-5)
     rows = torch.ones_like(clean.batch.tokens, dtype=torch.bool)
     everything = torch.ones_like(pattern, dtype=torch.bool)
     edit = source_edit(clean, other.run.of(head)[1], head, rows, everything)
-    torch.testing.assert_close(edit.z, attended_value(pattern, other.run.of(head)[1]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(edit.z, pattern @ other.run.of(head)[1], atol=1e-5, rtol=1e-5)
 
 
 def test_marking_no_source_changes_nothing(random_model):

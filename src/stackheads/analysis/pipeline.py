@@ -18,7 +18,7 @@ from stackheads.analysis.program import agreement, extract_program
 from stackheads.analysis.readouts import Baseline, make_scorer, measure_baseline
 from stackheads.analysis.redundancy import with_joint_evidence
 from stackheads.analysis.result import Analysis, label_frame
-from stackheads.analysis.statistics import Bootstrap, bootstrap
+from stackheads.analysis.statistics import bootstrap
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.analysis.verdict import Evidence, label_row
 from stackheads.analysis.write import WriteEvidence, run_counterfactuals, write_evidence
@@ -45,7 +45,8 @@ def analyze(
     """Label every (head, destination) of a model by the rules of evidence (DESIGN §6).
 
     `model` is the path of a checkpoint or run folder (model and task come from it), or a `HookedTransformer` with a `task`.
-    `device` None means where the model is, CPU for a path. The model's weights, hooks and mode stay as they are.
+    `device` None means where the model is, CPU for a path; a model that is given is moved to a device that is given. Its
+    weights, hooks and mode stay as they are.
 
     Cost: 1 + D + 3 × heads × destinations forward passes on `examples` examples, and up to D more for each pattern found.
 
@@ -62,8 +63,9 @@ def analyze(
     with analysing(model):
         clean = recorded(model, batch)
         scorer = make_scorer(task, batch)
-        boot = partial(_half_bootstrap, thresholds=thresholds, generator=generator, device=batch.tokens.device)(examples)
-        whole = bootstrap(examples, thresholds.bootstrap_draws, thresholds.confidence, generator, batch.tokens.device)
+        draws = thresholds.bootstrap_draws, thresholds.confidence, generator, batch.tokens.device
+        boot = bootstrap(examples - examples // 2, *draws)  # of the estimating half
+        whole = bootstrap(examples, *draws)
         baseline = measure_baseline(scorer, clean, whole, thresholds)
 
         patterns = pattern_evidence(task, clean, destinations, thresholds)
@@ -124,11 +126,6 @@ def _resolve(model: Any, task: Task | None, device: torch.device | str | None) -
     cfg = model.cfg
     name = getattr(cfg, "model_name", None) or type(model).__name__
     return model, task, {"name": name, "layers": cfg.n_layers, "heads": cfg.n_heads, "d_model": cfg.d_model}
-
-
-def _half_bootstrap(examples: int, thresholds: Thresholds, generator: torch.Generator, device: torch.device) -> Bootstrap:
-    """Bootstrap samples of the estimating half."""
-    return bootstrap(examples - examples // 2, thresholds.bootstrap_draws, thresholds.confidence, generator, device)
 
 
 def _with_write(item: Evidence, write: Any) -> Evidence:

@@ -43,10 +43,3 @@ def rerun(model: Any, clean: Recorded, edits: Sequence[Edit]) -> Float[Tensor, "
 def destination_rows(batch: Batch, destination: Destination | str) -> Bool[Tensor, "batch pos"]:
     """The positions of a destination."""
     return batch.slots == Destination(destination).slot
-
-
-def attended_value(
-    pattern: Float[Tensor, "batch pos source"], v: Float[Tensor, "batch source d_head"]
-) -> Float[Tensor, "batch pos d_head"]:
-    """A head's output z from its pattern and value vectors: z = pattern · v."""
-    return torch.einsum("bps,bsd->bpd", pattern, v)

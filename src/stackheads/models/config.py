@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stackheads.errors import ConfigError, TaskMismatchError
+from stackheads.errors import ConfigError, TaskMismatchError, bad_setting
 from stackheads.tasks import Task
 
 
@@ -40,11 +40,7 @@ def model_config(settings: dict[str, Any]) -> ModelConfig:
     try:
         return ModelConfig(**settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(
-            f"model setting {where}: {first['msg']}, got {first['input']!r}: correct the model's settings"
-        ) from None
+        raise bad_setting("model", error) from None
 
 
 def build(config: ModelConfig, task: Task, seed: int = 0, device: torch.device | str = "cpu") -> Any:

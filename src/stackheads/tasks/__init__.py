@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from stackheads.errors import ConfigError
+from stackheads.errors import ConfigError, bad_setting
 from stackheads.tasks.base import Batch, Task
 from stackheads.tasks.cycle import Cycle
 from stackheads.tasks.retrieval import Retrieval
@@ -24,8 +24,4 @@ def from_config(config: dict[str, Any]) -> StatementTask:
     try:
         return KINDS[kind](**config)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(
-            f"task {kind}: {where}: {first['msg']}, got {first['input']!r}: correct the task's settings"
-        ) from None
+        raise bad_setting(f"task {kind}", error) from None

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stackheads.errors import ConfigError
+from stackheads.errors import bad_setting
 
 
 class TrainingConfig(BaseModel):
@@ -52,6 +52,4 @@ def training_config(settings: dict[str, Any]) -> TrainingConfig:
     try:
         return TrainingConfig(**settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"training setting {where}: {first['msg']}, got {first['input']!r}: correct the setting") from None
+        raise bad_setting("training", error) from None
