@@ -89,13 +89,13 @@ RECIPES: dict[str, Recipe] = {
     "chain-d4-l4": Recipe(
         chain(3, 4),
         ModelConfig(layers=4, heads=2),
-        TrainingConfig(steps=6000, lr=3e-3, balanced=True, entropy=0.1, entropy_from=4000),
+        TrainingConfig(steps=6000, lr=3e-3, balanced=True, entropy=0.1, sharpen_from=4000),
         "causal, D = 4, three chains",
     ),
     "chain-d8-l5": Recipe(
         chain(2, 8),
         ModelConfig(layers=5, heads=2),
-        TrainingConfig(steps=11000, batch=96, balanced=True, entropy=0.03, entropy_from=7000),
+        TrainingConfig(steps=11000, batch=96, balanced=True, entropy=0.03, sharpen_from=7000),
         "causal, D = 8: the doubling case; a higher learning rate solves it sooner, but without a previous-token head",
     ),
     "chain-d3-l3-curriculum": Recipe(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stackheads import Analysis, analyze, load
-from stackheads.analysis.result import records
+from stackheads.analysis.records import records
 from stackheads.models import build
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"

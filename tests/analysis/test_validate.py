@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stackheads import analyze
-from stackheads.analysis.result import records
+from stackheads.analysis.records import records
 from stackheads.analysis.validate import Cell, NullHead, Validation, score
 from stackheads.models.compiled.specimens import CIRCUITS, Guise, specimen
 from stackheads.models.nulls import permuted_heads

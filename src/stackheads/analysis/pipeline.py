@@ -17,7 +17,8 @@ from stackheads.analysis.patterns import pattern_evidence
 from stackheads.analysis.program import agreement, extract_program
 from stackheads.analysis.readouts import Baseline, make_scorer, measure_baseline
 from stackheads.analysis.redundancy import with_joint_evidence
-from stackheads.analysis.result import Analysis, label_frame
+from stackheads.analysis.records import label_frame
+from stackheads.analysis.result import Analysis
 from stackheads.analysis.statistics import bootstrap
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.analysis.verdict import Evidence, label_row

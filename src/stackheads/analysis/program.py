@@ -11,12 +11,12 @@ from typing import Any
 import pandas as pd
 import torch
 
-from stackheads.analysis.result import records
+from stackheads.analysis.records import records
 from stackheads.models.compiled.compiler import compile_layers
 from stackheads.models.compiled.program import Program, Step, Windows, lower, own_register, possible_part, same_offset
 from stackheads.models.hooks import analysing
 from stackheads.tasks import StatementTask
-from stackheads.types import Destination, Role
+from stackheads.types import Destination, HeadId, Role
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,30 @@ def extract_program(labels: pd.DataFrame, task: StatementTask) -> Extracted | No
     return Extracted(*possible_part(Program(ordered), task.period))
 
 
+@dataclass(frozen=True)
+class Runnable:
+    """A program compiled to a model, and which of its heads carry out each step (layer, role, destination)."""
+
+    model: Any
+    heads: dict[tuple[int, Role, Destination], tuple[HeadId, ...]]
+
+
+def compiled(extracted: Extracted, task: StatementTask) -> Runnable:
+    """The program as a model that answers the task's query readouts. The program must have a step."""
+    by_layer = lower(extracted.program, task.period, separate=True)
+    used = [layer for layer, heads in enumerate(by_layer) if heads]
+    layers = tuple(by_layer[layer] for layer in used)
+    readouts = {hop: {own_register(same_offset(hop, task.period), Destination.QUERY): 1.0} for hop in task.readout_hops}
+    model, _ = compile_layers(layers, task, normalization=None, readouts=readouts)
+    heads: dict[tuple[int, Role, Destination], tuple[HeadId, ...]] = {}
+    for number, layer in enumerate(used):
+        for index, head in enumerate(layers[number]):
+            for destination, role in head.roles.items():
+                step = (layer, role, destination)
+                heads[step] = (*heads.get(step, ()), HeadId(number, index))
+    return Runnable(model, heads)
+
+
 def agreement(extracted: Extracted, model: Any, task: StatementTask, examples: int = 512, seed: int = 1) -> dict[int, float]:
     """Per readout hop at the query, the share of fresh examples on which program and model give the same answer.
 
@@ -55,13 +79,10 @@ def agreement(extracted: Extracted, model: Any, task: StatementTask, examples: i
     """
     if not extracted.program.steps:
         return {}
-    layers = tuple(heads for heads in lower(extracted.program, task.period, separate=True) if heads)
-    readouts = {hop: {own_register(same_offset(hop, task.period), Destination.QUERY): 1.0} for hop in task.readout_hops}
-    compiled, _ = compile_layers(layers, task, normalization=None, readouts=readouts)
     batch = task.sample(examples, torch.Generator().manual_seed(seed))
     device = next(model.parameters()).device
     with analysing(model):
         theirs = task.readout(model(batch.tokens.to(device)), batch)[:, -1].argmax(dim=-1).cpu()
-        ours = task.readout(compiled(batch.tokens), batch)[:, -1].argmax(dim=-1)
+        ours = task.readout(compiled(extracted, task).model(batch.tokens), batch)[:, -1].argmax(dim=-1)
     same = (theirs == ours).double().mean(dim=0).tolist()
     return dict(zip(task.readout_hops, same, strict=True))

@@ -2,14 +2,13 @@
 
 import html
 import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from stackheads.analysis.records import label_frame, records
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.errors import CheckpointError
 from stackheads.models.files import write_folder, write_json
@@ -151,22 +150,3 @@ class Analysis:
         table = self.labels[list(SHOWN)].to_html(index=False, float_format="{:.2f}".format, na_rep="", escape=True)
         head = html.escape(f"{self.model.get('name')} on {self.task['name']}")
         return f"<p><b>{head}</b><br>{accuracy}</p>{table}<pre>{html.escape(self.verdict)}</pre>"
-
-
-def label_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Label rows as a table with stable column types."""
-    frame = pd.DataFrame(rows)
-    numbers = dict.fromkeys(("pattern", "rival", "effect", "effect_low", "effect_high", "accuracy_effect"), "Float64")
-    numbers |= dict.fromkeys(("write", "null_p", "effect_mean", "effect_zero"), "Float64")
-    return frame.astype({"layer": "int64", "hop": "Int64", **numbers})
-
-
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table as plain Python values; missing ones are None."""
-
-    def plain(value: Any) -> Any:
-        if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
-            return None
-        return value.item() if isinstance(value, np.generic) else value
-
-    return [{name: plain(value) for name, value in row.items()} for row in frame.to_dict(orient="records")]

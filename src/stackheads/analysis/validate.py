@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from stackheads.analysis.pipeline import analyze
-from stackheads.analysis.result import records
+from stackheads.analysis.records import records
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.models.compiled.specimens import CIRCUITS, Guise, specimen
 from stackheads.models.config import ModelConfig, build

@@ -3,18 +3,24 @@
 from stackheads.interventions.ablation import ABLATIONS, ablate, ablation_edits
 from stackheads.interventions.activations import Recorded, destination_rows, recorded, rerun
 from stackheads.interventions.patching import patch, patch_heads, patch_heads_by_position, source_edit, source_mask
+from stackheads.interventions.paths import INPUTS, Sender, direct_logits, path_edits, receiver_outputs
 from stackheads.interventions.substitution import pattern_edit, substitute_patterns
 
 __all__ = [
     "ABLATIONS",
+    "INPUTS",
     "Recorded",
+    "Sender",
     "ablate",
     "ablation_edits",
     "destination_rows",
+    "direct_logits",
     "patch",
     "patch_heads",
     "patch_heads_by_position",
+    "path_edits",
     "pattern_edit",
+    "receiver_outputs",
     "recorded",
     "rerun",
     "source_edit",

@@ -6,7 +6,8 @@ Colours only where the output is a terminal; the same text, plain, in a pipe.
 import sys
 from typing import Any, TextIO
 
-from stackheads.analysis.result import Analysis, records
+from stackheads.analysis.records import records
+from stackheads.analysis.result import Analysis
 
 STYLES = {
     "confirmed": "bold green",

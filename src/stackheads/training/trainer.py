@@ -75,7 +75,7 @@ def train(
         tqdm(total=training.steps, initial=run.step, disable=None if progress else True, desc="train", unit="step") as bar,
     ):
         while run.step < training.steps and not _solved(run):
-            _train_step(run, sharpening if sharpening and run.step >= training.entropy_from else forward)
+            _train_step(run, sharpening if sharpening and run.step >= training.sharpen_from else forward)
             bar.update()
             if run.step % training.evaluate_every == 0 or run.step == training.steps:
                 run.history.append(_evaluate(run))
@@ -131,10 +131,10 @@ def _start(
 
 
 def _sharpening(run: _Run) -> SharpeningForward | None:
-    if run.training.entropy == 0:
+    if run.training.entropy == run.training.loudness == 0:
         return None
     if not supported(run.model):
-        raise ConfigError("the entropy term needs a model that the fused forward covers, got another: set entropy to 0")
+        raise ConfigError("entropy and loudness need a model that the fused forward covers, got another: set both to 0")
     return SharpeningForward(run.model)
 
 
@@ -147,7 +147,7 @@ def _train_step(run: _Run, forward: Any) -> None:
     if run.step % 50 == 0 and not math.isfinite(value.item()):
         raise StackheadsError(f"the loss must stay finite, it is {value.item()} at step {run.step}: lower the learning rate")
     if isinstance(forward, SharpeningForward):
-        value = value + run.training.entropy * forward.entropy(batch)
+        value = value + run.training.entropy * forward.entropy(batch) + run.training.loudness * forward.loudness(batch)
     value.backward()
     run.optimiser.step()
     run.step += 1

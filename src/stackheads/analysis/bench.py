@@ -1,0 +1,100 @@
+"""Fresh examples to put labels on trial with: the clean run, how it is scored, and what share of it an edited run keeps.
+
+recovered = Σ (margin of the edited run - chance) / Σ (clean margin - chance), per readout; chance is the margin on unrelated
+answers, summed over examples. 1 is the whole of the clean run, 0 nothing, above 1 more than the clean run. Beside this ratio
+of sums stand the median and the 10th percentile of the same ratio for single examples, with the mean chance of each readout.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stackheads.analysis.readouts import Baseline, Scorer, make_scorer, measure_baseline
+from stackheads.analysis.records import records
+from stackheads.analysis.statistics import bootstrap, shares
+from stackheads.analysis.thresholds import Thresholds
+from stackheads.interventions import Recorded, recorded, rerun
+from stackheads.models.hooks import Edit, analysing
+from stackheads.tasks import Task
+from stackheads.types import Destination, HeadId, Role
+
+FRESH = 1_000_003
+"""Added to an analysis' seed to draw examples that its labels were not made on."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """One row of the labels that a trial needs. `role` is None where no pattern passed."""
+
+    head: HeadId
+    destination: Destination
+    role: Role | None
+    status: str
+
+    def __str__(self) -> str:
+        return f"{self.head} @{self.destination}"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A model on fresh examples of its task."""
+
+    model: Any
+    task: Task
+    clean: Recorded
+    scorer: Scorer
+    baseline: Baseline
+
+    def run(self, edits: list[Edit]) -> Float[Tensor, "batch pos d_vocab_out"]:
+        """Logits with edits in place. Cost: one forward pass."""
+        return rerun(self.model, self.clean, edits)
+
+    def margin(self, edits: list[Edit]) -> Float[Tensor, "example readout"]:
+        """Margins, summed per example, with edits in place. Cost: one forward pass."""
+        return self.scorer.score(self.run(edits)).margin
+
+    def recovered(self, margin: Float[Tensor, "example readout"]) -> Float[Tensor, "readout"]:
+        """The share of the clean run's gap that these margins keep, as a ratio of sums."""
+        return shares(margin - self.baseline.chance.margin, self.baseline.gap)
+
+    def single_examples(self, margin: Float[Tensor, "example readout"]) -> tuple[list[float], list[float]]:
+        """Median and 10th percentile over examples of the recovered share, per readout."""
+        count = self.baseline.count
+        chance = self.baseline.chance.margin.sum(dim=0) / count.sum(dim=0)
+        medians, tenths = [], []
+        for readout in range(margin.shape[1]):
+            asked = count[:, readout] > 0
+            base = count[asked, readout] * chance[readout]
+            ratio = (margin[asked, readout] - base) / (self.baseline.clean.margin[asked, readout] - base).clamp(min=1e-3)
+            middle, low = torch.quantile(ratio.double(), torch.tensor([0.5, 0.1], dtype=torch.double)).tolist()
+            medians.append(middle)
+            tenths.append(low)
+        return medians, tenths
+
+
+def make_bench(model: Any, task: Task, examples: int, seed: int, thresholds: Thresholds) -> Bench:
+    """Draw fresh examples and run the model on them. Cost: one forward pass."""
+    generator = torch.Generator().manual_seed(seed + FRESH)
+    batch = task.sample(examples, generator).to(next(model.parameters()).device)
+    with analysing(model):
+        clean = recorded(model, batch)
+        scorer = make_scorer(task, batch)
+        whole = bootstrap(examples, thresholds.bootstrap_draws, thresholds.confidence, generator, batch.tokens.device)
+        return Bench(model, task, clean, scorer, measure_baseline(scorer, clean, whole, thresholds))
+
+
+def read_labels(labels: pd.DataFrame) -> list[Label]:
+    """The rows of `analysis.labels`, parsed."""
+    return [
+        Label(
+            HeadId.parse(row["head"]),
+            Destination(row["destination"]),
+            None if row["role"] is None else Role(row["role"], row["hop"]),
+            row["status"],
+        )
+        for row in records(labels)
+    ]

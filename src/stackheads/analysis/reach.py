@@ -1,0 +1,92 @@
+"""Reach: which hops can be read linearly at a destination after each layer, whatever heads did it.
+
+For every offset j ≠ 0 of the task's find maps, a linear probe reads f^j of a position's symbol – the token at find^j – from the
+residual stream after a layer, at all positions of a destination. Least squares on one half of fresh examples (features
+standardised, ridge λ = 10⁻³ of the number of rows), accuracy on the other half. A hop is readable if that is at least 95 %.
+All hops share one solve, since only the right-hand side differs. Cost: one forward pass on `examples` examples.
+"""
+
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from stackheads.analysis.bench import FRESH
+from stackheads.models.hooks import analysing, hook_name
+from stackheads.tasks import Batch, Task
+from stackheads.types import Destination
+
+READABLE = 0.95
+EXAMPLES = 4096
+RIDGE = 1e-3
+MAX_ROWS = 16384
+"""Rows used at a destination; value slots have many in each example."""
+
+
+def reach(model: Any, task: Task, seed: int = 0, examples: int = EXAMPLES) -> pd.DataFrame:
+    """One row per (layer, destination): `hops`, those that are readable, and `accuracy`, {hop: share} of all.
+
+    Layer -1 is the embedding, before any head.
+    """
+    batch = task.sample(examples, torch.Generator().manual_seed(seed + 2 * FRESH))
+    streams = _streams(model, batch)
+    symbols = _symbols(batch)
+    rows = []
+    for layer, stream in enumerate(streams, start=-1):
+        for destination in Destination:
+            at = batch.slots == destination.slot
+            if not bool(at.any()):
+                continue
+            accuracy = _probe(stream[at], symbols.movedim(1, -1)[at], task.d_vocab)
+            shares = {hop: share for hop, share in zip(task.hops, accuracy, strict=True) if hop != 0 and share is not None}
+            readable = tuple(hop for hop, share in shares.items() if share >= READABLE)
+            rows.append({"layer": layer, "destination": str(destination), "hops": readable, "accuracy": shares})
+    return pd.DataFrame(rows)
+
+
+def _streams(model: Any, batch: Batch) -> list[Float[Tensor, "batch pos d_model"]]:
+    """The residual stream before the first layer and after each."""
+    kept: list[Tensor] = []
+    names = [hook_name(0, "resid_pre"), *(f"blocks.{layer}.hook_resid_post" for layer in range(model.cfg.n_layers))]
+
+    def keep(value: Tensor, hook: Any) -> None:
+        kept.append(value.cpu())
+
+    with analysing(model), model.hooks(fwd_hooks=[(name, keep) for name in names]):
+        model(batch.tokens.to(next(model.parameters()).device))
+    return kept
+
+
+def _symbols(batch: Batch) -> Int[Tensor, "batch hop pos"]:
+    """f^j of each position's symbol, -1 where its source does not exist or can't be attended to."""
+    tokens = batch.tokens[:, None].expand(-1, batch.find.shape[1], -1)
+    return tokens.gather(2, batch.find.clamp(min=0)).where(batch.find >= 0, -1)
+
+
+def _probe(x: Float[Tensor, "row d_model"], symbols: Int[Tensor, "row hop"], n: int) -> list[float | None]:
+    """Held-out accuracy for each hop; None where fewer than a hundred rows of a half have it."""
+    x, symbols = x[:MAX_ROWS].double(), symbols[:MAX_ROWS]
+    half = len(x) // 2
+    mean, scale = x[:half].mean(dim=0), x[:half].std(dim=0).clamp(min=1e-6)
+    features = torch.cat([(x - mean) / scale, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
+    known = symbols >= 0
+    answers: list[float | None] = []
+    weights: dict[bytes, Tensor] = {}
+    for hop in range(symbols.shape[1]):
+        train, test = known[:half, hop], known[half:, hop]
+        if min(int(train.sum()), int(test.sum())) < 100:
+            answers.append(None)
+            continue
+        key = train.numpy().tobytes()  # hops that exist at the same rows share a factorisation
+        own = features[:half][train]
+        if key not in weights:
+            gram = own.T @ own
+            gram += RIDGE * len(own) * torch.eye(len(gram), dtype=gram.dtype)
+            weights[key] = torch.linalg.cholesky(gram)
+        one_hot = torch.nn.functional.one_hot(symbols[:half, hop][train], n).to(own.dtype)
+        solved = torch.cholesky_solve(own.T @ one_hot, weights[key])
+        guess = (features[half:][test] @ solved).argmax(dim=-1)
+        answers.append((guess == symbols[half:, hop][test]).double().mean().item())
+    return answers
