@@ -40,21 +40,27 @@ def analyze(
     seed: Seed = 0,
     device: Device = "cpu",
     output_dir: Annotated[Path | None, typer.Option(help="Also save the analysis as a folder.")] = None,
+    trial: Annotated[bool, typer.Option("--trial", help="Also put the labels on trial, on fresh examples.")] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Label every head of a checkpoint and say which heads implement which hop."""
+    import json as json_module
+
     from stackheads.analysis.pipeline import analyze as run
+    from stackheads.report.terminal import print_analysis, print_trial
 
     analysis = run(path, examples=examples, seed=seed, device=device, progress=not quiet)
+    verdict = analysis.trial(examples=examples) if trial else None
     if output_dir is not None:
         analysis.save(output_dir)
     if json:
-        typer.echo(analysis.to_json())
+        content = analysis.to_dict() | ({"trial": verdict.to_dict()} if verdict else {})
+        typer.echo(json_module.dumps(content, indent=2, allow_nan=False))
         return
-    from stackheads.report.terminal import print_analysis
-
     print_analysis(analysis)
+    if verdict:
+        print_trial(verdict)
 
 
 @app.command()
@@ -162,7 +168,7 @@ def validate(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score the labeller on circuits whose labels are known, and on models that must get none."""
+    """Score the labeller on circuits whose labels are known, and on models that must get none. Status 1 if a bar is missed."""
     import json as json_module
 
     from stackheads.analysis.validate import validate as run
@@ -180,6 +186,8 @@ def validate(
         typer.echo(json_module.dumps(result.to_dict(), indent=2))
     else:
         print_validation(result)
+    if result.missed:
+        raise typer.Exit(1)
 
 
 @contextlib.contextmanager

@@ -1,18 +1,18 @@
 """The circuit: which confirmed heads feed which, by what input, and whether they are all there is to it.
 
-Nodes are the confirmed (head, destination) cells and `logits`. An edge from sender to receiver is typed q, k or v: path patching
-(`interventions/paths.py`) with the sender's output from a matched example; its strength is the share of the margin gap that
-this destroys, at the readout where it destroys most (chosen on one half of the examples, estimated on the other). Edges below
-`min_effect` or with an interval that reaches zero are left out. An edge to `logits` is the direct path. Node attributes:
-`total`, the effect of ablating the cell; `direct`, the part that goes straight to the logits, at the same readout;
+Nodes are the confirmed (head, destination) cells and `logits`. An edge from sender to receiver is typed q, k or v: path
+patching (`interventions/paths.py`) with the sender's output from a matched example; its strength is the share of the margin
+gap that this destroys, at the readout where it destroys most (chosen on one half of the examples, estimated on the other).
+Edges below `min_effect` or with an interval that reaches zero are left out. An edge to `logits` is the direct path. Node
+attributes: `total`, the effect of ablating the cell; `direct`, the part that goes straight to the logits, at the same readout;
 `self_repair` = direct - total, above zero where later heads make up for what is lost.
 
-The three criteria of Wang et al. (2023, §4), in shares of the gap. F(S) is the recovered share at the query, averaged over the
-hops that the model answers, with everything outside S at its positional mean and S live; C is the set of confirmed cells, M all:
+The three criteria of Wang et al. (2023, §4), in shares of the gap. F(S) is the recovered share, averaged over the readouts
+that the model answers, with everything outside S at its positional mean and S live; C is the set of confirmed cells, M all:
 
     faithfulness        F(C), where F(M) = 1
-    incompleteness(K)   |F(C without K) - F(M without K)|, for K in C: twenty random K (each cell with probability 1/2) and a greedy one
-                        that adds, from ∅, the cell that raises it most, among ten candidates, while it rises
+    incompleteness(K)   |F(C without K) - F(M without K)|, for K in C: twenty random K (each cell with probability 1/2) and
+                        a greedy one that adds, from ∅, the cell that raises it most, among ten candidates, while it rises
     minimality(v)       max over K of |F(C without K and v) - F(C without K)|, for each v in C; K: ∅, the other cells of the
                         role of v, the random sets and the greedy set, each without v
 
@@ -24,7 +24,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import networkx as nx
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -193,9 +192,7 @@ class _Criteria:
     def __init__(self, bench: Bench, labels: Sequence[Label], confirmed: Sequence[Label], generator: torch.Generator):
         self.bench, self.labels, self.confirmed, self.generator = bench, labels, list(confirmed), generator
         self.known: dict[frozenset[Label], Tensor] = {}
-        readouts = bench.baseline.readouts
-        at_query = torch.tensor([readout.destination == Destination.QUERY for readout in readouts])
-        self.asked = bench.baseline.open & (at_query if bool((at_query & bench.baseline.open).any()) else True)
+        self.asked = bench.baseline.open
 
     def all(self) -> dict[str, Any]:
         """The three criteria."""
@@ -217,16 +214,16 @@ class _Criteria:
         }
 
     def _f(self, live: Iterable[Label]) -> Float[Tensor, "example"]:
-        """F for each example: the recovered share, averaged over the query's answered hops."""
+        """F for each example: the recovered share, averaged over the readouts that are answered."""
         key = frozenset(live)
         if key not in self.known:
             baseline = self.bench.baseline
             margin = self.bench.margin(silenced(self.bench, self.labels, list(key), "mean"))
             chance = (baseline.chance.margin.sum(dim=0) / baseline.count.sum(dim=0)) * baseline.count
             gap = (baseline.clean.margin - chance).sum(dim=0, keepdim=True) / baseline.count.sum(dim=0)
-            share = (margin - chance) / gap
-            asked = self.asked.to(share.device)
-            self.known[key] = (share[:, asked] * (baseline.count[:, asked] > 0)).double().mean(dim=1).cpu()
+            per_question = (margin - chance) / (gap * baseline.count.clamp(min=1))
+            asked = (baseline.count > 0) & self.asked.to(margin.device)
+            self.known[key] = ((per_question * asked).sum(dim=1) / asked.sum(dim=1).clamp(min=1)).double().cpu()
         return self.known[key]
 
     def _signed(self, chosen: frozenset[Label]) -> Float[Tensor, "example"]:

@@ -1,12 +1,18 @@
-"""How the heads work together: the mechanism by which depth buys hops, from confirmed heads alone.
+"""How the heads work together: the mechanism by which depth buys hops, from confirmed heads and the growth of reach.
 
-The windows of the extracted program say how far the query can follow the chain after each layer. Growth by one hop a layer
-is `one hop per layer`; growth by more, from value slots that look ahead, is `doubling`; windows that grow backward too, by
-confirmed heads with negative hops at value slots, make `tripling`. A model that answers while its confirmed heads do not
-reach the deepest hop it answers is `other`; one without confirmed hop heads `none`.
+The windows of the extracted program say how far the query can follow the chain after each layer by what confirmed heads do.
+Growth by one hop a layer is `one hop per layer`; growth by more, from value slots that look ahead, is `doubling`; windows that
+grow backward too, by confirmed heads with negative hops at value slots, make `tripling`. A model that answers while its
+confirmed heads do not reach the deepest hop it answers is `other`; one without confirmed hop heads `none`.
+
+Reach (`analysis/reach.py`) is the check from outside, by probes. Following links, a position that knows all within radius r
+knows all within 3r + 1 a layer later, or 2r + 1 where attention is causal, and hop j lies at radius 2j (DESIGN §7). If the
+query holds a hop that no model can have followed to by then, it was answered some other way: the mechanism is `shortcut`.
 """
 
 from dataclasses import dataclass
+
+import pandas as pd
 
 from stackheads.analysis.program import Extracted
 from stackheads.models.compiled.program import same_offset
@@ -25,24 +31,47 @@ class Mechanism:
         return f"{self.name}: {self.reason}"
 
 
-def name_mechanism(extracted: Extracted | None, task: StatementTask) -> Mechanism:
-    """The mechanism of a model's confirmed heads."""
+def name_mechanism(extracted: Extracted | None, task: StatementTask, reach: pd.DataFrame) -> Mechanism:
+    """The mechanism of a model; `reach` as `analysis.reach.reach` gives it."""
+    read = _read_at_query(reach, task)
+    probes = f"probes read {_listed(read)} at the query after each layer"
+    for layer, hop in enumerate(read):
+        if hop > (most := furthest(layer + 1, task)):
+            return Mechanism("shortcut", f"{probes}, but following links reaches hop {most} at most after layer {layer}")
     if extracted is None or not any(step.role.name == "hop" for step in extracted.program.steps):
-        return Mechanism("none", "no head is confirmed in a hop")
+        return Mechanism("none", f"no head is confirmed in a hop; {probes}")
     reached = [_reached(windows[Destination.QUERY], task) for windows in extracted.windows]
-    depth = f"confirmed heads let the query follow {', '.join(map(str, reached))} hops after layers 0 to {len(reached) - 1}"
+    depth = f"confirmed heads let the query follow {_listed(reached)} hops after layers 0 to {len(reached) - 1}"
     if reached[-1] < max(task.readout_hops):
-        return Mechanism("other", f"{depth}, of {max(task.readout_hops)}: the labels do not explain the rest")
+        return Mechanism("other", f"{depth}, of {max(task.readout_hops)}: the labels do not explain the rest; {probes}")
     steps = extracted.program.steps
     backward = [
         step for step in steps if step.role.hop is not None and step.role.hop < 0 and Destination.VALUE in step.destinations
     ]
     if backward:
-        return Mechanism("tripling", f"{depth}, with windows that also grow backward ({backward[0].role} @value)")
+        return Mechanism("tripling", f"{depth}, with windows that also grow backward ({backward[0].role} @value); {probes}")
     growth = [after - before for before, after in zip([0, *reached], reached, strict=False)]
     if max(growth) <= 1:
-        return Mechanism("one hop per layer", depth)
-    return Mechanism("doubling", f"{depth}, with value slots that look ahead")
+        return Mechanism("one hop per layer", f"{depth}; {probes}")
+    return Mechanism("doubling", f"{depth}, with value slots that look ahead; {probes}")
+
+
+def furthest(layers: int, task: StatementTask) -> int:
+    """The furthest hop that following links can bring to a position in so many layers."""
+    radius = 0
+    for _ in range(layers):
+        radius = (2 if task.attention_dir == "causal" else 3) * radius + 1
+    return radius // 2
+
+
+def _read_at_query(reach: pd.DataFrame, task: StatementTask) -> list[int]:
+    """How many hops in a row, from 1, probes read at the query after each layer."""
+    rows = reach[(reach["destination"] == "query") & (reach["layer"] >= 0)]
+    return [_reached(frozenset(hops), task) for hops in rows["hops"]]
+
+
+def _listed(hops: list[int]) -> str:
+    return ", ".join(map(str, hops))
 
 
 def _reached(window: frozenset[int], task: StatementTask) -> int:

@@ -2,8 +2,8 @@
 
 All confirmed heads of one role (at every destination) are resample-ablated together. Which readouts need the role follows from
 the labels alone: those that the program read off them no longer reaches without its steps. Beside the set stand random sets of
-as many other (head, destination) cells, with as many at each destination. A set is necessary for a readout as far as it destroys more
-of it than random sets do: p = (1 + number of random sets that destroy at least as much) / (1 + number of random sets).
+as many other (head, destination) cells, with as many at each destination. A set is necessary for a readout as far as it
+destroys more of it than random sets do: p = (1 + random sets that destroy at least as much) / (1 + random sets).
 
 Backups show as a joint effect above the sum of the single ones (`joint_over_sum` > 1), shared work as one below.
 Cost: one forward pass for each role, each of its cells, and each random set.
@@ -61,7 +61,7 @@ def necessity(bench: Bench, labels: Sequence[Label], extracted: Extracted | None
                     "joint_over_sum": (value / single[number]).item() if single[number] > 0 else None,
                 }
             )
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"hop": "Int64"})
 
 
 def _roles(labels: Sequence[Label]) -> list[Role]:

@@ -7,7 +7,7 @@ position alone, whose map is the same in every example, uniform attention). The 
 examples, Bonferroni-corrected over heads × destinations × roles. No forward pass: patterns come from the clean run.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,6 +15,7 @@ from scipy import stats
 from torch import Tensor
 
 from stackheads.analysis.roles import candidate_roles, role_targets, visible
+from stackheads.analysis.statistics import KEPT_DRAWS, Bootstrap
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.interventions import Recorded, destination_rows
 from stackheads.tasks import Task
@@ -26,7 +27,7 @@ class PatternEvidence:
     """Where one head looks at one destination.
 
     `role` is the best role whether it passed or not (None if no row tells any role apart); `coinciding` are roles that no
-    row tells apart and that take more attention than the best one.
+    row tells apart and that take more attention than the best one. `lead_draws`: mass - rival mass on bootstrap samples.
     """
 
     role: Role | None
@@ -37,6 +38,7 @@ class PatternEvidence:
     rows: int
     passed: bool
     coinciding: tuple[Role, ...]
+    lead_draws: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,9 @@ class _Scores:
 
 
 def pattern_evidence(
-    task: Task, clean: Recorded, destinations: list[Destination], thresholds: Thresholds
+    task: Task, clean: Recorded, destinations: list[Destination], boot: Bootstrap, thresholds: Thresholds
 ) -> dict[tuple[HeadId, Destination], PatternEvidence]:
-    """Score every head at every destination against every role."""
+    """Score every head at every destination against every role. `boot` is over all examples."""
     roles = candidate_roles(task)
     targets = role_targets(task, clean.batch, roles)
     uniform = 1.0 / visible(task, targets.shape[-1], targets.device).double().sum(dim=1)
@@ -71,8 +73,25 @@ def pattern_evidence(
         scores = _scores(mass, null, null_exists, uniform, distinct & rows, targets.any(dim=-1) & rows)
         for number in range(layers * heads):
             head = HeadId(number // heads, number % heads)
-            evidence[head, destination] = _judge(roles, scores, number, tests, thresholds)
+            found = _judge(roles, scores, number, tests, thresholds)
+            if found.passed:
+                best, rows_of_best = roles.index(found.role), distinct & rows  # type: ignore[arg-type]
+                own = mass[best, number]
+                rival = uniform.to(own.dtype).expand_as(own)
+                if found.rival != "uniform":
+                    rival = mass[[str(role) for role in roles].index(found.rival), number]
+                lead = _lead_draws(own - rival, rows_of_best[best], boot)
+                found = replace(found, lead_draws=lead)
+            evidence[head, destination] = found
     return evidence
+
+
+def _lead_draws(lead: Float[Tensor, "batch pos"], rows: Bool[Tensor, "batch pos"], boot: Bootstrap) -> tuple[float, ...]:
+    """The mean lead over the rows of each bootstrap sample."""
+    counts = boot.counts[:KEPT_DRAWS]
+    weight = rows.double()
+    total, number = (lead.double() * weight).sum(dim=1), weight.sum(dim=1)
+    return tuple(((counts @ total) / (counts @ number).clamp(min=1)).tolist())
 
 
 def _mass(clean: Recorded, targets: Bool[Tensor, "role batch pos source"]) -> Float[Tensor, "role head batch pos"]:

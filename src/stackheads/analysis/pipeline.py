@@ -11,14 +11,18 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from stackheads.analysis.bench import make_bench, read_labels
 from stackheads.analysis.cause import CauseEvidence, cause_evidence
+from stackheads.analysis.circuit import find_circuit
 from stackheads.analysis.mechanism import name_mechanism
 from stackheads.analysis.patterns import pattern_evidence
 from stackheads.analysis.program import agreement, extract_program
+from stackheads.analysis.reach import reach
 from stackheads.analysis.readouts import Baseline, make_scorer, measure_baseline
-from stackheads.analysis.redundancy import with_joint_evidence
 from stackheads.analysis.records import label_frame
+from stackheads.analysis.redundancy import with_joint_evidence
 from stackheads.analysis.result import Analysis
+from stackheads.analysis.stability import bootstrap_jaccard
 from stackheads.analysis.statistics import bootstrap
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.analysis.verdict import Evidence, label_row
@@ -26,12 +30,16 @@ from stackheads.analysis.write import WriteEvidence, run_counterfactuals, write_
 from stackheads.errors import ConfigError
 from stackheads.interventions import destination_rows, recorded
 from stackheads.models import check_fit, load, parse_device
+from stackheads.models.fused import supported
 from stackheads.models.hooks import all_heads, analysing
 from stackheads.tasks import StatementTask, Task
 from stackheads.types import Destination
 
 MIN_EXAMPLES = 16
 """Below this a bootstrap interval means nothing."""
+
+CIRCUIT_EXAMPLES = 256
+"""Examples for the circuit: its quantities are means over many patched runs, and each run costs."""
 
 
 def analyze(
@@ -42,14 +50,16 @@ def analyze(
     device: torch.device | str | None = None,
     progress: bool = True,
     thresholds: Thresholds | None = None,
+    explain: bool = True,
 ) -> Analysis:
     """Label every (head, destination) of a model by the rules of evidence (DESIGN §6).
 
     `model` is the path of a checkpoint or run folder (model and task come from it), or a `HookedTransformer` with a `task`.
     `device` None means where the model is, CPU for a path; a model that is given is moved to a device that is given. Its
-    weights, hooks and mode stay as they are.
+    weights, hooks and mode stay as they are. `explain` adds how the heads work together: mechanism, program, reach, circuit.
 
-    Cost: 1 + D + 3 × heads × destinations forward passes on `examples` examples, and up to D more for each pattern found.
+    Cost: 1 + D + 3 × heads × destinations forward passes on `examples` examples, and up to D more for each pattern found;
+    with `explain` one on 4,096 examples, and on 256 the circuit's (`analysis/circuit.py`).
 
     Raises `ConfigError` (examples, device), `CheckpointError`, `TaskMismatchError`.
     """
@@ -57,32 +67,7 @@ def analyze(
     if examples < MIN_EXAMPLES:
         raise ConfigError(f"examples must be at least {MIN_EXAMPLES} for an interval, got {examples}: ask for 512")
     model, task, described = _resolve(model, task, device)
-    generator = torch.Generator().manual_seed(seed)
-    batch = task.sample(examples, generator).to(next(model.parameters()).device)
-    destinations = [place for place in Destination if bool(destination_rows(batch, place).any())]
-
-    with analysing(model):
-        clean = recorded(model, batch)
-        scorer = make_scorer(task, batch)
-        draws = thresholds.bootstrap_draws, thresholds.confidence, generator, batch.tokens.device
-        boot = bootstrap(examples - examples // 2, *draws)  # of the estimating half
-        whole = bootstrap(examples, *draws)
-        baseline = measure_baseline(scorer, clean, whole, thresholds)
-
-        patterns = pattern_evidence(task, clean, destinations, thresholds)
-        cells = [(head, destination) for head in all_heads(model) for destination in destinations]
-        cause = partial(cause_evidence, model, clean, scorer, baseline, boot=boot, thresholds=thresholds)
-        causes = {cell: cause(heads=[cell[0]], destination=cell[1]) for cell in _shown(cells, "cause", progress)}
-
-        counterfactuals = run_counterfactuals(model, task, clean, scorer, generator)
-        write = partial(write_evidence, model, task, clean, scorer, baseline, counterfactuals, boot=boot, thresholds=thresholds)
-        evidence = [Evidence(*cell, patterns[cell], causes[cell], None) for cell in cells]
-        evidence = [_with_write(item, write) for item in _shown(evidence, "write", progress)]
-
-        evidence = with_joint_evidence(
-            evidence, baseline, partial(_joint_cause, cause), partial(_joint_write, write), thresholds
-        )
-
+    evidence, baseline = measure(model, task, examples, seed, thresholds, progress)
     labels = label_frame([label_row(item, thresholds) for item in evidence])
     return Analysis(
         model=described,
@@ -94,17 +79,58 @@ def analyze(
         labels=labels,
         readouts=_readout_frame(baseline),
         effects=_effect_frame(evidence, baseline),
-        **_explanation(labels, model, task),
+        bootstrap_jaccard=bootstrap_jaccard(evidence, thresholds),
+        subject=(model, task),
+        **(_explanation(labels, model, task, seed, thresholds) if explain else {}),
     )
 
 
-def _explanation(labels: pd.DataFrame, model: Any, task: Task) -> dict[str, Any]:
-    """Mechanism and program, for tasks made of statements."""
+def measure(
+    model: Any, task: Task, examples: int, seed: int, thresholds: Thresholds, progress: bool = False
+) -> tuple[list[Evidence], Baseline]:
+    """All the evidence for every (head, destination): patterns, then causes, then what is written, then backups."""
+    generator = torch.Generator().manual_seed(seed)
+    batch = task.sample(examples, generator).to(next(model.parameters()).device)
+    destinations = [place for place in Destination if bool(destination_rows(batch, place).any())]
+    with analysing(model):
+        clean = recorded(model, batch)
+        scorer = make_scorer(task, batch)
+        draws = thresholds.bootstrap_draws, thresholds.confidence, generator, batch.tokens.device
+        boot = bootstrap(examples - examples // 2, *draws)  # of the estimating half
+        whole = bootstrap(examples, *draws)
+        baseline = measure_baseline(scorer, clean, whole, thresholds)
+
+        patterns = pattern_evidence(task, clean, destinations, whole, thresholds)
+        cells = [(head, destination) for head in all_heads(model) for destination in destinations]
+        cause = partial(cause_evidence, model, clean, scorer, baseline, boot=boot, thresholds=thresholds)
+        causes = {cell: cause(heads=[cell[0]], destination=cell[1]) for cell in _shown(cells, "cause", progress)}
+
+        counterfactuals = run_counterfactuals(model, task, clean, scorer, generator)
+        write = partial(write_evidence, model, task, clean, scorer, baseline, counterfactuals, boot=boot, thresholds=thresholds)
+        evidence = [Evidence(*cell, patterns[cell], causes[cell], None) for cell in cells]
+        evidence = [_with_write(item, write) for item in _shown(evidence, "write", progress)]
+
+        joint = partial(_joint_cause, cause), partial(_joint_write, write)
+        return with_joint_evidence(evidence, baseline, *joint, thresholds), baseline
+
+
+def _explanation(labels: pd.DataFrame, model: Any, task: Task, seed: int, thresholds: Thresholds) -> dict[str, Any]:
+    """How the heads work together. Mechanism and program exist for tasks made of statements, circuits where paths do."""
+    readable = reach(model, task, seed)
+    explained: dict[str, Any] = {"reach": readable}
+    if supported(model):
+        bench = make_bench(model, task, CIRCUIT_EXAMPLES, seed, thresholds)
+        generator, device = torch.Generator().manual_seed(seed), bench.clean.batch.tokens.device
+        half = CIRCUIT_EXAMPLES - CIRCUIT_EXAMPLES // 2
+        boot = bootstrap(half, thresholds.bootstrap_draws, thresholds.confidence, generator, device)
+        with analysing(model):
+            explained["circuit"] = find_circuit(bench, read_labels(labels), boot, thresholds, seed)
     if not isinstance(task, StatementTask):
-        return {}
+        return explained
     extracted = extract_program(labels, task)
-    mechanism = name_mechanism(extracted, task)
+    mechanism = name_mechanism(extracted, task, readable)
     return {
+        **explained,
         "mechanism": mechanism.name,
         "mechanism_reason": mechanism.reason,
         "program": None if extracted is None else str(extracted),

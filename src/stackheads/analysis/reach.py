@@ -46,6 +46,27 @@ def reach(model: Any, task: Task, seed: int = 0, examples: int = EXAMPLES) -> pd
     return pd.DataFrame(rows)
 
 
+def reach_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of `reach` as plain values."""
+    return [
+        {
+            "layer": int(row["layer"]),
+            "destination": row["destination"],
+            "hops": list(row["hops"]),
+            "accuracy": {str(hop): share for hop, share in row["accuracy"].items()},
+        }
+        for row in frame.to_dict(orient="records")
+    ]
+
+
+def reach_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """What `reach_records` gave, as a table."""
+    return pd.DataFrame(
+        {**row, "hops": tuple(row["hops"]), "accuracy": {int(hop): share for hop, share in row["accuracy"].items()}}
+        for row in rows
+    )
+
+
 def _streams(model: Any, batch: Batch) -> list[Float[Tensor, "batch pos d_model"]]:
     """The residual stream before the first layer and after each."""
     kept: list[Tensor] = []

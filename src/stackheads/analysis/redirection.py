@@ -82,7 +82,7 @@ def redirection(bench: Bench, labels: Sequence[Label], extracted: Extracted | No
 
 
 def _experiments(task: StatementTask, labels: Sequence[Label]) -> list[tuple[int, Destination, int]]:
-    """(hop, destination, new hop): every confirmed hop at query and value, one further and one less, as far as there are maps."""
+    """(hop, destination, new hop): every confirmed hop at query and value, one further and one less where there are maps."""
     found = sorted(
         {
             (label.role.hop, label.destination)

@@ -1,19 +1,26 @@
-"""What `analyze()` returns: data, to be looked at, saved, loaded and compared. No model inside, no computation."""
+"""What `analyze()` returns: data, to be looked at, saved, loaded and compared.
+
+The model it was made from stays with it as `subject` until it is saved, so that `trial()` can go on with it.
+"""
 
 import html
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from stackheads.analysis.circuit import Circuit
+from stackheads.analysis.reach import reach_frame, reach_records
 from stackheads.analysis.records import label_frame, records
 from stackheads.analysis.thresholds import Thresholds
-from stackheads.errors import CheckpointError
+from stackheads.analysis.trial import Trial, put_on_trial
+from stackheads.errors import CheckpointError, ConfigError
 from stackheads.models.files import write_folder, write_json
+from stackheads.tasks import Task
 
-FORMAT = 1
+FORMAT = 2
 FILE = "analysis.json"
 SHOWN = ("head", "destination", "role", "hop", "status", "pattern", "effect", "write", "reason")
 
@@ -30,6 +37,9 @@ class Analysis:
     `mechanism`   doubling, tripling, one hop per layer, other or none (`analysis/mechanism.py`); `mechanism_reason` why.
     `program`     the confirmed heads written out as a program (`analysis/program.py`); `program_agreement` the share of fresh
                   examples, per hop at the query, on which the program compiled and the model give the same answer.
+    `reach`       one row per (layer, destination): the hops that a linear probe reads there (`analysis/reach.py`).
+    `circuit`     a networkx graph of the confirmed heads (`analysis/circuit.py`).
+    `bootstrap_jaccard`  how far the confirmed labels stay the same under resampled examples (`analysis/stability.py`).
     `model`, `task`  what was analysed, as settings; `seed`, `examples`, `thresholds`, `versions`  how.
     """
 
@@ -46,6 +56,24 @@ class Analysis:
     mechanism_reason: str | None = None
     program: str | None = None
     program_agreement: dict[int, float] | None = None
+    reach: pd.DataFrame | None = None
+    circuit: Circuit | None = None
+    bootstrap_jaccard: float | None = None
+    subject: tuple[Any, Task] | None = field(default=None, compare=False)
+
+    def trial(self, model: Any = None, task: Task | None = None, examples: int = 512) -> Trial:
+        """Put the labels on trial, on fresh examples: sufficiency, redirection, necessity, fixed patterns.
+
+        `model` and `task` are needed only for an analysis that was loaded. Raises `ConfigError` without them.
+        Cost: see `analysis.trial.put_on_trial`.
+        """
+        if model is not None and task is not None:
+            subject: tuple[Any, Task] = (model, task)
+        elif self.subject is not None:
+            subject = self.subject
+        else:
+            raise ConfigError("a loaded analysis has no model to put on trial, got none: trial(model, task)")
+        return put_on_trial(*subject, self.labels, examples, self.seed, self.thresholds)
 
     @property
     def accuracy(self) -> dict[int, float]:
@@ -95,6 +123,9 @@ class Analysis:
             "mechanism_reason": self.mechanism_reason,
             "program": self.program,
             "program_agreement": {str(hop): share for hop, share in agreement.items()} or None,
+            "reach": None if self.reach is None else reach_records(self.reach),
+            "circuit": None if self.circuit is None else self.circuit.to_dict(),
+            "bootstrap_jaccard": self.bootstrap_jaccard,
             "readouts": records(self.readouts),
             "effects": records(self.effects),
             "thresholds": asdict(self.thresholds),
@@ -140,6 +171,9 @@ class Analysis:
             content["mechanism_reason"],
             content["program"],
             {int(hop): share for hop, share in (content["program_agreement"] or {}).items()} or None,
+            None if content["reach"] is None else reach_frame(content["reach"]),
+            None if content["circuit"] is None else Circuit.from_dict(content["circuit"]),
+            content["bootstrap_jaccard"],
         )
 
     def __repr__(self) -> str:

@@ -5,20 +5,24 @@ several shares is wanted (which readout does this head matter for?), it is chose
 value and interval come from the second half, so that choosing does not inflate them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+KEPT_DRAWS = 100
+"""Bootstrap samples on which labels are given again (`stability.py`)."""
+
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share with its bootstrap interval."""
+    """A share with its bootstrap interval; `draws` are the shares of single bootstrap samples, for stability."""
 
     value: float
     low: float
     high: float
+    draws: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
     def above(self, threshold: float) -> bool:
         """At least the threshold, with the interval above zero."""
@@ -44,7 +48,7 @@ class Bootstrap:
         draws = (self.counts @ moved.double()) / (self.counts @ gap.double())
         tail = (1 - self.confidence) / 2
         low, high = torch.quantile(draws, torch.tensor([tail, 1 - tail], dtype=draws.dtype, device=draws.device)).tolist()
-        return Estimate((moved.double().sum() / total).item(), low, high)
+        return Estimate((moved.double().sum() / total).item(), low, high, tuple(draws[:KEPT_DRAWS].tolist()))
 
 
 def bootstrap(n: int, draws: int, confidence: float, generator: torch.Generator, device: torch.device) -> Bootstrap:

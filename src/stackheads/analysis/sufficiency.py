@@ -127,9 +127,7 @@ def evenly(targets: Bool[Tensor, "batch pos source"], dtype: torch.dtype) -> Flo
     return mass / mass.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
-def _mean_where(
-    z: Float[Tensor, "batch pos d_head"], rows: Bool[Tensor, "batch pos"]
-) -> Float[Tensor, "batch pos d_head"]:
+def _mean_where(z: Float[Tensor, "batch pos d_head"], rows: Bool[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_head"]:
     """The mean of z at each position over the examples whose row is marked."""
     weight = rows.to(z.dtype)
     mean = torch.einsum("bpd,bp->pd", z, weight) / weight.sum(dim=0).clamp(min=1)[:, None]

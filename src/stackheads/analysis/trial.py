@@ -1,8 +1,8 @@
 """Labels on trial: everything that could prove them wrong together, on examples that they were not made on.
 
-`sufficiency` (do the labels explain the answer?), `unexplained` (which unlabelled heads carry the rest?), `redirection` (do they
-predict what happens when heads are pointed elsewhere?), `necessity` (do the answers need these heads and not just any?), and
-`fixed` (which heads need to look at their input at all?). Each has its own module with the exact definitions.
+`sufficiency` (do the labels explain the answer?), `unexplained` (which unlabelled heads carry the rest?), `redirection` (do
+they predict what happens when heads are pointed elsewhere?), `necessity` (do the answers need these heads and not just any?),
+and `fixed` (which heads need to look at their input at all?). Each has its own module with the exact definitions.
 """
 
 from collections.abc import Sequence
@@ -127,6 +127,6 @@ def put_on_trial(
 
 
 def _weighted(frame: pd.DataFrame, share: str, count: str) -> float | None:
-    total = int(frame[count].sum())
-    counted = frame[frame[count] > 0]
-    return float((counted[share].astype(float) * counted[count].astype(int)).sum()) / total if total else None
+    rows = [row for row in records(frame) if row[count]]
+    total = sum(row[count] for row in rows)
+    return sum(row[share] * row[count] for row in rows) / total if total else None

@@ -1,9 +1,10 @@
 """Score the labeller on circuits whose labels are known by construction, and on models that must get none.
 
 The grid: every circuit of `models/compiled/specimens.py` in several guises, without and with noise on the weights. One half
-of it, chosen by position, is the *choosing* half: the default thresholds are compared there with looser and stricter ones.
-All figures reported are from the other half. Nulls are untrained models, models trained on shuffled answers (given by the
-caller, since analysis does not train), and models that solve the task with Q, K and V permuted between heads.
+of it, chosen by position, is the *choosing* half: the default thresholds are compared there with looser and stricter ones, on
+evidence that is measured once, under the loosest, and judged under each. All figures reported are from the other half. Nulls
+are untrained models, models trained on shuffled answers (given by the caller, since analysis does not train), and models that
+solve the task with Q, K and V permuted between heads.
 
 A (head, destination) counts as right in its status if the status is the constructed one, and in its role if role and hop are.
 """
@@ -19,17 +20,24 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from stackheads.analysis.pipeline import analyze
-from stackheads.analysis.records import records
+from stackheads.analysis.pipeline import measure
 from stackheads.analysis.thresholds import Thresholds
-from stackheads.models.compiled.specimens import CIRCUITS, Guise, specimen
+from stackheads.analysis.verdict import Evidence, judged_anew, label_row, status
+from stackheads.models.compiled.specimens import CIRCUITS, Guise, Specimen, specimen
 from stackheads.models.config import ModelConfig, build
 from stackheads.models.nulls import permuted_heads
 from stackheads.tasks import Cycle, Retrieval, Task
-from stackheads.types import Destination, HeadId
 
 EXAMPLES = 256
 NOISE = 0.1
+BARS = {
+    "macro F1 without noise": 0.98,
+    "macro F1 with noise": 0.95,
+    "precision of confirmed": 0.98,
+    "each decoy": 0.95,
+    "null heads confirmed": 0.01,
+}
+"""What the labeller must reach; the last is a most, the others are leasts. A decoy a, b or c is never confirmed at all."""
 STATUSES = ("confirmed", "redundant", "opposing", "pattern-only", "causal-unclassified", "none")
 ALTERNATIVES: dict[str, Thresholds] = {
     "default": Thresholds(),
@@ -38,6 +46,12 @@ ALTERNATIVES: dict[str, Thresholds] = {
     "min_effect and min_write 0.01": Thresholds(min_effect=0.01, min_write=0.01),
     "min_effect and min_write 0.05": Thresholds(min_effect=0.05, min_write=0.05),
 }
+
+LOOSEST = Thresholds(
+    pattern_margin=min(each.pattern_margin for each in ALTERNATIVES.values()),
+    min_effect=min(each.min_effect for each in ALTERNATIVES.values()),
+    min_write=min(each.min_write for each in ALTERNATIVES.values()),
+)
 
 
 @dataclass(frozen=True)
@@ -108,6 +122,23 @@ class Validation:
         counts = Counter((cell.true_status, cell.status) for cell in self.cells)
         return {truth: {found: counts[truth, found] for found in STATUSES} for truth in STATUSES}
 
+    @property
+    def missed(self) -> list[str]:
+        """The bars that are not reached, each with its figure."""
+        clean, noisy = self.scores(noisy=False), self.scores(noisy=True)
+        figures = {
+            "macro F1 without noise": clean["macro_f1"],
+            "macro F1 with noise": noisy["macro_f1"],
+            "precision of confirmed": min(clean["precision_confirmed"], noisy["precision_confirmed"]),
+            "each decoy": min(self.decoys.values(), default=1.0),
+        }
+        missed = [f"{name} {value:.3f}, at least {BARS[name]}" for name, value in figures.items() if value < BARS[name]]
+        if self.null_false_positive_rate > BARS["null heads confirmed"]:
+            rate = self.null_false_positive_rate
+            missed.append(f"null heads confirmed {rate:.3f}, at most {BARS['null heads confirmed']}")
+        fooled = [cell for cell in self.cells if cell.circuit[:2] in ("a:", "b:", "c:") and _false_alarm(cell)]
+        return missed + ([f"heads of decoys a, b, c falsely confirmed: {len(fooled)}, none allowed"] if fooled else [])
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of DESIGN §5."""
         kinds = sorted({head.kind for head in self.nulls})
@@ -123,6 +154,7 @@ class Validation:
             "confusion": self.confusion,
             "cells": len(self.cells),
             "noise": NOISE,
+            "missed": self.missed,
             "seconds": self.seconds,
         }
 
@@ -142,19 +174,17 @@ def validate(
     choosing, reporting = _grid(quick, seed)
     null_jobs = [*_untrained(quick, seed), *_permuted(quick, seed), *nulls]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        compared = {
-            name: pool.map(_label_case, choosing, [thresholds] * len(choosing))
-            for name, thresholds in ({} if quick else ALTERNATIVES).items()
-        }
-        cells = pool.map(_label_case, reporting, [Thresholds()] * len(reporting))
+        cells = pool.map(_label_case, reporting)
         null_rows = pool.map(_label_null, *zip(*null_jobs, strict=True))
         found = _flat(_shown(cells, len(reporting), "grid", progress))
         null_heads = _flat(_shown(null_rows, len(null_jobs), "nulls", progress))
-        chosen = {
-            name: score(_flat(_shown(rows, len(choosing), f"thresholds: {name}", progress)))["macro_f1"]
-            for name, rows in compared.items()
-        }
+        compared = list(_shown(pool.map(_compare_thresholds, choosing), len(choosing), "thresholds", progress))
+    chosen = {name: score(_flat(each[name] for each in compared))["macro_f1"] for name in ALTERNATIVES if compared}
     return Validation(tuple(found), chosen, tuple(null_heads), time.monotonic() - start)
+
+
+def _false_alarm(cell: Cell) -> bool:
+    return cell.status == "confirmed" and cell.true_status != "confirmed"
 
 
 def score(cells: Sequence[Cell]) -> dict[str, Any]:
@@ -215,13 +245,32 @@ def _grid(quick: bool, seed: int) -> tuple[list[Case], list[Case]]:
     return sides
 
 
-def _label_case(case: Case, thresholds: Thresholds) -> list[Cell]:
+def _label_case(case: Case) -> list[Cell]:
     """Truth and verdict of every (head, destination) of one specimen."""
-    made = specimen(case.circuit, CIRCUITS[case.circuit](), case.guise)
-    analysis = analyze(made.model, made.task, examples=EXAMPLES, seed=case.guise.seed, progress=False, thresholds=thresholds)
+    made = _made(case)
+    thresholds = Thresholds()
+    evidence, _ = measure(made.model, made.task, EXAMPLES, case.guise.seed, thresholds)
+    return _cells(case, made, evidence, thresholds)
+
+
+def _compare_thresholds(case: Case) -> dict[str, list[Cell]]:
+    """The same under each alternative set of thresholds, from one measurement."""
+    made = _made(case)
+    evidence, _ = measure(made.model, made.task, EXAMPLES, case.guise.seed, LOOSEST)
+    return {
+        name: _cells(case, made, [judged_anew(item, thresholds) for item in evidence], thresholds)
+        for name, thresholds in ALTERNATIVES.items()
+    }
+
+
+def _made(case: Case) -> Specimen:
+    return specimen(case.circuit, CIRCUITS[case.circuit](), case.guise)
+
+
+def _cells(case: Case, made: Specimen, evidence: Sequence[Evidence], thresholds: Thresholds) -> list[Cell]:
     cells = []
-    for row in records(analysis.labels):
-        truth = made.truth[HeadId.parse(row["head"]), Destination(row["destination"])]
+    for item in evidence:
+        row, truth = label_row(item, thresholds), made.truth[item.head, item.destination]
         right = truth.role is None or (truth.role.name, truth.role.hop) == (row["role"], row["hop"])
         true_role = truth.role.name if truth.role else None
         cells.append(Cell(case.circuit, case.guise.noise > 0, row["status"], truth.status, row["role"], true_role, right))
@@ -229,9 +278,9 @@ def _label_case(case: Case, thresholds: Thresholds) -> list[Cell]:
 
 
 def _label_null(kind: str, model: Any, task: Task) -> list[NullHead]:
-    rows = records(analyze(model, task, examples=EXAMPLES, progress=False).labels)
-    confirmed = {row["head"] for row in rows if row["status"] == "confirmed"}
-    return [NullHead(kind, head, head in confirmed) for head in sorted({row["head"] for row in rows})]
+    evidence, _ = measure(model, task, EXAMPLES, 0, Thresholds())
+    confirmed = {item.head for item in evidence if status(item) == "confirmed"}
+    return [NullHead(kind, str(head), head in confirmed) for head in sorted({item.head for item in evidence})]
 
 
 def _untrained(quick: bool, seed: int) -> list[tuple[str, Any, Task]]:

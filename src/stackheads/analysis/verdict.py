@@ -1,6 +1,6 @@
 """From evidence to status: the table of DESIGN §6, and a sentence for why."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from stackheads.analysis.cause import CauseEvidence
@@ -46,6 +46,33 @@ def status(evidence: Evidence) -> Status:
     if evidence.joint is not None and evidence.joint.redundant:
         return "redundant"
     return "pattern-only"
+
+
+def judged_anew(evidence: Evidence, thresholds: Thresholds) -> Evidence:
+    """The same measurements under other thresholds, for comparing them; measured under thresholds no stricter than these."""
+    pattern, cause, write, joint = evidence.pattern, evidence.cause, evidence.write, evidence.joint
+    lead = pattern.mass - pattern.rival_mass
+    clear = lead >= thresholds.pattern_margin and pattern.p_value < thresholds.null_p and not pattern.coinciding
+    return replace(
+        evidence,
+        pattern=replace(pattern, passed=pattern.role is not None and clear),
+        cause=_cause_anew(cause, thresholds),
+        write=write
+        and replace(write, passed=write.share.above(thresholds.min_write), against=write.share.below(thresholds.min_write)),
+        joint=joint
+        and replace(
+            joint,
+            redundant=joint.redundant
+            and joint.cause.effect.above(thresholds.min_effect)
+            and joint.cause.effect.value > thresholds.redundant_factor * joint.sum_of_effects,
+        ),
+    )
+
+
+def _cause_anew(cause: CauseEvidence, thresholds: Thresholds) -> CauseEvidence:
+    if cause.readout is None:
+        return cause
+    return replace(cause, needed=cause.effect.above(thresholds.min_effect), hinders=cause.effect.below(thresholds.min_effect))
 
 
 def reason(evidence: Evidence, thresholds: Thresholds) -> str:

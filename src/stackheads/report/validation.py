@@ -39,3 +39,6 @@ def print_validation(result: Validation, file: TextIO | None = None) -> None:
     for truth, row in found["confusion"].items():
         console.print(f"{truth:<20}" + "".join(f"{row[name]:>10}" for name in names))
     console.print(f"{found['cells']} cells, {found['seconds']:.0f} s")
+    console.print(
+        Text("bars: " + ("all reached" if not found["missed"] else "missed: " + "; ".join(found["missed"])), style="bold")
+    )
