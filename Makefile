@@ -9,7 +9,7 @@ demo: .venv/installed
 	$(BIN)/stackheads analyze checkpoints/cycle-d4-l3
 
 test: lint types
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadscope
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stackheads.errors import InterventionError
@@ -57,8 +57,18 @@ def make_edit(batch, config, place, generator):
     return PatternEdit(HeadId(layer, index), rows, pattern / pattern.sum(dim=-1, keepdim=True))
 
 
+CONFLICT = (
+    ModelConfig(layers=1, heads=1, d_model=8, d_head=4),
+    [(0, 0, "z", "query"), (0, 0, "pattern", "query")],
+    "causal",
+    0,
+)
+"""Output and pattern of one head edited at one row: the output wins, whatever the order."""
+
+
 @settings(max_examples=80)
 @given(cases())
+@example(CONFLICT)
 def test_replay_equals_the_hooked_forward(case):
     config, places, direction, seed = case
     task = Cycle(symbols=5, max_hops=2, attention_dir=direction)
@@ -71,6 +81,35 @@ def test_replay_equals_the_hooked_forward(case):
     fast = replay(model, batch.tokens, run, edits)
     tolerance = 1e-10 if config.dtype == "float64" else 1e-5
     torch.testing.assert_close(fast, plain, atol=tolerance * max(1, plain.abs().max().item()), rtol=tolerance)
+
+
+@settings(max_examples=30)
+@given(cases())
+def test_with_norms_frozen_it_equals_hooks_that_hold_the_scales(case):
+    config, places, direction, seed = case
+    config = config.model_copy(update={"positions": "standard", "normalization": "LN"})
+    task = Cycle(symbols=5, max_hops=2, attention_dir=direction)
+    model = build(config, task, seed=seed).eval()
+    generator = torch.Generator().manual_seed(seed)
+    batch = task.sample(3, generator)
+    run = record(model, batch.tokens)
+    edits = [make_edit(batch, config, place, generator) for place in places]
+    _, cache = model.run_with_cache(batch.tokens)
+    scales = [name for name in cache if name.endswith("hook_scale")]
+    hold = [(name, lambda value, hook: cache[hook.name]) for name in scales]
+    with model.hooks(fwd_hooks=hold):
+        plain = run_edited(model, batch.tokens, edits)
+    frozen = replay(model, batch.tokens, run, edits, frozen_norms=True)
+    tolerance = 1e-10 if config.dtype == "float64" else 1e-5
+    torch.testing.assert_close(frozen, plain, atol=tolerance * max(1, plain.abs().max().item()), rtol=tolerance)
+
+
+def test_norms_that_cannot_be_frozen_are_an_error(generator):
+    task = Cycle(symbols=5, max_hops=2)
+    model = build(ModelConfig(layers=1, heads=1, d_model=8, d_head=4, positions="rotary"), task)
+    batch = task.sample(2, generator)
+    with pytest.raises(InterventionError, match="frozen norms need a model"):
+        replay(model, batch.tokens, record(model, batch.tokens), [], frozen_norms=True)
 
 
 def test_without_residuals_the_hooked_forward_is_taken(random_model, generator):

@@ -5,11 +5,16 @@ Four runs on fresh examples, each scored by the recovered share of the gap (`ana
 (i)   `ideal`     every confirmed (head, destination) looks exactly where its label says; every other one gives its positional
                   mean. Where a label names no source (no such statement, or one that attention can't reach) the head gives
                   its mean over the examples in which there is none at that position: the label is silent there.
-(ii)  `resample`  the same, every other one giving its output on a matched example, in distribution but about another example.
+(ii)  `resample`  the same, every other one, and a head where its label is silent, giving its output on a matched example: in
+                  distribution, but about another example.
 (iii) `own`       confirmed heads keep their own patterns, as they come out in a run where all others give their means.
 (iv)  `live`      (i) with the causal-unclassified heads left running: what this adds is what the labels do not explain.
 
-Cost: four forward passes, and one for each causal-unclassified (head, destination), which is named with what it adds alone.
+Silenced heads leave the residual stream shorter, and LayerNorm then makes the rest larger: shares above 1 need not mean that
+more than the clean run is there. `frozen` is the same share with every LayerNorm dividing by what it divides by in the clean
+run.
+
+Cost: eight forward passes, and one for each causal-unclassified (head, destination), which is named with what it adds alone.
 """
 
 from collections.abc import Sequence
@@ -22,6 +27,7 @@ from torch import Tensor
 from stackheads.analysis.bench import Bench, Label
 from stackheads.analysis.roles import role_targets
 from stackheads.interventions import ABLATIONS, destination_rows
+from stackheads.models.fused import supported
 from stackheads.models.hooks import Edit, HeadEdit, PatternEdit
 
 VARIANTS = {
@@ -33,13 +39,16 @@ VARIANTS = {
 
 
 def sufficiency(bench: Bench, labels: Sequence[Label]) -> pd.DataFrame:
-    """One row per (variant, readout): recovered, median, tenth (10th percentile over examples), accuracy."""
+    """One row per (variant, readout): recovered, median, tenth (10th percentile over examples), frozen, accuracy.
+
+    `frozen` is None for models in which norms can't be frozen (`models/replay.py`).
+    """
     confirmed = [label for label in labels if label.status == "confirmed"]
     loose = [label for label in labels if label.status == "causal-unclassified"]
     ideal = ideal_edits(bench, confirmed)
     runs = {
         "ideal": silenced(bench, labels, confirmed, "mean") + ideal,
-        "resample": silenced(bench, labels, confirmed, "resample") + ideal,
+        "resample": silenced(bench, labels, confirmed, "resample") + ideal_edits(bench, confirmed, "resample"),
         "own": silenced(bench, labels, confirmed, "mean"),
         "live": silenced(bench, labels, confirmed + loose, "mean") + ideal,
     }
@@ -47,6 +56,9 @@ def sufficiency(bench: Bench, labels: Sequence[Label]) -> pd.DataFrame:
     for variant, edits in runs.items():
         score = bench.scorer.score(bench.run(edits))
         recovered = bench.recovered(score.margin).tolist()
+        frozen: list[float | None] = [None] * len(recovered)
+        if supported(bench.model):
+            frozen = bench.recovered(bench.scorer.score(bench.run(edits, frozen_norms=True)).margin).tolist()
         medians, tenths = bench.single_examples(score.margin)
         accuracy = (score.right.sum(dim=0) / bench.baseline.count.sum(dim=0)).tolist()
         for number, readout in enumerate(bench.baseline.readouts):
@@ -58,6 +70,7 @@ def sufficiency(bench: Bench, labels: Sequence[Label]) -> pd.DataFrame:
                     "recovered": recovered[number],
                     "median": medians[number],
                     "tenth": tenths[number],
+                    "frozen": frozen[number],
                     "accuracy": accuracy[number],
                 }
             )
@@ -106,8 +119,10 @@ def silenced(bench: Bench, labels: Sequence[Label], live: Sequence[Label], metho
     return [HeadEdit(label.head, rows, ABLATIONS[method](bench.clean, label.head)) for label, rows in replaced.values()]
 
 
-def ideal_edits(bench: Bench, labels: Sequence[Label]) -> list[Edit]:
-    """Edits that make heads look exactly where their labels say, and give their mean where the label is silent."""
+def ideal_edits(bench: Bench, labels: Sequence[Label], silence: str = "mean") -> list[Edit]:
+    """Edits that make heads look exactly where their labels say; where the label is silent, they give their mean over the
+    examples in which it is ("mean"), or their output on another one of these ("resample").
+    """
     edits: list[Edit] = []
     for label in labels:
         assert label.role is not None
@@ -117,7 +132,8 @@ def ideal_edits(bench: Bench, labels: Sequence[Label]) -> list[Edit]:
         edits.append(PatternEdit(label.head, rows & named, evenly(targets, bench.clean.run.pattern.dtype)))
         silent = rows & ~named
         if bool(silent.any()):
-            edits.append(HeadEdit(label.head, silent, _mean_where(bench.clean.run.of(label.head)[2], silent)))
+            z = bench.clean.run.of(label.head)[2]
+            edits.append(HeadEdit(label.head, silent, (_mean_where if silence == "mean" else _other_where)(z, silent)))
     return edits
 
 
@@ -132,3 +148,14 @@ def _mean_where(z: Float[Tensor, "batch pos d_head"], rows: Bool[Tensor, "batch 
     weight = rows.to(z.dtype)
     mean = torch.einsum("bpd,bp->pd", z, weight) / weight.sum(dim=0).clamp(min=1)[:, None]
     return mean.expand_as(z)
+
+
+def _other_where(z: Float[Tensor, "batch pos d_head"], rows: Bool[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_head"]:
+    """z of the next example, in a circle, whose row at the same position is marked too."""
+    n = len(rows)
+    index = torch.arange(n, device=rows.device)[:, None].expand_as(rows)
+    marked_first = torch.where(rows, index, index + n).argsort(dim=0)  # per position: the marked examples, in order
+    number = rows.sum(dim=0)
+    rank = (rows.cumsum(dim=0) - 1).clamp(min=0)
+    following = marked_first.gather(0, (rank + 1) % number.clamp(min=1))
+    return z.gather(0, following[..., None].expand_as(z))

@@ -34,10 +34,12 @@ def recorded(model: Any, batch: Batch) -> Recorded:
     return Recorded(batch, record(model, batch.tokens))
 
 
-def rerun(model: Any, clean: Recorded, edits: Sequence[Edit]) -> Float[Tensor, "batch pos d_vocab_out"]:
-    """Logits of a recorded run with edits in place. Cost: at most one forward pass."""
+def rerun(
+    model: Any, clean: Recorded, edits: Sequence[Edit], frozen_norms: bool = False
+) -> Float[Tensor, "batch pos d_vocab_out"]:
+    """Logits of a recorded run with edits in place; `frozen_norms` as in `replay`. Cost: at most one forward pass."""
     with analysing(model):
-        return replay(model, clean.batch.tokens, clean.run, edits)
+        return replay(model, clean.batch.tokens, clean.run, edits, frozen_norms)
 
 
 def destination_rows(batch: Batch, destination: Destination | str) -> Bool[Tensor, "batch pos"]:

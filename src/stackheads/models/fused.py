@@ -55,10 +55,13 @@ class FusedForward:
             residual = self.mlp(block, residual + self.project(block.attn, z))
         return self.unembed(residual)
 
-    def norm(self, norm: Any, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        """LayerNorm, or nothing where the model has none."""
+    def norm(self, norm: Any, x: Float[Tensor, "*rows d_model"], like: Tensor | None = None) -> Float[Tensor, "*rows d_model"]:
+        """LayerNorm, or nothing where the model has none. With `like`, the scale is that of `like`."""
         if self.model.cfg.normalization_type is None:
             return x
+        if like is not None:
+            scale = (like.var(dim=-1, unbiased=False, keepdim=True) + self.model.cfg.eps).sqrt()
+            return (x - x.mean(dim=-1, keepdim=True)) / scale * norm.w + norm.b
         return functional.layer_norm(x, (x.shape[-1],), norm.w, norm.b, self.model.cfg.eps)
 
     def qkv(self, attn: Any, x: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,14 +80,18 @@ class FusedForward:
         """What the heads write to the residual stream."""
         return z @ rearrange(attn.W_O, "head d_head d_model -> (head d_head) d_model") + attn.b_O
 
-    def mlp(self, block: Any, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        """The residual stream after the block's MLP, if it has one."""
+    def mlp(self, block: Any, residual: Float[Tensor, "batch pos d_model"], like: Tensor | None = None) -> Tensor:
+        """The residual stream [batch, pos, d_model] after the block's MLP, if it has one; `like` as in `norm`."""
         if self.model.cfg.attn_only:
             return residual
-        normed = self.norm(getattr(block, "ln2", None), residual)
+        normed = self.norm(getattr(block, "ln2", None), residual, like)
         hidden = functional.relu(normed @ block.mlp.W_in + block.mlp.b_in)
         return residual + hidden @ block.mlp.W_out + block.mlp.b_out
 
-    def unembed(self, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_vocab_out"]:
-        """Logits from the last residual stream."""
-        return self.norm(getattr(self.model, "ln_final", None), residual) @ self.model.unembed.W_U + self.model.unembed.b_U
+    def unembed(
+        self, residual: Float[Tensor, "batch pos d_model"], like: Tensor | None = None
+    ) -> Float[Tensor, "batch pos d_vocab_out"]:
+        """Logits from the last residual stream; `like` as in `norm`."""
+        return (
+            self.norm(getattr(self.model, "ln_final", None), residual, like) @ self.model.unembed.W_U + self.model.unembed.b_U
+        )

@@ -101,7 +101,8 @@ def record(model: Any, tokens: Int[Tensor, "batch pos"]) -> Recording:
 
 @contextmanager
 def edited(model: Any, edits: Sequence[Edit]) -> Iterator[None]:
-    """Inside, the model's heads are edited. Edits of one head at overlapping rows apply in the order given.
+    """Inside, the model's heads are edited. Edits of one head at overlapping rows apply in the order given, those of
+    patterns before those of outputs.
 
     Raises `InterventionError` on entry if a head does not exist, on leaving (without another error) if an edit's hook
     never ran, so that an intervention can't be silently without effect.

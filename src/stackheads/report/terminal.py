@@ -73,9 +73,8 @@ def print_trial(trial: Trial, file: TextIO | None = None) -> None:
         console.print(f"{what}\n      {shares}")
     for row in records(trial.unexplained):
         if row["adds"] >= SHOWN_SHARE:
-            console.print(
-                f"not explained: {row['head']} @{row['destination']} alone adds {row['adds']:.2f} at {row['readout']}"
-            )
+            cell = f"{row['head']} @{row['destination']}"
+            console.print(f"not explained: {cell} alone adds {row['adds']:.2f} at {row['readout']}")
     console.print(trial.prediction)
     _title(console, "necessity: share of the gap that goes with all heads of a role")
     for line in _necessity_lines(records(trial.necessity)):
@@ -114,10 +113,10 @@ def _necessity_lines(rows: list[dict[str, Any]]) -> list[str]:
     at_query = [row for row in rows if row["readout"].endswith("@query")]
     for name in dict.fromkeys((row["role"], row["hop"]) for row in at_query):
         mine = [row for row in at_query if (row["role"], row["hop"]) == name]
-        shares = [
-            f"{row['readout'].split()[1]}{'*' if row['needs'] else ''}: {_share(row['destroyed'])} ({_share(row['random_median'])})"
-            for row in mine
-        ]
+        shares = []
+        for row in mine:
+            hop = row["readout"].split()[1] + ("*" if row["needs"] else "")
+            shares.append(f"{hop}: {_share(row['destroyed'])} ({_share(row['random_median'])})")
         role = name[0] if name[1] is None else f"hop {name[1]}"
         lines.append(f"{role}: " + "  ".join(shares))
     return [*lines, "* needed by the labels; in brackets the median of random sets of as many heads"] if lines else []

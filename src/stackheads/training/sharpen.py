@@ -51,9 +51,11 @@ class SharpeningForward(FusedForward):
         self._outputs.append((rearrange(z, "b p (h d) -> b p h d", h=attn.W_O.shape[0]), attn.W_O))
         return super().project(attn, z)
 
-    def unembed(self, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_vocab_out"]:
+    def unembed(
+        self, residual: Float[Tensor, "batch pos d_model"], like: Tensor | None = None
+    ) -> Float[Tensor, "batch pos d_vocab_out"]:
         self._final = residual
-        return super().unembed(residual)
+        return super().unembed(residual, like)
 
     def entropy(self, batch: Batch) -> Float[Tensor, ""]:
         """Mean over layers, heads and the rows at value slots and the query, of the last call."""
