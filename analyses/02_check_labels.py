@@ -1,16 +1,22 @@
-"""Label every shipped checkpoint with three seeds: which heads are confirmed each time, and what changes between seeds.
+"""Label every shipped checkpoint with three seeds and put the labels on trial: the README's two tables.
 
-    python analyses/02_check_labels.py          # prints a Markdown table; about one minute on two cores
+    python analyses/02_check_labels.py                     # prints Markdown; about five minutes on two cores
+    python analyses/02_check_labels.py checkpoints/NAME …  # only these
 
-Accuracies are those stored in the checkpoint (4,096 fresh examples). A cell (head, destination) that is confirmed in a role
-for some seeds only is listed as unstable. The untrained row is the architecture of `cycle-d4-l4-final`, seeds 0, 1, 2.
+Labels: accuracies are those stored in the checkpoint (4,096 fresh examples); a cell (head, destination) that is confirmed in a
+role for some of the seeds 0, 1, 2 only is listed as unstable; kappa is between whole analyses (`analysis/stability.py`).
+Trials: 512 fresh examples, seed 0; recovered shares (i) to (iii) at the query as in `analysis/sufficiency.py`. The untrained row
+is the architecture of `cycle-d4-l4-final`.
 """
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from stackheads import Analysis, analyze, load
 from stackheads.analysis.records import records
+from stackheads.analysis.stability import kappa
 from stackheads.models import build
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
@@ -28,14 +34,48 @@ def confirmed(analysis: Analysis) -> set[Label]:
     }
 
 
-def row(name: str, accuracy: dict[str, float], analyses: list[Analysis]) -> str:
-    """One line of the table."""
+def labels_row(name: str, accuracy: Iterable[float], analyses: list[Analysis]) -> str:
+    """One line of the table of labels."""
     found = [confirmed(analysis) for analysis in analyses]
     stable, unstable = set.intersection(*found), set.union(*found) - set.intersection(*found)
-    shares = " ".join(f"{100 * share:.4g}" for share in accuracy.values())
     first = analyses[0]
-    agreement = " ".join(f"{100 * share:.3g}" for share in (first.program_agreement or {}).values())
-    return f"| `{name}` | {shares} | {listed(stable)} | {listed(unstable)} | {first.mechanism} | {agreement or '–'} |"
+    jaccard = "–" if first.bootstrap_jaccard is None else f"{first.bootstrap_jaccard:.2f}"
+    cells = [
+        f"`{name}`",
+        percent(accuracy),
+        listed(stable),
+        listed(unstable),
+        f"{kappa([each.labels for each in analyses]):.2f}",
+        jaccard,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def trial_row(name: str, analysis: Analysis) -> str:
+    """One line of the table of trials."""
+    trial = analysis.trial()
+    new = "–" if trial.redirected is None else f"{100 * trial.redirected:.1f}"
+    if trial.unpredicted:
+        new += f" (hops {', '.join(map(str, trial.unpredicted))} unpredicted)"
+    rest = [row for row in records(trial.unexplained) if row["adds"] >= 0.05]
+    circuit = analysis.circuit
+    criteria = "–"
+    if circuit is not None and circuit.faithfulness:
+        criteria = f"{circuit.faithfulness['mean']:.2f} / {circuit.completeness['greedy']:.2f}"
+    cells = [
+        f"`{name}`",
+        str(analysis.mechanism),
+        *(" ".join(f"{share:.2f}" for share in trial.recovered(variant).values()) for variant in ("ideal", "resample", "own")),
+        ", ".join(f"{row['head']} {row['destination'][0]} {row['adds']:.2f}" for row in rest) or "none",
+        new,
+        percent((analysis.program_agreement or {}).values()) or "–",
+        criteria,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def percent(shares: Iterable[float]) -> str:
+    return " ".join(f"{100 * share:.4g}" for share in shares)
 
 
 def listed(labels: set[Label]) -> str:
@@ -47,15 +87,31 @@ def listed(labels: set[Label]) -> str:
     return "; ".join(f"{role}: " + ", ".join(f"{h} {d}" for h, d in heads.items()) for role, heads in places.items()) or "none"
 
 
+def table(header: str, lines: list[str]) -> None:
+    names = header.split(", ")
+    print(f"| {' | '.join(names)} |\n|{' --- |' * len(names)}")
+    print("\n".join(lines), end="\n\n", flush=True)
+
+
 def main() -> None:
-    print("| checkpoint | accuracy, hops 1..D (%) | confirmed for all seeds | for some only | mechanism | program agrees (%) |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for path in sorted(CHECKPOINTS.iterdir()):
-        analyses = [analyze(path, seed=seed) for seed in SEEDS]
-        print(row(path.name, load(path).metrics["accuracy"], analyses), flush=True)
-    final: Any = load(CHECKPOINTS / "cycle-d4-l4-final")
-    untrained = [analyze(build(final.config, final.task, seed=seed), final.task, seed=seed) for seed in SEEDS]
-    print(row("untrained", {"4": untrained[0].accuracy[4]}, untrained))
+    paths = [Path(name) for name in sys.argv[1:]] or sorted(CHECKPOINTS.iterdir())
+    labels, trials = [], []
+    for path in paths:
+        analyses = [analyze(path, seed=seed, explain=seed == SEEDS[0]) for seed in SEEDS]
+        labels.append(labels_row(path.name, load(path).metrics["accuracy"].values(), analyses))
+        trials.append(trial_row(path.name, analyses[0]))
+        print(path.name, file=sys.stderr, flush=True)
+    if not sys.argv[1:]:
+        final: Any = load(CHECKPOINTS / "cycle-d4-l4-final")
+        untrained = [analyze(build(final.config, final.task, seed=seed), final.task, seed=seed) for seed in SEEDS]
+        labels.append(labels_row("untrained", untrained[0].accuracy.values(), untrained))
+        trials.append(trial_row("untrained", untrained[0]))
+    table("checkpoint, accuracy (%), confirmed for all seeds, for some only, kappa, Jaccard", labels)
+    table(
+        "checkpoint, mechanism, (i) ideal, (ii) resampled, (iii) own patterns, not explained, redirected (%), "
+        "program agrees (%), faithfulness / incompleteness",
+        trials,
+    )
 
 
 if __name__ == "__main__":
