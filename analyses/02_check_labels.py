@@ -5,8 +5,8 @@
 
 Labels: accuracies are those stored in the checkpoint (4,096 fresh examples); a cell (head, destination) that is confirmed in a
 role for some of the seeds 0, 1, 2 only is listed as unstable; kappa is between whole analyses (`analysis/stability.py`).
-Trials: 512 fresh examples, seed 0; recovered shares (i) to (iii) at the query as in `analysis/sufficiency.py`. The untrained row
-is the architecture of `cycle-d4-l4-final`.
+Trials: 512 fresh examples, seed 0; recovered shares (i) to (iii) at the query as in `analysis/sufficiency.py`. The untrained
+row is the architecture of `cycle-d4-l4-final`.
 """
 
 import sys

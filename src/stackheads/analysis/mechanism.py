@@ -42,8 +42,13 @@ def name_mechanism(extracted: Extracted | None, task: StatementTask, reach: pd.D
         return Mechanism("none", f"no head is confirmed in a hop; {probes}")
     reached = [_reached(windows[Destination.QUERY], task) for windows in extracted.windows]
     depth = f"confirmed heads let the query follow {_listed(reached)} hops after layers 0 to {len(reached) - 1}"
-    if reached[-1] < max(task.readout_hops):
-        return Mechanism("other", f"{depth}, of {max(task.readout_hops)}: the labels do not explain the rest; {probes}")
+    window = extracted.windows[-1][Destination.QUERY]
+    if missing := [hop for hop in task.readout_hops if same_offset(hop, task.period) not in window]:
+        there = [hop for hop in task.readout_hops if hop not in missing]
+        brought = (
+            f"confirmed heads bring the query hops {_listed(there)}" if there else "confirmed heads bring the query no hop"
+        )
+        return Mechanism("other", f"{brought}: the labels do not explain {_listed(missing)}; {probes}")
     steps = extracted.program.steps
     backward = [
         step for step in steps if step.role.hop is not None and step.role.hop < 0 and Destination.VALUE in step.destinations

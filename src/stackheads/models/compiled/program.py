@@ -8,7 +8,8 @@ window, shifted:
 - `hop j` at a destination: the value slot find^j, which holds f^j(s): the window j + (window of value slots) becomes known.
   To find it, a register of the row must equal one of the source: f^a(s) = f^-b(f^j(s)) with a + b = j, so j is possible
   exactly if some a is in the row's window and -b in the value slots' window.
-- `duplicate`: the key slot with the same token: its window, unshifted.
+- `duplicate`: a slot with the same token: its window, unshifted. The key slot, or the value slot (which is find^0) where that
+  knows more.
 
 So what a program can do follows from its steps alone, and `lower` turns it into head specifications or says which step is
 impossible. One hop per layer, doubling and tripling are a few lines each (`mechanisms.py`).
@@ -189,7 +190,10 @@ def _lower_one(step: Step, destination: Destination, windows: Windows, period: i
     if role.name == "self":
         return ((), frozenset(Slot), 0), frozenset()
     if role.name == "duplicate":
-        return (((TOKEN, TOKEN),), frozenset({Slot.KEY}), None), shifted(0, windows[Destination.KEY])
+        # other slots with the same token: for a value slot a key slot; else the value slot too, if it knows more
+        more = destination != Destination.VALUE and not windows[Destination.VALUE] <= windows[destination]
+        place = Destination.VALUE if more or destination == Destination.KEY else Destination.KEY
+        return (((TOKEN, TOKEN),), frozenset({place.slot}), None), shifted(0, windows[place])
     if role.name == "hop" and role.hop:
         known = windows[destination]
         source = windows[Destination.VALUE]
