@@ -63,9 +63,7 @@ def main() -> None:
     pairs = [multiset_jaccard(layer_roles(one.labels), layer_roles(other.labels)) for one, other in combinations(solved, 2)]
     if pairs:
         mean, least = sum(pairs) / len(pairs), min(pairs)
-        print(
-            f"\n{len(solved)} of {len(analyses)} solved; multiset Jaccard over {len(pairs)} pairs: {mean:.2f} (least {least:.2f})"
-        )
+        print(f"\n{len(solved)} of {len(analyses)} solved; Jaccard of {len(pairs)} pairs: mean {mean:.2f}, least {least:.2f}")
 
 
 if __name__ == "__main__":

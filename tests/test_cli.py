@@ -24,6 +24,17 @@ def test_analyze_prints_accuracy_labels_and_verdict(checkpoints):
     assert "\x1b" not in result.stdout
 
 
+def test_a_trial_is_printed_and_part_of_the_json(checkpoints):
+    result = run("analyze", checkpoints / "cycle-d4-l3", "--examples", 64, "--trial")
+    assert result.returncode == 0, result.stderr
+    assert "redirection: the predicted new answer in" in result.stdout
+    assert "hop 1: L1H0 @query" in result.stdout
+    assert all(len(line) <= 80 for line in result.stdout.splitlines())
+    content = json.loads(run("analyze", checkpoints / "cycle-d4-l3", "--examples", 64, "--trial", "--json").stdout)
+    assert {"recovered", "redirected", "necessity", "fixed"} <= content["trial"].keys()
+    assert {"nodes", "edges", "faithfulness"} <= content["circuit"].keys()
+
+
 def test_json_is_one_object_and_output_dir_holds_the_same(checkpoints, tmp_path):
     result = run("analyze", checkpoints / "cycle-d4-l3", "--examples", 64, "--json", "--output-dir", tmp_path / "out")
     content = json.loads(result.stdout)

@@ -142,6 +142,37 @@ def test_training_settings_are_checked(setting, value):
         training_config({setting: value})
 
 
+def test_loudness_is_what_heads_write_beyond_their_positional_mean_and_silences_them():
+    from stackheads.models import build
+    from stackheads.models.hooks import record
+    from stackheads.training.sharpen import SharpeningForward
+
+    task = Cycle(symbols=5, max_hops=1)
+    batch = task.sample(32, torch.Generator().manual_seed(0))
+    model = build(MODEL, task)
+    forward = SharpeningForward(model)
+    forward(batch.tokens)
+    z = record(model, batch.tokens).z
+    written = torch.einsum("lbphd,lhdm->lbphm", z, torch.stack([block.attn.W_O for block in model.blocks]))
+    beyond = written - written.mean(dim=1, keepdim=True)
+    _, cache = model.run_with_cache(batch.tokens)
+    final = cache[f"blocks.{MODEL.layers - 1}.hook_resid_post"].square().sum(dim=-1).mean().sqrt()
+    slots = [batch.slots[0] == kind for kind in (0, 1, 2)]
+    powers = [beyond[:, :, rows].square().sum(dim=-1).mean(dim=(1, 2)).sqrt().sum() for rows in slots]
+    torch.testing.assert_close(forward.loudness(batch), sum(powers) / final, atol=1e-3, rtol=1e-3)
+
+    loud, silent = (
+        train(task, MODEL, SHORT.model_copy(update={"steps": 200, "lr": 3e-3, "loudness": weight}), progress=False).model
+        for weight in (0.0, 1.0)
+    )
+    sizes = []
+    for trained in (loud, silent):
+        forward = SharpeningForward(trained)
+        forward(batch.tokens)
+        sizes.append(forward.loudness(batch).item())
+    assert sizes[1] < 0.2 * sizes[0]
+
+
 def test_the_entropy_term_makes_attention_sharp_and_its_forward_is_the_same():
     from stackheads.models import build
     from stackheads.models.hooks import record
