@@ -3,8 +3,8 @@
 A cell replaces one head's output z at some rows. What the model did without the edit is known (`Recorded`), so a cell costs:
 
 - before and at the edited layer nothing: the change in z times W_O is added to the recorded residual stream;
-- in the next layer, where the change sits at one position p: query, key and value of p alone; the score matrix changes in row and
-  column p only, and z' = pattern' V + pattern'[:, p] (v'_p - v_p);
+- in the next layer, where the change sits at one position p: query, key and value of p alone; the score matrix changes in row
+  and column p only, and z' = pattern' V + pattern'[:, p] (v'_p - v_p);
 - in later layers everything, but where attention is causal only rows ≥ p, earlier rows' keys and values being those of the
   recorded run;
 - the unembedding at the rows that changed and are read out, which in the last layer is one row, or none.
@@ -51,13 +51,12 @@ def sweep_positions(
 ) -> Iterator[Cell]:
     """Give every head at every position in turn the output it has in `z`: layers × positions × heads cells, in this order.
 
-    `read` marks the positions whose logits are wanted (None: all); elsewhere a cell holds the clean logits. `z` has the shape of
-    `Recording.z`, from another run at the same positions. Raises `InterventionError` if it has not. Cost per cell: see the module.
+    `read` marks the positions whose logits are wanted (None: all); elsewhere a cell holds the clean logits. `z` has the shape
+    of `Recording.z`, from another run at the same positions. Raises `InterventionError` if it has not. Cost: see the module.
     """
     if z.shape != clean.run.z.shape:
-        raise InterventionError(
-            f"a sweep takes outputs shaped like the run's, {tuple(clean.run.z.shape)}, got {tuple(z.shape)}: record the same batch"
-        )
+        want, got = tuple(clean.run.z.shape), tuple(z.shape)
+        raise InterventionError(f"a sweep takes outputs shaped like the run's, {want}, got {got}: record a batch of one size")
     with analysing(model):
         if clean.run.residual is None or not supported(model):
             yield from _one_by_one(model, clean, z)
@@ -200,7 +199,7 @@ class _Sweep:
     def _later_layer(self, layer: int, first: int, stream: Tensor, last_only: bool) -> Tensor:
         """One more layer at rows from `first` on, or at the last row."""
         block, known = self.model.blocks[layer], self.layers[layer]
-        n, batch = stream.shape[:2]
+        n = len(stream)
         x = rearrange(stream, "n b p m -> (n b) p m")
         q, k, v = self.forward.qkv(block.attn, self.forward.norm(getattr(block, "ln1", None), x))
         if first > 0:  # earlier rows' keys and values are those of the recorded run

@@ -76,12 +76,14 @@ class FusedForward:
         """Softmax attention."""
         return functional.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=self.scale)
 
-    def project(self, attn: Any, z: Float[Tensor, "batch pos head_by_d_head"]) -> Float[Tensor, "batch pos d_model"]:
+    def project(self, attn: Any, z: Float[Tensor, "*rows head_by_d_head"]) -> Float[Tensor, "*rows d_model"]:
         """What the heads write to the residual stream."""
         return z @ rearrange(attn.W_O, "head d_head d_model -> (head d_head) d_model") + attn.b_O
 
-    def mlp(self, block: Any, residual: Float[Tensor, "batch pos d_model"], like: Tensor | None = None) -> Tensor:
-        """The residual stream [batch, pos, d_model] after the block's MLP, if it has one; `like` as in `norm`."""
+    def mlp(
+        self, block: Any, residual: Float[Tensor, "*rows d_model"], like: Tensor | None = None
+    ) -> Float[Tensor, "*rows d_model"]:
+        """The residual stream after the block's MLP, if it has one; `like` as in `norm`."""
         if self.model.cfg.attn_only:
             return residual
         normed = self.norm(getattr(block, "ln2", None), residual, like)
@@ -89,8 +91,8 @@ class FusedForward:
         return residual + hidden @ block.mlp.W_out + block.mlp.b_out
 
     def unembed(
-        self, residual: Float[Tensor, "batch pos d_model"], like: Tensor | None = None
-    ) -> Float[Tensor, "batch pos d_vocab_out"]:
+        self, residual: Float[Tensor, "*rows d_model"], like: Tensor | None = None
+    ) -> Float[Tensor, "*rows d_vocab_out"]:
         """Logits from the last residual stream; `like` as in `norm`."""
         return (
             self.norm(getattr(self.model, "ln_final", None), residual, like) @ self.model.unembed.W_U + self.model.unembed.b_U

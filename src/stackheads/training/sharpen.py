@@ -47,13 +47,13 @@ class SharpeningForward(FusedForward):
         self._entropies.append(torch.special.entr(pattern.clamp(min=1e-9)).sum(dim=-1))
         return pattern @ v
 
-    def project(self, attn: Any, z: Float[Tensor, "batch pos head_by_d_head"]) -> Float[Tensor, "batch pos d_model"]:
+    def project(self, attn: Any, z: Float[Tensor, "*rows head_by_d_head"]) -> Float[Tensor, "*rows d_model"]:
         self._outputs.append((rearrange(z, "b p (h d) -> b p h d", h=attn.W_O.shape[0]), attn.W_O))
         return super().project(attn, z)
 
     def unembed(
-        self, residual: Float[Tensor, "batch pos d_model"], like: Tensor | None = None
-    ) -> Float[Tensor, "batch pos d_vocab_out"]:
+        self, residual: Float[Tensor, "*rows d_model"], like: Tensor | None = None
+    ) -> Float[Tensor, "*rows d_vocab_out"]:
         self._final = residual
         return super().unembed(residual, like)
 
