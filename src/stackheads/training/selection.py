@@ -2,8 +2,8 @@
 
 Differentiable subset pruning: every head has a logit; a gate vector that sums to K is drawn from them by K relaxed draws
 without replacement (Gumbel top-K, Xie & Ermon 2019), and multiplies what the heads write beyond their positional mean over the
-batch, so that a closed gate leaves the mean and not a hole. Only the logits are trained, on the task's own loss, the temperature falling;
-then the K largest are kept. The model's weights stay as they are.
+batch, so that a closed gate leaves the mean and not a hole. Only the logits are trained, on the task's own loss, while the
+temperature falls; then the K largest are kept. The model's weights stay as they are.
 
 A search, with a seed: it may miss a better set. What it gives is an upper bound on how many heads the behaviour needs.
 """
