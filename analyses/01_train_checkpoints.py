@@ -23,13 +23,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that makes a checkpoint; `why` says what it is for."""
+    """All that makes a checkpoint; `why` says what it is for. `then`: further runs, each from the weights of the one before."""
 
     task: StatementTask
     model: ModelConfig
     training: TrainingConfig
     why: str
     whole_run: bool = False
+    then: tuple[TrainingConfig, ...] = ()
 
 
 def train_one(name: str, again: bool) -> str:
@@ -39,10 +40,13 @@ def train_one(name: str, again: bool) -> str:
     from stackheads.training.trainer import train
 
     torch.set_num_threads(1)
-    recipe, run, target = RECIPES[name], ROOT / "runs" / name, ROOT / "checkpoints" / name
-    if again:
-        shutil.rmtree(run, ignore_errors=True)
-    checkpoint = train(recipe.task, recipe.model, recipe.training, run, progress=False, resume=True)
+    recipe, target, checkpoint = RECIPES[name], ROOT / "checkpoints" / name, None
+    for number, training in enumerate((recipe.training, *recipe.then), start=1):
+        run = ROOT / "runs" / (name if number == 1 else f"{name}-{number}")
+        if again:
+            shutil.rmtree(run, ignore_errors=True)
+        checkpoint = train(recipe.task, recipe.model, training, run, progress=False, resume=True, start_from=checkpoint)
+    assert checkpoint is not None
     shutil.rmtree(target, ignore_errors=True)
     if recipe.whole_run:
         shutil.copytree(run, target, ignore=shutil.ignore_patterns("state.safetensors", ".*"))
@@ -101,6 +105,10 @@ RECIPES: dict[str, Recipe] = {
         ModelConfig(layers=5, heads=2),
         TrainingConfig(steps=11000, batch=96, balanced=True, entropy=0.03, sharpen_from=7000),
         "causal, D = 8: the doubling case; a higher learning rate solves it sooner, but without a previous-token head",
+        then=(
+            TrainingConfig(steps=3000, batch=96, balanced=True, entropy=0.05, loudness=0.01, warmup=100),
+            TrainingConfig(steps=3500, batch=96, balanced=True, entropy=0.1, loudness=0.08, warmup=100, lr=2e-3),
+        ),
     ),
     "chain-d3-l3-curriculum": Recipe(
         chain(3, 3, "chain"),
