@@ -3,12 +3,12 @@
     python analyses/benchmarks/scaling.py [--json] [--repeats 5]
 
 One factor at a time is doubled from a base of 2 layers, 4 heads, 8 symbols (context 17), 64 examples, d_model 64, causal:
-seconds of `patch_heads_by_position` (margin at the query) and their ratio to the base, beside the ratio of cells. `share_of_peak`:
-the multiply-adds of a whole forward for each cell, over the sweep's seconds and the machine's measured matrix-product rate in
-float32 (1,024 × 1,024): what a plain loop would need to reach for the same time; above 1 no loop of whole forwards can.
-`attribution`: the time of the gradient guess with 1 and 8 steps beside the exact sweep, and its correlation with it. `analyze`:
-seconds at 256, 512 and 1,024 examples of `checkpoints/cycle-d8-l4`, and the peak memory of the process so far. Run time: about
-two minutes.
+seconds of `patch_heads_by_position` (margin at the query) and their ratio to the base, beside the ratio of cells.
+`share_of_peak`: the multiply-adds of a whole forward for each cell, over the sweep's seconds and the machine's measured
+matrix-product rate in float32 (1,024 × 1,024): what a plain loop would need to reach for the same time; above 1 no loop of
+whole forwards can. `attribution`: the time of the gradient guess with 1 and 8 steps beside the exact sweep, and its correlation
+with it. `analyze`: seconds at 256, 512 and 1,024 examples of `checkpoints/cycle-d8-l4`, and the peak memory of the process so
+far. Run time: about two minutes.
 """
 
 import argparse

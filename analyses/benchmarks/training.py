@@ -3,8 +3,8 @@
     python analyses/benchmarks/training.py [--json] [--steps 20] [--repeats 5]
 
 Models of 4 layers, 4 heads, d_model 64, context 33, batch 128: the same batches, the same optimiser (fused AdamW), the same
-loss; blocks of `steps` steps are timed alternately and the medians of `repeats` blocks compared. One thread and all threads. Run
-time: about two minutes.
+loss; blocks of `steps` steps are timed alternately and the medians of `repeats` blocks compared. One thread and all threads.
+Run time: about two minutes.
 """
 
 import argparse
