@@ -10,6 +10,7 @@ demo: .venv/installed
 
 test: lint types
 	$(BIN)/pytest -n 2 --dist loadscope
+	$(BIN)/stackheads validate --quick --quiet
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
