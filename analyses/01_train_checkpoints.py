@@ -90,9 +90,10 @@ RECIPES: dict[str, Recipe] = {
     ),
     "cycle-d8-l4": Recipe(
         cycle(10, 8),
-        ModelConfig(layers=4, heads=4),
-        TrainingConfig(steps=5000),
-        "bidirectional, D = 8; on a cycle of 10 hop 8 is hop -2",
+        ModelConfig(layers=4, heads=2, d_model=128, d_head=64),
+        TrainingConfig(steps=5000, **SHARP, sharpen_from=2500),
+        "bidirectional, D = 8; on a cycle of 10 hop 8 is hop -2; few wide heads, so that none need share their work by symbol",
+        then=(TrainingConfig(steps=3000, lr=2e-3, entropy=0.1, loudness=0.08, warmup=100),),
     ),
     "chain-d4-l4": Recipe(
         chain(3, 4),
