@@ -23,6 +23,8 @@ EXAMPLES = 4096
 RIDGE = 1e-3
 MAX_ROWS = 16384
 """Rows used at a destination; value slots have many in each example."""
+CHUNK = 512
+"""Examples run at once."""
 
 
 def reach(model: Any, task: Task, seed: int = 0, examples: int = EXAMPLES) -> pd.DataFrame:
@@ -30,19 +32,25 @@ def reach(model: Any, task: Task, seed: int = 0, examples: int = EXAMPLES) -> pd
 
     Layer -1 is the embedding, before any head.
     """
-    batch = task.sample(examples, torch.Generator().manual_seed(seed + 2 * FRESH))
-    streams = _streams(model, batch)
-    symbols = _symbols(batch)
-    rows = []
-    for layer, stream in enumerate(streams, start=-1):
+    generator = torch.Generator().manual_seed(seed + 2 * FRESH)
+    batches = [task.sample(min(CHUNK, examples - start), generator) for start in range(0, examples, CHUNK)]
+    kept: dict[tuple[int, Destination], list[Tensor]] = {}
+    symbols: dict[Destination, list[Tensor]] = {}
+    for batch in batches:
+        streams = _streams(model, batch)
         for destination in Destination:
             at = batch.slots == destination.slot
-            if not bool(at.any()):
+            if sum(map(len, symbols.get(destination, []))) >= MAX_ROWS or not bool(at.any()):
                 continue
-            accuracy = _probe(stream[at], symbols.movedim(1, -1)[at], task.d_vocab)
-            shares = {hop: share for hop, share in zip(task.hops, accuracy, strict=True) if hop != 0 and share is not None}
-            readable = tuple(hop for hop, share in shares.items() if share >= READABLE)
-            rows.append({"layer": layer, "destination": str(destination), "hops": readable, "accuracy": shares})
+            symbols.setdefault(destination, []).append(_symbols(batch).movedim(1, -1)[at])
+            for layer, stream in enumerate(streams, start=-1):
+                kept.setdefault((layer, destination), []).append(stream[at])
+    rows = []
+    for (layer, destination), parts in sorted(kept.items(), key=lambda item: (item[0][0], list(Destination).index(item[0][1]))):
+        accuracy = _probe(torch.cat(parts), torch.cat(symbols[destination]), task.d_vocab)
+        shares = {hop: share for hop, share in zip(task.hops, accuracy, strict=True) if hop != 0 and share is not None}
+        readable = tuple(hop for hop, share in shares.items() if share >= READABLE)
+        rows.append({"layer": layer, "destination": str(destination), "hops": readable, "accuracy": shares})
     return pd.DataFrame(rows)
 
 
