@@ -65,7 +65,7 @@ def trial_row(name: str, analysis: Analysis) -> str:
     cells = [
         f"`{name}`",
         str(analysis.mechanism),
-        *(" ".join(f"{share:.2f}" for share in trial.recovered(variant).values()) for variant in ("ideal", "resample", "own")),
+        *(" ".join(f"{s:.2f}" for s in trial.recovered(variant).values()) or "–" for variant in ("ideal", "resample", "own")),
         ", ".join(f"{row['head']} {row['destination'][0]} {row['adds']:.2f}" for row in rest) or "none",
         new,
         percent((analysis.program_agreement or {}).values()) or "–",

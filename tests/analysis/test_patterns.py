@@ -5,6 +5,7 @@ import torch
 
 from stackheads.analysis.patterns import pattern_evidence
 from stackheads.analysis.roles import candidate_roles, role_targets, visible
+from stackheads.analysis.statistics import bootstrap
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.interventions import Recorded
 from stackheads.models.hooks import Recording
@@ -34,10 +35,14 @@ def recorded_with(task, pattern, batch):
     return Recorded(batch, Recording(torch.zeros(n, p, task.d_vocab_out), pattern[None, :, None], nothing, nothing))
 
 
+def boot(clean):
+    return bootstrap(len(clean.batch), 100, 0.95, torch.Generator().manual_seed(0), clean.batch.tokens.device)
+
+
 def judge(task, make, n=128, destination=Destination.VALUE):
     batch = task.sample(n, torch.Generator().manual_seed(0))
     clean = recorded_with(task, make(batch), batch)
-    return pattern_evidence(task, clean, [destination], Thresholds())[HeadId(0, 0), destination]
+    return pattern_evidence(task, clean, [destination], boot(clean), Thresholds())[HeadId(0, 0), destination]
 
 
 @pytest.mark.parametrize("task", [CYCLE, CHAIN])
@@ -67,7 +72,7 @@ def test_random_attention_is_no_pattern():
     pattern = (4 * torch.randn(1, 64, 100, 17, 17, generator=generator)).softmax(dim=-1)
     nothing = torch.zeros(1, 64, 17, 100, 1)
     clean = Recorded(batch, Recording(torch.zeros(64, 17, CYCLE.d_vocab_out), pattern, nothing, nothing))
-    evidence = pattern_evidence(CYCLE, clean, list(Destination), Thresholds())
+    evidence = pattern_evidence(CYCLE, clean, list(Destination), boot(clean), Thresholds())
     assert len(evidence) == 300
     assert not any(found.passed for found in evidence.values())
 
@@ -103,7 +108,8 @@ def test_roles_that_no_row_tells_apart_are_called_ambiguous():
     generator = torch.Generator().manual_seed(0)
     batch = CYCLE.batch(torch.tensor([example(generator) for _ in range(64)]))
     previous = role_targets(CYCLE, batch, [Role("previous")])[0].float()
-    found = pattern_evidence(CYCLE, recorded_with(CYCLE, previous, batch), [Destination.QUERY], Thresholds())
+    clean = recorded_with(CYCLE, previous, batch)
+    found = pattern_evidence(CYCLE, clean, [Destination.QUERY], boot(clean), Thresholds())
     one = found[HeadId(0, 0), Destination.QUERY]
     assert not one.passed
     assert {str(role) for role in one.coinciding} == {"previous", "hop 1"}

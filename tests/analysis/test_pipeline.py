@@ -48,7 +48,7 @@ KNOWN_CIRCUIT = {
 
 
 def test_another_seed_confirms_the_same_heads(analysis, checkpoints):
-    other = analyze(checkpoints / "cycle-d4-l3", examples=256, seed=1, progress=False)
+    other = analyze(checkpoints / "cycle-d4-l3", examples=256, seed=1, progress=False, explain=False)
     assert other.hops == analysis.hops
     assert not other.labels["effect"].equals(analysis.labels["effect"])
 
@@ -93,7 +93,7 @@ def test_an_untrained_model_gets_no_label(checkpoints):
     checkpoint = load(checkpoints / "cycle-d4-l3")
     for seed in range(3):
         untrained = build(checkpoint.config, checkpoint.task, seed=seed)
-        labels = analyze(untrained, checkpoint.task, examples=128, progress=False).labels
+        labels = analyze(untrained, checkpoint.task, examples=128, progress=False, explain=False).labels
         assert set(labels["status"]) <= {"none", "pattern-only"}
         assert "answers nothing" in labels["reason"].iloc[0]
 
@@ -114,7 +114,7 @@ def test_the_model_is_left_as_it_was(checkpoints):
     checkpoint = load(checkpoints / "cycle-d4-l3")
     model = checkpoint.model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    analyze(model, checkpoint.task, examples=32, progress=False)
+    analyze(model, checkpoint.task, examples=32, progress=False, explain=False)
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(hook.fwd_hooks for hook in model.hook_dict.values())

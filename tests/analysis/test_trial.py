@@ -110,4 +110,4 @@ def test_nothing_confirmed_is_nothing_sufficient(checkpoints):
     trial = analysis.trial(examples=64)
     assert trial.redirected is None
     assert [len(table) for table in (trial.redirection, trial.necessity, trial.fixed)] == [0, 0, 0]
-    assert max(trial.recovered().values()) < 0.5
+    assert trial.recovered() == {}  # no answer, so no share of it

@@ -30,6 +30,7 @@ from stackheads.interventions import ABLATIONS, destination_rows
 from stackheads.models.fused import supported
 from stackheads.models.hooks import Edit, HeadEdit, PatternEdit
 
+COLUMNS = ["variant", "destination", "hop", "recovered", "median", "tenth", "frozen", "accuracy"]
 VARIANTS = {
     "ideal": "ideal patterns, positional means for all others",
     "resample": "ideal patterns, all others from a matched example",
@@ -39,7 +40,7 @@ VARIANTS = {
 
 
 def sufficiency(bench: Bench, labels: Sequence[Label]) -> pd.DataFrame:
-    """One row per (variant, readout): recovered, median, tenth (10th percentile over examples), frozen, accuracy.
+    """One row per (variant, readout that the model answers): the columns above; `tenth` is the 10th percentile over examples.
 
     `frozen` is None for models in which norms can't be frozen (`models/replay.py`).
     """
@@ -62,6 +63,8 @@ def sufficiency(bench: Bench, labels: Sequence[Label]) -> pd.DataFrame:
         medians, tenths = bench.single_examples(score.margin)
         accuracy = (score.right.sum(dim=0) / bench.baseline.count.sum(dim=0)).tolist()
         for number, readout in enumerate(bench.baseline.readouts):
+            if not bool(bench.baseline.open[number]):
+                continue
             rows.append(
                 {
                     "variant": variant,
@@ -74,7 +77,7 @@ def sufficiency(bench: Bench, labels: Sequence[Label]) -> pd.DataFrame:
                     "accuracy": accuracy[number],
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def unexplained(bench: Bench, labels: Sequence[Label]) -> pd.DataFrame:
