@@ -14,7 +14,7 @@ that the model answers, with everything outside S at its positional mean and S l
     incompleteness(K)   |F(C without K) - F(M without K)|, for K in C: twenty random K (each cell with probability 1/2) and
                         a greedy one that adds, from ∅, the cell that raises it most, among ten candidates, while it rises
     minimality(v)       max over K of |F(C without K and v) - F(C without K)|, for each v in C; K: ∅, the other cells of the
-                        role of v, the random sets and the greedy set, each without v
+                        role of v, five of the random sets and the greedy set, each without v
 
 F is a mean; beside it stand median and 10th percentile over examples (for differences: median and 90th percentile).
 Cost: one forward pass for each pair (twice for pairs at one destination), two for each K, two for each (v, K).
@@ -39,6 +39,7 @@ from stackheads.types import Destination
 
 LOGITS = "logits"
 RANDOM_SETS = 20
+MINIMALITY_SETS = 5
 CANDIDATES = 10
 
 
@@ -201,6 +202,7 @@ class _Criteria:
         greedy = self._greedy_set()
         scores = [self._incompleteness(chosen).mean().item() for chosen in random]
         worst = self._incompleteness(greedy)
+        sets = [frozenset(), greedy, *random[:MINIMALITY_SETS]]
         return {
             "faithfulness": _summary(self._f(circuit), {"median": 0.5, "tenth": 0.1}),
             "completeness": {
@@ -210,7 +212,7 @@ class _Criteria:
                 "greedy_median": worst.quantile(0.5).item(),
                 "greedy_ninetieth": worst.quantile(0.9).item(),
             },
-            "minimality": {str(label): self._minimality(label, [frozenset(), greedy, *random]) for label in self.confirmed},
+            "minimality": {str(label): self._minimality(label, sets) for label in self.confirmed},
         }
 
     def _f(self, live: Iterable[Label]) -> Float[Tensor, "example"]:

@@ -105,7 +105,8 @@ def measure(
         cause = partial(cause_evidence, model, clean, scorer, baseline, boot=boot, thresholds=thresholds)
         causes = {cell: cause(heads=[cell[0]], destination=cell[1]) for cell in _shown(cells, "cause", progress)}
 
-        counterfactuals = run_counterfactuals(model, task, clean, scorer, generator)
+        asked = {head for (head, _), found in patterns.items() if found.passed and found.role and found.role.name == "hop"}
+        counterfactuals = run_counterfactuals(model, task, clean, scorer, asked, generator)
         write = partial(write_evidence, model, task, clean, scorer, baseline, counterfactuals, boot=boot, thresholds=thresholds)
         evidence = [Evidence(*cell, patterns[cell], causes[cell], None) for cell in cells]
         evidence = [_with_write(item, write) for item in _shown(evidence, "write", progress)]

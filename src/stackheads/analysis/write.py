@@ -13,7 +13,7 @@ As in channel 2, counterfactual and readout are chosen on one half of the exampl
 Cost: one forward pass per counterfactual, or one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,21 +27,21 @@ from stackheads.analysis.roles import role_targets
 from stackheads.analysis.statistics import Bootstrap, Estimate, halves, shares
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.interventions import Recorded, destination_rows, rerun, source_edit
-from stackheads.models.hooks import HeadEdit, record
+from stackheads.models.hooks import record_values
 from stackheads.tasks import Batch, Task
 from stackheads.types import Destination, HeadId, Role
 
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """A counterfactual at one hop: its batch, its logits, its value vectors; what follows is derived once.
+    """A counterfactual at one hop: its batch, and the value vectors of the heads that are asked about.
 
     `start` and `goal` are the sums of (logit of its answer - logit of the clean answer) in the clean and in its own run.
     """
 
     hop: int
     batch: Batch
-    v: Float[Tensor, "layer batch pos head d_head"]
+    v: dict[HeadId, Float[Tensor, "batch pos d_head"]]
     start: Float[Tensor, "example readout"]
     goal: Float[Tensor, "example readout"]
 
@@ -90,7 +90,7 @@ def _from_counterfactuals(
 ) -> WriteEvidence:
     moved, gap = [], []
     for other in counterfactuals:
-        edits = [_edit(clean, other.v, head, rows, targets) for head in heads]
+        edits = [source_edit(clean, other.v[head], head, rows, targets) for head in heads]
         patched = scorer.towards(rerun(model, clean, edits), other.batch.targets)
         moved.append(patched - other.start)
         gap.append(other.goal - other.start)
@@ -117,7 +117,7 @@ def _from_matched(
 ) -> WriteEvidence:
     other = clean.batch.tokens[clean.partner]
     changed = targets & (other != clean.batch.tokens)[:, None, :]
-    edits = [_edit(clean, clean.run.v[:, clean.partner], head, rows, changed) for head in heads]
+    edits = [source_edit(clean, clean.run.of(head)[1][clean.partner], head, rows, changed) for head in heads]
     moved = baseline.clean.margin - scorer.score(rerun(model, clean, edits)).margin
     chosen = choose(moved, baseline, thresholds)
     if chosen is None:
@@ -128,20 +128,21 @@ def _from_matched(
     return WriteEvidence(share, share.above(thresholds.min_write), share.below(thresholds.min_write), how)
 
 
-def _edit(clean: Recorded, v: Tensor, head: HeadId, rows: Tensor, sources: Tensor) -> HeadEdit:
-    return source_edit(clean, v[head.layer, :, :, head.index], head, rows, sources)
-
-
 def run_counterfactuals(
-    model: Any, task: Task, clean: Recorded, scorer: Scorer, generator: torch.Generator
+    model: Any, task: Task, clean: Recorded, scorer: Scorer, heads: Iterable[HeadId], generator: torch.Generator
 ) -> list[Counterfactual]:
-    """One counterfactual for each hop that is asked at any readout's depth. Cost: one forward pass each."""
+    """One counterfactual for each hop that is asked at any readout's depth; value vectors of `heads` only are kept.
+
+    Cost: one forward pass each.
+    """
+    needed = sorted(set(heads))
     deepest = max(readout.hop for readout in scorer.readouts)
     device = clean.batch.tokens.device
     result = []
     for hop in range(1, deepest + 1):
         batch = task.counterfactual(clean.batch.to("cpu"), hop, generator).to(device)
-        run = record(model, batch.tokens)
-        start, goal = (scorer.towards(logits, batch.targets) for logits in (clean.run.logits, run.logits))
-        result.append(Counterfactual(hop, batch, run.v, start, goal))
+        changed, v = record_values(model, batch.tokens)
+        start, goal = (scorer.towards(logits, batch.targets) for logits in (clean.run.logits, changed))
+        kept = {head: v[head.layer, :, :, head.index].clone() for head in needed}
+        result.append(Counterfactual(hop, batch, kept, start, goal))
     return result

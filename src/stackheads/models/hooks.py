@@ -83,20 +83,31 @@ def all_heads(model: Any) -> list[HeadId]:
 
 def record(model: Any, tokens: Int[Tensor, "batch pos"]) -> Recording:
     """Run the model once and keep what its heads do. Cost: one forward pass."""
+    logits, kept = _run_keeping(model, tokens, ("pattern", "v", "z", "resid_pre"))
+    return Recording(logits, kept["pattern"], kept["v"], kept["z"], kept["resid_pre"])
+
+
+def record_values(
+    model: Any, tokens: Int[Tensor, "batch pos"]
+) -> tuple[Float[Tensor, "batch pos d_vocab_out"], Float[Tensor, "layer batch pos head d_head"]]:
+    """Logits and value vectors of one run: all that a counterfactual is needed for. Cost: one forward pass."""
+    logits, kept = _run_keeping(model, tokens, ("v",))
+    return logits, kept["v"]
+
+
+def _run_keeping(model: Any, tokens: Int[Tensor, "batch pos"], what: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits of one run, and for each kind of hook its values, stacked over layers."""
+    layers = range(model.cfg.n_layers)
     kept: dict[str, Tensor] = {}
 
-    def keep(value: Tensor, hook: Any, *, name: str) -> None:
-        kept[name] = value
+    def keep(value: Tensor, hook: Any, *, kind: str) -> None:
+        if kind not in kept:
+            kept[kind] = value.new_empty((len(layers), *value.shape))
+        kept[kind][hook.layer()] = value
 
-    layers = range(model.cfg.n_layers)
-    names = [hook_name(layer, what) for layer in layers for what in ("pattern", "v", "z", "resid_pre")]
-    with analysing(model), model.hooks(fwd_hooks=[(name, partial(keep, name=name)) for name in names]):
-        logits = model(tokens)
-    stacks = {
-        field: torch.stack([kept[hook_name(layer, what)] for layer in layers])
-        for field, what in {"pattern": "pattern", "v": "v", "z": "z", "residual": "resid_pre"}.items()
-    }
-    return Recording(logits, **stacks)
+    hooks = [(hook_name(layer, kind), partial(keep, kind=kind)) for layer in layers for kind in what]
+    with analysing(model), model.hooks(fwd_hooks=hooks):
+        return model(tokens), kept
 
 
 @contextmanager
