@@ -11,7 +11,7 @@ The three criteria of Wang et al. (2023, §4), in shares of the gap. F(S) is the
 that the model answers, with everything outside S at its positional mean and S live; C is the set of confirmed cells, M all:
 
     faithfulness        F(C), where F(M) = 1
-    incompleteness(K)   |F(C without K) - F(M without K)|, for K in C: twenty random K (each cell with probability 1/2) and
+    incompleteness(K)   |F(C without K) - F(M without K)|, for K in C: ten random K (each cell with probability 1/2) and
                         a greedy one that adds, from ∅, the cell that raises it most, among ten candidates, while it rises
     minimality(v)       max over K of |F(C without K and v) - F(C without K)|, for each v in C; K: ∅, the other cells of the
                         role of v, five of the random sets and the greedy set, each without v
@@ -38,7 +38,7 @@ from stackheads.interventions.paths import Input
 from stackheads.types import Destination
 
 LOGITS = "logits"
-RANDOM_SETS = 20
+RANDOM_SETS = 10
 MINIMALITY_SETS = 5
 CANDIDATES = 10
 

@@ -38,7 +38,7 @@ from stackheads.types import Destination
 MIN_EXAMPLES = 16
 """Below this a bootstrap interval means nothing."""
 
-CIRCUIT_EXAMPLES = 256
+CIRCUIT_EXAMPLES = 192
 """Examples for the circuit: its quantities are means over many patched runs, and each run costs."""
 
 
@@ -59,7 +59,7 @@ def analyze(
     weights, hooks and mode stay as they are. `explain` adds how the heads work together: mechanism, program, reach, circuit.
 
     Cost: 1 + D + 3 × heads × destinations forward passes on `examples` examples, and up to D more for each pattern found;
-    with `explain` one on 4,096 examples, and on 256 the circuit's (`analysis/circuit.py`).
+    with `explain` one on 4,096 examples, and on 192 the circuit's (`analysis/circuit.py`).
 
     Raises `ConfigError` (examples, device), `CheckpointError`, `TaskMismatchError`.
     """

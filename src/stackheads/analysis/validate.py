@@ -29,6 +29,7 @@ from stackheads.models.nulls import permuted_heads
 from stackheads.tasks import Cycle, Retrieval, Task
 
 EXAMPLES = 256
+QUICK_EXAMPLES = 160
 NOISE = 0.1
 BARS = {
     "macro F1 without noise": 0.98,
@@ -168,14 +169,16 @@ def validate(
 ) -> Validation:
     """Run the grid. `nulls` are further (kind, model, task) that must get no confirmed label.
 
-    `quick` uses one guise for each circuit, clean and noisy, and fewer nulls; the thresholds are then not compared.
+    `quick` uses one guise for each circuit, clean and noisy, fewer nulls, and 160 examples instead of 256; the thresholds are
+    then not compared.
     """
     start = time.monotonic()
     choosing, reporting = _grid(quick, seed)
     null_jobs = [*_untrained(quick, seed), *_permuted(quick, seed), *nulls]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        cells = pool.map(_label_case, reporting)
-        null_rows = pool.map(_label_null, *zip(*null_jobs, strict=True))
+        number = QUICK_EXAMPLES if quick else EXAMPLES
+        cells = pool.map(_label_case, reporting, [number] * len(reporting))
+        null_rows = pool.map(_label_null, *zip(*null_jobs, strict=True), [number] * len(null_jobs))
         found = _flat(_shown(cells, len(reporting), "grid", progress))
         null_heads = _flat(_shown(null_rows, len(null_jobs), "nulls", progress))
         compared = list(_shown(pool.map(_compare_thresholds, choosing), len(choosing), "thresholds", progress))
@@ -245,11 +248,11 @@ def _grid(quick: bool, seed: int) -> tuple[list[Case], list[Case]]:
     return sides
 
 
-def _label_case(case: Case) -> list[Cell]:
+def _label_case(case: Case, examples: int) -> list[Cell]:
     """Truth and verdict of every (head, destination) of one specimen."""
     made = _made(case)
     thresholds = Thresholds()
-    evidence, _ = measure(made.model, made.task, EXAMPLES, case.guise.seed, thresholds)
+    evidence, _ = measure(made.model, made.task, examples, case.guise.seed, thresholds)
     return _cells(case, made, evidence, thresholds)
 
 
@@ -277,8 +280,8 @@ def _cells(case: Case, made: Specimen, evidence: Sequence[Evidence], thresholds:
     return cells
 
 
-def _label_null(kind: str, model: Any, task: Task) -> list[NullHead]:
-    evidence, _ = measure(model, task, EXAMPLES, 0, Thresholds())
+def _label_null(kind: str, model: Any, task: Task, examples: int) -> list[NullHead]:
+    evidence, _ = measure(model, task, examples, 0, Thresholds())
     confirmed = {item.head for item in evidence if status(item) == "confirmed"}
     return [NullHead(kind, str(head), head in confirmed) for head in sorted({item.head for item in evidence})]
 
