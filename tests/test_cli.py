@@ -49,8 +49,9 @@ def test_train_writes_a_run_that_analyze_reads_and_resume_continues(tmp_path):
     ]  # fmt: skip
     assert run(*options, "--resume").returncode == 0
     assert run(*options).returncode == 2
-    shown = run("analyze", tmp_path / "run", "--examples", 32)
+    shown = run("analyze", tmp_path / "run", "--examples", 32, "--trial")
     assert "no head is confirmed" in shown.stdout
+    assert "there is nothing to recover" in shown.stdout
 
 
 @pytest.mark.parametrize(

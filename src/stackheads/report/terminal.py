@@ -68,6 +68,9 @@ def print_trial(trial: Trial, file: TextIO | None = None) -> None:
 
     console = Console(file=file or sys.stdout, highlight=False, soft_wrap=False)
     _title(console, f"on trial: recovered share of the gap per hop, {trial.examples} fresh examples")
+    if trial.sufficiency.empty:
+        console.print("the model answers nothing better than chance: there is nothing to recover")
+        return
     for variant, what in VARIANTS.items():
         shares = "  ".join(f"{hop}: {share:.2f}" for hop, share in trial.recovered(variant).items())
         console.print(f"{what}\n      {shares}")
