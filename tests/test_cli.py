@@ -25,6 +25,11 @@ def test_analyze_prints_accuracy_labels_and_verdict(checkpoints):
     assert "\x1b" not in result.stdout
 
 
+def test_a_trial_of_a_model_that_answers_nothing_says_so(checkpoints):
+    result = run("analyze", checkpoints / "cycle-d4-l4-final", "--examples", 64, "--trial")
+    assert "there is nothing to recover" in result.stdout
+
+
 def test_a_trial_is_part_of_the_json(checkpoints):
     content = json.loads(run("analyze", checkpoints / "cycle-d4-l3", "--examples", 64, "--trial", "--json").stdout)
     assert {"recovered", "redirected", "necessity", "fixed"} <= content["trial"].keys()
@@ -49,9 +54,8 @@ def test_train_writes_a_run_that_analyze_reads_and_resume_continues(tmp_path):
     ]  # fmt: skip
     assert run(*options, "--resume").returncode == 0
     assert run(*options).returncode == 2
-    shown = run("analyze", tmp_path / "run", "--examples", 32, "--trial")
+    shown = run("analyze", tmp_path / "run", "--examples", 32)
     assert "no head is confirmed" in shown.stdout
-    assert "there is nothing to recover" in shown.stdout
 
 
 @pytest.mark.parametrize(
