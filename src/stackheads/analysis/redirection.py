@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from stackheads.analysis.bench import Bench, Label
-from stackheads.analysis.program import Extracted, Runnable, compiled
+from stackheads.analysis.program import Extracted, compiled
 from stackheads.analysis.roles import role_targets
 from stackheads.analysis.sufficiency import evenly
 from stackheads.interventions import Recorded, destination_rows, recorded, rerun
@@ -59,7 +59,7 @@ def redirection(bench: Bench, labels: Sequence[Label], extracted: Extracted | No
         ]
         program_edits = _pointed(program_clean, task, program_heads, destination, to)
         found = _answers(task, bench.run(model_edits), batch, 0.0)
-        expected = _answers(task, _rerun(program, program_clean, program_edits), batch, CLEAR_LEAD)
+        expected = _answers(task, rerun(program.model, program_clean, program_edits), batch, CLEAR_LEAD)
         clear = (expected != NOWHERE) & (before == model_before) & _reachable(task, batch, destination, to)[:, None]
         for number, readout in enumerate(task.readout_hops):
             changed = clear[:, number] & (expected != before)[:, number]
@@ -110,10 +110,6 @@ def _reachable(task: StatementTask, batch: Batch, destination: Destination, to: 
     if destination != Destination.QUERY:
         return torch.ones(len(batch), dtype=torch.bool)
     return batch.find[:, list(task.hops).index(to), -1].cpu() >= 0
-
-
-def _rerun(program: Runnable, clean: Recorded, edits: list[Edit]) -> Float[Tensor, "batch pos d_vocab_out"]:
-    return rerun(program.model, clean, edits)
 
 
 def _answers(
