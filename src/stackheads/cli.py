@@ -190,6 +190,34 @@ def validate(
         raise typer.Exit(1)
 
 
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="The sweep's YAML file.", show_default=False)],
+    output_dir: Annotated[Path, typer.Option(help="The sweep's folder; one that is there is gone on with.", show_default=False)],
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    ray: Annotated[str, typer.Option(help="Address of a Ray cluster to run on instead; auto: the one here.")] = "",
+    seed: Annotated[int, typer.Option(help="Seed of the cells, where the file names none.")] = 0,
+    device: Device = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads of each cell.")] = 1,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a grid of models; killed at any point, the same command goes on. Status 1 if a cell fails."""
+    import json as json_module
+
+    from stackheads.report.sweep import print_sweep
+    from stackheads.training.sweep import read_sweep
+    from stackheads.training.workers import run_sweep
+
+    outcome = run_sweep(read_sweep(file, seed), output_dir, workers, ray, device, threads, progress=not quiet)
+    if json:
+        typer.echo(json_module.dumps(outcome.to_dict(), indent=2, allow_nan=False))
+    else:
+        print_sweep(outcome)
+    if outcome.failures:
+        raise typer.Exit(1)
+
+
 @contextlib.contextmanager
 def _one_line_errors() -> Iterator[None]:
     try:
