@@ -193,7 +193,7 @@ def validate(
 @app.command()
 def sweep(
     file: Annotated[Path, typer.Argument(help="The sweep's YAML file.", show_default=False)],
-    output_dir: Annotated[Path, typer.Option(help="The sweep's folder; one that is there is gone on with.", show_default=False)],
+    output_dir: Annotated[Path, typer.Option(help="The sweep's folder; one begun goes on.", show_default=False)],
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
     ray: Annotated[str, typer.Option(help="Address of a Ray cluster to run on instead; auto: the one here.")] = "",
     seed: Annotated[int, typer.Option(help="Seed of the cells, where the file names none.")] = 0,

@@ -1,66 +1,107 @@
-"""The fast sweep equals one hooked run for each cell, over random architectures."""
+"""The engine equals one hooked run for each intervention, over random architectures, directions, edits, reads and memory."""
 
+import dataclasses
 from itertools import product
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from random_models import DIRECTIONS, READS, SEEDS, assert_same_logits, configs, make_edit, marks, places, random_run
 
 from stackheads.errors import InterventionError
-from stackheads.interventions import recorded
-from stackheads.interventions.engine import sweep_positions
+from stackheads.interventions import recorded, rerun, run_variants, sweep_positions
 from stackheads.models import ModelConfig, build
 from stackheads.models.hooks import HeadEdit, run_edited
 from stackheads.tasks import Cycle
 from stackheads.types import HeadId
 
+MEMORIES = st.sampled_from([1, 10**4, 10**9])
+SMALL = ModelConfig(layers=1, heads=1, d_model=8, d_head=4)
+CONFLICT = ((SMALL, [[(0, 0, "z", "query"), (0, 0, "pattern", "query")]]), "causal", "all", 0, 10**9, False)
+"""Output and pattern of one head edited at one row: the output wins, whatever the order."""
+
 
 @st.composite
-def models(draw):
-    config = ModelConfig(
-        layers=draw(st.integers(1, 4)),
-        heads=draw(st.integers(1, 8)),
-        d_model=draw(st.sampled_from([8, 24])),
-        d_head=draw(st.sampled_from([4, 8])),
-        attn_only=draw(st.booleans()),
-        normalization=draw(st.sampled_from(["LN", None])),
-        positions=draw(st.sampled_from(["standard", "standard", "standard", "rotary"])),
-        dtype=draw(st.sampled_from(["float32", "float64"])),
-    )
-    direction = draw(st.sampled_from(["causal", "bidirectional"]))
-    read = draw(st.sampled_from(["all", "last", "odd", "none"]))
-    return config, direction, read, draw(st.integers(0, 1000)), draw(st.sampled_from([1, 10**5, 10**9]))
+def sweeps(draw):
+    config = draw(configs(positions=("standard", "standard", "standard", "rotary")))
+    return config, draw(st.lists(places(config), min_size=1, max_size=3))
 
 
-@settings(max_examples=40)
-@given(models())
-def test_the_sweep_equals_hooked_runs(case):
-    config, direction, read, seed, memory = case
-    task = Cycle(symbols=4, max_hops=2, attention_dir=direction)
-    model = build(config, task, seed=seed).eval()
+@settings(max_examples=60)
+@given(sweeps(), DIRECTIONS, READS, SEEDS, MEMORIES, st.booleans())
+@example(*CONFLICT)
+def test_variants_equal_hooked_runs(case, direction, read, seed, memory, sharp):
+    config, lists = case
+    config = config.model_copy(update={"dtype": "float64"}) if sharp else config
+    _, model, clean = random_run(config, direction, seed, sharp=sharp)
     generator = torch.Generator().manual_seed(seed)
-    clean = recorded(model, task.sample(2, generator))
-    z = torch.randn(clean.run.z.shape, generator=generator, dtype=clean.run.z.dtype)
-    position = torch.arange(task.n_ctx)
-    marks = {"all": None, "last": position == task.n_ctx - 1, "odd": position % 2 == 1, "none": position < 0}[read]
-    cells = list(sweep_positions(model, clean, z, marks, memory))
+    variants = [[make_edit(clean.batch, config, place, generator) for place in some] for some in lists]
+    wanted = marks(read, clean.batch.tokens.shape[1])
+    found = list(run_variants(model, clean, variants, read=wanted, memory=memory))
+    assert len(found) == len(variants)
+    for logits, edits in zip(found, variants, strict=True):
+        expected = run_edited(model, clean.batch.tokens, edits)
+        assert_same_logits(logits, expected, config, slice(None) if wanted is None else wanted)
+        if wanted is not None and config.positions == "standard":
+            assert torch.equal(logits[:, ~wanted], clean.run.logits[:, ~wanted])
+
+
+@settings(max_examples=30)
+@given(sweeps(), DIRECTIONS, READS, SEEDS)
+def test_with_norms_frozen_it_equals_hooks_that_hold_the_scales(case, direction, read, seed):
+    config, (some, *_) = case
+    config = config.model_copy(update={"positions": "standard", "normalization": "LN"})
+    _, model, clean = random_run(config, direction, seed)
+    generator = torch.Generator().manual_seed(seed)
+    edits = [make_edit(clean.batch, config, place, generator) for place in some]
+    _, cache = model.run_with_cache(clean.batch.tokens)
+    hold = [(name, lambda value, hook: cache[hook.name]) for name in cache if name.endswith("hook_scale")]
+    with model.hooks(fwd_hooks=hold):
+        expected = run_edited(model, clean.batch.tokens, edits)
+    wanted = marks(read, clean.batch.tokens.shape[1])
+    found = rerun(model, clean, edits, frozen_norms=True, read=wanted)
+    assert_same_logits(found, expected, config, slice(None) if wanted is None else wanted)
+
+
+@settings(max_examples=30)
+@given(configs(positions=("standard", "standard", "standard", "rotary")), DIRECTIONS, READS, SEEDS, MEMORIES, st.booleans())
+def test_the_sweep_equals_hooked_runs(config, direction, read, seed, memory, sharp):
+    config = config.model_copy(update={"dtype": "float64"}) if sharp else config
+    task, model, clean = random_run(config, direction, seed, symbols=4, examples=2, sharp=sharp)
+    z = torch.randn(clean.run.z.shape, generator=torch.Generator().manual_seed(seed), dtype=clean.run.z.dtype)
+    wanted = marks(read, task.n_ctx)
+    cells = list(sweep_positions(model, clean, z, wanted, memory))
     places = [(cell.head.layer, cell.position, cell.head.index) for cell in cells]
     assert places == list(product(range(config.layers), range(task.n_ctx), range(config.heads)))
-    tolerance = 1e-10 if config.dtype == "float64" else 1e-5
     for cell in cells[seed % 3 :: 7]:
         rows = torch.zeros_like(clean.batch.slots, dtype=torch.bool)
         rows[:, cell.position] = True
         edit = HeadEdit(cell.head, rows, z[cell.head.layer, :, :, cell.head.index])
-        plain = run_edited(model, clean.batch.tokens, [edit])
-        read_rows = slice(None) if marks is None else marks
-        bound = tolerance * max(1, plain.abs().max().item())
-        torch.testing.assert_close(cell.logits[:, read_rows], plain[:, read_rows], atol=bound, rtol=tolerance)
+        expected = run_edited(model, clean.batch.tokens, [edit])
+        assert_same_logits(cell.logits, expected, config, slice(None) if wanted is None else wanted)
 
 
-def test_another_shape_is_an_error(random_model, generator):
+def test_norms_that_cannot_be_frozen_are_an_error(generator):
+    task = Cycle(symbols=5, max_hops=2)
+    model = build(ModelConfig(layers=1, heads=1, d_model=8, d_head=4, positions="rotary"), task)
+    with pytest.raises(InterventionError, match="frozen norms need a model"):
+        rerun(model, recorded(model, task.sample(2, generator)), [], frozen_norms=True)
+
+
+def test_without_residuals_the_hooked_forward_is_taken(random_model, generator):
     task, model = random_model
     clean = recorded(model, task.sample(3, generator))
+    edit = HeadEdit(HeadId(0, 1), clean.batch.slots == 1, torch.zeros_like(clean.run.z[0, :, :, 1]))
+    without = dataclasses.replace(clean, run=dataclasses.replace(clean.run, residual=None))
+    torch.testing.assert_close(rerun(model, without, [edit]), rerun(model, clean, [edit]), atol=1e-5, rtol=1e-5)
+
+
+def test_a_head_that_does_not_exist_and_another_shape_are_errors(random_model, generator):
+    task, model = random_model
+    clean = recorded(model, task.sample(2, generator))
+    edit = HeadEdit(HeadId(0, 2), clean.batch.slots == 1, torch.zeros_like(clean.run.z[0, :, :, 1]))
+    with pytest.raises(InterventionError, match="L0H0 to L1H1, got L0H2"):
+        rerun(model, clean, [edit])
     with pytest.raises(InterventionError, match="shaped like the run's"):
-        next(sweep_positions(model, clean, clean.run.z[:, :2]))
-    assert next(sweep_positions(model, clean, clean.run.z)).head == HeadId(0, 0)
+        next(sweep_positions(model, clean, clean.run.z[:, :1]))

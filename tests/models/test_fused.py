@@ -3,28 +3,15 @@
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
+from random_models import DIRECTIONS, SEEDS, configs
 
 from stackheads.models import ModelConfig, build
 from stackheads.models.fused import FusedForward, forward_for_training
 from stackheads.tasks import Cycle
 
 
-@st.composite
-def configs(draw):
-    return ModelConfig(
-        layers=draw(st.integers(1, 4)),
-        heads=draw(st.integers(1, 8)),
-        d_model=draw(st.sampled_from([8, 24])),
-        d_head=draw(st.sampled_from([4, 8])),
-        attn_only=draw(st.booleans()),
-        normalization=draw(st.sampled_from(["LN", None])),
-        dtype="float64",
-    )
-
-
 @settings(max_examples=30)
-@given(configs(), st.sampled_from(["causal", "bidirectional"]), st.integers(0, 1000))
+@given(configs(dtypes=("float64",)), DIRECTIONS, SEEDS)
 def test_fused_equals_hooked(config, direction, seed):
     task = Cycle(symbols=6, max_hops=2, attention_dir=direction)
     model = build(config, task, seed=seed)

@@ -1,7 +1,8 @@
 """What happens if: ablate heads, patch their outputs, change one attended source, substitute a pattern."""
 
-from stackheads.interventions.ablation import ABLATIONS, ablate, ablation_edits
-from stackheads.interventions.activations import Recorded, destination_rows, recorded, rerun
+from stackheads.interventions.ablation import ABLATIONS, ablate, ablate_heads, ablation_edits
+from stackheads.interventions.activations import Recorded, destination_rows, recorded
+from stackheads.interventions.engine import rerun, run_variants, sweep_positions
 from stackheads.interventions.patching import patch, patch_heads, patch_heads_by_position, source_edit, source_mask
 from stackheads.interventions.paths import INPUTS, Sender, direct_logits, path_edits, receiver_outputs
 from stackheads.interventions.substitution import pattern_edit, substitute_patterns
@@ -12,6 +13,7 @@ __all__ = [
     "Recorded",
     "Sender",
     "ablate",
+    "ablate_heads",
     "ablation_edits",
     "destination_rows",
     "direct_logits",
@@ -23,7 +25,9 @@ __all__ = [
     "receiver_outputs",
     "recorded",
     "rerun",
+    "run_variants",
     "source_edit",
     "source_mask",
     "substitute_patterns",
+    "sweep_positions",
 ]

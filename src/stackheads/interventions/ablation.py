@@ -9,14 +9,17 @@ from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from stackheads.errors import InterventionError
-from stackheads.interventions.activations import Recorded, destination_rows, rerun
-from stackheads.models.hooks import HeadEdit
+from stackheads.interventions.activations import Recorded, destination_rows
+from stackheads.interventions.engine import Read, rerun, run_variants
+from stackheads.models.hooks import HeadEdit, all_heads
 from stackheads.types import Destination, HeadId
 
+Metric = Callable[[Tensor], Tensor]
 Ablation = Callable[[Recorded, HeadId], Float[Tensor, "batch pos d_head"]]
 
 
@@ -50,7 +53,29 @@ def ablation_edits(
 
 
 def ablate(
-    model: Any, clean: Recorded, heads: Sequence[HeadId], destination: Destination | str, method: str = "resample"
+    model: Any,
+    clean: Recorded,
+    heads: Sequence[HeadId],
+    destination: Destination | str,
+    method: str = "resample",
+    read: Read = None,
 ) -> Float[Tensor, "batch pos d_vocab_out"]:
-    """Logits with these heads ablated together at a destination. Cost: one forward pass."""
-    return rerun(model, clean, ablation_edits(clean, heads, destination, method))
+    """Logits with these heads ablated together at a destination; `read` as in `run_variants`. Cost: one forward pass."""
+    return rerun(model, clean, ablation_edits(clean, heads, destination, method), read=read)
+
+
+def ablate_heads(
+    model: Any,
+    clean: Recorded,
+    metric: Metric,
+    destination: Destination | str,
+    method: str = "resample",
+    read: Read = None,
+) -> Float[Tensor, "layer head"]:
+    """`metric(logits)`, a scalar, with each head in turn ablated at a destination; `read` as in `run_variants`.
+
+    Cost: less than a forward pass for each head (`interventions/engine.py`).
+    """
+    variants = [ablation_edits(clean, [head], destination, method) for head in all_heads(model)]
+    values = [metric(logits) for logits in run_variants(model, clean, variants, read=read)]
+    return torch.stack(values).unflatten(0, (model.cfg.n_layers, model.cfg.n_heads))

@@ -1,16 +1,14 @@
 """What an analysis keeps of its runs, so that no run is made twice: the clean run, and one for each counterfactual."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from stackheads.models.hooks import Edit, Recording, analysing, record
-from stackheads.models.replay import replay
+from stackheads.models.hooks import Recording, record
 from stackheads.tasks import Batch
 from stackheads.types import Destination
 
@@ -32,14 +30,6 @@ class Recorded:
 def recorded(model: Any, batch: Batch) -> Recorded:
     """Run the model once on a batch and keep both. Cost: one forward pass."""
     return Recorded(batch, record(model, batch.tokens))
-
-
-def rerun(
-    model: Any, clean: Recorded, edits: Sequence[Edit], frozen_norms: bool = False
-) -> Float[Tensor, "batch pos d_vocab_out"]:
-    """Logits of a recorded run with edits in place; `frozen_norms` as in `replay`. Cost: at most one forward pass."""
-    with analysing(model):
-        return replay(model, clean.batch.tokens, clean.run, edits, frozen_norms)
 
 
 def destination_rows(batch: Batch, destination: Destination | str) -> Bool[Tensor, "batch pos"]:

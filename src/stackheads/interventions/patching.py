@@ -5,7 +5,7 @@
 `source_edit` is the finer one that the write test needs: only what a head carries from one attended source changes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,12 +13,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stackheads.errors import InterventionError
-from stackheads.interventions.activations import Recorded, destination_rows, rerun
-from stackheads.interventions.engine import sweep_positions
+from stackheads.interventions.ablation import Metric
+from stackheads.interventions.activations import Recorded, destination_rows
+from stackheads.interventions.engine import Read, rerun, run_variants, sweep_positions
 from stackheads.models.hooks import HeadEdit, all_heads
 from stackheads.types import Destination, HeadId
-
-Metric = Callable[[Tensor], Tensor]
 
 
 def patch(
@@ -27,11 +26,19 @@ def patch(
     source: Recorded,
     heads: Sequence[HeadId],
     destination: Destination | str | None = None,
+    read: Read = None,
 ) -> Float[Tensor, "batch pos d_vocab_out"]:
     """Logits of the run on `into` with these heads' outputs taken from `source`, at a destination or (None) everywhere.
 
-    Raises `InterventionError` if the two batches differ in shape. Cost: one forward pass.
+    `read` as in `run_variants`. Raises `InterventionError` if the two batches differ in shape. Cost: one forward pass.
     """
+    return rerun(model, into, patch_edits(into, source, heads, destination), read=read)
+
+
+def patch_edits(
+    into: Recorded, source: Recorded, heads: Sequence[HeadId], destination: Destination | str | None = None
+) -> list[HeadEdit]:
+    """The edits that patch these heads together. Raises `InterventionError` if the two batches differ in shape."""
     if into.batch.tokens.shape != source.batch.tokens.shape:
         raise InterventionError(
             f"patching needs two batches of one shape, got {tuple(into.batch.tokens.shape)} and "
@@ -41,25 +48,34 @@ def patch(
         rows = torch.ones_like(into.batch.slots, dtype=torch.bool)
     else:
         rows = destination_rows(into.batch, destination)
-    return rerun(model, into, [HeadEdit(head, rows, source.run.of(head)[2]) for head in heads])
+    return [HeadEdit(head, rows, source.run.of(head)[2]) for head in heads]
 
 
 def patch_heads(
-    model: Any, into: Recorded, source: Recorded, metric: Metric, destination: Destination | str | None = None
+    model: Any,
+    into: Recorded,
+    source: Recorded,
+    metric: Metric,
+    destination: Destination | str | None = None,
+    read: Read = None,
 ) -> Float[Tensor, "layer head"]:
-    """`metric(logits)`, a scalar, after patching each head in turn. Cost: one forward pass for each head."""
-    values = [metric(patch(model, into, source, [head], destination)) for head in all_heads(model)]
+    """`metric(logits)`, a scalar, after patching each head in turn.
+
+    `read` marks the positions whose logits the metric looks at (None: all); the others hold the logits of `into`. Raises
+    `InterventionError` if the two batches differ in shape. Cost: less than a forward pass for each head
+    (`interventions/engine.py`).
+    """
+    variants = [patch_edits(into, source, [head], destination) for head in all_heads(model)]
+    values = [metric(logits) for logits in run_variants(model, into, variants, read=read)]
     return torch.stack(values).unflatten(0, (model.cfg.n_layers, model.cfg.n_heads))
 
 
 def patch_heads_by_position(
-    model: Any, into: Recorded, source: Recorded, metric: Metric, read: Bool[Tensor, "pos"] | None = None
+    model: Any, into: Recorded, source: Recorded, metric: Metric, read: Read = None
 ) -> Float[Tensor, "layer pos head"]:
-    """`metric(logits)` after patching each head at each position in turn.
+    """`metric(logits)` after patching each head at each position in turn; `read` as in `patch_heads`.
 
-    `read` marks the positions whose logits the metric looks at (None: all); the others hold the logits of `into`. Raises
-    `InterventionError` if the two batches differ in shape. Cost: far less than a forward pass for each cell
-    (`interventions/engine.py`).
+    Raises `InterventionError` if the two batches differ in shape. Cost: far less than a forward pass for each cell.
     """
     n_pos = into.batch.tokens.shape[1]
     values = [metric(cell.logits) for cell in sweep_positions(model, into, source.run.z, read)]

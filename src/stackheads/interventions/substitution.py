@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stackheads.interventions.activations import Recorded, destination_rows, rerun
+from stackheads.interventions.activations import Recorded, destination_rows
+from stackheads.interventions.engine import rerun
 from stackheads.models.hooks import PatternEdit
 from stackheads.types import Destination, HeadId
 

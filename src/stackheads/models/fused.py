@@ -40,10 +40,12 @@ class FusedForward:
     """Callable on tokens [batch, pos]; gives logits [batch, pos, d_vocab_out]; gradients reach the model's parameters.
 
     Its parts are there for those who run a model from the middle (`replay.py`). Heads stand before positions in q, k, v.
+    `fixed`: the parameters will not change while this object is used, so that joined weights are kept.
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, fixed: bool = False):
         self.model = model
+        self.joined: dict[Any, tuple[Tensor, Tensor]] | None = {} if fixed else None
         self.causal = model.cfg.attention_dir == "causal"
         self.scale = 1 / model.cfg.attn_scale if model.cfg.use_attn_scale else 1.0
 
@@ -66,11 +68,20 @@ class FusedForward:
 
     def qkv(self, attn: Any, x: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each [batch, head, pos, d_head], in one matrix product."""
-        weight = torch.cat([attn.W_Q, attn.W_K, attn.W_V])
-        bias = torch.cat([attn.b_Q, attn.b_K, attn.b_V])
-        qkv = x @ rearrange(weight, "head d_model d_head -> d_model (head d_head)") + bias.flatten()
+        weight, bias = self._joined(attn)
+        qkv = functional.linear(x, weight, bias)
         parts = rearrange(qkv, "batch pos (part head d_head) -> part batch head pos d_head", part=3, head=attn.W_Q.shape[0])
         return parts[0], parts[1], parts[2]
+
+    def _joined(self, attn: Any) -> tuple[Tensor, Tensor]:
+        """The weights and biases of query, key and value as one linear map."""
+        if self.joined is not None and attn in self.joined:
+            return self.joined[attn]
+        weight = rearrange([attn.W_Q, attn.W_K, attn.W_V], "part head d_model d_head -> (part head d_head) d_model")
+        bias = torch.cat([attn.b_Q, attn.b_K, attn.b_V]).flatten()
+        if self.joined is not None:
+            self.joined[attn] = weight, bias
+        return weight, bias
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Float[Tensor, "batch head pos d_head"]:
         """Softmax attention."""

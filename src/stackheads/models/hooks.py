@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stackheads.errors import InterventionError
+from stackheads.models.fused import supported
 from stackheads.types import HeadId
 
 
@@ -44,7 +45,8 @@ Edit = HeadEdit | PatternEdit
 class Recording:
     """One run of a model: logits and, for each layer and head, attention pattern, value vectors and outputs z.
 
-    `residual` is the residual stream before each layer, from which a run can be taken up again (`replay.py`).
+    `residual` is the residual stream before each layer, `q` and `k` the queries and keys, from which a run can be taken up
+    again (`replay.py`); None in models that the fused forward does not cover.
     """
 
     logits: Float[Tensor, "batch pos d_vocab_out"]
@@ -52,6 +54,8 @@ class Recording:
     v: Float[Tensor, "layer batch pos head d_head"]
     z: Float[Tensor, "layer batch pos head d_head"]
     residual: Float[Tensor, "layer batch pos d_model"] | None = None
+    q: Float[Tensor, "layer batch head pos d_head"] | None = None
+    k: Float[Tensor, "layer batch head pos d_head"] | None = None
 
     def of(self, head: HeadId) -> tuple[Tensor, Tensor, Tensor]:
         """This head's pattern [batch, pos, source], v [batch, pos, d_head] and z [batch, pos, d_head]."""
@@ -83,8 +87,10 @@ def all_heads(model: Any) -> list[HeadId]:
 
 def record(model: Any, tokens: Int[Tensor, "batch pos"]) -> Recording:
     """Run the model once and keep what its heads do. Cost: one forward pass."""
-    logits, kept = _run_keeping(model, tokens, ("pattern", "v", "z", "resid_pre"))
-    return Recording(logits, kept["pattern"], kept["v"], kept["z"], kept["resid_pre"])
+    more = ("resid_pre", "q", "k") if supported(model) else ("resid_pre",)
+    logits, kept = _run_keeping(model, tokens, ("pattern", "v", "z", *more))
+    q, k = (kept[name].transpose(2, 3).contiguous() if name in kept else None for name in ("q", "k"))
+    return Recording(logits, kept["pattern"], kept["v"], kept["z"], kept["resid_pre"], q, k)
 
 
 def record_values(
