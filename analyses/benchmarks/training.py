@@ -18,7 +18,7 @@ import torch
 from stackheads.models import ModelConfig, build
 from stackheads.models.fused import forward_for_training
 from stackheads.tasks import Cycle
-from stackheads.tasks.scoring import loss
+from stackheads.training.trainer import answer_loss
 
 BATCH = 128
 
@@ -30,7 +30,7 @@ def block(task: Cycle, model: Any, forward: Any, optimiser: torch.optim.AdamW, s
     start = time.perf_counter()
     for batch in batches:
         optimiser.zero_grad()
-        loss(task, forward(batch.tokens), batch).backward()
+        answer_loss(task, forward, batch).backward()
         optimiser.step()
     return time.perf_counter() - start
 

@@ -49,13 +49,32 @@ class FusedForward:
         self.causal = model.cfg.attention_dir == "causal"
         self.scale = 1 / model.cfg.attn_scale if model.cfg.use_attn_scale else 1.0
 
-    def __call__(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab_out"]:
+    def __call__(
+        self, tokens: Int[Tensor, "batch pos"], read: Int[Tensor, "read"] | None = None
+    ) -> Float[Tensor, "batch read d_vocab_out"]:
+        """Logits at the positions `read` (ascending), or at all; the last layer computes no other rows."""
         residual = functional.embedding(tokens, self.model.embed.W_E) + self.model.pos_embed.W_pos[: tokens.shape[1]]
-        for block in self.model.blocks:
+        for block in self.model.blocks[: None if read is None else -1]:
             q, k, v = self.qkv(block.attn, self.norm(getattr(block, "ln1", None), residual))
             z = rearrange(self.attend(q, k, v, self.causal), "batch head pos d_head -> batch pos (head d_head)")
             residual = self.mlp(block, residual + self.project(block.attn, z))
-        return self.unembed(residual)
+        return self.unembed(residual if read is None else self._last_layer(residual, read))
+
+    def _last_layer(self, residual: Tensor, read: Tensor) -> Float[Tensor, "batch read d_model"]:
+        """The residual stream after the last layer, at the positions `read`."""
+        block, heads = self.model.blocks[-1], self.model.cfg.n_heads
+        x = self.norm(getattr(block, "ln1", None), residual)
+        weight, bias = self._joined(block.attn)
+        size = len(bias) // 3
+        q = functional.linear(x[:, read], weight[:size], bias[:size])
+        kv = functional.linear(x, weight[size:], bias[size:])
+        q = rearrange(q, "batch pos (head d_head) -> batch head pos d_head", head=heads)
+        k, v = rearrange(kv, "batch pos (part head d_head) -> part batch head pos d_head", part=2, head=heads).unbind()
+        sources = torch.arange(x.shape[1], device=x.device)
+        visible = sources <= read[:, None] if self.causal else None
+        z = functional.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=self.scale)
+        z = rearrange(z, "batch head pos d_head -> batch pos (head d_head)")
+        return self.mlp(block, residual[:, read] + self.project(block.attn, z))
 
     def norm(self, norm: Any, x: Float[Tensor, "*rows d_model"], like: Tensor | None = None) -> Float[Tensor, "*rows d_model"]:
         """LayerNorm, or nothing where the model has none. With `like`, the scale is that of `like`."""
@@ -70,8 +89,10 @@ class FusedForward:
         """Queries, keys and values, each [batch, head, pos, d_head], in one matrix product."""
         weight, bias = self._joined(attn)
         qkv = functional.linear(x, weight, bias)
-        parts = rearrange(qkv, "batch pos (part head d_head) -> part batch head pos d_head", part=3, head=attn.W_Q.shape[0])
-        return parts[0], parts[1], parts[2]
+        q, k, v = rearrange(
+            qkv, "batch pos (part head d_head) -> part batch head pos d_head", part=3, head=attn.W_Q.shape[0]
+        ).unbind()
+        return q, k, v
 
     def _joined(self, attn: Any) -> tuple[Tensor, Tensor]:
         """The weights and biases of query, key and value as one linear map."""

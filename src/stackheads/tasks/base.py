@@ -5,7 +5,7 @@ position of the value slot of the statement whose value is f^j(s) (Sanford, Hsu 
 the ground truth that attention patterns are compared with.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -39,6 +39,13 @@ class Batch:
     def __getitem__(self, index: slice | Tensor) -> "Batch":
         """The examples selected by a slice or an index tensor, as a new batch."""
         return Batch(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+
+    def at(self, positions: Int[Tensor, "some"]) -> "Batch":
+        """The same examples with what stands at, and is asked at, these positions only; sources keep their numbers."""
+        rows = {"targets": self.targets[:, positions], "target_hop": self.target_hop[:, positions]}
+        return replace(
+            self, tokens=self.tokens[:, positions], find=self.find[..., positions], slots=self.slots[:, positions], **rows
+        )
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""

@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from tqdm import tqdm
 
 from stackheads.errors import ConfigError, StackheadsError
 from stackheads.models import Checkpoint, ModelConfig, build, check_fit, save_checkpoint
 from stackheads.models.config import parse_device
-from stackheads.models.fused import forward_for_training, supported
+from stackheads.models.fused import Forward, FusedForward, forward_for_training, supported
 from stackheads.models.hooks import analysing
-from stackheads.tasks import StatementTask
-from stackheads.tasks.scoring import loss, query_accuracy
+from stackheads.tasks import Batch, StatementTask
+from stackheads.tasks.scoring import asked, loss, query_accuracy
 from stackheads.training.config import TrainingConfig
 from stackheads.training.run import RunFolder, load_state, open_run, read_metrics, save_state, write_metrics
 from stackheads.training.sharpen import SharpeningForward
@@ -143,7 +145,7 @@ def _train_step(run: _Run, forward: Any) -> None:
     for group in run.optimiser.param_groups:
         group["lr"] = run.training.lr_at(run.step)
     run.optimiser.zero_grad()
-    value = loss(run.task, forward(batch.tokens), batch, run.training.balanced)
+    value = answer_loss(run.task, forward, batch, run.training.balanced)
     if run.step % 50 == 0 and not math.isfinite(value.item()):
         raise StackheadsError(f"the loss must stay finite, it is {value.item()} at step {run.step}: lower the learning rate")
     if isinstance(forward, SharpeningForward):
@@ -151,6 +153,14 @@ def _train_step(run: _Run, forward: Any) -> None:
     value.backward()
     run.optimiser.step()
     run.step += 1
+
+
+def answer_loss(task: StatementTask, forward: Forward, batch: Batch, balanced: bool = False) -> Float[Tensor, ""]:
+    """The loss of a forward's answers; a fused one computes only the positions at which something is asked."""
+    if type(forward) is not FusedForward:
+        return loss(task, forward(batch.tokens), batch, balanced)
+    positions = asked(batch).any(dim=0).any(dim=-1).nonzero().squeeze(1)
+    return loss(task, forward(batch.tokens, positions), batch.at(positions), balanced)
 
 
 def _evaluate(run: _Run) -> dict[str, Any]:
