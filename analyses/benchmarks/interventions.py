@@ -7,7 +7,7 @@ the same metric (mean margin at the query) of every cell:
 
 - head × position: `transformer_lens.patching.get_act_patch_attn_head_out_by_pos` against `patch_heads_by_position`;
 - head: `get_act_patch_attn_head_out_all_pos` against `patch_heads`;
-- ablation: one hooked TransformerLens run for each head, its output at the query from another example, against `ablate`.
+- ablation: one hooked TransformerLens run for each head, its output at the query from another example, against `ablate_heads`.
 
 Each pair is timed alternately, `repeats` times; reported are the medians, their ratio, and the largest difference of a cell.
 TransformerLens stores patching results in float32, so in float64 the comparison is with hooked runs. Run time: about two
@@ -26,9 +26,8 @@ import torch
 import transformer_lens.patching as tl_patching
 from torch import Tensor
 
-from stackheads.interventions import ablate, patch_heads, patch_heads_by_position, recorded
+from stackheads.interventions import ablate_heads, patch_heads, patch_heads_by_position, recorded
 from stackheads.models import ModelConfig, build
-from stackheads.models.hooks import all_heads
 from stackheads.tasks import Batch, Cycle
 from stackheads.tasks.scoring import margins
 
@@ -73,10 +72,6 @@ def pairs(s: dict[str, Any]) -> dict[str, tuple[Callable[[], Tensor], Callable[[
     last = torch.arange(clean.batch.tokens.shape[1]) == clean.batch.tokens.shape[1] - 1
     tokens = clean.batch.tokens
 
-    def ours_ablated() -> Tensor:
-        values = [metric(ablate(model, clean, [head], "query")) for head in all_heads(model)]
-        return torch.stack(values).unflatten(0, (model.cfg.n_layers, model.cfg.n_heads))
-
     return {
         "head × position": (
             lambda: tl_patching.get_act_patch_attn_head_out_by_pos(model, tokens, cache, metric),
@@ -84,9 +79,12 @@ def pairs(s: dict[str, Any]) -> dict[str, tuple[Callable[[], Tensor], Callable[[
         ),
         "head": (
             lambda: tl_patching.get_act_patch_attn_head_out_all_pos(model, tokens, cache, metric),
-            lambda: patch_heads(model, clean, other, metric),
+            lambda: patch_heads(model, clean, other, metric, read=last),
         ),
-        "ablation": (lambda: hooked(model, clean, clean.run.z[:, clean.partner], metric, [-1]), ours_ablated),
+        "ablation": (
+            lambda: hooked(model, clean, clean.run.z[:, clean.partner], metric, [-1]),
+            lambda: ablate_heads(model, clean, metric, "query", read=last),
+        ),
     }
 
 

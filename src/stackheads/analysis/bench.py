@@ -50,8 +50,8 @@ class Bench:
     baseline: Baseline
 
     def run(self, edits: list[Edit], frozen_norms: bool = False) -> Float[Tensor, "batch pos d_vocab_out"]:
-        """Logits with edits in place; `frozen_norms` as in `models.replay`. Cost: one forward pass."""
-        return rerun(self.model, self.clean, edits, frozen_norms)
+        """Logits with edits in place, as clean where nothing is asked; `frozen_norms` as in `rerun`. Cost: one forward pass."""
+        return rerun(self.model, self.clean, edits, frozen_norms, self.scorer.read)
 
     def margin(self, edits: list[Edit]) -> Float[Tensor, "example readout"]:
         """Margins, summed per example, with edits in place. Cost: one forward pass."""

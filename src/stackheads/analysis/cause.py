@@ -61,7 +61,7 @@ def cause_evidence(
     """Ablate these heads together at a destination, with each method; the first method carries the verdict."""
     main, ablations = None, {}
     for method in methods:
-        score = scorer.score(ablate(model, clean, heads, destination, method))
+        score = scorer.score(ablate(model, clean, heads, destination, method, scorer.read))
         main = main or score
         ablations[method] = _effects(score, baseline)
     assert main is not None

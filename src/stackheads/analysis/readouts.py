@@ -4,6 +4,7 @@ Sums and not means, because effects are ratios of sums over examples and the num
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -73,6 +74,11 @@ class Scorer:
     batch: Batch
     readouts: tuple[Readout, ...]
     where: Float[Tensor, "readout example pos slot"]
+
+    @cached_property
+    def read(self) -> Bool[Tensor, "pos"]:
+        """The positions at which something is asked in any example: the only ones whose logits are looked at."""
+        return self.where.any(dim=0).any(dim=0).any(dim=-1)
 
     def score(self, logits: Float[Tensor, "example pos d_vocab_out"]) -> Score:
         """Margin and right answers, summed per example and readout."""

@@ -42,7 +42,7 @@ VARIANTS = {
 def sufficiency(bench: Bench, labels: Sequence[Label]) -> pd.DataFrame:
     """One row per (variant, readout that the model answers): the columns above; `tenth` is the 10th percentile over examples.
 
-    `frozen` is None for models in which norms can't be frozen (`models/replay.py`).
+    `frozen` is None for models in which norms can't be frozen.
     """
     confirmed = [label for label in labels if label.status == "confirmed"]
     loose = [label for label in labels if label.status == "causal-unclassified"]

@@ -91,7 +91,7 @@ def _from_counterfactuals(
     moved, gap = [], []
     for other in counterfactuals:
         edits = [source_edit(clean, other.v[head], head, rows, targets) for head in heads]
-        patched = scorer.towards(rerun(model, clean, edits), other.batch.targets)
+        patched = scorer.towards(rerun(model, clean, edits, read=scorer.read), other.batch.targets)
         moved.append(patched - other.start)
         gap.append(other.goal - other.start)
     all_moved, all_gap = torch.stack(moved, dim=1), torch.stack(gap, dim=1)
@@ -118,7 +118,7 @@ def _from_matched(
     other = clean.batch.tokens[clean.partner]
     changed = targets & (other != clean.batch.tokens)[:, None, :]
     edits = [source_edit(clean, clean.run.of(head)[1][clean.partner], head, rows, changed) for head in heads]
-    moved = baseline.clean.margin - scorer.score(rerun(model, clean, edits)).margin
+    moved = baseline.clean.margin - scorer.score(rerun(model, clean, edits, read=scorer.read)).margin
     chosen = choose(moved, baseline, thresholds)
     if chosen is None:
         return WriteEvidence(Estimate(0.0, 0.0, 0.0), False, False, "there is no answer to destroy")

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from stackheads.errors import InterventionError
 from stackheads.interventions.activations import Recorded
+from stackheads.interventions.engine import Read
 from stackheads.interventions.patching import Metric, patch_heads_by_position
 from stackheads.models.hooks import hook_name
 
@@ -34,9 +35,7 @@ class Attribution:
     correlation: float
 
 
-def attribution(
-    model: Any, into: Recorded, source: Recorded, metric: Metric, steps: int = 1, read: Bool[Tensor, "pos"] | None = None
-) -> Attribution:
+def attribution(model: Any, into: Recorded, source: Recorded, metric: Metric, steps: int = 1, read: Read = None) -> Attribution:
     """Guess and exact effect of patching each head at each position of `into` with its output on `source`.
 
     `metric` is a differentiable scalar of the logits; `read` as in `patch_heads_by_position`. Raises `InterventionError` if

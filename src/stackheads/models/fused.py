@@ -110,7 +110,7 @@ class FusedForward:
 
     def project(self, attn: Any, z: Float[Tensor, "*rows head_by_d_head"]) -> Float[Tensor, "*rows d_model"]:
         """What the heads write to the residual stream."""
-        return z @ rearrange(attn.W_O, "head d_head d_model -> (head d_head) d_model") + attn.b_O
+        return functional.linear(z, rearrange(attn.W_O, "head d_head d_model -> (head d_head) d_model").T, attn.b_O)
 
     def mlp(
         self, block: Any, residual: Float[Tensor, "*rows d_model"], like: Tensor | None = None

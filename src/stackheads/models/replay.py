@@ -146,33 +146,43 @@ class Replay:
 
     def _one_row(self, layer: int, stream: Tensor, live: Rows, out: Rows) -> Tensor:
         (p,), scale = live.positions, self.forward.scale
-        others = Rows(tuple(row for row in out.positions if row != p))
         q, k, v = (part[:, :, :, 0] for part in self._qkv(layer, stream, live))
-        z = stream.new_empty(len(stream), stream.shape[1], self.model.cfg.n_heads, len(out), self.model.cfg.d_head)
-        if others:
-            rest, log_sum = self._rest(layer, p, others)
-            score = torch.einsum("bhod,nbhd->nbho", self.q[layer][:, :, others.index], k) * scale
+        z = None
+        if out != live:
+            rest, log_sum = self._rest(layer, p, out)
+            score = torch.einsum("bhod,nbhd->nboh", self.q[layer][:, :, out.index], k) * scale
             weight = torch.sigmoid(score - log_sum)[..., None]
-            z[:, :, :, others.within(out)] = torch.lerp(rest.expand_as(z[:, :, :, : len(others)]), v[:, :, :, None], weight)
-        if len(others) < len(out):
+            z = torch.lerp(rest.expand(len(stream), -1, -1, -1, -1), v[:, :, None], weight)
+        if live & out:
             score = torch.einsum("nbhd,bhsd->nbhs", q, self.k[layer]) * scale
             score[..., p] = (q * k).sum(dim=-1) * scale
             if self.forward.causal:
                 score[..., p + 1 :] = -torch.inf
             pattern, known = score.softmax(dim=-1), self._v(layer)
-            own = torch.einsum("nbhs,bhsd->nbhd", pattern, known)
-            z[:, :, :, out.positions.index(p)] = own + pattern[..., p, None] * (v - known[:, :, p])
+            own = torch.einsum("nbhs,bhsd->nbhd", pattern, known) + pattern[..., p, None] * (v - known[:, :, p])
+            if z is None:
+                z = own[:, :, None]
+            else:
+                z[:, :, out.positions.index(p)] = own
+        assert z is not None
         return self._written(layer, stream, z, live, out)
 
     def _rest(self, layer: int, p: int, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Attention over all sources but p: output [batch, head, row, d_head], and the log of its sum [batch, head, row]."""
+        """Attention over all sources but p: output [batch, row, head, d_head], and the log of its sum [batch, row, head].
+
+        Row p itself, which `_one_row` computes otherwise, keeps source p, so that it has one.
+        """
         if (layer, p, rows) not in self.rest:
             self.rest.clear()  # a sweep comes to each place once
             score = (self.q[layer][:, :, rows.index] @ self.k[layer].transpose(-1, -2)) * self.forward.scale
             hidden = ~self._visible(rows) if self.forward.causal else torch.zeros_like(self._visible(rows))
-            hidden[:, p] = True
+            hidden[:, p] = torch.tensor([row != p for row in rows.positions], device=hidden.device)
             score = score.masked_fill(hidden, -torch.inf)
-            self.rest[layer, p, rows] = score.softmax(dim=-1) @ self._v(layer), score.logsumexp(dim=-1)
+            rest = score.softmax(dim=-1) @ self._v(layer)
+            self.rest[layer, p, rows] = (
+                rearrange(rest, "b h o d -> b o h d").contiguous(),
+                rearrange(score.logsumexp(dim=-1), "b h o -> b o h"),
+            )
         return self.rest[layer, p, rows]
 
     def _few_rows(self, layer: int, stream: Tensor, live: Rows, out: Rows) -> Tensor:
@@ -199,7 +209,7 @@ class Replay:
         if not whole:
             rest = _replaced(pattern, pattern.new_zeros(()), live.index)
             z = z + rest @ self._v(layer)
-        return self._written(layer, stream, z, live, out)
+        return self._written(layer, stream, rearrange(z, "n b h o d -> n b o h d"), live, out)
 
     def _all_rows(self, layer: int, stream: Tensor, live: Rows, out: Rows, here: Sequence[Sequence[Edit]]) -> Tensor:
         q, k, v = self._qkv(layer, stream, live)
@@ -212,9 +222,9 @@ class Replay:
         flat = (rearrange(part, "n b h s d -> (n b) h s d") for part in (q, k, v))
         causal = self.forward.causal and len(out) == self.n_pos
         z = functional.scaled_dot_product_attention(*flat, attn_mask=mask, is_causal=causal, scale=self.forward.scale)
-        z = rearrange(z, "(n b) h o d -> n b h o d", n=len(stream))
+        z = rearrange(z, "(n b) h o d -> n b o h d", n=len(stream))
         if any(here):
-            _put(rearrange(z, "n b h o d -> n b o h d"), here, rearrange(v, "n b h s d -> n b s h d"), out)
+            _put(z, here, rearrange(v, "n b h s d -> n b s h d"), out)
         return self._written(layer, stream, z, live, out)
 
     def _whole(self, known: Tensor, new: Tensor, live: Rows) -> Tensor:
@@ -224,18 +234,17 @@ class Replay:
         return _replaced(known.expand(len(new), *known.shape), new, live.index, dim=3)
 
     def _written(self, layer: int, stream: Tensor, z: Tensor, live: Rows, out: Rows) -> Tensor:
-        """The stream at the rows `out` after heads that give z [variant, batch, head, row, d_head] there, and the MLP."""
-        if out != live:
-            inside = out & live
-            if inside == out:
-                stream = stream[:, :, out.within(live)]
-            else:
-                known = self.residual[layer][:, out.index].expand(len(stream), -1, -1, -1)
-                if inside:
-                    known = _replaced(known, stream[:, :, inside.within(live)], inside.within(out), dim=2)
-                stream = known
-        written = self.forward.project(self.model.blocks[layer].attn, rearrange(z, "n b h o d -> n b o (h d)"))
-        return self._mlp(layer, stream + written, out)
+        """The stream at the rows `out` after heads that give z [variant, batch, row, head, d_head] there, and the MLP."""
+        new = self.forward.project(self.model.blocks[layer].attn, rearrange(z, "n b o h d -> n b o (h d)"))
+        inside = out & live
+        if inside == out:
+            new += stream if out == live else stream[:, :, out.within(live)]
+        else:
+            new += self.residual[layer][:, out.index]
+            if inside:
+                changed = stream if inside == live else stream[:, :, inside.within(live)]
+                new[:, :, inside.within(out)] += changed - self.residual[layer][:, inside.index]
+        return self._mlp(layer, new, out)
 
     def _logits(self, stream: Tensor, live: Rows, read: Rows) -> Tensor:
         """Logits at the rows `read`, those that are not live as recorded."""
