@@ -58,6 +58,27 @@ def test_train_writes_a_run_that_analyze_reads_and_resume_continues(tmp_path):
     assert "no head is confirmed" in shown.stdout
 
 
+def test_theory_prints_bounds_simulation_and_shortcuts():
+    result = run("theory", "--task", "retrieval", "--chains", 2, "--hops", 3, "--order", "shuffled")
+    assert result.returncode == 0, result.stderr
+    table = {line.split()[0]: line.split() for line in result.stdout.splitlines() if line[:1].isdigit()}
+    assert table["1"][1:5] == ["2", "2", "2", "2"]
+    assert 40 <= int(table["1"][5].strip("(%)")) <= 60  # of the value slots see their link
+    assert table["3"] == ["3", "3", "3", "–", "–", "2.33", "2.81", "1.63"]
+    assert "among the chains' ends is hop 3 in 50%" in result.stdout
+    assert all(len(line) <= 80 for line in result.stdout.splitlines())
+    assert "\x1b" not in result.stdout
+
+
+def test_theory_writes_the_json_it_prints(tmp_path):
+    result = run("theory", "--symbols", 6, "--json", "--output-dir", tmp_path / "out")
+    content = json.loads(result.stdout)
+    assert result.stderr == ""
+    assert [hop["query"]["simulated"] for hop in content["hops"]] == [2, 2, 3, 3]
+    assert {(cut["hop"], cut["kind"]) for cut in content["shortcuts"]} == {(3, "elimination"), (4, "wrap-around")}
+    assert content == json.loads((tmp_path / "out" / "theory.json").read_text())
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -74,6 +95,10 @@ def test_train_writes_a_run_that_analyze_reads_and_resume_continues(tmp_path):
         (["train", "cycle", "--layers", "0", "--output-dir", "out"], "model setting layers"),
         (["train", "cycle", "--steps", "0", "--output-dir", "out"], "training setting steps"),
         (["train", "cycle", "--supervision", "none", "--output-dir", "out"], "supervision"),
+        (["theory", "--task", "maze"], "one of cycle, retrieval, got 'maze'"),
+        (["theory", "--order", "best"], "setting order"),
+        (["theory", "--hops", "0"], "max_hops must be at least 1, got 0"),
+        (["theory", "--examples", "0", "--output-dir", "out"], "at least 1, got 0"),
         (["train", "cycle", "--threads", "0", "--output-dir", "out"], "threads must be at least 1"),
     ],
 )

@@ -4,11 +4,14 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stackheads.errors import ConfigError, StackheadsError
+
+if TYPE_CHECKING:
+    from stackheads.tasks import StatementTask
 
 app = typer.Typer(
     help="Label which attention heads implement which hop, with evidence.",
@@ -21,6 +24,15 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+Hops = Annotated[int, typer.Option(help="D, the number of hops asked for.")]
+Symbols = Annotated[int, typer.Option(help="Symbols; 0: 2 D for a cycle, as many as needed for retrieval.")]
+Chains = Annotated[int, typer.Option(help="Chains (retrieval).")]
+Order = Annotated[
+    str, typer.Option(help="definition-first (default) or shuffled for retrieval; shuffled (default) or sorted for a cycle.")
+]
+AttentionDir = Annotated[
+    str, typer.Option(help="causal or bidirectional; default bidirectional for a cycle, causal for retrieval.")
+]
 
 
 _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -67,13 +79,11 @@ def analyze(
 def train(
     task: Annotated[str, typer.Argument(help="cycle or retrieval.", show_default=False)],
     output_dir: Annotated[Path, typer.Option(help="The run folder to write.", show_default=False)],
-    hops: Annotated[int, typer.Option(help="D, the number of hops asked for.")] = 4,
-    symbols: Annotated[int, typer.Option(help="Symbols; 0: 2 D for a cycle, as many as needed for retrieval.")] = 0,
-    chains: Annotated[int, typer.Option(help="Chains (retrieval).")] = 3,
-    order: Annotated[str, typer.Option(help="definition-first or shuffled (retrieval).")] = "definition-first",
-    attention_dir: Annotated[
-        str, typer.Option(help="causal or bidirectional; default bidirectional for a cycle, causal for retrieval.")
-    ] = "",
+    hops: Hops = 4,
+    symbols: Symbols = 0,
+    chains: Chains = 3,
+    order: Order = "",
+    attention_dir: AttentionDir = "",
     supervision: Annotated[str, typer.Option(help="final, chain (implicit curriculum) or dense.")] = "dense",
     layers: Annotated[int, typer.Option(help="Layers.")] = 3,
     heads: Annotated[int, typer.Option(help="Heads in each layer.")] = 2,
@@ -103,26 +113,14 @@ def train(
     import torch
 
     from stackheads.models import model_config
-    from stackheads.tasks import from_config
     from stackheads.training.config import training_config
     from stackheads.training.trainer import train as run
 
     if threads < 1:
         raise ConfigError(f"threads must be at least 1, got {threads}: give the number of cores to use")
     torch.set_num_threads(threads)
-    default_dir = "causal" if task == "retrieval" else "bidirectional"
-    settings: dict[str, Any] = {
-        "kind": task,
-        "max_hops": hops,
-        "supervision": supervision,
-        "attention_dir": attention_dir or default_dir,
-    }
-    if task == "retrieval":
-        settings |= {"chains": chains, "order": order, "symbols": symbols}
-    else:
-        settings |= {"symbols": symbols or 2 * hops}
     checkpoint = run(
-        from_config(settings),
+        _task(task, hops, symbols, chains, order, attention_dir, supervision),
         model_config({"layers": layers, "heads": heads, "d_model": d_model, "d_head": d_head, "attn_only": not mlp}),
         training_config(
             {
@@ -216,6 +214,57 @@ def sweep(
         print_sweep(outcome)
     if outcome.failures:
         raise typer.Exit(1)
+
+
+@app.command()
+def theory(
+    task: Annotated[str, typer.Option(help="cycle or retrieval.")] = "cycle",
+    hops: Hops = 4,
+    symbols: Symbols = 0,
+    chains: Chains = 3,
+    order: Order = "",
+    attention_dir: AttentionDir = "",
+    examples: Annotated[int, typer.Option(help="Examples to simulate.")] = 256,
+    seed: Seed = 0,
+    output_dir: Annotated[Path | None, typer.Option(help="Also write the JSON object to theory.json in this folder.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """How many layers each hop needs: closed forms, simulated flow of information, and shortcuts around the chain."""
+    import json as json_module
+
+    from stackheads.models.files import write_json
+    from stackheads.report.theory import print_depth
+    from stackheads.theory import depth
+
+    found = depth(_task(task, hops, symbols, chains, order, attention_dir), examples, seed)
+    if output_dir is not None:
+        write_json(output_dir / "theory.json", found.to_dict())
+    if json:
+        typer.echo(json_module.dumps(found.to_dict(), indent=2, allow_nan=False))
+    else:
+        print_depth(found)
+
+
+def _task(
+    kind: str, hops: int, symbols: int, chains: int, order: str, attention_dir: str, supervision: str = "dense"
+) -> "StatementTask":
+    """The task that the options name; empty ones mean the task's default."""
+    from stackheads.tasks import from_config
+
+    settings: dict[str, Any] = {
+        "kind": kind,
+        "max_hops": hops,
+        "supervision": supervision,
+        "attention_dir": attention_dir or ("causal" if kind == "retrieval" else "bidirectional"),
+    }
+    if order:
+        settings["order"] = order
+    if kind == "retrieval":
+        settings |= {"chains": chains, "symbols": symbols}
+    else:
+        settings["symbols"] = symbols or 2 * hops
+    return from_config(settings)
 
 
 @contextlib.contextmanager

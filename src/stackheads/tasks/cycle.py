@@ -5,6 +5,8 @@ maps, and with them labels, use the name with the smaller absolute value (for n 
 n > 2 D + 1 where the sign of a readout's hop matters.
 """
 
+from itertools import permutations
+from math import factorial
 from typing import Literal
 
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from stackheads.errors import ConfigError
 from stackheads.tasks.links import Links
-from stackheads.tasks.statements import StatementTask, shuffled_order
+from stackheads.tasks.statements import MAX_ARRANGEMENTS, Arrangements, StatementTask, shuffled_order
 
 
 class Cycle(StatementTask):
@@ -70,9 +72,27 @@ class Cycle(StatementTask):
         else:
             order = shuffled_order(n, self.symbols, generator)
             query = torch.randint(self.symbols, (n, 1), generator=generator, device=generator.device)
-        keys, values = ring.gather(1, order), ring.roll(-1, dims=1).gather(1, order)
-        return torch.cat([torch.stack([keys, values], dim=2).flatten(1), query], dim=1)
+        return _tokens(ring, order, query)
+
+    def arrangements(self) -> Arrangements | None:
+        """Up to a renaming the cycle is 0, 1, 2, … and the query 0; what is left is the order of the statements."""
+        if self.order == "sorted":
+            order = torch.arange(self.symbols - 1, -1, -1)[None]
+        elif factorial(self.symbols) <= MAX_ARRANGEMENTS:
+            order = torch.tensor(list(permutations(range(self.symbols))))
+        else:
+            return None
+        ring = torch.arange(self.symbols).expand_as(order)
+        return Arrangements(_tokens(ring, order, ring[:, :1]), torch.full((len(order),), 1 / len(order), dtype=torch.float64))
 
     def _replacements(self, links: Links, key: Int[Tensor, "batch"], steps: int) -> Bool[Tensor, "batch symbol"]:
         """Any symbol but the key itself; on a cycle every symbol has a statement."""
         return torch.arange(self.symbols, device=key.device) != key[:, None]
+
+
+def _tokens(
+    ring: Int[Tensor, "batch symbol"], order: Int[Tensor, "batch symbol"], query: Int[Tensor, "batch 1"]
+) -> Int[Tensor, "batch pos"]:
+    """The statements of the cycle `ring` in this order, then the query."""
+    keys, values = ring.gather(1, order), ring.roll(-1, dims=1).gather(1, order)
+    return torch.cat([torch.stack([keys, values], dim=2).flatten(1), query], dim=1)

@@ -9,6 +9,8 @@ re-routed to another chain's symbol of the same level that is already defined at
 such a chain are redrawn: otherwise a counterfactual would have to break the order the model was trained on.
 """
 
+from itertools import permutations
+from math import factorial
 from typing import Literal
 
 import torch
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from stackheads.errors import ConfigError
 from stackheads.tasks.links import Links
-from stackheads.tasks.statements import StatementTask, shuffled_order
+from stackheads.tasks.statements import MAX_ARRANGEMENTS, Arrangements, StatementTask, shuffled_order
 
 Order = Literal["definition-first", "shuffled"]
 
@@ -67,16 +69,54 @@ class Retrieval(StatementTask):
 
     def _draw(self, n: int, generator: torch.Generator) -> Int[Tensor, "batch pos"]:
         chain_of, asked = self._layouts(n, generator)
-        level = _occurrence(chain_of, self.chains)
         used = shuffled_order(n, self.d_vocab, generator)[:, : self.chains * (self.max_hops + 1)]
-        symbol = used.unflatten(1, (self.chains, self.max_hops + 1))
-        flat = symbol.flatten(1)
-        values = flat.gather(1, chain_of * (self.max_hops + 1) + level)
-        keys = flat.gather(1, chain_of * (self.max_hops + 1) + level + 1)
-        if self.order == "shuffled":
-            order = shuffled_order(n, self.n_statements, generator)
+        order = shuffled_order(n, self.n_statements, generator) if self.order == "shuffled" else None
+        return self._tokens(chain_of, asked, used, order)
+
+    def arrangements(self) -> Arrangements | None:
+        """Up to a renaming, chain 0 is asked about and the others begin in order; what is left is the statements' order."""
+        shuffled = self.order == "shuffled"
+        n_layouts = factorial(self.n_statements) // (factorial(self.max_hops) ** self.chains * factorial(self.chains - 1))
+        if (factorial(self.n_statements) if shuffled else n_layouts) > MAX_ARRANGEMENTS:
+            return None
+        if shuffled:
+            order = torch.tensor(list(permutations(range(self.n_statements))))
+            chain_of = torch.arange(self.n_statements).expand_as(order) // self.max_hops
+            weight = torch.ones(len(order), dtype=torch.float64)
+        else:
+            order, chain_of = None, self._interleavings()
+            eligible = self._eligible(chain_of)
+            chain_of, weight = chain_of[eligible[:, 0]], 1 / eligible[eligible[:, 0]].double().sum(dim=1)
+        used = torch.arange(self.chains * (self.max_hops + 1)).expand(len(chain_of), -1)
+        tokens = self._tokens(chain_of, torch.zeros_like(chain_of[:, 0]), used, order)
+        return Arrangements(tokens, weight / weight.sum())
+
+    def _interleavings(self) -> Int[Tensor, "batch statement"]:
+        """All orders of the chains' statements in which chains 1, 2, … begin in this order; grown statement by statement."""
+        grown = torch.zeros(1, 0, dtype=torch.long)
+        for _ in range(self.n_statements):
+            longer = [torch.nn.functional.pad(grown, (0, 1), value=chain) for chain in range(self.chains)]
+            stated = [(grown == chain).sum(dim=1) for chain in range(self.chains)]
+            may = [
+                (stated[chain] < self.max_hops) & ((stated[chain - 1] > 0) if chain > 1 else True)
+                for chain in range(self.chains)
+            ]
+            grown = torch.cat([rows[allowed] for rows, allowed in zip(longer, may, strict=True)])
+        return grown
+
+    def _tokens(
+        self,
+        chain_of: Int[Tensor, "batch statement"],
+        asked: Int[Tensor, "batch"],
+        used: Int[Tensor, "batch symbol"],
+        order: Int[Tensor, "batch statement"] | None,
+    ) -> Int[Tensor, "batch pos"]:
+        """The statements of `used`, chain after chain, interleaved as `chain_of` says and then put in `order`."""
+        start = chain_of * (self.max_hops + 1) + _occurrence(chain_of, self.chains)
+        values, keys = used.gather(1, start), used.gather(1, start + 1)
+        if order is not None:
             keys, values = keys.gather(1, order), values.gather(1, order)
-        query = symbol[:, :, -1].gather(1, asked[:, None])
+        query = used.gather(1, (asked * (self.max_hops + 1) + self.max_hops)[:, None])
         return torch.cat([torch.stack([keys, values], dim=2).flatten(1), query], dim=1)
 
     def _layouts(self, n: int, generator: torch.Generator) -> tuple[Int[Tensor, "batch statement"], Int[Tensor, "batch"]]:

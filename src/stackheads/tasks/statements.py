@@ -5,7 +5,7 @@ counterfactual batches follow from the tokens alone (`tasks/links.py`), so they 
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -19,6 +19,18 @@ from stackheads.tasks.links import Links, answers, find_maps, read_links, rewire
 from stackheads.types import Slot
 
 Supervision = Literal["final", "chain", "dense"]
+
+
+MAX_ARRANGEMENTS = 45_000
+"""More examples than this, up to a renaming of the symbols, are not listed: to go through them would take more than seconds."""
+
+
+@dataclass(frozen=True)
+class Arrangements:
+    """Every example of a task up to a renaming of its symbols, one example for each class, with the class's probability."""
+
+    tokens: Int[Tensor, "arrangement pos"]
+    probability: Float[Tensor, "arrangement"]
 
 
 class StatementTask(BaseModel, ABC):
@@ -93,6 +105,10 @@ class StatementTask(BaseModel, ABC):
     @abstractmethod
     def _replacements(self, links: Links, key: Int[Tensor, "batch"], steps: int) -> Bool[Tensor, "batch symbol"]:
         """Which symbols may replace f(key) so that the example stays one of this task; `steps` hops are still asked."""
+
+    def arrangements(self) -> Arrangements | None:
+        """All examples up to a renaming of symbols; None where there are more than MAX_ARRANGEMENTS, or no list is known."""
+        return None
 
     def sample(self, n: int, generator: torch.Generator) -> Batch:
         """Draw n examples on the generator's device; the same generator state gives the same examples.
