@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from constructed import EARLY, LATE, write_run
 
 STACKHEADS = [str(Path(sys.executable).parent / "stackheads")]
 
@@ -42,6 +43,25 @@ def test_json_is_one_object_and_output_dir_holds_the_same(checkpoints, tmp_path)
     assert result.stderr == ""
     assert {"format", "model", "task", "seed", "examples", "accuracy", "labels", "hops"} <= content.keys()
     assert content == json.loads((tmp_path / "out" / "analysis.json").read_text())
+
+
+def test_emerge_prints_when_heads_and_hops_appear(tmp_path):
+    run_folder = write_run(tmp_path / "run", "untrained", "first", "whole")
+    result = run("emerge", run_folder, "--examples", 64)
+    assert result.returncode == 0, result.stderr
+    assert f"by 200: hop 1, {', '.join(EARLY)}" in " ".join(result.stdout.split())
+    assert f"by 300: hop 2, {LATE}" in result.stdout
+    assert all(len(line) <= 80 for line in result.stdout.splitlines())
+    assert "\x1b" not in result.stdout
+
+
+def test_emerge_writes_json_tables_and_the_figure(tmp_path):
+    run_folder, out = write_run(tmp_path / "run", "untrained", "whole"), tmp_path / "out"
+    result = run("emerge", run_folder, "--examples", 32, "--json", "--quiet", "--output-dir", out)
+    assert result.stderr == ""
+    assert json.loads(result.stdout) == json.loads((out / "emergence.json").read_text())
+    assert sorted(path.name for path in out.iterdir()) == ["accuracy.csv", "emergence.json", "heads.csv", "timeline.png"]
+    assert (out / "timeline.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_train_writes_a_run_that_analyze_reads_and_resume_continues(tmp_path):
@@ -90,6 +110,10 @@ def test_theory_writes_the_json_it_prints(tmp_path):
         (["analyze"], "Missing argument"),
         (["dance"], "No such command 'dance'"),
         (["analyze", "CHECKPOINT", "--depth", "3"], "No such option"),
+        (
+            ["emerge", "CHECKPOINT", "--output-dir", "out"],
+            "is a single checkpoint: give a run folder, train with --snapshot-every 250",
+        ),
         (["train", "maze", "--output-dir", "out"], "one of cycle, retrieval, got 'maze'"),
         (["train", "cycle", "--hops", "4", "--symbols", "5", "--output-dir", "out"], "at least 6 symbols"),
         (["train", "cycle", "--layers", "0", "--output-dir", "out"], "model setting layers"),

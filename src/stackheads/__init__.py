@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stackheads import tasks as tasks
+    from stackheads.analysis.emergence import emergence as emergence
+    from stackheads.analysis.orders import orders_agree as orders_agree
     from stackheads.analysis.pipeline import analyze as analyze
     from stackheads.analysis.result import Analysis as Analysis
+    from stackheads.analysis.timeline import Emergence as Emergence
     from stackheads.models.checkpoint import load as load
     from stackheads.models.config import ModelConfig as ModelConfig
     from stackheads.training.config import TrainingConfig as TrainingConfig
@@ -17,14 +20,28 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Analysis": "stackheads.analysis.result",
+    "Emergence": "stackheads.analysis.timeline",
     "ModelConfig": "stackheads.models.config",
     "TrainingConfig": "stackheads.training.config",
     "analyze": "stackheads.analysis.pipeline",
+    "emergence": "stackheads.analysis.emergence",
     "load": "stackheads.models.checkpoint",
+    "orders_agree": "stackheads.analysis.orders",
     "train": "stackheads.training.trainer",
 }
 
-__all__ = ["Analysis", "ModelConfig", "TrainingConfig", "analyze", "load", "tasks", "train"]
+__all__ = [
+    "Analysis",
+    "Emergence",
+    "ModelConfig",
+    "TrainingConfig",
+    "analyze",
+    "emergence",
+    "load",
+    "orders_agree",
+    "tasks",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

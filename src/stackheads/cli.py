@@ -155,6 +155,33 @@ def train(
 
 
 @app.command()
+def emerge(
+    run: Annotated[Path, typer.Argument(help="A run folder with step-* snapshots.", show_default=False)],
+    examples: Annotated[int, typer.Option(help="Examples to measure each snapshot on.")] = 256,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    output_dir: Annotated[Path | None, typer.Option(help="Also write JSON, tables and the timeline figure here.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Follow a training run: at which snapshot does each hop, and each labelled head, appear?"""
+    import json as json_module
+
+    from stackheads.analysis.emergence import emergence
+    from stackheads.report.emergence import print_emergence
+    from stackheads.report.figures import save_figure, timeline
+
+    found = emergence(run, examples=examples, seed=seed, device=device, progress=not quiet)
+    if output_dir is not None:
+        found.save(output_dir)
+        save_figure(timeline(found), output_dir / "timeline.png")
+    if json:
+        typer.echo(json_module.dumps(found.to_dict(), indent=2, allow_nan=False))
+    else:
+        print_emergence(found)
+
+
+@app.command()
 def validate(
     quick: Annotated[bool, typer.Option("--quick", help="One guise for each circuit, fewer nulls: a minute.")] = False,
     checkpoints: Annotated[

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stackheads.errors import CheckpointError, ConfigError, StackheadsError, TaskMismatchError
-from stackheads.models import ModelConfig, build, check_fit, load, save_checkpoint
+from stackheads.models import ModelConfig, build, check_fit, load, save_checkpoint, snapshots
 from stackheads.tasks import Cycle, Retrieval
 
 
@@ -47,6 +47,14 @@ def test_a_run_folder_means_its_last_snapshot(folder, tmp_path):
     folder.rename(run / "step-000020")
     (run / "step-000010").mkdir()
     assert load(run).training == {"seed": 3}
+
+
+def test_snapshots_are_ordered_by_their_steps(tmp_path):
+    for name in ("step-1000000", "step-999750", "step-000250", "step-last", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "step-000500").write_text("a file")
+    assert list(snapshots(tmp_path)) == [250, 999_750, 1_000_000]
+    assert snapshots(tmp_path / "nowhere") == {}
 
 
 def damage_config(folder, **changes):

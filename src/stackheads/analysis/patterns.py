@@ -28,6 +28,7 @@ class PatternEvidence:
 
     `role` is the best role whether it passed or not (None if no row tells any role apart); `coinciding` are roles that no
     row tells apart and that take more attention than the best one. `lead_draws`: mass - rival mass on bootstrap samples.
+    `masses`: the attention mass on every role that has rows enough to tell, for following one role that may not be the best.
     """
 
     role: Role | None
@@ -39,6 +40,7 @@ class PatternEvidence:
     passed: bool
     coinciding: tuple[Role, ...]
     lead_draws: tuple[float, ...] = field(default=(), compare=False, repr=False)
+    masses: dict[Role, float] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -170,4 +172,5 @@ def _judge(roles: list[Role], scores: _Scores, head: int, tests: int, thresholds
         rows=int(scores.rows[best]),
         passed=passed,
         coinciding=coinciding,
+        masses={role: float(own[number]) for number, role in enumerate(roles) if enough[number]},
     )

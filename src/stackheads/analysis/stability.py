@@ -26,10 +26,9 @@ from stackheads.analysis.verdict import Evidence, status
 def bootstrap_jaccard(evidence: Sequence[Evidence], thresholds: Thresholds) -> float | None:
     """Mean Jaccard index of the confirmed cells under resampling of the examples; None if nothing is ever confirmed."""
     whole = {number for number, item in enumerate(evidence) if status(item) == "confirmed"}
-    able = [number for number, item in enumerate(evidence) if _has_draws(item)]
     indices = []
     for draw in range(KEPT_DRAWS):
-        again = {number for number in able if _confirmed_in(evidence[number], draw, thresholds)}
+        again = {number for number, item in enumerate(evidence) if confirmed_in(item, draw, thresholds)}
         if whole | again:
             indices.append(len(whole & again) / len(whole | again))
     return sum(indices) / len(indices) if indices else None
@@ -60,12 +59,10 @@ def multiset_jaccard(one: Counter, other: Counter) -> float:
     return sum((one & other).values()) / union if union else 1.0
 
 
-def _has_draws(item: Evidence) -> bool:
-    return item.pattern.passed and item.write is not None and bool(item.write.share.draws and item.cause.effect.draws)
-
-
-def _confirmed_in(item: Evidence, draw: int, thresholds: Thresholds) -> bool:
-    assert item.write is not None
+def confirmed_in(item: Evidence, draw: int, thresholds: Thresholds) -> bool:
+    """Whether a cell is confirmed on one of the `KEPT_DRAWS` bootstrap samples."""
+    if not item.pattern.passed or item.write is None or not (item.write.share.draws and item.cause.effect.draws):
+        return False
     return (
         item.pattern.lead_draws[draw] >= thresholds.pattern_margin
         and item.cause.effect.low > 0

@@ -5,7 +5,9 @@ several shares is wanted (which readout does this head matter for?), it is chose
 value and interval come from the second half, so that choosing does not inflate them.
 """
 
+import math
 from dataclasses import dataclass, field
+from statistics import NormalDist
 
 import torch
 from jaxtyping import Float
@@ -68,3 +70,14 @@ def shares(moved: Float[Tensor, "example *rest"], gap: Float[Tensor, "example *r
     """Σ moved / Σ gap over examples, 0 where the gap is empty or closed."""
     total = gap.double().sum(dim=0)
     return torch.where(total > 0, moved.double().sum(dim=0) / total.where(total > 0, 1.0), 0.0)
+
+
+def wilson(successes: int, n: int, confidence: float) -> tuple[float, float]:
+    """Wilson's interval (1927) for a share of n: not empty where all or none succeed. (0, 1) for n = 0."""
+    if n == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = successes / n
+    centre, spread = share + z**2 / (2 * n), z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    scale = 1 + z**2 / n
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)

@@ -17,6 +17,8 @@ class Thresholds:
     `bootstrap_draws`   bootstrap samples behind an interval.
     `redundant_factor`  joint effect over the sum of single effects from which two heads count as each other's backup.
     `min_accuracy_gain` accuracy above that on unrelated answers which a readout needs before effects on it mean anything.
+    `emerged_accuracy`  accuracy at the query from which a hop counts as there in training: far above the plateaus of a model
+                        that guesses among a few symbols (1/2 and less), and reached before the last percents, which take long.
     """
 
     pattern_margin: float = 0.2
@@ -28,3 +30,4 @@ class Thresholds:
     bootstrap_draws: int = 1000
     redundant_factor: float = 1.3
     min_accuracy_gain: float = 0.05
+    emerged_accuracy: float = 0.9

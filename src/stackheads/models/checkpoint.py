@@ -5,6 +5,7 @@ checkpoint and means its last snapshot.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -95,12 +96,18 @@ def snapshot_folder(path: Path) -> Path:
         raise CheckpointError(f"a checkpoint is a folder with {WEIGHTS} and {CONFIG}, {path} is {what}: check the path")
     if (path / CONFIG).exists() or (path / WEIGHTS).exists():
         return path
-    snapshots = sorted(path.glob("step-*"))
-    if not snapshots:
+    found = snapshots(path)
+    if not found:
         raise CheckpointError(
             f"a checkpoint is a folder with {WEIGHTS} and {CONFIG}, {path} has neither, nor step-* snapshots: check the path"
         )
-    return snapshots[-1]
+    return found[max(found)]
+
+
+def snapshots(run: Path) -> dict[int, Path]:
+    """The `step-…` snapshots of a run folder by step, in order; empty for a folder without any, or no folder."""
+    named = {path: re.fullmatch(r"step-(\d+)", path.name) for path in run.glob("step-*") if path.is_dir()}
+    return dict(sorted((int(match[1]), path) for path, match in named.items() if match))
 
 
 def _read_config(path: Path) -> dict[str, Any]:
