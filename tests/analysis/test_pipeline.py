@@ -158,3 +158,16 @@ def test_bad_requests_are_refused(checkpoints):
 
 def test_every_destination_with_positions_is_looked_at(analysis):
     assert set(analysis.labels["destination"]) == {str(place) for place in Destination}
+
+
+def test_saving_never_replaces_a_folder_of_another_kind(checkpoints, tmp_path):
+    import shutil
+
+    folder = tmp_path / "mine"
+    shutil.copytree(checkpoints / "cycle-d4-l4-final", folder)
+    analysis = analyze(folder, examples=32, progress=False, explain=False)
+    with pytest.raises(ConfigError, match=r"only replaced if it is empty or holds analysis\.json"):
+        analysis.save(folder)
+    assert (folder / "model.safetensors").exists()
+    analysis.save(tmp_path / "other")
+    analysis.save(tmp_path / "other")

@@ -145,7 +145,7 @@ class Analysis:
             write_json(temporary / FILE, self.to_dict())
             self.labels.to_csv(temporary / "labels.csv", index=False)
 
-        write_folder(Path(folder), write)
+        write_folder(Path(folder), write, kind=FILE)
 
     @classmethod
     def load(cls, folder: Path | str) -> "Analysis":

@@ -66,7 +66,7 @@ def save_checkpoint(
         (temporary / WEIGHTS).chmod(0o644)
         write_json(temporary / CONFIG, content)
 
-    write_folder(Path(folder), write)
+    write_folder(Path(folder), write, kind=WEIGHTS)
 
 
 def load(path: Path | str, device: torch.device | str = "cpu") -> Checkpoint:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from stackheads.errors import ConfigError
+
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary)` in the target's folder, then move the result into place."""
@@ -28,8 +30,14 @@ def write_json(path: Path, content: Any) -> None:
     write_file(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n"))
 
 
-def write_folder(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write(temporary folder)`, then put it in the place of `path`."""
+def write_folder(path: Path, write: Callable[[Path], object], kind: str) -> None:
+    """Call `write(temporary folder)`, then put it in the place of `path`.
+
+    What is there is only replaced if it is empty or holds the file `kind`, by which folders of this kind are known. Raises
+    `ConfigError` otherwise.
+    """
+    if path.exists() and not (path.is_dir() and ((path / kind).exists() or not any(path.iterdir()))):
+        raise ConfigError(f"a folder is only replaced if it is empty or holds {kind}, {path} is another: choose another place")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
     try:

@@ -33,8 +33,9 @@ class SharpeningForward(FusedForward):
         self._outputs: list[tuple[Tensor, Tensor]] = []
         self._final: Tensor | None = None
 
-    def __call__(self, tokens: Int[Tensor, "batch pos"], read: None = None) -> Float[Tensor, "batch pos d_vocab_out"]:
+    def __call__(self, tokens: Int[Tensor, "batch pos"], read: Tensor | None = None) -> Float[Tensor, "batch pos d_vocab_out"]:
         """All positions: what the terms need is everywhere."""
+        assert read is None
         self._entropies, self._outputs = [], []
         return super().__call__(tokens)
 

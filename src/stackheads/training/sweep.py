@@ -140,15 +140,15 @@ def open_sweep(config: SweepConfig, folder: Path) -> list[Cell]:
     made = cells(config)
     stored = folder / "sweep.json"
     content = {"format": 1, **config.model_dump(mode="json")}
-    if stored.exists():
-        before = json.loads(stored.read_text())
+    before = json.loads(stored.read_text()) if stored.exists() else None
+    if before is not None:
         for part in (*PARTS, "success"):
             if before.get(part) != content[part]:
                 raise ConfigError(
                     f"a sweep resumes with its own settings, {stored} has {part} = {json.dumps(before.get(part))}, "
                     f"got {json.dumps(content[part])}: choose another --output-dir"
                 )
-    if not stored.exists() or before["grid"] != content["grid"]:
+    if before != content:
         write_json(stored, content)
     return made
 
@@ -221,7 +221,8 @@ def results(folder: Path, made: list[Cell]) -> "pd.DataFrame":
     import pandas as pd
 
     found = [stored_result(folder, cell) for cell in made]
-    return pd.DataFrame([result for result in found if result is not None])
+    table = pd.DataFrame([result for result in found if result is not None])
+    return table.astype({"solved_at": "Int64"}) if len(table) else table
 
 
 def success_rates(table: "pd.DataFrame", varied: list[str]) -> "pd.DataFrame":
@@ -235,9 +236,10 @@ def success_rates(table: "pd.DataFrame", varied: list[str]) -> "pd.DataFrame":
     by = [name for name in varied if name != SEED]
     rows = []
     for key, group in table.groupby(by, sort=False, dropna=False) if by else [((), table)]:
-        runs, solved = len(group), int(group["solved"].sum())
+        runs, solved = len(group), sum(group["solved"].tolist())
         interval = binomtest(solved, runs).proportion_ci(method="wilson")
-        at = group.loc[group["solved"], "solved_at"].quantile([0.25, 0.5, 0.75]).tolist()
+        steps = [row["solved_at"] for row in group.to_dict("records") if row["solved"]]
+        at = pd.Series(steps, dtype=float).quantile([0.25, 0.5, 0.75]).tolist()
         names = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
         counts = {"runs": runs, "solved": solved, "rate": solved / runs, "low": interval.low, "high": interval.high}
         rows.append({**names, **counts, "solved_at_q25": at[0], "solved_at_median": at[1], "solved_at_q75": at[2]})

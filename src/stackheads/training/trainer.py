@@ -157,7 +157,7 @@ def _train_step(run: _Run, forward: Any) -> None:
 
 def answer_loss(task: StatementTask, forward: Forward, batch: Batch, balanced: bool = False) -> Float[Tensor, ""]:
     """The loss of a forward's answers; a fused one computes only the positions at which something is asked."""
-    if type(forward) is not FusedForward:
+    if not isinstance(forward, FusedForward) or isinstance(forward, SharpeningForward):
         return loss(task, forward(batch.tokens), batch, balanced)
     positions = asked(batch).any(dim=0).any(dim=-1).nonzero().squeeze(1)
     return loss(task, forward(batch.tokens, positions), batch.at(positions), balanced)

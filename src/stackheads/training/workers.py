@@ -5,6 +5,7 @@ read from the cells' folders, hence each cell is there once however often it was
 its nodes see at the same path.
 """
 
+import logging
 import multiprocessing
 import os
 import threading
@@ -173,10 +174,11 @@ def run_on_ray(cells: Sequence[Cell], folder: Path, address: str, device: str, t
     """
     try:
         import ray
+        from ray.exceptions import RayError
     except ImportError:
         raise ConfigError("--ray needs the package ray, it is not installed: pip install 'stackheads[cluster]'") from None
     try:
-        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise ConfigError(f"--ray needs the address of a running cluster, got {address!r} ({first}): see ray start") from None
@@ -190,7 +192,7 @@ def run_on_ray(cells: Sequence[Cell], folder: Path, address: str, device: str, t
                 cell = pending.pop(reference)
                 try:
                     ray.get(reference)
-                except ray.exceptions.RayError as error:
+                except RayError as error:
                     failures.append(Failure(cell, str(error).strip().splitlines()[-1]))
                 else:
                     report(cell)
