@@ -14,6 +14,7 @@ class TrainingConfig(BaseModel):
     `balanced`        weigh the query and the value slots equally in the loss (`tasks.scoring.loss`).
     `entropy`         weight of the attention entropy in the loss (`training/sharpen.py`) …
     `loudness`        … and of the group lasso on what heads write, both from step `sharpen_from` on.
+    `drop_heads`      probability of dropping each head in each example (`training/dropping.py`); none while sharpening.
     `stop_at`         stop when every hop's held-out accuracy at the query reaches this share; None: run all steps.
     `snapshots`       steps at which a snapshot is kept; the last step always is.
     `snapshot_every`  also keep one each so many steps; 0: none.
@@ -32,6 +33,7 @@ class TrainingConfig(BaseModel):
     entropy: float = Field(default=0.0, ge=0)
     loudness: float = Field(default=0.0, ge=0)
     sharpen_from: int = Field(default=0, ge=0)
+    drop_heads: float = Field(default=0.0, ge=0, lt=1)
     seed: int = 0
     stop_at: float | None = Field(default=None, gt=0, le=1)
     evaluate_every: int = Field(default=250, ge=1)

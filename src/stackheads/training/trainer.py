@@ -26,6 +26,7 @@ from stackheads.models.hooks import analysing
 from stackheads.tasks import Batch, StatementTask
 from stackheads.tasks.scoring import asked, loss, query_accuracy
 from stackheads.training.config import TrainingConfig
+from stackheads.training.dropping import DroppingForward
 from stackheads.training.run import RunFolder, load_state, open_run, read_metrics, save_state, write_metrics
 from stackheads.training.sharpen import SharpeningForward
 
@@ -71,7 +72,7 @@ def train(
     """
     training = training or TrainingConfig()
     run = _start(task, model, training, output_dir, parse_device(device), resume, start_from)
-    forward, sharpening = forward_for_training(run.model), _sharpening(run)
+    forward, sharpening = _forward(run), _sharpening(run)
     with (
         _stored_on_interrupt(run),
         tqdm(total=training.steps, initial=run.step, disable=None if progress else True, desc="train", unit="step") as bar,
@@ -130,6 +131,14 @@ def _start(
         run.step = load_state(run.folder.state, model, optimiser, generator)
         run.history = read_metrics(run.folder, run.step)
     return run
+
+
+def _forward(run: _Run) -> Forward:
+    if not run.training.drop_heads:
+        return forward_for_training(run.model)
+    if not supported(run.model):
+        raise ConfigError("drop_heads needs a model that the fused forward covers, got another: set it to 0")
+    return DroppingForward(run.model, run.training.drop_heads, run.generator)
 
 
 def _sharpening(run: _Run) -> SharpeningForward | None:
