@@ -32,7 +32,7 @@ from stackheads.interventions import destination_rows, recorded
 from stackheads.models import check_fit, load, parse_device
 from stackheads.models.fused import supported
 from stackheads.models.hooks import all_heads, analysing
-from stackheads.tasks import StatementTask, Task
+from stackheads.tasks import StatementTask, StoredTask, Task
 from stackheads.types import Destination
 
 MIN_EXAMPLES = 16
@@ -71,7 +71,7 @@ def analyze(
     labels = label_frame([label_row(item, thresholds) for item in evidence])
     return Analysis(
         model=described,
-        task={"name": task.name, **(task.model_dump() if isinstance(task, StatementTask) else {})},
+        task={"name": task.name, **(task.model_dump() if isinstance(task, StoredTask) else {})},
         seed=seed,
         examples=examples,
         thresholds=thresholds,

@@ -6,10 +6,11 @@ the ground truth that attention patterns are compared with.
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 AttentionDir = Literal["causal", "bidirectional"]
@@ -50,6 +51,36 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
         return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+class StoredTask(BaseModel):
+    """A task whose settings, `kind` among them, are stored with what is trained on it: a pydantic model that is a `Task`.
+
+    `max_hops`       D, the number of hops asked for (≥ 1).
+    `attention_dir`  `causal` or `bidirectional`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_hops: int
+    attention_dir: AttentionDir
+
+    if TYPE_CHECKING:  # the members of `Task`, which its subclasses have
+
+        @property
+        def name(self) -> str: ...
+        @property
+        def n_ctx(self) -> int: ...
+        @property
+        def d_vocab(self) -> int: ...
+        @property
+        def d_vocab_out(self) -> int: ...
+        @property
+        def hops(self) -> tuple[int, ...]: ...
+        def sample(self, n: int, generator: torch.Generator) -> Batch: ...
+        def readout(self, logits: Tensor, batch: Batch) -> Tensor: ...
+        def counterfactual(self, batch: Batch, hop: int, generator: torch.Generator) -> Batch: ...
+        def chance(self, hop: int) -> float: ...
 
 
 @runtime_checkable

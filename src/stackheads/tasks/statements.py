@@ -10,11 +10,10 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from stackheads.errors import ConfigError, StackheadsError
-from stackheads.tasks.base import AttentionDir, Batch
+from stackheads.tasks.base import AttentionDir, Batch, StoredTask
 from stackheads.tasks.links import Links, answers, find_maps, read_links, rewired_walks, statement_slots
 from stackheads.types import Slot
 
@@ -33,7 +32,7 @@ class Arrangements:
     probability: Float[Tensor, "arrangement"]
 
 
-class StatementTask(BaseModel, ABC):
+class StatementTask(StoredTask, ABC):
     """A task whose examples are S statements, two tokens each, and a query: n_ctx = 2 S + 1.
 
     `max_hops`       D, the number of hops asked for (≥ 1).
@@ -43,9 +42,6 @@ class StatementTask(BaseModel, ABC):
     `answers`        `shuffled` gives each sampled example another example's targets: nothing can be learned (a null).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_hops: int
     supervision: Supervision = "dense"
     attention_dir: AttentionDir = "bidirectional"
     answers: Literal["true", "shuffled"] = "true"
