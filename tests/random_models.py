@@ -21,7 +21,7 @@ def configs(draw, positions=("standard",), dtypes=("float32", "float64")):
         layers=draw(st.integers(1, 4)),
         heads=draw(st.integers(1, 8)),
         d_model=draw(st.sampled_from([8, 24])),
-        d_head=draw(st.sampled_from([4, 8, 16])),
+        d_head=draw(st.sampled_from([4, 8, 48])),
         attn_only=draw(st.booleans()),
         normalization=draw(st.sampled_from(["LN", None])),
         positions=draw(st.sampled_from(positions)),

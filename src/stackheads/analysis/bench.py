@@ -5,6 +5,7 @@ answers, summed over examples. 1 is the whole of the clean run, 0 nothing, above
 of sums stand the median and the 10th percentile of the same ratio for single examples, with the mean chance of each readout.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from stackheads.analysis.readouts import Baseline, Scorer, make_scorer, measure_
 from stackheads.analysis.records import records
 from stackheads.analysis.statistics import bootstrap, shares
 from stackheads.analysis.thresholds import Thresholds
-from stackheads.interventions import Recorded, recorded, rerun
+from stackheads.interventions import Recorded, recorded, rerun, run_variants
 from stackheads.models.hooks import Edit, analysing
 from stackheads.tasks import Task
 from stackheads.types import Destination, HeadId, Role
@@ -56,6 +57,11 @@ class Bench:
     def margin(self, edits: list[Edit]) -> Float[Tensor, "example readout"]:
         """Margins, summed per example, with edits in place. Cost: one forward pass."""
         return self.scorer.score(self.run(edits)).margin
+
+    def margins(self, variants: Sequence[Sequence[Edit]]) -> Iterator[Float[Tensor, "example readout"]]:
+        """The same for each list of edits, batched. Cost: at most one forward pass each."""
+        for logits in run_variants(self.model, self.clean, variants, read=self.scorer.read):
+            yield self.scorer.score(logits).margin
 
     def recovered(self, margin: Float[Tensor, "example readout"]) -> Float[Tensor, "readout"]:
         """The share of the clean run's gap that these margins keep, as a ratio of sums."""

@@ -139,8 +139,8 @@ def _add_edges(
             continue
         senders = [_sender(bench, label) for label in labels]
         edits = path_edits(bench.model, bench.clean, receiver.head, rows, senders, part)
-        for label, edit in zip(labels, edits, strict=True):
-            _add_edge(circuit, bench, str(label), str(receiver), part, bench.margin([edit]), boot, thresholds)
+        for label, margin in zip(labels, bench.margins([[edit] for edit in edits]), strict=True):
+            _add_edge(circuit, bench, str(label), str(receiver), part, margin, boot, thresholds)
 
 
 def _reaches(sender: Destination, receiver: Destination, part: Input) -> bool:

@@ -39,9 +39,9 @@ def necessity(bench: Bench, labels: Sequence[Label], extracted: Extracted | None
     rows = []
     for role in _roles(labels):
         mine = [label for label in labels if label.status == "confirmed" and label.role == role]
-        destroyed = _destroyed(bench, mine)
-        single = torch.stack([_destroyed(bench, [label]) for label in mine]).clamp(min=0).sum(dim=0)
-        random = torch.stack([_destroyed(bench, _random_set(labels, mine, generator)) for _ in range(RANDOM_SETS)])
+        destroyed, *alone = _destroyed(bench, [mine, *([label] for label in mine)])
+        single = torch.stack(alone).clamp(min=0).sum(dim=0)
+        random = torch.stack(_destroyed(bench, [_random_set(labels, mine, generator) for _ in range(RANDOM_SETS)]))
         needs = _needing(bench, extracted, role)
         for number, readout in enumerate(bench.baseline.readouts):
             if not bool(bench.baseline.open[number]):
@@ -69,16 +69,20 @@ def _roles(labels: Sequence[Label]) -> list[Role]:
     return sorted(confirmed, key=lambda role: (role.name, role.hop or 0))
 
 
-def _destroyed(bench: Bench, cells: Sequence[Label]) -> Float[Tensor, "readout"]:
-    edits = [
-        HeadEdit(
-            label.head,
-            destination_rows(bench.clean.batch, label.destination),
-            ABLATIONS["resample"](bench.clean, label.head),
-        )
-        for label in cells
+def _destroyed(bench: Bench, sets: Sequence[Sequence[Label]]) -> list[Float[Tensor, "readout"]]:
+    """What resample ablation of each set of cells destroys."""
+    variants = [
+        [
+            HeadEdit(
+                label.head,
+                destination_rows(bench.clean.batch, label.destination),
+                ABLATIONS["resample"](bench.clean, label.head),
+            )
+            for label in cells
+        ]
+        for cells in sets
     ]
-    return (1 - bench.recovered(bench.margin(list(edits)))).cpu()
+    return [(1 - bench.recovered(margin)).cpu() for margin in bench.margins(variants)]
 
 
 def _random_set(labels: Sequence[Label], like: Sequence[Label], generator: torch.Generator) -> list[Label]:

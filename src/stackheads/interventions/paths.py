@@ -60,11 +60,9 @@ def receiver_outputs(
         forward, block = FusedForward(model), model.blocks[receiver.layer]
         residual = _residuals(clean)[receiver.layer]
         changed = torch.stack([residual + _written(model, clean, sender) for sender in senders])
-        norm = getattr(block, "ln1", None)
-        inputs = {name: forward.norm(norm, residual)[None] for name in INPUTS}
-        inputs[part] = forward.norm(norm, changed)
-        q, k, v = (_project(block.attn, receiver.index, name, inputs[name]) for name in INPUTS)
-        return forward.attend(*_same_size(q, k, v), causal=forward.causal)
+        parts = _recorded_inputs(clean, receiver)
+        parts[part] = _project(block.attn, receiver.index, part, forward.norm(getattr(block, "ln1", None), changed))
+        return forward.attend(*(parts[name].expand(len(senders), -1, -1, -1) for name in INPUTS), causal=forward.causal)
 
 
 def path_edits(
@@ -102,6 +100,9 @@ def _project(attn: Any, index: int, part: Input, x: Float[Tensor, "sender batch 
     return x @ weight + bias
 
 
-def _same_size(*parts: Tensor) -> list[Tensor]:
-    n = max(len(part) for part in parts)
-    return [part.expand(n, *part.shape[1:]) for part in parts]
+def _recorded_inputs(clean: Recorded, receiver: HeadId) -> dict[Input, Tensor]:
+    """The receiver's queries, keys and values in the recorded run, each [1, batch, pos, d_head]."""
+    run, layer, index = clean.run, receiver.layer, receiver.index
+    assert run.q is not None
+    assert run.k is not None
+    return {"q": run.q[layer][None, :, index], "k": run.k[layer][None, :, index], "v": run.v[layer][None, :, :, index]}

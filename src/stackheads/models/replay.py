@@ -193,7 +193,7 @@ class Replay:
         if inside:
             rows = x[:, :, inside.within(live)]
             new = torch.einsum("nbom,hmd->nbhod", rows, attn.W_Q) + attn.b_Q[:, None]
-            q = new if inside == out else _replaced(q, new, inside.within(out))
+            q = new if inside == out else _replaced(q, new, inside.within(out), dim=3)
         through = rearrange(torch.einsum("nbhod,hmd->nbhom", q, attn.W_K), "n b h o m -> n b m (h o)")
         score = rearrange(x @ through, "n b s (h o) -> n b h o s", h=heads) + (q * attn.b_K[:, None]).sum(dim=-1, keepdim=True)
         whole = len(live) == self.n_pos

@@ -36,8 +36,12 @@ def loss(task: Task, logits: Float[Tensor, "batch pos d_vocab_out"], batch: Batc
     `balanced`: the mean at the query and the mean at all other positions count half each, so that the query's few long hops
     are not drowned by the many short ones at value slots. The same where only the query is asked.
     """
-    known = asked(batch)
-    terms = torch.nn.functional.cross_entropy(task.readout(logits, batch)[known], batch.targets[known], reduction="none")
+    known, answers, targets = asked(batch), task.readout(logits, batch), batch.targets
+    if bool(known.all()):  # no need to pick, whose gradient is slow
+        answers, targets = answers.flatten(0, 2), targets.flatten()
+    else:
+        answers, targets = answers[known], targets[known]
+    terms = torch.nn.functional.cross_entropy(answers, targets, reduction="none")
     at_query = (batch.slots == Slot.QUERY)[:, :, None].expand_as(known)[known]
     if not balanced or bool(at_query.all()):
         return terms.mean()
