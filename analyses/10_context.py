@@ -1,15 +1,15 @@
 """How does the time to the first hop grow with the number of symbols?
 
     python analyses/10_context.py                  # table and figure from analyses/results/context.csv, seconds
-    python analyses/10_context.py --from-scratch   # with the sweep, 24 runs of up to five minutes on one core each
+    python analyses/10_context.py --from-scratch   # with the sweep, 15 runs of up to five minutes on one core each
 
-The sweep `context`: cycles of 4 to 16 symbols (context 2 n + 1), hop 1 alone, asked at the query, 2 layers of 2 heads; training
-seeds 0 to 3, at most 8,000 steps. `time` is the first evaluation (every 50 steps, 512 examples) at which hop 1 reaches 99 %. A
+The sweep `context`: cycles of 4 to 12 symbols (context 2 n + 1), hop 1 alone, asked at the query, 2 layers of 2 heads; training
+seeds 0 to 2, at most 8,000 steps. `time` is the first evaluation (every 50 steps, 512 examples) at which hop 1 reaches 99 %. A
 run that does not get there is censored: all that is known of its time is that it is more than 8,000.
 
 Power law: log time = a + b log n + noise, normal, by maximum likelihood; a censored run counts with the probability of a time
-beyond its last step. The interval of b: 500 bootstrap samples of the runs of each n (seed 0), 2.5 to 97.5 %; with four runs for
-each n it is rough. Beside it the same with n in place of log n (exponential growth), and the difference in log likelihood.
+beyond its last step. The interval of b: 500 bootstrap samples of the runs of each n (seed 0), 2.5 to 97.5 %; with three runs
+for each n it is rough. Beside it the same with n in place of log n (exponential growth), and the difference in log likelihood.
 
 Writes analyses/results/context.csv (a row for each run) and context.png.
 """

@@ -57,7 +57,8 @@ class Run:
 class Claim:
     """A script: its docstring, the name of its CSV and figure, its sweeps, and what is its own.
 
-    The first of the tables has the claim's name, and a row or more for every run; further ones are `NAME-….csv`.
+    `wanted` says which runs of the sweeps it rests on. The first of the tables has the claim's name, and a row or more for each
+    run; further ones are `NAME-….csv`.
     """
 
     doc: str
@@ -67,6 +68,7 @@ class Claim:
     tell: Callable[[Tables], str]
     draw: Callable[[Tables], Any]
     further: tuple[str, ...] = ()
+    wanted: Callable[[Cell], bool] = lambda cell: True
 
 
 def main(claim: Claim) -> None:
@@ -81,7 +83,7 @@ def main(claim: Claim) -> None:
     files = {name: arguments.results / f"{name}.csv" for name in (claim.name, *claim.further)}
     if arguments.from_scratch:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        runs = [run for name in claim.sweeps for run in finished_runs(name, arguments)]
+        runs = [run for name in claim.sweeps for run in finished_runs(name, arguments) if claim.wanted(run.cell)]
         if claim.sweeps and not runs:
             sys.exit(f"error: {claim.name} rests on finished runs, {arguments.sweeps} has none: leave out --finished")
         for name, table in claim.measure(runs, arguments.jobs).items():
@@ -95,6 +97,11 @@ def main(claim: Claim) -> None:
     if not whole:
         figure.suptitle(f"NOT ALL RUNS: {note}", color=ORANGE, fontsize=9)
     save_figure(figure, arguments.results / f"{claim.name}.png")
+
+
+def planned_cells(name: str) -> list[Cell]:
+    """All cells of a sweep."""
+    return cells(read_sweep(ROOT / "analyses" / "sweeps" / f"{name}.yaml"))
 
 
 def finished_runs(name: str, arguments: argparse.Namespace) -> list[Run]:
@@ -112,7 +119,7 @@ def coverage(claim: Claim, table: pd.DataFrame) -> tuple[bool, str]:
     """Whether a table has all runs of the claim's sweeps, and which share of each in words."""
     parts, whole = [], True
     for name in claim.sweeps:
-        planned = {cell.name for cell in cells(read_sweep(ROOT / "analyses" / "sweeps" / f"{name}.yaml"))}
+        planned = {cell.name for cell in planned_cells(name) if claim.wanted(cell)}
         there = planned & set(table.loc[table["sweep"] == name, "cell"])
         whole = whole and there == planned
         parts.append(f"{len(there)} of {len(planned)} runs of {name}" + ("" if there == planned else " (PARTIAL)"))

@@ -74,7 +74,7 @@ def test_the_interval_holds_the_exponent():
 
 def test_a_compiled_circuit_answers_what_its_depth_allows_and_nothing_else():
     """Doubling in three layers follows two hops; taken for a model of two layers it would violate the bound for hop 2."""
-    task = Retrieval(chains=3, max_hops=2, attention_dir="causal")
+    task = Retrieval(chains=2, max_hops=2, attention_dir="causal")
     model, config = compile_layers(lower(doubling(2)), task, rotation_seed=0)
     whole, short = (depth.against_bounds(model, task, layers, examples=256) for layers in (config.layers, 2))
     assert {row["verdict"] for row in whole} == {"answered"}
