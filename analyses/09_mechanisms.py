@@ -107,7 +107,7 @@ def draw(tables: Tables) -> Any:
 
     table = tables["mechanisms"]
     named = groups(table)
-    figure = Figure(figsize=(10.5, 1.4 + 0.4 * len(named)), layout="constrained")
+    figure = Figure(figsize=(10.5, 1.6 + 0.4 * len(named)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
     most = max(len(group) for _, group in named)
     for place, (_, group) in enumerate(named):
@@ -125,10 +125,10 @@ def draw(tables: Tables) -> Any:
             right.plot(of_active.median(), place, "|", color="black", markersize=16, markeredgewidth=2)
     left.set_yticks(range(len(named)), [name for name, _ in named], fontsize=8)
     left.set(ylim=(len(named) - 0.5, -0.5), xlim=(0, most), xlabel="runs (outlined: not solved)")
-    right.set(xlim=(-0.03, 1.03), xlabel="confirmed, of the cells that matter (bar: median)")
+    right.set(xlim=(-0.03, 1.03), xlabel="confirmed share of the cells that matter")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(handles=_handles(), loc="outside upper center", ncols=len(MECHANISMS), frameon=False, fontsize=8)
+    figure.legend(handles=_handles(), loc="outside lower center", ncols=len(MECHANISMS), frameon=False, fontsize=8)
     return figure
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -95,7 +96,7 @@ def main(claim: Claim) -> None:
     print(f"{note}\n\n{claim.tell(tables)}" if note else claim.tell(tables))
     figure = claim.draw(tables)
     if not whole:
-        figure.suptitle(f"NOT ALL RUNS: {note}", color=ORANGE, fontsize=9)
+        figure.suptitle(fill(f"NOT ALL RUNS: {note}", 90), color=ORANGE, fontsize=9)
     save_figure(figure, arguments.results / f"{claim.name}.png")
 
 
