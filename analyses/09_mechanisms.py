@@ -10,7 +10,7 @@ runs/mechanisms and not made again. Training seeds as in the sweeps. The names o
 mechanisms.csv, a row for each finished run, empty from `mechanism` on where it is not solved:
 
 `cells`, `confirmed`, …   (head, destination) cells by status
-`agreement`               least share, over hops, of fresh examples on which the compiled labels answer as the model does
+`explained`               hops of 4 on which the compiled labels answer as the model does in 95 % of fresh examples or more
 `roles`                   the confirmed cells as (layer, destination, role): what can be compared between seeds
 
 Writes analyses/results/mechanisms.csv and mechanisms.png.
@@ -36,6 +36,7 @@ MECHANISMS = {
 }
 STATUSES = ("confirmed", "redundant", "opposing", "causal-unclassified", "pattern-only", "none")
 IDLE = ("pattern-only", "none")
+EXPLAINED = 0.95
 
 
 def measure(runs: list[Run], jobs: int) -> Tables:
@@ -52,13 +53,13 @@ def mechanism_row(run: Run) -> dict[str, Any]:
         return row
     found = kept_analysis(run, KEPT)
     statuses = Counter(found.labels["status"])
-    agreement = min(found.program_agreement.values()) if found.program_agreement else None
+    explained = sum(share >= EXPLAINED for share in (found.program_agreement or {}).values())
     roles = "; ".join(
         f"L{layer} {place} {role}" + (f" × {count}" if count > 1 else "")
         for (layer, place, role), count in sorted(layer_roles(found.labels).items())
     )
     row |= {"mechanism": found.mechanism, "cells": len(found.labels), **{name: statuses[name] for name in STATUSES}}
-    return row | {"agreement": agreement, "roles": roles}
+    return row | {"explained": explained, "roles": roles}
 
 
 def architecture(run: Run) -> str:
@@ -91,10 +92,10 @@ def tell(tables: Tables) -> str:
         if len(solved):
             of_all, of_active = shares(solved)
             row = [name, len(solved), percent(of_all.median()), span(of_all, percent), percent(of_active.median())]
-            cover.append([*row, span(of_active, percent), percent(solved["agreement"].median()), solved["roles"].nunique()])
+            cover.append([*row, span(of_active, percent), number(solved["explained"].median()), solved["roles"].nunique()])
     text = [markdown(["architecture", "runs", "solved", *MECHANISMS], counts)]
     header = ["architecture", "solved runs", "cells confirmed (%)", "range", "of cells that matter (%)", "range"]
-    text.append(markdown([*header, "program agrees (%, median)", "different circuits"], cover))
+    text.append(markdown([*header, "hops explained, of 4 (median)", "different circuits"], cover))
     total = table[table["solved"]][list(STATUSES)].sum()
     cells = ", ".join(f"{number(total[name])} {name}" for name in STATUSES)
     text.append(f"cells of all solved runs by status: {cells}")
