@@ -129,15 +129,15 @@ def draw(tables: Tables) -> Any:
     table = tables["dropping"]
     figure = Figure(figsize=(11, 3.8), layout="constrained")
     panels = figure.subplots(1, 3)
-    statuses = [status for status in STATUSES if table[status].any()]
+    statuses = [status for status in STATUSES if status == "redundant" or table[status].any()]
     for place, (rate, group) in enumerate(table.groupby("drop_heads")):
         style = {"color": COLOURS[rate], "shift": 0.16 * (2 * place - 1), "label": f"drop {rate}, {len(group)} runs"}
         _dots(panels[0], [group[status] for status in statuses], **style)
         _dots(panels[1], [group[f"effect_{hop}"] for hop in HOPS], **style)
         _dots(panels[2], [group[f"left_{hop}"] for hop in HOPS], **style)
     panels[0].set_xticks(range(len(statuses)), [status.replace("-", "-\n") for status in statuses], fontsize=8)
-    panels[0].set(title="cells (head, destination) by status", ylabel="cells")
-    panels[1].set(title="most important cell ablated", ylabel="share of the margin destroyed", ylim=(0, None))
+    panels[0].set(title="cells (head, destination) by status", ylabel="cells", ylim=(0, None))
+    panels[1].set(title="most important cell ablated", ylabel="share of the margin destroyed", ylim=(0, 1.1))
     panels[2].set(title="most important head set to zero", ylabel="accuracy left", ylim=(0, 1.03))
     for axes in panels[1:]:
         axes.set_xticks(range(len(HOPS)), [f"hop {hop}" for hop in HOPS])
