@@ -22,6 +22,9 @@ import pandas as pd
 from claims import BLUE, GREY, ORANGE, Claim, Run, Tables, main, markdown, middle, number, percent, plain, span
 
 DRAWS, SEED = 500, 0
+CLEAR = 2.0
+"""Difference in log likelihood, with as many parameters, from which one curve is called better."""
+TICKS = (250, 500, 1000, 2000, 4000, 8000)
 
 
 @dataclass(frozen=True)
@@ -105,11 +108,12 @@ def tell(tables: Tables) -> str:
     power, growth, (low, high) = fit_table(table), fit_table(table, lambda n: n), slope_interval(table)
     difference = power.likelihood - growth.likelihood
     better = "the power law" if difference > 0 else "exponential growth"
+    decided = "" if abs(difference) >= CLEAR else " – too little to choose between them"
     return (
         f"{text}\n\ntime ∝ symbols^{power.slope:.2f} [{low:.2f}, {high:.2f}] over {len(table)} runs, "
         f"{int(table['time'].isna().sum())} of them censored; noise: a factor of {np.exp(power.spread):.2f}. "
         f"Exponential growth instead: a factor of {np.exp(growth.slope):.2f} for each symbol; "
-        f"{better} is likelier, by {abs(difference):.1f} in log likelihood."
+        f"{better} is likelier, by {abs(difference):.1f} in log likelihood{decided}."
     )
 
 
@@ -139,6 +143,8 @@ def draw(tables: Tables) -> Any:
     plain(axes)
     axes.yaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
     axes.set_xticks(sorted(table["symbols"].unique()))
+    low, high = axes.get_ylim()
+    axes.set_yticks([tick for tick in TICKS if low <= tick <= high])
     axes.minorticks_off()
     axes.legend(frameon=False, loc="lower right")
     return figure
