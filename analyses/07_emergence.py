@@ -139,7 +139,7 @@ def draw(tables: Tables) -> Any:
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_yticks(range(len(hops)), [f"hop {hop}" for hop in hops])
         axes.set_ylim(len(hops) - 0.5, -0.5)
-        axes.set_xlim(0, last * 1.15)
+        axes.set_xlim(0, last * 1.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
     panels[-1].set_xlabel("training step from which the accuracy stays at 90 % or more (area: number of runs; black: median)")
