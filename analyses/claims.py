@@ -93,11 +93,11 @@ def main(claim: Claim) -> None:
         sys.exit(f"error: the figure is made from {missing[0]}, which does not exist: add --from-scratch")
     tables = {name: pd.read_csv(file) for name, file in files.items()}
     whole, note = coverage(claim, tables[claim.name])
-    print(f"{note}\n\n{claim.tell(tables)}" if note else claim.tell(tables))
     figure = claim.draw(tables)
     if not whole:
         figure.suptitle(fill(f"NOT ALL RUNS: {note}", 90), color=ORANGE, fontsize=9)
     save_figure(figure, arguments.results / f"{claim.name}.png")
+    print(f"{note}\n\n{claim.tell(tables)}" if note else claim.tell(tables))
 
 
 def planned_cells(name: str) -> list[Cell]:
