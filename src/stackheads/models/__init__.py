@@ -2,16 +2,19 @@
 
 from stackheads.models.checkpoint import Checkpoint, load, parameters, save_checkpoint, snapshot_folder, snapshots
 from stackheads.models.config import ModelConfig, build, check_fit, model_config, parse_device
+from stackheads.models.imported import from_gpt2, read_state_dict
 
 __all__ = [
     "Checkpoint",
     "ModelConfig",
     "build",
     "check_fit",
+    "from_gpt2",
     "load",
     "model_config",
     "parameters",
     "parse_device",
+    "read_state_dict",
     "save_checkpoint",
     "snapshot_folder",
     "snapshots",

@@ -48,31 +48,36 @@ def build(config: ModelConfig, task: Task, seed: int = 0, device: torch.device |
 
     The global random state is left as it was.
     """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = hooked(
+            n_layers=config.layers,
+            n_heads=config.heads,
+            d_model=config.d_model,
+            d_head=config.d_head,
+            n_ctx=task.n_ctx,
+            d_vocab=task.d_vocab,
+            d_vocab_out=task.d_vocab_out,
+            attn_only=config.attn_only,
+            d_mlp=None if config.attn_only else config.d_mlp or 4 * config.d_model,
+            act_fn="relu",
+            normalization_type=config.normalization,
+            positional_embedding_type=config.positions,
+            rotary_dim=config.d_head if config.positions == "rotary" else None,
+            attention_dir=task.attention_dir,
+            dtype=getattr(torch, config.dtype),
+            device="cpu",
+        )
+    return model.to(torch.device(device), print_details=False)
+
+
+def hooked(**settings: Any) -> Any:
+    """A `HookedTransformer` with these settings of TransformerLens' own, its weights drawn from the global random state."""
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
-    tl_config = HookedTransformerConfig(
-        n_layers=config.layers,
-        n_heads=config.heads,
-        d_model=config.d_model,
-        d_head=config.d_head,
-        n_ctx=task.n_ctx,
-        d_vocab=task.d_vocab,
-        d_vocab_out=task.d_vocab_out,
-        attn_only=config.attn_only,
-        d_mlp=None if config.attn_only else config.d_mlp or 4 * config.d_model,
-        act_fn="relu",
-        normalization_type=config.normalization,
-        positional_embedding_type=config.positions,
-        rotary_dim=config.d_head if config.positions == "rotary" else None,
-        attention_dir=task.attention_dir,
-        dtype=getattr(torch, config.dtype),
-        device="cpu",
-    )
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.manual_seed(seed)
-        model = HookedTransformer(tl_config)
-    return model.to(torch.device(device), print_details=False)
+        return HookedTransformer(HookedTransformerConfig(**settings))
 
 
 def check_fit(model: Any, task: Task) -> None:

@@ -6,6 +6,8 @@ not covered here (rotary positions, gated MLPs, other normalisations) are traine
 """
 
 from collections.abc import Callable
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,6 +17,11 @@ from torch import Tensor
 from torch.nn import functional
 
 Forward = Callable[[Tensor], Tensor]
+
+ACTIVATIONS: MappingProxyType[str, Forward] = MappingProxyType(
+    {"relu": functional.relu, "gelu": functional.gelu, "gelu_new": partial(functional.gelu, approximate="tanh")}
+)
+"""Activation functions under TransformerLens' names."""
 
 
 def forward_for_training(model: Any) -> Forward:
@@ -29,7 +36,7 @@ def supported(model: Any) -> bool:
         type(model).__name__ == "HookedTransformer"
         and cfg.normalization_type in ("LN", None)
         and cfg.positional_embedding_type == "standard"
-        and (cfg.attn_only or (cfg.act_fn == "relu" and not cfg.gated_mlp))
+        and (cfg.attn_only or (cfg.act_fn in ACTIVATIONS and not cfg.gated_mlp))
         and not getattr(cfg, "parallel_attn_mlp", False)
         and getattr(cfg, "n_key_value_heads", None) is None
         and not cfg.use_local_attn
@@ -119,7 +126,7 @@ class FusedForward:
         if self.model.cfg.attn_only:
             return residual
         normed = self.norm(getattr(block, "ln2", None), residual, like)
-        hidden = functional.relu(normed @ block.mlp.W_in + block.mlp.b_in)
+        hidden = ACTIVATIONS[self.model.cfg.act_fn](normed @ block.mlp.W_in + block.mlp.b_in)
         return residual + hidden @ block.mlp.W_out + block.mlp.b_out
 
     def unembed(
