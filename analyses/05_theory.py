@@ -16,28 +16,25 @@ causal with definitions first, and causal in shuffled order, on two chains of 32
 Writes analyses/results/theory.csv and analyses/results/theory.png.
 """
 
-import argparse
-from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from claims import BLUE, GREY, ORANGE, Claim, Run, Tables, main, markdown, number
 
-from stackheads.models.files import write_file
 from stackheads.tasks import Cycle, Retrieval
 from stackheads.theory import layers_needed, least_layers, log2_bound, log3_bound, paper_bound
 from stackheads.types import Destination
 
-RESULTS = Path(__file__).resolve().parent / "results"
 HOPS, EXAMPLES, SEED = 32, 64, 0
 TASKS = {
     "both ways": Cycle(symbols=2 * HOPS + 2, max_hops=HOPS),
     "causal, definitions first": Retrieval(chains=2, max_hops=HOPS, attention_dir="causal"),
     "causal, shuffled": Retrieval(chains=2, max_hops=HOPS, attention_dir="causal", order="shuffled"),
 }
-INK, BLUE, ORANGE, GREY = "#000000", "#0072B2", "#D55E00", "#7F7F7F"  # Okabe and Ito: safe for the colour-blind
 
 
-def simulate() -> pd.DataFrame:
-    """One row per task, destination and hop."""
+def measure(runs: list[Run], jobs: int) -> Tables:
+    """One row per task, destination and hop. No runs are needed."""
     rows = []
     for name, task in TASKS.items():
         log = log3_bound if task.attention_dir == "bidirectional" else log2_bound
@@ -49,18 +46,31 @@ def simulate() -> pd.DataFrame:
             row |= {"log": round(log(least.hop), 4), "paper": round(paper_bound(least.hop), 4)}
             row |= {"first": least.first, "simulated": least.layers, "share": round(least.shares[-1], 4), "rows": least.rows}
             rows.append(row)
-    return pd.DataFrame(rows).astype({"first": "Int64", "simulated": "Int64"})
+    return {"theory": pd.DataFrame(rows).astype({"first": "Int64", "simulated": "Int64"})}
 
 
-def draw(table: pd.DataFrame, path: Path) -> None:
+def tell(tables: Tables) -> str:
+    """Layers at the query for some hops: closed form and simulation."""
+    table = tables["theory"]
+    at_query, rows = table[table["destination"] == "query"], []
+    for hop in (1, 2, 3, 4, 8, 16, 32):
+        row: list[Any] = [hop, f"{at_query.loc[at_query['hop'] == hop, 'paper'].iloc[0]:.2f}"]
+        for name in TASKS:
+            found = at_query[(at_query["task"] == name) & (at_query["hop"] == hop)].iloc[0]
+            lucky = "" if found["first"] == found["simulated"] else f" (from {number(found['first'])})"
+            row.append(f"{number(found['bound'])}, {number(found['simulated'])}{lucky}")
+        rows.append(row)
+    return markdown(["hop", "paper", *(f"{name}: closed form, simulated" for name in TASKS)], rows)
+
+
+def draw(tables: Tables) -> Any:
     """Two panels: both ways and causal, at the query; value slots are the same where they see their chain."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    table = tables["theory"]
     at_query = table[table["destination"] == "query"]
-    figure, panels = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
     both, causal = (at_query[at_query["task"] == name] for name in ("both ways", "causal, definitions first"))
     shuffled = at_query[at_query["task"] == "causal, shuffled"]
     for panel, rows, title, log in (
@@ -71,7 +81,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
         panel.step(hop, rows["bound"], where="mid", color=BLUE, label="closed form")
         panel.plot(hop, rows["log"], color=BLUE, linewidth=0.9, linestyle="--", label=log)
         panel.plot(hop, rows["paper"], color=GREY, linewidth=0.9, linestyle=":", label="paper: log$_3$(2j)")
-        panel.plot(hop, rows["simulated"], "o", color=INK, markersize=3.5, label="simulated")
+        panel.plot(hop, rows["simulated"], "o", color="black", markersize=3.5, label="simulated")
         panel.set(title=title, xlabel="hop j")
         panel.spines[["top", "right"]].set_visible(False)
     lucky = shuffled[shuffled["first"] < shuffled["simulated"]]
@@ -81,21 +91,8 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     panels[1].set(xlim=(0, HOPS + 1))
     for panel in panels:
         panel.legend(frameon=False, fontsize=8, loc="lower right")
-    write_file(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png", metadata={"Software": None}))
-    plt.close(figure)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--from-scratch", action="store_true", help="simulate again, and write the CSV too")
-    arguments = parser.parse_args()
-    csv = RESULTS / "theory.csv"
-    if arguments.from_scratch:
-        write_file(csv, lambda temporary: simulate().to_csv(temporary, index=False))
-    table = pd.read_csv(csv)
-    draw(table, RESULTS / "theory.png")
-    print(f"{csv.relative_to(RESULTS.parent.parent)}: {len(table)} rows; theory.png beside it")
+    return figure
 
 
 if __name__ == "__main__":
-    main()
+    main(Claim(__doc__, "theory", (), measure, tell, draw))

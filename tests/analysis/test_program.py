@@ -3,6 +3,7 @@
 import pytest
 
 from stackheads import Analysis, analyze
+from stackheads.analysis.mechanism import name_mechanism
 from stackheads.analysis.program import extract_program
 from stackheads.models.compiled.specimens import CIRCUITS, Guise, specimen
 
@@ -35,6 +36,10 @@ def test_steps_that_nothing_confirmed_explains_are_left_out_and_named(checkpoint
     assert extracted is not None
     assert len(extracted.dropped) == 7
     assert "left out" in str(extracted)
+    assert analysis.reach is not None
+    mechanism = name_mechanism(extracted, made.task, analysis.reach)
+    assert mechanism.name == "other"
+    assert "nothing confirmed lets them find their source" in mechanism.reason
 
 
 def test_nothing_confirmed_is_no_program(checkpoints):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from stackheads.analysis.program import Extracted
-from stackheads.models.compiled.program import same_offset
+from stackheads.models.compiled.program import Step, same_offset
 from stackheads.tasks import StatementTask
 from stackheads.types import Destination
 
@@ -38,8 +38,10 @@ def name_mechanism(extracted: Extracted | None, task: StatementTask, reach: pd.D
     for layer, hop in enumerate(read):
         if hop > (most := furthest(layer + 1, task)):
             return Mechanism("shortcut", f"{probes}, but following links reaches hop {most} at most after layer {layer}")
-    if extracted is None or not any(step.role.name == "hop" for step in extracted.program.steps):
+    if extracted is None or not any(_follows(step) for step in (*extracted.program.steps, *extracted.dropped)):
         return Mechanism("none", f"no head is confirmed in a hop; {probes}")
+    if not any(map(_follows, extracted.program.steps)):
+        return Mechanism("other", f"heads are confirmed in hops, but nothing confirmed lets them find their source; {probes}")
     reached = [_reached(windows[Destination.QUERY], task) for windows in extracted.windows]
     depth = f"confirmed heads let the query follow {_listed(reached)} hops after layers 0 to {len(reached) - 1}"
     window = extracted.windows[-1][Destination.QUERY]
@@ -73,6 +75,10 @@ def _read_at_query(reach: pd.DataFrame, task: StatementTask) -> list[int]:
     """How many hops in a row, from 1, probes read at the query after each layer."""
     rows = reach[(reach["destination"] == "query") & (reach["layer"] >= 0)]
     return [_reached(frozenset(hops), task) for hops in rows["hops"]]
+
+
+def _follows(step: Step) -> bool:
+    return step.role.name == "hop"
 
 
 def _listed(hops: list[int]) -> str:

@@ -1,0 +1,146 @@
+"""Which mechanism does each architecture find, and what share of it do the labels cover?
+
+    python analyses/09_mechanisms.py                  # tables and figure from analyses/results/mechanisms.csv, seconds
+    python analyses/09_mechanisms.py --from-scratch   # with the four sweeps, 78 runs; then about 15 s a run and core
+
+Every run of the sweeps `curriculum`, `depth-bidirectional`, `depth-causal` and `dropping` that is solved (every hop at 99 % or
+more at the query) is analysed at its last snapshot (`analyze`, 256 examples, seed 0); each analysis is kept below
+runs/mechanisms and not made again. Training seeds as in the sweeps. The names of mechanisms are those of
+`analysis/mechanism.py`; `other` means that the confirmed heads alone do not bring the query every hop. Columns of
+mechanisms.csv, a row for each finished run, empty from `mechanism` on where it is not solved:
+
+`cells`, `confirmed`, …   (head, destination) cells by status
+`explained`               hops of 4 on which the compiled labels answer as the model does in 95 % of fresh examples or more
+`roles`                   the confirmed cells as (layer, destination, role): what can be compared between seeds
+
+Writes analyses/results/mechanisms.csv and mechanisms.png.
+"""
+
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import pandas as pd
+from claims import GREY, KEPT, Claim, Run, Tables, kept_analysis, main, markdown, number, percent, span
+from tqdm import tqdm
+
+from stackheads.analysis.stability import layer_roles
+
+MECHANISMS = {
+    "tripling": "#009E73",
+    "doubling": "#0072B2",
+    "one hop per layer": "#56B4E9",
+    "shortcut": "#D55E00",
+    "other": "#E69F00",
+    "none": "#BBBBBB",
+}
+STATUSES = ("confirmed", "redundant", "opposing", "causal-unclassified", "pattern-only", "none")
+IDLE = ("pattern-only", "none")
+EXPLAINED = 0.95
+
+
+def measure(runs: list[Run], jobs: int) -> Tables:
+    """A row for each run."""
+    with ProcessPoolExecutor(jobs) as pool:
+        rows = list(tqdm(pool.map(mechanism_row, runs), total=len(runs), desc="runs", disable=None))
+    return {"mechanisms": pd.DataFrame(rows)}
+
+
+def mechanism_row(run: Run) -> dict[str, Any]:
+    """What was found in one run; only its name and result where it is not solved."""
+    row = {**run.names, "architecture": architecture(run), "solved": run.result["solved"]}
+    if not run.result["solved"]:
+        return row
+    found = kept_analysis(run, KEPT)
+    statuses = Counter(found.labels["status"])
+    explained = sum(share >= EXPLAINED for share in (found.program_agreement or {}).values())
+    roles = "; ".join(
+        f"L{layer} {place} {role}" + (f" × {count}" if count > 1 else "")
+        for (layer, place, role), count in sorted(layer_roles(found.labels).items())
+    )
+    row |= {"mechanism": found.mechanism, "cells": len(found.labels), **{name: statuses[name] for name in STATUSES}}
+    return row | {"explained": explained, "roles": roles}
+
+
+def architecture(run: Run) -> str:
+    """Task and model in words, without the seed."""
+    task, model, training = (run.cell.settings[part] for part in ("task", "model", "training"))
+    kind = "causal" if task.get("attention_dir") == "causal" else "both ways"
+    dropped = f", heads dropped {training['drop_heads']}" if training.get("drop_heads") else ""
+    heads = f"{model['layers']} × {model['heads']} heads of {model['d_head']}"
+    return f"{kind}, {task.get('supervision', 'dense')}, {heads}{dropped}"
+
+
+def groups(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The runs of each architecture, in the order of the table."""
+    return [(name, group) for name, group in table.groupby("architecture", sort=False)]
+
+
+def shares(solved: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """For each run the share of its cells that are confirmed, of all and of those that do something."""
+    active = solved["cells"] - solved[list(IDLE)].sum(axis=1)
+    return solved["confirmed"] / solved["cells"], solved["confirmed"] / active.where(active > 0)
+
+
+def tell(tables: Tables) -> str:
+    """Mechanism × architecture, then what the labels cover."""
+    table, counts, cover = tables["mechanisms"], [], []
+    for name, group in groups(table):
+        solved = group[group["solved"]]
+        found = Counter(solved["mechanism"].fillna("none"))
+        counts.append([name, len(group), len(solved), *(found[mechanism] or "" for mechanism in MECHANISMS)])
+        if len(solved):
+            of_all, of_active = shares(solved)
+            row = [name, len(solved), percent(of_all.median()), span(of_all, percent), percent(of_active.median())]
+            cover.append([*row, span(of_active, percent), number(solved["explained"].median()), solved["roles"].nunique()])
+    text = [markdown(["architecture", "runs", "solved", *MECHANISMS], counts)]
+    header = ["architecture", "solved runs", "cells confirmed (%)", "range", "of cells that matter (%)", "range"]
+    text.append(markdown([*header, "hops explained, of 4 (median)", "different circuits"], cover))
+    total = table[table["solved"]][list(STATUSES)].sum()
+    cells = ", ".join(f"{number(total[name])} {name}" for name in STATUSES)
+    text.append(f"cells of all solved runs by status: {cells}")
+    return "\n\n".join(text)
+
+
+def draw(tables: Tables) -> Any:
+    """Left: mechanisms of the solved runs; right: share of the cells that matter which are confirmed, every run."""
+    from matplotlib.figure import Figure
+
+    table = tables["mechanisms"]
+    named = groups(table)
+    figure = Figure(figsize=(10.5, 1.6 + 0.4 * len(named)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
+    most = max(len(group) for _, group in named)
+    for place, (_, group) in enumerate(named):
+        solved, start = group[group["solved"]], 0
+        found = Counter(solved["mechanism"].fillna("none"))
+        for mechanism, colour in MECHANISMS.items():
+            if found[mechanism]:
+                left.barh(place, found[mechanism], left=start, color=colour, height=0.7)
+                left.text(start + found[mechanism] / 2, place, found[mechanism], ha="center", va="center", fontsize=8)
+                start += found[mechanism]
+        left.barh(place, len(group) - start, left=start, color="none", edgecolor=GREY, height=0.7, linewidth=0.8)
+        if len(solved):
+            _, of_active = shares(solved)
+            right.plot(of_active, [place] * len(solved), "o", color="#0072B2", alpha=0.5, markeredgewidth=0)
+            right.plot(of_active.median(), place, "|", color="black", markersize=16, markeredgewidth=2)
+    left.set_yticks(range(len(named)), [name for name, _ in named], fontsize=8)
+    left.set(ylim=(len(named) - 0.5, -0.5), xlim=(0, most), xlabel="runs (outlined: not solved)")
+    right.set(xlim=(-0.03, 1.03), xlabel="confirmed share of the cells that matter")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(handles=_handles(), loc="outside lower center", ncols=len(MECHANISMS), frameon=False, fontsize=8)
+    return figure
+
+
+def _handles() -> list[Any]:
+    from matplotlib.patches import Patch
+
+    return [Patch(color=colour, label=mechanism) for mechanism, colour in MECHANISMS.items()]
+
+
+SWEEPS = ("curriculum", "depth-bidirectional", "depth-causal", "dropping")
+CLAIM = Claim(__doc__, "mechanisms", SWEEPS, measure, tell, draw)
+
+if __name__ == "__main__":
+    main(CLAIM)

@@ -1,0 +1,184 @@
+"""What the scripts of claims share: the finished runs of a sweep, the tables kept in CSVs, Markdown, and one `main`.
+
+A script says how runs become tables, tables Markdown, and tables a figure. Without options it reads the tables from
+analyses/results/ and prints and draws them. `--from-scratch` trains what is missing of its sweeps (`analyses/sweeps/NAME.yaml`,
+into --sweeps/NAME), measures all runs again and writes the tables; with `--finished` nothing is trained, and what is measured
+are the runs that are done. Tables list every run that they rest on, so that a part of a sweep is always said to be one.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from textwrap import fill
+from typing import Any
+
+import pandas as pd
+
+from stackheads import Analysis, analyze
+from stackheads.analysis.statistics import wilson
+from stackheads.errors import CheckpointError
+from stackheads.models import snapshots
+from stackheads.models.files import write_file
+from stackheads.report.figures import save_figure
+from stackheads.training.sweep import Cell, cell_folder, cells, read_sweep, stored_result
+from stackheads.training.workers import run_sweep
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "analyses" / "results"
+KEPT = ROOT / "runs" / "mechanisms"
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"  # Okabe and Ito: safe for the colour-blind
+
+Tables = dict[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run of a sweep; `result` is what the sweep stored about it (`training/sweep.py`)."""
+
+    sweep: str
+    cell: Cell
+    folder: Path
+    result: dict[str, Any]
+
+    @property
+    def seed(self) -> int:
+        return self.cell.settings["training"]["seed"]
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """The columns that every table begins with."""
+        return {"sweep": self.sweep, "cell": self.cell.name, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A script: its docstring, the name of its CSV and figure, its sweeps, and what is its own.
+
+    `wanted` says which runs of the sweeps it rests on. The first of the tables has the claim's name, and a row or more for each
+    run; further ones are `NAME-….csv`.
+    """
+
+    doc: str
+    name: str
+    sweeps: tuple[str, ...]
+    measure: Callable[[list[Run], int], Tables]
+    tell: Callable[[Tables], str]
+    draw: Callable[[Tables], Any]
+    further: tuple[str, ...] = ()
+    wanted: Callable[[Cell], bool] = lambda cell: True
+
+
+def main(claim: Claim) -> None:
+    """Run a script from the command line."""
+    parser = argparse.ArgumentParser(description=claim.doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--from-scratch", action="store_true", help="measure again, and first train what is missing")
+    parser.add_argument("--finished", action="store_true", help="with --from-scratch: train nothing, take what is finished")
+    parser.add_argument("--sweeps", type=Path, default=ROOT / "runs" / "sweeps", help="where the folders of the sweeps are")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the CSVs and the figure are")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    arguments = parser.parse_args()
+    files = {name: arguments.results / f"{name}.csv" for name in (claim.name, *claim.further)}
+    if arguments.from_scratch:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        runs = [run for name in claim.sweeps for run in finished_runs(name, arguments) if claim.wanted(run.cell)]
+        if claim.sweeps and not runs:
+            sys.exit(f"error: {claim.name} rests on finished runs, {arguments.sweeps} has none: leave out --finished")
+        for name, table in claim.measure(runs, arguments.jobs).items():
+            write_file(files[name], lambda temporary, table=table: table.to_csv(temporary, index=False))
+    if missing := [str(file) for file in files.values() if not file.exists()]:
+        sys.exit(f"error: the figure is made from {missing[0]}, which does not exist: add --from-scratch")
+    tables = {name: pd.read_csv(file) for name, file in files.items()}
+    whole, note = coverage(claim, tables[claim.name])
+    figure = claim.draw(tables)
+    if not whole:
+        figure.suptitle(fill(f"NOT ALL RUNS: {note}", 90), color=ORANGE, fontsize=9)
+    save_figure(figure, arguments.results / f"{claim.name}.png")
+    print(f"{note}\n\n{claim.tell(tables)}" if note else claim.tell(tables))
+
+
+def planned_cells(name: str) -> list[Cell]:
+    """All cells of a sweep."""
+    return cells(read_sweep(ROOT / "analyses" / "sweeps" / f"{name}.yaml"))
+
+
+def finished_runs(name: str, arguments: argparse.Namespace) -> list[Run]:
+    """The finished runs of a sweep in the order of its file, those that are missing trained first unless --finished."""
+    config, folder = read_sweep(ROOT / "analyses" / "sweeps" / f"{name}.yaml"), arguments.sweeps / name
+    planned = cells(config)
+    if not arguments.finished and any(stored_result(folder, cell) is None for cell in planned):
+        for failure in run_sweep(config, folder, arguments.jobs).failures:
+            print(f"{failure.cell.name} failed: {failure.reason}", file=sys.stderr)
+    stored = [(cell, stored_result(folder, cell)) for cell in planned]
+    return [Run(name, cell, cell_folder(folder, cell), result) for cell, result in stored if result is not None]
+
+
+def coverage(claim: Claim, table: pd.DataFrame) -> tuple[bool, str]:
+    """Whether a table has all runs of the claim's sweeps, and which share of each in words."""
+    parts, whole = [], True
+    for name in claim.sweeps:
+        planned = {cell.name for cell in planned_cells(name) if claim.wanted(cell)}
+        there = planned & set(table.loc[table["sweep"] == name, "cell"])
+        whole = whole and there == planned
+        parts.append(f"{len(there)} of {len(planned)} runs of {name}" + ("" if there == planned else " (PARTIAL)"))
+    return whole, ", ".join(parts)
+
+
+def kept_analysis(run: Run, kept: Path, examples: int = 256, seed: int = 0) -> Analysis:
+    """`analyze` of a run's last snapshot, from the folder --kept if it is there for these examples, else made and kept."""
+    folder, last = kept / run.sweep / run.cell.name, max(snapshots(run.folder))
+    try:
+        found = Analysis.load(folder)
+        if (found.examples, found.seed, found.model["name"]) == (examples, seed, f"step-{last:06d}"):
+            return found
+    except CheckpointError:
+        pass
+    import torch
+
+    torch.set_num_threads(1)
+    found = analyze(snapshots(run.folder)[last], examples=examples, seed=seed, progress=False)
+    found.save(folder)
+    return found
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table; missing values are dashes."""
+    lines = [header, ["---"] * len(header), *(["–" if pd.isna(value) else value for value in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def rate(successes: int, n: int, confidence: float = 0.95) -> str:
+    """A share with Wilson's interval: "3 of 4, 75 % [30, 95]"."""
+    low, high = wilson(successes, n, confidence)
+    return f"{successes} of {n}, {successes / n:.0%} [{100 * low:.0f}, {100 * high:.0f}]".replace("%", " %")
+
+
+def middle(values: Sequence[float | None]) -> float | None:
+    """The median, where None (or nan) means later than all: None where half of the values or more are."""
+    found = median([float("inf") if pd.isna(value) else value for value in values])
+    return None if found == float("inf") else found
+
+
+def number(value: float | None) -> str:
+    """A count or a step, or a dash."""
+    return "–" if value is None or pd.isna(value) else f"{value:,.0f}"
+
+
+def percent(share: float | None) -> str:
+    """A share in percent with one decimal, without the sign; or a dash."""
+    return "–" if share is None or pd.isna(share) else f"{100 * share:.1f}"
+
+
+def span(values: pd.Series, written: Callable[[float | None], str] = number) -> str:
+    """Least to largest of the values that are there; a dash if none is."""
+    low, high = written(values.min()), written(values.max())
+    return low if low == high else f"{low}–{high}"
+
+
+def plain(axes: Any) -> None:
+    """No frame above and to the right, thousands with commas."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")

@@ -1,0 +1,133 @@
+"""The claim scripts' own arithmetic, against cases by hand, synthetic data and a compiled circuit."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+ANALYSES = Path(__file__).parent.parent / "analyses"
+sys.path.append(str(ANALYSES))
+
+import claims  # noqa: E402
+
+from stackheads.models.compiled.compiler import compile_layers  # noqa: E402
+from stackheads.models.compiled.mechanisms import doubling  # noqa: E402
+from stackheads.models.compiled.program import lower  # noqa: E402
+from stackheads.tasks import Retrieval  # noqa: E402
+from stackheads.types import Destination  # noqa: E402
+
+curriculum, depth, mechanisms, context, dropping = map(
+    import_module, ("06_curriculum", "08_depth", "09_mechanisms", "10_context", "11_dropping")
+)
+TIMES = st.lists(st.one_of(st.none(), st.integers(1, 9)), min_size=1)
+
+
+@given(TIMES, st.integers(0, 9))
+def test_the_share_solved_is_what_is_not_waiting_any_more(times, step):
+    """Kaplan and Meier's product over the steps at which runs are solved, none being lost before the end."""
+    waiting = 1.0
+    for at in range(1, step + 1):
+        at_risk = [time for time in times if time is None or time >= at]
+        solved = [time for time in at_risk if time == at]
+        waiting *= 1 - len(solved) / len(at_risk) if at_risk else 1
+    assert curriculum.solved_by(times, [step]) == [pytest.approx(1 - waiting)]
+
+
+def test_a_median_is_missing_where_half_of_the_runs_never_get_there():
+    assert claims.middle([1, 2, None]) == 2
+    assert claims.middle([1, None, None]) is None
+    assert claims.middle([1, 2, None, None]) is None
+
+
+def synthetic(exponent, spread, last, seed=0):
+    """Four runs for each number of symbols; those that would take longer than `last` steps are censored."""
+    generator, rows = np.random.default_rng(seed), []
+    for symbols in np.repeat([4, 6, 8, 10, 12, 16], 4):
+        time = 10 * symbols**exponent * np.exp(spread * generator.normal())
+        rows.append({"symbols": symbols, "steps": min(time, last), "time": time if time <= last else None})
+    return pd.DataFrame(rows)
+
+
+def test_an_exact_power_law_is_found_exactly():
+    found = context.fit_table(synthetic(2.5, 0.0, np.inf))
+    assert (found.slope, np.exp(found.intercept)) == pytest.approx((2.5, 10), rel=1e-3)
+
+
+def test_censored_runs_do_not_bend_the_power_law():
+    """Without the censored runs, or with them taken for runs that took as long, the exponent comes out too small."""
+    table = pd.concat([synthetic(2.5, 0.3, 5000, seed) for seed in range(20)], ignore_index=True)
+    assert 0.2 < table["time"].isna().mean() < 0.5
+    naive = context.fit_table(table.assign(time=table["steps"])).slope
+    assert context.fit_table(table).slope == pytest.approx(2.5, abs=0.1)
+    assert naive < 2.3
+
+
+def test_the_interval_holds_the_exponent():
+    low, high = context.slope_interval(synthetic(2.0, 0.2, np.inf), draws=40)
+    assert low < 2.0 < high < low + 0.6
+
+
+def test_a_compiled_circuit_answers_what_its_depth_allows_and_nothing_else():
+    """Doubling in three layers follows two hops; taken for a model of two layers it would violate the bound for hop 2."""
+    task = Retrieval(chains=2, max_hops=2, attention_dir="causal")
+    model, config = compile_layers(lower(doubling(2)), task, rotation_seed=0)
+    whole, short = (depth.against_bounds(model, task, layers, examples=256) for layers in (config.layers, 2))
+    assert {row["verdict"] for row in whole} == {"answered"}
+    assert {(row["hop"], row["verdict"]) for row in short if row["destination"] == "query"} == {
+        (1, "answered"),
+        (2, "violation"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("allowed", "accuracy", "low", "expected"),
+    [
+        (True, 0.995, 0.98, "answered"),
+        (True, 0.9, 0.88, "not learnt"),
+        (False, 0.36, 0.32, "none"),
+        (False, 0.5, 0.45, "order"),
+        (False, 0.9, 0.88, "violation"),
+    ],
+)
+def test_verdicts(allowed, accuracy, low, expected):
+    assert depth.verdict(allowed, accuracy, low, guess=1 / 3, order=0.6) == expected
+
+
+def test_the_order_guesser_on_two_chains_of_one_statement():
+    """A query asks for one of two statements, a value slot's chain has ended: half of them are right in one layer."""
+    assert depth.order_guesses(Retrieval(chains=2, max_hops=1, attention_dir="causal")) == {
+        (Destination.QUERY, 1, 1): pytest.approx(0.5)
+    }
+
+
+def test_the_order_guesser_is_never_worse_than_naming_a_symbol_of_the_right_level():
+    task = Retrieval(chains=2, max_hops=3, attention_dir="causal")
+    assert all(0.5 - 1e-9 <= share <= 1 for share in depth.order_guesses(task).values())
+
+
+def test_permutation_p_is_that_of_all_divisions():
+    assert dropping.permutation_p([1, 2, 3, 4], [11, 12, 13, 14]) == pytest.approx(2 / 70)
+    assert dropping.permutation_p([1, 2], [1, 2]) == pytest.approx(1)
+
+
+def test_a_part_of_a_sweep_is_said_to_be_one():
+    cells = claims.cells(claims.read_sweep(ANALYSES / "sweeps" / "context.yaml"))
+    table = pd.DataFrame([{"sweep": "context", "cell": cell.name} for cell in cells])
+    assert claims.coverage(context.CLAIM, table) == (True, f"{len(cells)} of {len(cells)} runs of context")
+    whole, note = claims.coverage(context.CLAIM, table.iloc[:3])
+    assert not whole
+    assert note == f"3 of {len(cells)} runs of context (PARTIAL)"
+
+
+def test_shares_of_confirmed_cells():
+    names = ["confirmed", "redundant", "opposing", "causal-unclassified", "pattern-only", "none"]
+    solved = pd.DataFrame([[3, 0, 0, 3, 1, 5], [0, 0, 0, 0, 0, 12]], columns=names).assign(cells=12)
+    of_all, of_active = mechanisms.shares(solved)
+    assert of_all.tolist() == [0.25, 0]
+    assert of_active.iloc[0] == 0.5
+    assert np.isnan(of_active.iloc[1])
