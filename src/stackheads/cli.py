@@ -52,6 +52,7 @@ def analyze(
     device: Device = "cpu",
     output_dir: Annotated[Path | None, typer.Option(help="Also save the analysis as a folder.")] = None,
     trial: Annotated[bool, typer.Option("--trial", help="Also put the labels on trial, on fresh examples.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Also write one offline HTML page to this file.")] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -59,12 +60,17 @@ def analyze(
     import json as json_module
 
     from stackheads.analysis.pipeline import analyze as run
+    from stackheads.report.page import check_target
     from stackheads.report.terminal import print_analysis, print_trial
 
+    if html is not None:
+        check_target(html)
     analysis = run(path, examples=examples, seed=seed, device=device, progress=not quiet)
     verdict = analysis.trial(examples=examples) if trial else None
     if output_dir is not None:
         analysis.save(output_dir)
+    if html is not None:
+        analysis.to_html(html, verdict)
     if json:
         content = analysis.to_dict() | ({"trial": verdict.to_dict()} if verdict else {})
         typer.echo(json_module.dumps(content, indent=2, allow_nan=False))

@@ -138,6 +138,15 @@ class Analysis:
             write_json(Path(path), self.to_dict())
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
+    def to_html(self, path: Path | str, trial: Trial | None = None, examples: int = 8) -> None:
+        """Write one offline HTML page, with a trial and the attention on the first `examples` (`report/page`).
+
+        Raises `ConfigError` if `path` is a folder, `examples` is negative, or the page would be larger than 3 MB.
+        """
+        from stackheads.report.page import to_html
+
+        to_html(self, path, trial, examples)
+
     def save(self, folder: Path | str) -> None:
         """Write a folder that `Analysis.load` reads: `analysis.json`, and the labels as CSV to look at."""
 
