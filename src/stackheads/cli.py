@@ -52,6 +52,9 @@ def analyze(
     seed: Seed = 0,
     device: Device = "cpu",
     output_dir: Annotated[Path | None, typer.Option(help="Also save the analysis as a folder.")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Also write evidence, circuit and reach as PNG and SVG to this folder.")
+    ] = None,
     trial: Annotated[bool, typer.Option("--trial", help="Also put the labels on trial, on fresh examples.")] = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -60,12 +63,15 @@ def analyze(
     import json as json_module
 
     from stackheads.analysis.pipeline import analyze as run
+    from stackheads.report.figures import save_figures
     from stackheads.report.terminal import print_analysis, print_trial
 
     analysis = run(path, examples=examples, seed=seed, device=device, progress=not quiet)
     verdict = analysis.trial(examples=examples) if trial else None
     if output_dir is not None:
         analysis.save(output_dir)
+    if figures is not None:
+        save_figures(analysis, figures)
     if json:
         content = analysis.to_dict() | ({"trial": verdict.to_dict()} if verdict else {})
         typer.echo(json_module.dumps(content, indent=2, allow_nan=False))
