@@ -51,6 +51,9 @@ def analyze(
     seed: Seed = 0,
     device: Device = "cpu",
     output_dir: Annotated[Path | None, typer.Option(help="Also save the analysis as a folder.")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Also write evidence, circuit and reach as PNG and SVG to this folder.")
+    ] = None,
     trial: Annotated[bool, typer.Option("--trial", help="Also put the labels on trial, on fresh examples.")] = False,
     html: Annotated[Path | None, typer.Option(help="Also write one offline HTML page to this file.")] = None,
     json: Json = False,
@@ -61,6 +64,7 @@ def analyze(
 
     from stackheads.analysis.pipeline import analyze as run
     from stackheads.report.page import check_target
+    from stackheads.report.figures import save_figures
     from stackheads.report.terminal import print_analysis, print_trial
 
     if html is not None:
@@ -71,6 +75,8 @@ def analyze(
         analysis.save(output_dir)
     if html is not None:
         analysis.to_html(html, verdict)
+    if figures is not None:
+        save_figures(analysis, figures)
     if json:
         content = analysis.to_dict() | ({"trial": verdict.to_dict()} if verdict else {})
         typer.echo(json_module.dumps(content, indent=2, allow_nan=False))

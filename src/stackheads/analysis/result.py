@@ -3,7 +3,6 @@
 The model it was made from stays with it as `subject` until it is saved, so that `trial()` can go on with it.
 """
 
-import html
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +21,6 @@ from stackheads.tasks import Task
 
 FORMAT = 2
 FILE = "analysis.json"
-SHOWN = ("head", "destination", "role", "hop", "status", "pattern", "effect", "write", "reason")
 
 
 @dataclass(frozen=True, repr=False)
@@ -188,8 +186,15 @@ class Analysis:
     def __repr__(self) -> str:
         return f"Analysis of {self.model.get('name')} on {self.task['name']}\n{self.verdict}"
 
+    def show(
+        self, example: int = 0, heads: str | list[str] = "confirmed", destination: str | None = "query", view: str = "heads"
+    ) -> Any:
+        """Attention on one example, drawn by CircuitsVis; see `report.attention.show`."""
+        from stackheads.report.attention import show
+
+        return show(self, example, heads, destination, view)  # type: ignore[arg-type]
+
     def _repr_html_(self) -> str:
-        accuracy = ", ".join(f"hop {hop}: {share:.1%}" for hop, share in self.accuracy.items())
-        table = self.labels[list(SHOWN)].to_html(index=False, float_format="{:.2f}".format, na_rep="", escape=True)
-        head = html.escape(f"{self.model.get('name')} on {self.task['name']}")
-        return f"<p><b>{head}</b><br>{accuracy}</p>{table}<pre>{html.escape(self.verdict)}</pre>"
+        from stackheads.report.notebook import analysis_html
+
+        return analysis_html(self)

@@ -3,6 +3,7 @@
 An edge's width is its strength: the share of the answer that goes when only this path is patched (`analysis/circuit.py`).
 """
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from stackheads.analysis.circuit import LOGITS, Circuit
@@ -70,7 +71,7 @@ def _draw_edge(axes: Any, points: list[tuple[float, float]], key: str, strength:
     from matplotlib.path import Path
 
     vertices, codes = [points[0]], [Path.MOVETO]
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         bend = 0.5 * (y1 - y0)
         vertices += [(x0, y0 + bend), (x1, y1 - bend), (x1, y1)]
         codes += [Path.CURVE4] * 3

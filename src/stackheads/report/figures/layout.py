@@ -7,6 +7,7 @@ each item moves towards the mean of its neighbours as far as its row's order and
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from stackheads.analysis.circuit import LOGITS, Circuit
@@ -56,7 +57,7 @@ def strong(circuit: Circuit, least: float) -> dict[tuple[str, str, str], dict[st
 def _neighbours(routes: dict[tuple[str, str, str], tuple[Item, ...]]) -> dict[Item, list[Item]]:
     found: dict[Item, list[Item]] = {}
     for route in routes.values():
-        for one, other in zip(route, route[1:], strict=False):
+        for one, other in pairwise(route):
             found.setdefault(one, []).append(other)
             found.setdefault(other, []).append(one)
     return found
@@ -81,7 +82,7 @@ def _places(rows: list[list[Item]], neighbours: dict[Item, list[Item]]) -> dict[
 
 
 def _apart(wanted: Sequence[float], row: Sequence[Item]) -> list[float]:
-    """The wanted places, moved as little as needed so that nothing overlaps: pushed right, pushed left, and the mean of both."""
+    """The wanted places, moved so that nothing overlaps: the mean of pushing right and pushing left."""
     half = [WIDTH[isinstance(item, str)] / 2 for item in row]
     right, left = list(wanted), list(wanted)
     for number in range(1, len(row)):

@@ -4,6 +4,7 @@ Colours are Okabe and Ito's (2008) for statuses, inputs and destinations and civ
 colour-blind readers; what a colour says is also said by a marker, a letter or a name.
 """
 
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ MARKERS = {
 }
 FORMATS = (".png", ".svg")
 DOTTED = (0, (2, 3))
+SAME_BYTES = {"svg.hashsalt": "stackheads"}
+"""The same figure gives the same bytes."""
 
 
 def save_figure(figure: "Figure", path: Path | str) -> None:
@@ -48,8 +51,19 @@ def save_figure(figure: "Figure", path: Path | str) -> None:
     def write(temporary: Path) -> None:
         figure.savefig(temporary, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
 
-    with rc_context({"svg.hashsalt": "stackheads"}):  # the same figure gives the same bytes
+    with rc_context(SAME_BYTES):
         write_file(target, write)
+
+
+def svg_text(figure: "Figure") -> str:
+    """A figure as an SVG element, to be put into HTML."""
+    from matplotlib import rc_context
+
+    stream = StringIO()
+    with rc_context(SAME_BYTES):
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :]
 
 
 def hop_colours(hops: list[int]) -> dict[int, Any]:
