@@ -69,7 +69,7 @@ def test_train_writes_a_run_that_analyze_reads_and_resume_continues(tmp_path):
         (["analyze"], "Missing argument"),
         (["dance"], "No such command 'dance'"),
         (["analyze", "CHECKPOINT", "--depth", "3"], "No such option"),
-        (["train", "maze", "--output-dir", "out"], "one of cycle, retrieval, got 'maze'"),
+        (["train", "maze", "--output-dir", "out"], "one of cycle, retrieval, conditional, got 'maze'"),
         (["train", "cycle", "--hops", "4", "--symbols", "5", "--output-dir", "out"], "at least 6 symbols"),
         (["train", "cycle", "--layers", "0", "--output-dir", "out"], "model setting layers"),
         (["train", "cycle", "--steps", "0", "--output-dir", "out"], "training setting steps"),

@@ -65,14 +65,15 @@ def analyze(
 
 @app.command()
 def train(
-    task: Annotated[str, typer.Argument(help="cycle or retrieval.", show_default=False)],
+    task: Annotated[str, typer.Argument(help="cycle, retrieval or conditional.", show_default=False)],
     output_dir: Annotated[Path, typer.Option(help="The run folder to write.", show_default=False)],
     hops: Annotated[int, typer.Option(help="D, the number of hops asked for.")] = 4,
-    symbols: Annotated[int, typer.Option(help="Symbols; 0: 2 D for a cycle, as many as needed for retrieval.")] = 0,
+    symbols: Annotated[int, typer.Option(help="Symbols; 0: 2 D for a cycle, as many as needed for the others.")] = 0,
     chains: Annotated[int, typer.Option(help="Chains (retrieval).")] = 3,
+    kinds: Annotated[int, typer.Option(help="Kinds of symbols (conditional).")] = 2,
     order: Annotated[str, typer.Option(help="definition-first or shuffled (retrieval).")] = "definition-first",
     attention_dir: Annotated[
-        str, typer.Option(help="causal or bidirectional; default bidirectional for a cycle, causal for retrieval.")
+        str, typer.Option(help="causal or bidirectional; default causal for retrieval, bidirectional for the others.")
     ] = "",
     supervision: Annotated[str, typer.Option(help="final, chain (implicit curriculum) or dense.")] = "dense",
     layers: Annotated[int, typer.Option(help="Layers.")] = 3,
@@ -104,6 +105,7 @@ def train(
 
     from stackheads.models import model_config
     from stackheads.tasks import from_config
+    from stackheads.tasks.conditional import fewest_symbols
     from stackheads.training.config import training_config
     from stackheads.training.trainer import train as run
 
@@ -119,6 +121,8 @@ def train(
     }
     if task == "retrieval":
         settings |= {"chains": chains, "order": order, "symbols": symbols}
+    elif task == "conditional":
+        settings |= {"kinds": kinds, "symbols": symbols or fewest_symbols(hops, kinds)}
     else:
         settings |= {"symbols": symbols or 2 * hops}
     checkpoint = run(

@@ -5,14 +5,28 @@ from typing import Any
 from pydantic import ValidationError
 
 from stackheads.errors import ConfigError, bad_setting
-from stackheads.tasks.base import Batch, Task
+from stackheads.tasks.base import OPERANDS, Batch, Operand, Task, operand_roles
+from stackheads.tasks.conditional import Conditional
 from stackheads.tasks.cycle import Cycle
 from stackheads.tasks.retrieval import Retrieval
 from stackheads.tasks.statements import StatementTask, Supervision
 
-__all__ = ["KINDS", "Batch", "Cycle", "Retrieval", "StatementTask", "Supervision", "Task", "from_config"]
+__all__ = [
+    "KINDS",
+    "OPERANDS",
+    "Batch",
+    "Conditional",
+    "Cycle",
+    "Operand",
+    "Retrieval",
+    "StatementTask",
+    "Supervision",
+    "Task",
+    "from_config",
+    "operand_roles",
+]
 
-KINDS: dict[str, type[StatementTask]] = {"cycle": Cycle, "retrieval": Retrieval}
+KINDS: dict[str, type[StatementTask]] = {"cycle": Cycle, "retrieval": Retrieval, "conditional": Conditional}
 """The tasks that can be named in a configuration."""
 
 

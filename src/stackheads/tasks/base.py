@@ -5,14 +5,20 @@ position of the value slot of the statement whose value is f^j(s) (Sanford, Hsu 
 the ground truth that attention patterns are compared with.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from stackheads.types import Role
+
 AttentionDir = Literal["causal", "bidirectional"]
+Operand = Literal["value", "condition"]
+"""What of a link a counterfactual changes: the value it leads to or, where a task has them, the condition that decides it."""
+OPERANDS: tuple[Operand, ...] = ("value", "condition")
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class Batch:
     `find`        source position for each offset in the task's `hops` (in that order); -1 where there is none that
                   attention can reach.
     `slots`       `Slot` of each position.
+    `operands`    source position for each of the task's `operands` (in that order), -1 as for `find`; None for a task
+                  without any.
     """
 
     tokens: Int[Tensor, "batch pos"]
@@ -32,17 +40,23 @@ class Batch:
     target_hop: Int[Tensor, "batch pos readout"]
     find: Int[Tensor, "batch hop pos"]
     slots: Int[Tensor, "batch pos"]
+    operands: Int[Tensor, "batch operand pos"] | None = None
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
 
     def __getitem__(self, index: slice | Tensor) -> "Batch":
         """The examples selected by a slice or an index tensor, as a new batch."""
-        return Batch(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+        return self._each(lambda tensor: tensor[index])
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
-        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        tensors: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: dict[str, Any] = {name: None if tensor is None else change(tensor) for name, tensor in tensors.items()}
+        return Batch(**changed)
 
 
 @runtime_checkable
@@ -78,3 +92,8 @@ class Task(Protocol):
     def counterfactual(self, batch: Batch, hop: int, generator: torch.Generator) -> Batch:
         """The same examples with only link `hop` of the queried chain rewired, so that answers from it on differ."""
         ...
+
+
+def operand_roles(task: Task) -> tuple[Role, ...]:
+    """What `Batch.operands` holds beside the find maps: a task's `operands`, none for a task that has no such member."""
+    return tuple(getattr(task, "operands", ()))
