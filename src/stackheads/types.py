@@ -21,6 +21,7 @@ class Slot(IntEnum):
     VALUE = 1
     QUERY = 2
     OTHER = 3
+    CONDITION = 4
 
 
 class Destination(StrEnum):
@@ -29,6 +30,7 @@ class Destination(StrEnum):
     QUERY = "query"
     VALUE = "value"
     KEY = "key"
+    CONDITION = "condition"
 
     @property
     def slot(self) -> Slot:

@@ -2,37 +2,47 @@
 
 
 class ConditionalExample:
-    """Pages of statements, two tokens each: `pages[0]` who is what, `pages[1 + k]` the candidates under kind k."""
+    """`facts[0][p]` is where p's kind stands, `facts[1 + k][p]` where its candidate under kind k does."""
 
-    def __init__(self, tokens: list[int], symbols: int, kinds: int):
+    def __init__(self, tokens: list[int], symbols: int, kinds: int, layout: str):
         self.tokens, self.symbols = tokens, symbols
-        self.pages = []
-        for page in range(1 + kinds):
-            start = 2 * symbols * page
-            slots = range(start + 1, start + 2 * symbols, 2)
-            self.pages.append({tokens[slot - 1]: slot for slot in slots})
-            assert sorted(self.pages[-1]) == list(range(symbols))
+        self.facts: list[dict[int, int]] = [{} for _ in range(1 + kinds)]
+        self.key_of = {}
+        width = 2 + kinds if layout == "records" else 2
+        for key in range(0, len(tokens) - 1, width):
+            for slot in range(key + 1, key + width):
+                fact = slot - key - 1 if layout == "records" else key // (2 * symbols)
+                assert tokens[key] not in self.facts[fact]
+                self.facts[fact][tokens[key]] = slot
+                self.key_of[slot] = key
+        assert all(sorted(fact) == list(range(symbols)) for fact in self.facts)
 
     def kind(self, symbol):
-        return self.tokens[self.pages[0][symbol]] - self.symbols
+        return self.tokens[self.facts[0][symbol]] - self.symbols
 
     def value_slot(self, symbol):
         """Where the candidate under the symbol's own kind stands."""
-        return self.pages[1 + self.kind(symbol)][symbol]
+        return self.facts[1 + self.kind(symbol)][symbol]
 
     def next(self, symbol):
         return self.tokens[self.value_slot(symbol)]
 
     def after(self, symbol, steps):
-        """The symbol so many steps on; None from a token that is no symbol."""
-        if symbol >= self.symbols:
-            return None
         for _ in range(steps):
             symbol = self.next(symbol)
         return symbol
 
     def slot(self, position):
-        return 2 if position == len(self.tokens) - 1 else position % 2
+        """KEY 0, VALUE 1, QUERY 2, CONDITION 4."""
+        if position == len(self.tokens) - 1:
+            return 2
+        if position not in self.key_of:
+            return 0
+        return 4 if position in self.facts[0].values() else 1
+
+    def symbol(self, position):
+        """The symbol held or, where a kind is held, the one that has it."""
+        return self.tokens[self.key_of[position] if self.slot(position) == 4 else position]
 
     def before(self, symbol):
         """The one symbol whose next is this one, None if there is none or more than one."""
@@ -40,10 +50,9 @@ class ConditionalExample:
         return found[0] if len(found) == 1 else None
 
     def find(self, position, j):
-        symbol = self.tokens[position]
+        symbol = self.symbol(position)
         if j > 0:
-            known = self.after(symbol, j - 1)
-            return -1 if known is None else self.value_slot(known)
+            return self.value_slot(self.after(symbol, j - 1))
         if j == 0 and self.slot(position) == 1:
             return position
         for _ in range(-j):
@@ -53,22 +62,14 @@ class ConditionalExample:
 
     def condition(self, position, j):
         if j == 0:
-            if self.slot(position) != 1 or self.tokens[position] >= self.symbols:
-                return -1
-            return self.pages[0][self.tokens[position - 1]]
-        known = self.after(self.tokens[position], j - 1)
-        return -1 if known is None else self.pages[0][known]
+            return self.facts[0][self.tokens[self.key_of[position]]] if self.slot(position) == 1 else -1
+        return self.facts[0][self.after(self.symbol(position), j - 1)]
 
     def unchosen(self, position, j):
-        known = self.after(self.tokens[position], j - 1)
-        if known is None:
-            return set()
-        return {page[known] for page in self.pages[1:]} - {self.value_slot(known)}
+        known = self.after(self.symbol(position), j - 1)
+        return {fact[known] for fact in self.facts[1:]} - {self.value_slot(known)}
 
     def answer(self, position, hop, causal):
-        """The symbol `hop` steps on, None where there is none or a causal position can't see all that decides it."""
-        for step in range(1, hop + 1):
-            needed = max(self.find(position, step), self.condition(position, step))
-            if needed < 0 or (causal and needed > position):
-                return None
-        return self.after(self.tokens[position], hop)
+        """The symbol `hop` steps on, None where a causal position can't see all that decides it."""
+        needed = [max(self.find(position, step), self.condition(position, step)) for step in range(1, hop + 1)]
+        return None if causal and max(needed) > position else self.after(self.symbol(position), hop)

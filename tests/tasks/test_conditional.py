@@ -14,6 +14,8 @@ from stackheads.types import IGNORE, Role, Slot
 
 from .conditional_resolver import ConditionalExample
 
+layouts = st.sampled_from(["records", "pages"])
+
 
 @st.composite
 def conditionals(draw):
@@ -22,13 +24,14 @@ def conditionals(draw):
         symbols=fewest_symbols(hops, kinds) + kinds * draw(st.integers(0, 1)),
         kinds=kinds,
         max_hops=hops,
+        layout=draw(layouts),
         supervision=draw(st.sampled_from(["final", "chain", "dense"])),
         attention_dir=draw(st.sampled_from(["causal", "bidirectional"])),
     )
 
 
 def read(task, row):
-    return ConditionalExample(row.tolist(), task.symbols, task.kinds)
+    return ConditionalExample(row.tolist(), task.symbols, task.kinds, task.layout)
 
 
 def check_against_resolver(task, batch):
@@ -95,12 +98,12 @@ def test_a_condition_always_matters(task, seed):
     for row in task.sample(3, torch.Generator().manual_seed(seed)).tokens:
         example = read(task, row)
         for symbol in range(task.symbols):
-            candidates = [row[page[symbol]].item() for page in example.pages[1:]]
+            candidates = [row[fact[symbol]].item() for fact in example.facts[1:]]
             assert len({symbol, *candidates}) == 1 + task.kinds
         kinds = Counter(example.kind(symbol) for symbol in range(task.symbols))
         assert set(kinds.values()) == {task.symbols // task.kinds}
-        for page in example.pages[1:]:
-            assert sorted(row[slot].item() for slot in page.values()) == list(range(task.symbols))
+        for fact in example.facts[1:]:
+            assert sorted(row[slot].item() for slot in fact.values()) == list(range(task.symbols))
 
 
 def test_same_seed_same_examples():
@@ -114,16 +117,18 @@ def test_same_seed_same_examples():
 def test_a_known_example_by_hand():
     """Six people, wizards (6) live with their mothers, the others (7) with their fathers; where does 0 live, and where she?"""
     kinds, mothers, fathers = [6, 7, 6, 7, 6, 7], [1, 2, 3, 4, 5, 0], [2, 3, 4, 5, 0, 1]
-    pages = [[token for pair in enumerate(page) for token in pair] for page in (kinds, mothers, fathers)]
     task = Conditional(symbols=6, max_hops=2)
-    batch = task.batch(torch.tensor([[*pages[0], *pages[1], *pages[2], 0]]))
+    batch = task.batch(
+        torch.tensor([[*(t for record in zip(range(6), kinds, mothers, fathers, strict=True) for t in record), 0]])
+    )
     assert batch.targets[0, -1].tolist() == [1, 3]  # 0 is a wizard: mother 1; 1 is none: father 3
     at = {role: batch.operands[0, number] for number, role in enumerate(task.operands)}
-    assert [int(batch.find[0, task.hops.index(j), -1]) for j in (1, 2)] == [13, 27]
-    assert [int(at[Role("condition", j)][-1]) for j in (0, 1, 2)] == [-1, 1, 3]
-    assert [int(at[Role("unchosen", j)][-1]) for j in (1, 2)] == [25, 15]
-    assert int(at[Role("condition", 0)][27]) == 3  # whether "1's father is 3" counts is a matter of what 1 is
-    assert int(at[Role("condition", 1)][27]) == 7
+    assert [int(batch.find[0, task.hops.index(j), -1]) for j in (1, 2)] == [2, 7]
+    assert [int(at[Role("condition", j)][-1]) for j in (0, 1, 2)] == [-1, 1, 5]
+    assert [int(at[Role("unchosen", j)][-1]) for j in (1, 2)] == [3, 6]
+    assert int(at[Role("condition", 0)][7]) == 5  # whether "1's father is 3" counts is a matter of what 1 is
+    assert int(at[Role("condition", 1)][7]) == 13
+    assert [int(batch.find[0, task.hops.index(j), 5]) for j in (1, 2)] == [7, 15]  # "1 is none" stands for 1
 
 
 def best_guess(answers, *known):
@@ -135,10 +140,11 @@ def best_guess(answers, *known):
     return counts.unflatten(0, (-1, 10)).amax(dim=1).sum().item() / len(answers)
 
 
+@pytest.mark.parametrize("layout", ["records", "pages"])
 @pytest.mark.parametrize("hop", [1, 2])
-def test_no_position_tells_the_answer(hop):
+def test_no_position_tells_the_answer(hop, layout):
     """The query, any one token, or both together are worth what chance says."""
-    task = Conditional(symbols=6, max_hops=2)
+    task = Conditional(symbols=6, max_hops=2, layout=layout)
     batch = task.sample(20000, torch.Generator().manual_seed(0))
     answers, query = batch.targets[:, -1, hop - 1], batch.tokens[:, -1]
     assert best_guess(answers, query) < task.chance(hop) + 0.02
@@ -155,7 +161,7 @@ def test_without_the_conditions_all_candidates_are_as_likely():
     for row, targets in zip(batch.tokens, batch.targets[:, -1], strict=True):
         example, ways = read(task, row), [int(row[-1])]
         for hop in range(2):
-            ways = [int(row[page[symbol]]) for symbol in ways for page in example.pages[1:]]
+            ways = [int(row[fact[symbol]]) for symbol in ways for fact in example.facts[1:]]
             ends = Counter(ways)
             likely = [symbol for symbol, times in ends.items() if times == max(ends.values())]
             right[hop] += (int(targets[hop]) in likely) / len(likely)
@@ -186,8 +192,7 @@ def counterfactual(task, hop):
 def test_a_condition_that_changes_nothing_further_on_has_no_counterfactual():
     """Both candidates of the query lead to the same symbol: flipping its kind leaves the answer of hop 2."""
     kinds, first, second = [6, 6, 6, 7, 7, 7], [1, 3, 4, 5, 0, 2], [4, 0, 5, 2, 3, 1]  # 0, 1, 3 or 0, 4, 3
-    pages = [[token for pair in enumerate(page) for token in pair] for page in (kinds, first, second)]
     task = Conditional(symbols=6, max_hops=2)
-    batch = task.batch(torch.tensor([[*pages[0], *pages[1], *pages[2], 0]]))
+    batch = task.batch(torch.tensor([[*(t for record in zip(range(6), kinds, first, second, strict=True) for t in record), 0]]))
     with pytest.raises(StackheadsError, match="can replace its condition, example 0 has none for hop 1"):
         task.counterfactual(batch, 1, torch.Generator(), operand="condition")

@@ -9,9 +9,10 @@
 So hop j needs two operands: its *condition*, the kind of f^(j-1)(q), and its *value*, the candidate under this kind. The facts
 behind an answer form a directed acyclic graph: what the next two are depends on both of the ones before.
 
-Statements are two tokens and stand on pages, in random order on each: on the first "p kind(p)", then for each kind k a page
-"p candidate" – the list of mothers, the list of fathers. So the page, and with it the position, says what a statement is
-about, but not whom. The last token is the query.
+Layout `records`: one record for each symbol, "p kind(p) candidate candidate …", one candidate for each kind in their order; the
+records in random order. Layout `pages`: statements of two tokens, first a page of "p kind(p)", then for each kind a page of
+"p candidate", in random order on each page: the facts of a step stand apart and must be brought together by their key. In both
+the position says what kind of fact it is, but not about whom. The last token is the query.
 
 Every kind has as many symbols (were kinds drawn freely, the commoner kind would be the better guess). The candidates under one
 kind are a random permutation; no symbol is its own candidate, nor another's under two kinds. So every symbol stands as a value
@@ -19,11 +20,11 @@ as often as every other, no chain ends, and every condition matters. A counterfa
 values uneven by one. Examples are redrawn until the queried chain steps from D different symbols and each of its links, by
 either operand, can be rewired so that all later answers change.
 
-Find maps follow f as everywhere. Beside them stand the `operands`, the other facts of a step. For a position that holds symbol
-s (the token of a kind is no symbol, and nothing is asked or found there):
+The slot of a kind is a CONDITION slot, not a value slot: its token is no symbol and it stands for the symbol that has the kind.
+Find maps follow f as everywhere. Beside them stand the `operands`, the other facts of a step: for a position of symbol s,
 
     condition j   the slot that holds the kind of f^(j-1)(s), which decides step j; for j = 0, at a value slot, the kind of the
-                  symbol that the own statement is about, which decides whether this statement counts
+                  symbol whose candidate stands there, which decides whether it counts
     unchosen j    the value slots of the candidates of f^(j-1)(s) under its other kinds: a head that looks at all candidates,
                   since it does not know the kind yet, must not pass for one that looks at the right one
 """
@@ -37,7 +38,7 @@ from torch import Tensor
 
 from stackheads.errors import ConfigError
 from stackheads.tasks.base import OPERANDS, Operand
-from stackheads.tasks.links import Links, make_links, rerouted, statement_slots
+from stackheads.tasks.links import Links, make_links, rerouted
 from stackheads.tasks.statements import StatementTask, shuffled_order
 from stackheads.types import NOWHERE, Role, Slot
 
@@ -64,7 +65,9 @@ class ConditionalLinks(Links):
 
 
 class Conditional(StatementTask):
-    """`symbols` symbols, the first tokens, of `kinds` kinds, the last ones; context 2 × symbols × (1 + kinds) + 1.
+    """`symbols` symbols, the first tokens, of `kinds` kinds, the last ones.
+
+    Context: symbols × (2 + kinds) + 1 with `layout` `records`, 2 × symbols × (1 + kinds) + 1 with `pages`.
 
     Raises `ConfigError` if kinds < 2 (nothing would be decided), or if symbols are fewer than `fewest_symbols` (too few chains
     could be rewired) or no multiple of kinds.
@@ -73,6 +76,7 @@ class Conditional(StatementTask):
     kind: Literal["conditional"] = "conditional"
     symbols: int
     kinds: int = 2
+    layout: Literal["records", "pages"] = "records"
 
     def model_post_init(self, context: object) -> None:
         super().model_post_init(context)
@@ -92,12 +96,27 @@ class Conditional(StatementTask):
 
     @property
     def name(self) -> str:
-        size = f"{self.symbols} symbols of {self.kinds} kinds"
-        return f"conditional retrieval, {size}, D = {self.max_hops}, {self.attention_dir}, {self.supervision}"
+        what = f"{self.symbols} symbols of {self.kinds} kinds, {self.layout}"
+        return f"conditional retrieval, {what}, D = {self.max_hops}, {self.attention_dir}, {self.supervision}"
 
     @property
     def n_statements(self) -> int:
+        """The number of facts: what kind a symbol is, and its candidates."""
         return self.symbols * (1 + self.kinds)
+
+    @property
+    def n_ctx(self) -> int:
+        return 1 + (self.symbols * (2 + self.kinds) if self.layout == "records" else 2 * self.n_statements)
+
+    @property
+    def _places(self) -> tuple[Int[Tensor, "fact place"], Int[Tensor, "fact place"]]:
+        """Positions of keys and of what is said about them: fact 0 is the kind, fact 1 + k the candidate under kind k."""
+        fact, place = torch.arange(1 + self.kinds)[:, None], torch.arange(self.symbols)
+        if self.layout == "records":
+            keys = (place * (2 + self.kinds)).expand(1 + self.kinds, -1)
+            return keys, keys + 1 + fact
+        keys = 2 * (fact * self.symbols + place)
+        return keys, keys + 1
 
     @property
     def d_vocab(self) -> int:
@@ -134,13 +153,17 @@ class Conditional(StatementTask):
         return torch.cat(kept)
 
     def _any_examples(self, n: int, generator: torch.Generator) -> Int[Tensor, "batch pos"]:
+        device = generator.device
         kind = shuffled_order(n, self.symbols, generator) % self.kinds
-        pages = []
-        for values in [self.symbols + kind, *self._relations(n, generator)]:
-            keys = shuffled_order(n, self.symbols, generator)
-            pages.append(torch.stack([keys, values.gather(1, keys)], dim=2).flatten(1))
-        query = torch.randint(self.symbols, (n, 1), generator=generator, device=generator.device)
-        return torch.cat([*pages, query], dim=1)
+        facts = torch.stack([self.symbols + kind, *self._relations(n, generator)], dim=1)
+        order = shuffled_order(n, self.symbols, generator)[:, None].expand_as(facts)
+        if self.layout == "pages":
+            order = torch.stack([shuffled_order(n, self.symbols, generator) for _ in range(1 + self.kinds)], dim=1)
+        tokens = torch.empty(n, self.n_ctx, dtype=torch.long, device=device)
+        keys, values = self._places
+        tokens[:, keys], tokens[:, values] = order, facts.gather(2, order)
+        tokens[:, -1] = torch.randint(self.symbols, (n,), generator=generator, device=device)
+        return tokens
 
     def _relations(self, n: int, generator: torch.Generator) -> list[Int[Tensor, "batch known"]]:
         """A permutation for each kind that agrees nowhere with the others or with the identity."""
@@ -166,11 +189,10 @@ class Conditional(StatementTask):
         return good
 
     def _links(self, tokens: Int[Tensor, "batch pos"]) -> ConditionalLinks:
-        pages = tokens[:, :-1].unflatten(1, (1 + self.kinds, self.symbols, 2))
-        order = pages[..., 0].argsort(dim=2)  # the statements of a page by their keys
-        stated = pages[..., 1].gather(2, order)
-        first = torch.arange(1 + self.kinds, device=tokens.device)[:, None] * self.symbols
-        slots = 2 * (first + order) + 1
+        keys, values = (places.to(tokens.device) for places in self._places)
+        order = tokens[:, keys].argsort(dim=2)  # the facts of one kind by whom they are about
+        stated = tokens[:, values].gather(2, order)
+        slots = values.expand_as(order).gather(2, order)
         kinds = stated[:, 0] - self.symbols
         candidates, places = stated[:, 1:].transpose(1, 2), slots[:, 1:].transpose(1, 2)
         values, value_slots = (table.gather(2, kinds[..., None]).squeeze(2) for table in (candidates, places))
@@ -180,11 +202,28 @@ class Conditional(StatementTask):
         conditions[:, : self.symbols] = slots[:, 0]
         return ConditionalLinks(**vars(plain), conditions=conditions, kinds=kinds, candidates=candidates, places=places)
 
+    def _slots(self, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
+        slots = torch.full((self.n_ctx,), Slot.KEY, dtype=torch.long)
+        values = self._places[1]
+        slots[values[0]], slots[values[1:]], slots[-1] = Slot.CONDITION, Slot.VALUE, Slot.QUERY
+        return slots.to(tokens.device).expand_as(tokens)
+
+    def _symbols(self, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
+        """The symbol held, and at a condition slot the symbol that has the kind."""
+        return torch.where(tokens < self.symbols, tokens, self._about(tokens))
+
+    def _about(self, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
+        """Whom each position says something about; its own token at key slots and the query."""
+        position = torch.arange(self.n_ctx)
+        keys, values = self._places
+        position[values] = keys
+        return tokens[:, position.to(tokens.device)]
+
     def _operands(self, links: Links, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch operand pos"]:
         assert isinstance(links, ConditionalLinks)
-        counts = (statement_slots(tokens) == Slot.VALUE) & (tokens < self.symbols)
-        conditions, unchosen = [links.conditions.gather(1, tokens.roll(1, dims=1)).where(counts, NOWHERE)], []
-        others, symbol = self._unchosen(links), tokens
+        own = links.conditions.gather(1, self._about(tokens))
+        conditions, unchosen = [own.where(self._slots(tokens) == Slot.VALUE, NOWHERE)], []
+        others, symbol = self._unchosen(links), self._symbols(tokens)
         for _ in range(self.max_hops):
             conditions.append(links.conditions.gather(1, symbol))
             unchosen += [slots.gather(1, symbol) for slots in others]

@@ -76,7 +76,11 @@ def statement_slots(tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"
 
 
 def find_maps(
-    links: Links, tokens: Int[Tensor, "batch pos"], hops: tuple[int, ...], causal: bool
+    links: Links,
+    tokens: Int[Tensor, "batch pos"],
+    slots: Int[Tensor, "batch pos"],
+    hops: tuple[int, ...],
+    causal: bool,
 ) -> Int[Tensor, "batch hop pos"]:
     """find^j (i) for every offset j in `hops` (DESIGN §2); -1 where it does not exist or, if causal, lies after i.
 
@@ -84,8 +88,7 @@ def find_maps(
     is itself. j < 0: where f^j(s) stands as a value.
     """
     position = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-    is_value = statement_slots(tokens) == Slot.VALUE
-    maps = {0: torch.where(is_value, position, links.valued.gather(1, tokens))}
+    maps = {0: torch.where(slots == Slot.VALUE, position, links.valued.gather(1, tokens))}
     symbol = tokens
     for j in range(1, max(max(hops), 0) + 1):
         maps[j] = links.keyed.gather(1, symbol)

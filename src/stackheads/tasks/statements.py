@@ -120,12 +120,12 @@ class StatementTask(BaseModel, ABC):
         """The batch that these tokens mean: targets, find maps and slots are read off the statements."""
         links = self._links(tokens)
         causal = self.attention_dir == "causal"
-        slots = statement_slots(tokens)
+        slots, symbols = self._slots(tokens), self._symbols(tokens)
         asked = slots == Slot.QUERY
         if self.supervision == "dense":
             asked = asked | (slots == Slot.VALUE)
-        targets, target_hop = answers(links, tokens, asked, self.readout_hops, causal)
-        find, operands = find_maps(links, tokens, self.hops, causal), self._operands(links, tokens)
+        targets, target_hop = answers(links, symbols, asked, self.readout_hops, causal)
+        find, operands = find_maps(links, symbols, slots, self.hops, causal), self._operands(links, tokens)
         if causal and operands is not None:
             operands = operands.where(operands <= torch.arange(tokens.shape[1], device=tokens.device), NOWHERE)
         return Batch(tokens, targets, target_hop, find, slots, operands)
@@ -133,6 +133,14 @@ class StatementTask(BaseModel, ABC):
     def _links(self, tokens: Int[Tensor, "batch pos"]) -> Links:
         """What the statements say."""
         return read_links(tokens, self.d_vocab)
+
+    def _slots(self, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
+        """What each position holds."""
+        return statement_slots(tokens)
+
+    def _symbols(self, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
+        """The symbol that each position stands for: the one that it holds."""
+        return tokens
 
     def _operands(self, links: Links, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch operand pos"] | None:
         """Source position of each of `operands`, -1 where there is none; None for a task without any."""
