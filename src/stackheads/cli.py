@@ -26,12 +26,15 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 Hops = Annotated[int, typer.Option(help="D, the number of hops asked for.")]
 Symbols = Annotated[int, typer.Option(help="Symbols; 0: 2 D for a cycle, 4 for khop, as needed for retrieval.")]
+Kinds = Annotated[int, typer.Option(help="Kinds of symbols (conditional).")]
 Context = Annotated[int, typer.Option(help="Tokens in an example (khop); 0: 32.")]
 Chains = Annotated[int, typer.Option(help="Chains (retrieval).")]
 Order = Annotated[
     str, typer.Option(help="definition-first (default) or shuffled for retrieval; shuffled (default) or sorted for a cycle.")
 ]
-AttentionDir = Annotated[str, typer.Option(help="causal or bidirectional; default bidirectional for a cycle, else causal.")]
+AttentionDir = Annotated[
+    str, typer.Option(help="causal or bidirectional; default bidirectional for cycle and conditional, else causal.")
+]
 
 
 _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -63,8 +66,8 @@ def analyze(
     import json as json_module
 
     from stackheads.analysis.pipeline import analyze as run
-    from stackheads.report.page import check_target
     from stackheads.report.figures import save_figures
+    from stackheads.report.page import check_target
     from stackheads.report.terminal import print_analysis, print_trial
 
     if html is not None:
@@ -88,12 +91,13 @@ def analyze(
 
 @app.command()
 def train(
-    task: Annotated[str, typer.Argument(help="cycle, retrieval or khop.", show_default=False)],
+    task: Annotated[str, typer.Argument(help="cycle, retrieval, conditional or khop.", show_default=False)],
     output_dir: Annotated[Path, typer.Option(help="The run folder to write.", show_default=False)],
     hops: Hops = 4,
     symbols: Symbols = 0,
     chains: Chains = 3,
     context: Context = 0,
+    kinds: Kinds = 2,
     order: Order = "",
     attention_dir: AttentionDir = "",
     supervision: Annotated[str, typer.Option(help="final, chain (implicit curriculum) or dense.")] = "dense",
@@ -133,7 +137,7 @@ def train(
         raise ConfigError(f"threads must be at least 1, got {threads}: give the number of cores to use")
     torch.set_num_threads(threads)
     checkpoint = run(
-        _task(task, hops, symbols, chains, order, attention_dir, supervision, context),
+        _task(task, hops, symbols, chains, order, attention_dir, supervision, context, kinds),
         model_config({"layers": layers, "heads": heads, "d_model": d_model, "d_head": d_head, "attn_only": not mlp}),
         training_config(
             {
@@ -280,8 +284,8 @@ def theory(
     from stackheads.theory import depth
 
     asked = _task(task, hops, symbols, chains, order, attention_dir)
-    if not isinstance(asked, StatementTask):
-        raise ConfigError(f"theory counts links between statements, {task} has none: use cycle or retrieval")
+    if not isinstance(asked, StatementTask) or asked.operands:
+        raise ConfigError(f"theory counts links between statements of two tokens, {task} has others: use cycle or retrieval")
     found = depth(asked, examples, seed)
     if output_dir is not None:
         write_json(output_dir / "theory.json", found.to_dict())
@@ -300,20 +304,24 @@ def _task(
     attention_dir: str,
     supervision: str = "dense",
     context: int = 0,
+    kinds: int = 2,
 ) -> "StoredTask":
     """The task that the options name; empty ones mean the task's default."""
     from stackheads.tasks import from_config
+    from stackheads.tasks.conditional import fewest_symbols
 
     settings: dict[str, Any] = {
         "kind": kind,
         "max_hops": hops,
         "supervision": supervision,
-        "attention_dir": attention_dir or ("bidirectional" if kind == "cycle" else "causal"),
+        "attention_dir": attention_dir or ("bidirectional" if kind in ("cycle", "conditional") else "causal"),
     }
     if order:
         settings["order"] = order
     if kind == "retrieval":
         settings |= {"chains": chains, "symbols": symbols}
+    elif kind == "conditional":
+        settings |= {"kinds": kinds, "symbols": symbols or fewest_symbols(hops, kinds)}
     elif kind == "khop":
         settings |= {"symbols": symbols or 4, "context": context or 32}
     else:

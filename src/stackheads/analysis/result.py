@@ -82,7 +82,15 @@ class Analysis:
     @property
     def hops(self) -> dict[int, list[str]]:
         """The confirmed heads of each hop, at any destination."""
-        rows = self.labels[(self.labels["status"] == "confirmed") & (self.labels["role"] == "hop")]
+        return self._numbered("hop")
+
+    @property
+    def conditions(self) -> dict[int, list[str]]:
+        """The confirmed heads that look up each step's condition, at any destination; none in a task without conditions."""
+        return self._numbered("condition")
+
+    def _numbered(self, role: str) -> dict[int, list[str]]:
+        rows = self.labels[(self.labels["status"] == "confirmed") & (self.labels["role"] == role)]
         return {int(str(hop)): sorted(set(group["head"])) for hop, group in rows.groupby("hop")}
 
     def confirmed(self, role: str) -> list[str]:
@@ -97,10 +105,11 @@ class Analysis:
         for role in ("previous", "duplicate", "self", "start"):
             if heads := self.confirmed(role):
                 lines.append(f"{role}: {', '.join(heads)}")
-        rows = self.labels[(self.labels["status"] == "confirmed") & (self.labels["role"] == "hop")]
-        for hop, group in rows.groupby("hop"):
-            places = [f"{head} @{where}" for head, where in zip(group["head"], group["destination"], strict=True)]
-            lines.append(f"hop {int(str(hop))}: {', '.join(places)}")
+        for role in ("condition", "unchosen", "hop"):
+            rows = self.labels[(self.labels["status"] == "confirmed") & (self.labels["role"] == role)]
+            for hop, group in rows.groupby("hop"):
+                places = [f"{head} @{where}" for head, where in zip(group["head"], group["destination"], strict=True)]
+                lines.append(f"{role} {int(str(hop))}: {', '.join(places)}")
         if not lines:
             return "no head is confirmed in any role"
         return "\n".join(lines)
@@ -117,6 +126,7 @@ class Analysis:
             "accuracy": {str(hop): share for hop, share in self.accuracy.items()},
             "labels": records(self.labels),
             "hops": {str(hop): heads for hop, heads in self.hops.items()},
+            "conditions": {str(hop): heads for hop, heads in self.conditions.items()},
             "mechanism": self.mechanism,
             "mechanism_reason": self.mechanism_reason,
             "program": self.program,

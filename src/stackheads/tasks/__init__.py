@@ -5,8 +5,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from stackheads.errors import ConfigError, bad_setting
-from stackheads.tasks.base import Batch, StoredTask, Task
+from stackheads.tasks.base import OPERANDS, Batch, Operand, StoredTask, Task, operand_roles
 from stackheads.tasks.check import check
+from stackheads.tasks.conditional import Conditional
 from stackheads.tasks.cycle import Cycle
 from stackheads.tasks.induction import KHopInduction
 from stackheads.tasks.retrieval import Retrieval
@@ -14,9 +15,12 @@ from stackheads.tasks.statements import StatementTask, Supervision
 
 __all__ = [
     "KINDS",
+    "OPERANDS",
     "Batch",
+    "Conditional",
     "Cycle",
     "KHopInduction",
+    "Operand",
     "Retrieval",
     "StatementTask",
     "StoredTask",
@@ -24,9 +28,15 @@ __all__ = [
     "Task",
     "check",
     "from_config",
+    "operand_roles",
 ]
 
-KINDS: dict[str, type[StoredTask]] = {"cycle": Cycle, "khop": KHopInduction, "retrieval": Retrieval}
+KINDS: dict[str, type[StoredTask]] = {
+    "cycle": Cycle,
+    "retrieval": Retrieval,
+    "conditional": Conditional,
+    "khop": KHopInduction,
+}
 """The tasks that can be named in a configuration."""
 
 
