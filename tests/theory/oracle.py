@@ -47,7 +47,7 @@ def chain(tokens, place, hop):
 
 
 def places_of(destination, n_pos):
-    return {"query": [n_pos - 1], "value": range(1, n_pos, 2), "key": range(0, n_pos - 1, 2)}[destination]
+    return {"query": [n_pos - 1], "value": range(1, n_pos, 2), "key": range(0, n_pos - 1, 2)}.get(destination, ())
 
 
 def readable(examples, causal, destination, hop):
