@@ -177,6 +177,13 @@ def test_it_opens_without_a_word_and_without_a_request(browser, path):
         assert visit.page.title() == f"{SCRIPT}: attention heads"
 
 
+def test_all_numbers_are_there_without_javascript(browser, path, analysis):
+    with Visit(browser, path, java_script_enabled=False) as visit:
+        assert visit.page.locator("#label-table tbody tr:visible").count() == len(analysis.labels)
+        assert visit.page.locator("noscript p:visible").count() == 1
+        assert visit.page.locator(".controls:visible").count() == 0
+
+
 def test_the_policy_stops_what_is_not_the_pages_own(browser, path):
     with Visit(browser, path) as visit:
         failures = []
