@@ -31,8 +31,12 @@ def test_a_trial_of_a_model_that_answers_nothing_says_so(checkpoints):
     assert "there is nothing to recover" in result.stdout
 
 
-def test_a_trial_is_part_of_the_json(checkpoints):
-    content = json.loads(run("analyze", checkpoints / "cycle-d4-l3", "--examples", 64, "--trial", "--json").stdout)
+def test_a_trial_is_part_of_the_json_and_of_the_page(checkpoints, tmp_path):
+    page = tmp_path / "report.html"
+    result = run("analyze", checkpoints / "cycle-d4-l3", "--examples", 64, "--trial", "--json", "--html", page)
+    content = json.loads(result.stdout)
+    assert "Sufficiency: share of the answer" in page.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == [page.name]
     assert {"recovered", "redirected", "necessity", "fixed"} <= content["trial"].keys()
     assert {"nodes", "edges", "faithfulness"} <= content["circuit"].keys()
 
@@ -107,6 +111,7 @@ def test_theory_writes_the_json_it_prints(tmp_path):
         (["analyze", "CHECKPOINT", "--examples", "few"], "--examples"),
         (["analyze", "CHECKPOINT", "--device", "abacus"], "got 'abacus': try --device cpu"),
         (["analyze", "CHECKPOINT", "--device", "cuda:77"], "got 'cuda:77'"),
+        (["analyze", "CHECKPOINT", "--html", "."], "a page is a file, . is a folder: name a file"),
         (["analyze"], "Missing argument"),
         (["dance"], "No such command 'dance'"),
         (["analyze", "CHECKPOINT", "--depth", "3"], "No such option"),

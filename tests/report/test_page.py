@@ -152,6 +152,19 @@ def test_attention_is_the_models_and_targets_are_the_labels(analysis):
     assert all(answer["right"] == answer["given"] for example in data["examples"] for answer in example["answers"])
 
 
+def test_what_is_too_much_is_left_out_and_said(analysis, monkeypatch, tmp_path):
+    cells, heads = analysis.subject[1].n_ctx ** 2, len(attention_data(analysis, examples=1)["heads"])
+    for room, kept in ((2 * heads, (2, heads)), (heads - 1, (1, heads - 1))):
+        monkeypatch.setattr("stackheads.report.page.attention.MAX_CELLS", room * cells)
+        data = attention_data(analysis, examples=8)
+        assert (len(data["examples"]), len(data["heads"])) == kept
+        assert (f"first {kept[1]} of {heads} heads" in data["note"]) == (kept[1] < heads)
+    monkeypatch.setattr("stackheads.report.page.MAX_BYTES", 1000)
+    with pytest.raises(ConfigError, match="ask for fewer examples"):
+        to_html(analysis, tmp_path / "page.html")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_analysis_without_model_trial_or_circuit_has_a_page_that_says_so(analysis, tmp_path):
     analysis.save(tmp_path / "saved")
     loaded = replace(Analysis.load(tmp_path / "saved"), circuit=None, reach=None, mechanism=None, program=None)
@@ -175,6 +188,13 @@ def test_it_opens_without_a_word_and_without_a_request(browser, path):
         assert visit.complaints == []
         assert visit.page.inner_text("h1") == SCRIPT
         assert visit.page.title() == f"{SCRIPT}: attention heads"
+
+
+def test_all_numbers_are_there_without_javascript(browser, path, analysis):
+    with Visit(browser, path, java_script_enabled=False) as visit:
+        assert visit.page.locator("#label-table tbody tr:visible").count() == len(analysis.labels)
+        assert visit.page.locator("noscript p:visible").count() == 1
+        assert visit.page.locator(".controls:visible").count() == 0
 
 
 def test_the_policy_stops_what_is_not_the_pages_own(browser, path):
