@@ -28,7 +28,7 @@ Label = tuple[str, str, str]
 def confirmed(analysis: Analysis) -> set[Label]:
     """(role, head, destination) of every confirmed label."""
     return {
-        (row["role"] if row["hop"] is None else f"hop {row['hop']}", row["head"], row["destination"])
+        (row["role"] if row["hop"] is None else f"{row['role']} {row['hop']}", row["head"], row["destination"])
         for row in records(analysis.labels)
         if row["status"] == "confirmed"
     }

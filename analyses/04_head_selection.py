@@ -96,6 +96,7 @@ def draw(table: pd.DataFrame) -> Any:
         panel.axhline(ENOUGH, color="#7F7F7F", linewidth=0.8, linestyle=":")
         panel.set_title(name, fontsize=9)
         panel.set_ylim(0, 1.05)
+        panel.xaxis.get_major_locator().set_params(integer=True)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].legend(frameon=False, fontsize=8, loc="lower right")
     figure.supxlabel("heads kept, the others at their positional mean", fontsize=10)

@@ -114,7 +114,7 @@ def test_theory_writes_the_json_it_prints(tmp_path):
             ["emerge", "CHECKPOINT", "--output-dir", "out"],
             "is a single checkpoint: give a run folder, train with --snapshot-every 250",
         ),
-        (["train", "maze", "--output-dir", "out"], "one of cycle, retrieval, got 'maze'"),
+        (["train", "maze", "--output-dir", "out"], "one of cycle, retrieval, conditional, khop, got 'maze'"),
         (["train", "cycle", "--hops", "4", "--symbols", "5", "--output-dir", "out"], "at least 6 symbols"),
         (["train", "cycle", "--layers", "0", "--output-dir", "out"], "model setting layers"),
         (["train", "cycle", "--steps", "0", "--output-dir", "out"], "training setting steps"),

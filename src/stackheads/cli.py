@@ -11,7 +11,7 @@ import typer
 from stackheads.errors import ConfigError, StackheadsError
 
 if TYPE_CHECKING:
-    from stackheads.tasks import StatementTask
+    from stackheads.tasks import StoredTask
 
 app = typer.Typer(
     help="Label which attention heads implement which hop, with evidence.",
@@ -25,13 +25,15 @@ Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1."
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 Hops = Annotated[int, typer.Option(help="D, the number of hops asked for.")]
-Symbols = Annotated[int, typer.Option(help="Symbols; 0: 2 D for a cycle, as many as needed for retrieval.")]
+Symbols = Annotated[int, typer.Option(help="Symbols; 0: 2 D for a cycle, 4 for khop, as needed for retrieval.")]
+Kinds = Annotated[int, typer.Option(help="Kinds of symbols (conditional).")]
+Context = Annotated[int, typer.Option(help="Tokens in an example (khop); 0: 32.")]
 Chains = Annotated[int, typer.Option(help="Chains (retrieval).")]
 Order = Annotated[
     str, typer.Option(help="definition-first (default) or shuffled for retrieval; shuffled (default) or sorted for a cycle.")
 ]
 AttentionDir = Annotated[
-    str, typer.Option(help="causal or bidirectional; default bidirectional for a cycle, causal for retrieval.")
+    str, typer.Option(help="causal or bidirectional; default bidirectional for cycle and conditional, else causal.")
 ]
 
 
@@ -52,7 +54,11 @@ def analyze(
     seed: Seed = 0,
     device: Device = "cpu",
     output_dir: Annotated[Path | None, typer.Option(help="Also save the analysis as a folder.")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Also write evidence, circuit and reach as PNG and SVG to this folder.")
+    ] = None,
     trial: Annotated[bool, typer.Option("--trial", help="Also put the labels on trial, on fresh examples.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Also write one offline HTML page to this file.")] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -60,12 +66,20 @@ def analyze(
     import json as json_module
 
     from stackheads.analysis.pipeline import analyze as run
+    from stackheads.report.figures import save_figures
+    from stackheads.report.page import check_target
     from stackheads.report.terminal import print_analysis, print_trial
 
+    if html is not None:
+        check_target(html)
     analysis = run(path, examples=examples, seed=seed, device=device, progress=not quiet)
     verdict = analysis.trial(examples=examples) if trial else None
     if output_dir is not None:
         analysis.save(output_dir)
+    if html is not None:
+        analysis.to_html(html, verdict)
+    if figures is not None:
+        save_figures(analysis, figures)
     if json:
         content = analysis.to_dict() | ({"trial": verdict.to_dict()} if verdict else {})
         typer.echo(json_module.dumps(content, indent=2, allow_nan=False))
@@ -77,11 +91,13 @@ def analyze(
 
 @app.command()
 def train(
-    task: Annotated[str, typer.Argument(help="cycle or retrieval.", show_default=False)],
+    task: Annotated[str, typer.Argument(help="cycle, retrieval, conditional or khop.", show_default=False)],
     output_dir: Annotated[Path, typer.Option(help="The run folder to write.", show_default=False)],
     hops: Hops = 4,
     symbols: Symbols = 0,
     chains: Chains = 3,
+    context: Context = 0,
+    kinds: Kinds = 2,
     order: Order = "",
     attention_dir: AttentionDir = "",
     supervision: Annotated[str, typer.Option(help="final, chain (implicit curriculum) or dense.")] = "dense",
@@ -121,7 +137,7 @@ def train(
         raise ConfigError(f"threads must be at least 1, got {threads}: give the number of cores to use")
     torch.set_num_threads(threads)
     checkpoint = run(
-        _task(task, hops, symbols, chains, order, attention_dir, supervision),
+        _task(task, hops, symbols, chains, order, attention_dir, supervision, context, kinds),
         model_config({"layers": layers, "heads": heads, "d_model": d_model, "d_head": d_head, "attn_only": not mlp}),
         training_config(
             {
@@ -264,9 +280,13 @@ def theory(
 
     from stackheads.models.files import write_json
     from stackheads.report.theory import print_depth
+    from stackheads.tasks import StatementTask
     from stackheads.theory import depth
 
-    found = depth(_task(task, hops, symbols, chains, order, attention_dir), examples, seed)
+    asked = _task(task, hops, symbols, chains, order, attention_dir)
+    if not isinstance(asked, StatementTask) or asked.operands:
+        raise ConfigError(f"theory counts links between statements of two tokens, {task} has others: use cycle or retrieval")
+    found = depth(asked, examples, seed)
     if output_dir is not None:
         write_json(output_dir / "theory.json", found.to_dict())
     if json:
@@ -276,21 +296,34 @@ def theory(
 
 
 def _task(
-    kind: str, hops: int, symbols: int, chains: int, order: str, attention_dir: str, supervision: str = "dense"
-) -> "StatementTask":
+    kind: str,
+    hops: int,
+    symbols: int,
+    chains: int,
+    order: str,
+    attention_dir: str,
+    supervision: str = "dense",
+    context: int = 0,
+    kinds: int = 2,
+) -> "StoredTask":
     """The task that the options name; empty ones mean the task's default."""
     from stackheads.tasks import from_config
+    from stackheads.tasks.conditional import fewest_symbols
 
     settings: dict[str, Any] = {
         "kind": kind,
         "max_hops": hops,
         "supervision": supervision,
-        "attention_dir": attention_dir or ("causal" if kind == "retrieval" else "bidirectional"),
+        "attention_dir": attention_dir or ("bidirectional" if kind in ("cycle", "conditional") else "causal"),
     }
     if order:
         settings["order"] = order
     if kind == "retrieval":
         settings |= {"chains": chains, "symbols": symbols}
+    elif kind == "conditional":
+        settings |= {"kinds": kinds, "symbols": symbols or fewest_symbols(hops, kinds)}
+    elif kind == "khop":
+        settings |= {"symbols": symbols or 4, "context": context or 32}
     else:
         settings["symbols"] = symbols or 2 * hops
     return from_config(settings)

@@ -19,6 +19,10 @@ class TaskMismatchError(StackheadsError):
     """A model and a task do not fit each other (context, vocabulary or attention direction)."""
 
 
+class TaskError(StackheadsError):
+    """A task contradicts itself: its find maps, targets and counterfactuals do not belong together."""
+
+
 class InterventionError(StackheadsError):
     """An intervention names a head, a row or a source that the model does not have, or did not take effect."""
 

@@ -21,6 +21,7 @@ class Slot(IntEnum):
     VALUE = 1
     QUERY = 2
     OTHER = 3
+    CONDITION = 4
 
 
 class Destination(StrEnum):
@@ -29,6 +30,7 @@ class Destination(StrEnum):
     QUERY = "query"
     VALUE = "value"
     KEY = "key"
+    CONDITION = "condition"
 
     @property
     def slot(self) -> Slot:
@@ -55,18 +57,20 @@ class HeadId:
         return cls(int(match[1]), int(match[2]))
 
 
-RoleName = Literal["hop", "previous", "duplicate", "self", "start"]
+RoleName = Literal["hop", "condition", "unchosen", "previous", "duplicate", "self", "start"]
 
 
 @dataclass(frozen=True)
 class Role:
-    """Where a head looks. `hop` is the offset j of find^j for role "hop", None for the others."""
+    """Where a head looks. `hop` is the offset j of find^j for role "hop", the step j for "condition" and "unchosen"
+    (`tasks/conditional.py`), None for the others.
+    """
 
     name: RoleName
     hop: int | None = None
 
     def __str__(self) -> str:
-        return self.name if self.hop is None else f"hop {self.hop}"
+        return self.name if self.hop is None else f"{self.name} {self.hop}"
 
     @property
     def positional(self) -> bool:

@@ -9,11 +9,12 @@ from stackheads.analysis.statistics import bootstrap
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.interventions import Recorded
 from stackheads.models.hooks import Recording
-from stackheads.tasks import Cycle, Retrieval
+from stackheads.tasks import Conditional, Cycle, Retrieval
 from stackheads.types import Destination, HeadId, Role
 
 CYCLE = Cycle(symbols=8, max_hops=4)
 CHAIN = Retrieval(chains=3, max_hops=3, attention_dir="causal")
+CONDITIONAL = Conditional(symbols=6, max_hops=2)
 
 
 def uniform_pattern(task, batch):
@@ -45,7 +46,7 @@ def judge(task, make, n=128, destination=Destination.VALUE):
     return pattern_evidence(task, clean, [destination], boot(clean), Thresholds())[HeadId(0, 0), destination]
 
 
-@pytest.mark.parametrize("task", [CYCLE, CHAIN])
+@pytest.mark.parametrize("task", [CYCLE, CHAIN, CONDITIONAL])
 @pytest.mark.parametrize("strength", [1.0, 0.5])
 def test_a_head_that_looks_where_a_role_says_gets_that_role(task, strength):
     for role in candidate_roles(task):
@@ -72,7 +73,9 @@ def test_random_attention_is_no_pattern():
     pattern = (4 * torch.randn(1, 64, 100, 17, 17, generator=generator)).softmax(dim=-1)
     nothing = torch.zeros(1, 64, 17, 100, 1)
     clean = Recorded(batch, Recording(torch.zeros(64, 17, CYCLE.d_vocab_out), pattern, nothing, nothing))
-    evidence = pattern_evidence(CYCLE, clean, list(Destination), boot(clean), Thresholds())
+    evidence = pattern_evidence(
+        CYCLE, clean, [Destination.QUERY, Destination.VALUE, Destination.KEY], boot(clean), Thresholds()
+    )
     assert len(evidence) == 300
     assert not any(found.passed for found in evidence.values())
 
@@ -96,6 +99,26 @@ def test_half_and_half_is_no_pattern():
     found = judge(CYCLE, both)
     assert not found.passed
     assert found.role in (Role("hop", 1), Role("hop", 3))
+
+
+@pytest.mark.parametrize("hop", [1, 2])
+def test_looking_at_all_candidates_is_not_looking_at_the_right_one(hop):
+    """Without its rival `unchosen`, half of the attention on the chosen candidate would pass for a hop."""
+
+    def candidates(batch):
+        roles = Role("hop", hop), Role("unchosen", hop)
+        return sum(pattern_of(CONDITIONAL, batch, role) for role in roles) / 2
+
+    found = judge(CONDITIONAL, candidates, destination=Destination.QUERY)
+    assert not found.passed
+    assert found.mass == pytest.approx(found.rival_mass)
+
+
+def test_the_condition_of_another_step_is_no_pattern_of_this_one():
+    def both(batch):
+        return (pattern_of(CONDITIONAL, batch, Role("condition", 1)) + pattern_of(CONDITIONAL, batch, Role("condition", 2))) / 2
+
+    assert not judge(CONDITIONAL, both, destination=Destination.QUERY).passed
 
 
 def test_roles_that_no_row_tells_apart_are_called_ambiguous():

@@ -3,7 +3,8 @@
 The windows of the extracted program say how far the query can follow the chain after each layer by what confirmed heads do.
 Growth by one hop a layer is `one hop per layer`; growth by more, from value slots that look ahead, is `doubling`; windows that
 grow backward too, by confirmed heads with negative hops at value slots, make `tripling`. A model that answers while its
-confirmed heads do not reach the deepest hop it answers is `other`; one without confirmed hop heads `none`.
+confirmed heads do not reach the deepest hop it answers is `other`, and so is one whose steps need conditions, which programs do
+not have; one without confirmed hop heads `none`.
 
 Reach (`analysis/reach.py`) is the check from outside, by probes. Following links, a position that knows all within radius r
 knows all within 3r + 1 a layer later, or 2r + 1 where attention is causal, and hop j lies at radius 2j (DESIGN §7). If the
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from stackheads.analysis.program import Extracted
+from stackheads.analysis.program import NO_WORDS, Extracted
 from stackheads.models.compiled.program import Step, same_offset
 from stackheads.tasks import StatementTask
 from stackheads.types import Destination
@@ -38,8 +39,10 @@ def name_mechanism(extracted: Extracted | None, task: StatementTask, reach: pd.D
     for layer, hop in enumerate(read):
         if hop > (most := furthest(layer + 1, task)):
             return Mechanism("shortcut", f"{probes}, but following links reaches hop {most} at most after layer {layer}")
-    if extracted is None or not any(_follows(step) for step in (*extracted.program.steps, *extracted.dropped)):
+    if extracted is None or not any(map(_follows, (*extracted.program.steps, *extracted.dropped, *extracted.listed))):
         return Mechanism("none", f"no head is confirmed in a hop; {probes}")
+    if extracted.listed:
+        return Mechanism("other", f"{NO_WORDS}; {probes}")
     if not any(map(_follows, extracted.program.steps)):
         return Mechanism("other", f"heads are confirmed in hops, but nothing confirmed lets them find their source; {probes}")
     reached = [_reached(windows[Destination.QUERY], task) for windows in extracted.windows]
@@ -51,9 +54,10 @@ def name_mechanism(extracted: Extracted | None, task: StatementTask, reach: pd.D
             f"confirmed heads bring the query hops {_listed(there)}" if there else "confirmed heads bring the query no hop"
         )
         return Mechanism("other", f"{brought}: the labels do not explain {_listed(missing)}; {probes}")
-    steps = extracted.program.steps
     backward = [
-        step for step in steps if step.role.hop is not None and step.role.hop < 0 and Destination.VALUE in step.destinations
+        step
+        for step in extracted.program.steps
+        if step.role.hop is not None and step.role.hop < 0 and Destination.VALUE in step.destinations
     ]
     if backward:
         return Mechanism("tripling", f"{depth}, with windows that also grow backward ({backward[0].role} @value); {probes}")

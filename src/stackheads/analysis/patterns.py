@@ -3,8 +3,9 @@
 For each (head, destination) and role r: the mean attention mass on r's target over the rows where that target exists and is
 no other role's target. It must beat every rival's mass on the same rows, uniform attention among them, by
 `pattern_margin`; and it must beat the null: the map of *another* example with the same slots (for roles that depend on the
-position alone, whose map is the same in every example, uniform attention). The null is a one-sided paired t-test over
-examples, Bonferroni-corrected over heads × destinations × roles. No forward pass: patterns come from the clean run.
+position alone, whose map is the same in every example, uniform attention; so too for an operand whose place the layout of the
+statements fixes). The null is a one-sided paired t-test over examples, Bonferroni-corrected over heads × destinations × roles.
+No forward pass: patterns come from the clean run.
 """
 
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from stackheads.analysis.roles import candidate_roles, role_targets, visible
 from stackheads.analysis.statistics import KEPT_DRAWS, Bootstrap
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.interventions import Recorded, destination_rows
-from stackheads.tasks import Task
+from stackheads.tasks import Task, operand_roles
 from stackheads.types import Destination, HeadId, Role
 
 
@@ -62,7 +63,8 @@ def pattern_evidence(
     uniform = 1.0 / visible(task, targets.shape[-1], targets.device).double().sum(dim=1)
     mass = _mass(clean, targets)
     null = _mass(clean, targets[:, clean.partner])
-    positional = torch.tensor([role.positional for role in roles], device=null.device)
+    placed = {role for role in operand_roles(task) if _same_everywhere(targets[roles.index(role)])}
+    positional = torch.tensor([role.positional or role in placed for role in roles], device=null.device)
     null = torch.where(positional[:, None, None, None], uniform.to(null.dtype), null)
     null_exists = targets[:, clean.partner].any(dim=-1) | positional[:, None, None]
     distinct = _distinct_rows(targets)
@@ -86,6 +88,10 @@ def pattern_evidence(
                 found = replace(found, lead_draws=lead)
             evidence[head, destination] = found
     return evidence
+
+
+def _same_everywhere(targets: Bool[Tensor, "batch pos source"]) -> bool:
+    return bool((targets == targets[:1]).all())
 
 
 def _lead_draws(lead: Float[Tensor, "batch pos"], rows: Bool[Tensor, "batch pos"], boot: Bootstrap) -> tuple[float, ...]:

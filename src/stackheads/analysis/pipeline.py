@@ -15,7 +15,7 @@ from stackheads.analysis.bench import make_bench, read_labels
 from stackheads.analysis.cause import CauseEvidence, cause_evidence
 from stackheads.analysis.circuit import find_circuit
 from stackheads.analysis.mechanism import name_mechanism
-from stackheads.analysis.patterns import pattern_evidence
+from stackheads.analysis.patterns import PatternEvidence, pattern_evidence
 from stackheads.analysis.program import agreement, extract_program
 from stackheads.analysis.reach import reach
 from stackheads.analysis.readouts import Baseline, make_scorer, measure_baseline
@@ -26,14 +26,14 @@ from stackheads.analysis.stability import bootstrap_jaccard
 from stackheads.analysis.statistics import bootstrap
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.analysis.verdict import Evidence, label_row
-from stackheads.analysis.write import WriteEvidence, run_counterfactuals, write_evidence
+from stackheads.analysis.write import WriteEvidence, rewired_operand, run_counterfactuals, write_evidence
 from stackheads.errors import ConfigError
 from stackheads.interventions import destination_rows, recorded
 from stackheads.models import check_fit, load, parse_device
 from stackheads.models.fused import supported
 from stackheads.models.hooks import all_heads, analysing
-from stackheads.tasks import StatementTask, Task
-from stackheads.types import Destination
+from stackheads.tasks import OPERANDS, Operand, StatementTask, StoredTask, Task
+from stackheads.types import Destination, HeadId
 
 MIN_EXAMPLES = 16
 """Below this a bootstrap interval means nothing."""
@@ -71,7 +71,7 @@ def analyze(
     labels = label_frame([label_row(item, thresholds) for item in evidence])
     return Analysis(
         model=described,
-        task={"name": task.name, **(task.model_dump() if isinstance(task, StatementTask) else {})},
+        task={"name": task.name, **(task.model_dump() if isinstance(task, StoredTask) else {})},
         seed=seed,
         examples=examples,
         thresholds=thresholds,
@@ -105,8 +105,8 @@ def measure(
         cause = partial(cause_evidence, model, clean, scorer, baseline, boot=boot, thresholds=thresholds)
         causes = {cell: cause(heads=[cell[0]], destination=cell[1]) for cell in _shown(cells, "cause", progress)}
 
-        asked = {head for (head, _), found in patterns.items() if found.passed and found.role and found.role.name == "hop"}
-        counterfactuals = run_counterfactuals(model, task, clean, scorer, asked, generator)
+        rewire = partial(run_counterfactuals, model, task, clean, scorer, generator=generator)
+        counterfactuals = [each for kind in OPERANDS for each in rewire(_rewired_by(kind, patterns), operand=kind)]
         write = partial(write_evidence, model, task, clean, scorer, baseline, counterfactuals, boot=boot, thresholds=thresholds)
         evidence = [Evidence(*cell, patterns[cell], causes[cell], None) for cell in cells]
         evidence = [_with_write(item, write) for item in _shown(evidence, "write", progress)]
@@ -154,6 +154,11 @@ def _resolve(model: Any, task: Task | None, device: torch.device | str | None) -
     cfg = model.cfg
     name = getattr(cfg, "model_name", None) or type(model).__name__
     return model, task, {"name": name, "layers": cfg.n_layers, "heads": cfg.n_heads, "d_model": cfg.d_model}
+
+
+def _rewired_by(operand: Operand, patterns: dict[tuple[HeadId, Destination], PatternEvidence]) -> set[HeadId]:
+    """The heads whose source a counterfactual at this operand changes."""
+    return {head for (head, _), found in patterns.items() if found.passed and rewired_operand(found.role) == operand}
 
 
 def _with_write(item: Evidence, write: Any) -> Evidence:

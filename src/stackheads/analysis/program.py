@@ -3,6 +3,9 @@
 Every confirmed head becomes a step (layer, role, destination). Steps that cannot find their source by what earlier confirmed
 steps make known are dropped and named: there the labels do not explain the model. The rest is compiled without training and
 answers fresh examples; its agreement with the model's answers says how much of the behaviour the labels alone reproduce.
+
+Programs follow links that are there from the start. Where conditions decide which links there are (`tasks/conditional.py`) the
+steps are listed but nothing is compiled.
 """
 
 from dataclasses import dataclass
@@ -18,16 +21,24 @@ from stackheads.models.hooks import analysing
 from stackheads.tasks import StatementTask
 from stackheads.types import Destination, HeadId, Role
 
+NO_WORDS = "a step needs a condition beside its value here, and condition heads are not part of programs"
+
 
 @dataclass(frozen=True)
 class Extracted:
-    """A program read off the labels. `windows` are the offsets known after each layer; `dropped` the steps left out."""
+    """A program read off the labels. `windows` are the offsets known after each layer; `dropped` the steps left out.
+
+    `listed` are the steps of a task for which programs have no words; then the program is empty.
+    """
 
     program: Program
     dropped: tuple[Step, ...]
     windows: tuple[Windows, ...]
+    listed: tuple[Step, ...] = ()
 
     def __str__(self) -> str:
+        if self.listed:
+            return f"{Program(self.listed)}\nnot compiled: {NO_WORDS}"
         text = str(self.program)
         if self.dropped:
             names = [f"layer {step.layer} {step.role} @{step.destinations[0]}" for step in self.dropped]
@@ -37,14 +48,17 @@ class Extracted:
 
 def extract_program(labels: pd.DataFrame, task: StatementTask) -> Extracted | None:
     """The program of the confirmed heads; None if there are none. Roles `self` and `start` carry nothing and are left out."""
+    carrying = ("hop", "previous", "duplicate", *(role.name for role in task.operands))
     steps = {
         Step(row["layer"], Role(row["role"], row["hop"]), (Destination(row["destination"]),))
         for row in records(labels)
-        if row["status"] == "confirmed" and row["role"] in ("hop", "previous", "duplicate")
+        if row["status"] == "confirmed" and row["role"] in carrying
     }
     if not steps:
         return None
     ordered = tuple(sorted(steps, key=lambda step: (step.layer, str(step.role), step.destinations)))
+    if task.operands:
+        return Extracted(Program(()), (), (), listed=ordered)
     return Extracted(*possible_part(Program(ordered), task.period))
 
 

@@ -4,7 +4,8 @@ All confirmed hop-j heads of one destination, in whatever layer, are pointed at 
 from the labels alone: the program read off them is compiled (`analysis/program.py`) and the same steps are pointed at the same
 sources. Where the program then gives a clear answer that differs from the one it gives untouched, the trained model must give
 the new answer too (`changed`); where it is the same, the model must keep it (`kept`). A readout that the program does not
-answer like the model when nothing is redirected is predicted by nothing, and counts as `unpredicted`.
+answer like the model when nothing is redirected is predicted by nothing, and counts as `unpredicted`. Where no program could be
+compiled nothing is predicted and nothing tried.
 
 Cost: for each (hop, destination, new hop) one forward pass of the model and one of the program.
 """
@@ -87,8 +88,8 @@ def _experiments(task: StatementTask, labels: Sequence[Label]) -> list[tuple[int
         {
             (label.role.hop, label.destination)
             for label in labels
-            if label.status == "confirmed" and label.role is not None and label.role.hop is not None
-            if label.destination != Destination.KEY
+            if label.status == "confirmed" and label.role is not None and label.role.name == "hop"
+            if label.role.hop is not None and label.destination != Destination.KEY
         }
     )
     return [(hop, where, to) for hop, where in found for to in (hop - 1, hop + 1) if to != 0 and to in task.hops]

@@ -3,7 +3,6 @@
 The model it was made from stays with it as `subject` until it is saved, so that `trial()` can go on with it.
 """
 
-import html
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +21,6 @@ from stackheads.tasks import Task
 
 FORMAT = 2
 FILE = "analysis.json"
-SHOWN = ("head", "destination", "role", "hop", "status", "pattern", "effect", "write", "reason")
 
 
 @dataclass(frozen=True, repr=False)
@@ -84,7 +82,15 @@ class Analysis:
     @property
     def hops(self) -> dict[int, list[str]]:
         """The confirmed heads of each hop, at any destination."""
-        rows = self.labels[(self.labels["status"] == "confirmed") & (self.labels["role"] == "hop")]
+        return self._numbered("hop")
+
+    @property
+    def conditions(self) -> dict[int, list[str]]:
+        """The confirmed heads that look up each step's condition, at any destination; none in a task without conditions."""
+        return self._numbered("condition")
+
+    def _numbered(self, role: str) -> dict[int, list[str]]:
+        rows = self.labels[(self.labels["status"] == "confirmed") & (self.labels["role"] == role)]
         return {int(str(hop)): sorted(set(group["head"])) for hop, group in rows.groupby("hop")}
 
     def confirmed(self, role: str) -> list[str]:
@@ -99,10 +105,11 @@ class Analysis:
         for role in ("previous", "duplicate", "self", "start"):
             if heads := self.confirmed(role):
                 lines.append(f"{role}: {', '.join(heads)}")
-        rows = self.labels[(self.labels["status"] == "confirmed") & (self.labels["role"] == "hop")]
-        for hop, group in rows.groupby("hop"):
-            places = [f"{head} @{where}" for head, where in zip(group["head"], group["destination"], strict=True)]
-            lines.append(f"hop {int(str(hop))}: {', '.join(places)}")
+        for role in ("condition", "unchosen", "hop"):
+            rows = self.labels[(self.labels["status"] == "confirmed") & (self.labels["role"] == role)]
+            for hop, group in rows.groupby("hop"):
+                places = [f"{head} @{where}" for head, where in zip(group["head"], group["destination"], strict=True)]
+                lines.append(f"{role} {int(str(hop))}: {', '.join(places)}")
         if not lines:
             return "no head is confirmed in any role"
         return "\n".join(lines)
@@ -119,6 +126,7 @@ class Analysis:
             "accuracy": {str(hop): share for hop, share in self.accuracy.items()},
             "labels": records(self.labels),
             "hops": {str(hop): heads for hop, heads in self.hops.items()},
+            "conditions": {str(hop): heads for hop, heads in self.conditions.items()},
             "mechanism": self.mechanism,
             "mechanism_reason": self.mechanism_reason,
             "program": self.program,
@@ -137,6 +145,15 @@ class Analysis:
         if path is not None:
             write_json(Path(path), self.to_dict())
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def to_html(self, path: Path | str, trial: Trial | None = None, examples: int = 8) -> None:
+        """Write one offline HTML page, with a trial and the attention on the first `examples` (`report/page`).
+
+        Raises `ConfigError` if `path` is a folder, `examples` is negative, or the page would be larger than 3 MB.
+        """
+        from stackheads.report.page import to_html
+
+        to_html(self, path, trial, examples)
 
     def save(self, folder: Path | str) -> None:
         """Write a folder that `Analysis.load` reads: `analysis.json`, and the labels as CSV to look at."""
@@ -179,8 +196,15 @@ class Analysis:
     def __repr__(self) -> str:
         return f"Analysis of {self.model.get('name')} on {self.task['name']}\n{self.verdict}"
 
+    def show(
+        self, example: int = 0, heads: str | list[str] = "confirmed", destination: str | None = "query", view: str = "heads"
+    ) -> Any:
+        """Attention on one example, drawn by CircuitsVis; see `report.attention.show`."""
+        from stackheads.report.attention import show
+
+        return show(self, example, heads, destination, view)  # type: ignore[arg-type]
+
     def _repr_html_(self) -> str:
-        accuracy = ", ".join(f"hop {hop}: {share:.1%}" for hop, share in self.accuracy.items())
-        table = self.labels[list(SHOWN)].to_html(index=False, float_format="{:.2f}".format, na_rep="", escape=True)
-        head = html.escape(f"{self.model.get('name')} on {self.task['name']}")
-        return f"<p><b>{head}</b><br>{accuracy}</p>{table}<pre>{html.escape(self.verdict)}</pre>"
+        from stackheads.report.notebook import analysis_html
+
+        return analysis_html(self)

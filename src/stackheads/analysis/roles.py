@@ -1,18 +1,22 @@
-"""The roles a head can have, and where each says a head looks: hop j, previous, duplicate, self, start."""
+"""The roles a head can have, and where each says a head looks: hop j, previous, duplicate, self, start, and what a task adds.
+
+A task whose steps need more than a value names the sources of these operands (`Batch.operands`): condition j, unchosen j.
+"""
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from stackheads.interventions import source_mask
-from stackheads.tasks import Batch, Task
+from stackheads.tasks import Batch, Task, operand_roles
 from stackheads.types import Role, RoleName
 
 
 def candidate_roles(task: Task) -> list[Role]:
     """All roles, each the others' rival. find^0 is left out: where it exists it is `self` or a `duplicate`."""
     others: list[RoleName] = ["previous", "duplicate", "self", "start"]
-    return [Role("hop", hop) for hop in task.hops if hop != 0] + [Role(name) for name in others]
+    hops = [Role("hop", hop) for hop in task.hops if hop != 0]
+    return hops + list(dict.fromkeys(operand_roles(task))) + [Role(name) for name in others]
 
 
 def role_targets(task: Task, batch: Batch, roles: list[Role]) -> Bool[Tensor, "role batch pos source"]:
@@ -23,16 +27,23 @@ def role_targets(task: Task, batch: Batch, roles: list[Role]) -> Bool[Tensor, "r
     same = batch.tokens[:, :, None] == batch.tokens[:, None, :]
     eye = torch.eye(n_pos, dtype=torch.bool, device=batch.tokens.device)
     masks = {
-        "previous": source_mask(position - 1, n_pos),
-        "duplicate": same & ~eye,
-        "self": eye.expand_as(same),
-        "start": source_mask(torch.zeros_like(position), n_pos) & ~eye,
+        Role("previous"): source_mask(position - 1, n_pos),
+        Role("duplicate"): same & ~eye,
+        Role("self"): eye.expand_as(same),
+        Role("start"): source_mask(torch.zeros_like(position), n_pos) & ~eye,
     }
-    offsets = list(task.hops)
-    targets = [
-        masks[role.name] if role.hop is None else source_mask(batch.find[:, offsets.index(role.hop)], n_pos) for role in roles
-    ]
+    targets = [masks[role] if role in masks else _named_sources(task, batch, role) for role in roles]
     return torch.stack(targets) & reachable
+
+
+def _named_sources(task: Task, batch: Batch, role: Role) -> Bool[Tensor, "batch pos source"]:
+    """The sources of a hop, by its find map, or of an operand, by all of the task's maps of that name."""
+    if role.name == "hop":
+        maps = batch.find[:, [task.hops.index(role.hop or 0)]]
+    else:
+        assert batch.operands is not None
+        maps = batch.operands[:, [number for number, other in enumerate(operand_roles(task)) if other == role]]
+    return torch.stack([source_mask(one, batch.tokens.shape[1]) for one in maps.unbind(dim=1)]).any(dim=0)
 
 
 def visible(task: Task, n_pos: int, device: torch.device) -> Bool[Tensor, "pos source"]:

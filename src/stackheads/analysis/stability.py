@@ -47,7 +47,7 @@ def kappa(analyses: Sequence[pd.DataFrame]) -> float:
 def layer_roles(labels: pd.DataFrame) -> Counter[tuple[int, str, str]]:
     """The multiset of (layer, destination, role) of the confirmed cells."""
     return Counter(
-        (row["layer"], row["destination"], row["role"] if row["hop"] is None else f"hop {row['hop']}")
+        (row["layer"], row["destination"], row["role"] if row["hop"] is None else f"{row['role']} {row['hop']}")
         for row in records(labels)
         if row["status"] == "confirmed"
     )

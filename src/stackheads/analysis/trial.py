@@ -87,6 +87,8 @@ class Trial:
     @property
     def prediction(self) -> str:
         """What redirection found, in a sentence."""
+        if self.redirection.empty:
+            return "redirection: no program could be compiled from the labels, so they predict nothing"
         if self.redirected is None:
             return "redirection: the labels predict no other answer"
         text = f"redirection: the predicted new answer in {self.redirected:.1%} of {self.redirection['changed'].sum()}"

@@ -17,7 +17,7 @@ from torch import Tensor
 from stackheads.errors import CheckpointError, StackheadsError
 from stackheads.models.config import ModelConfig, build, check_fit, model_config
 from stackheads.models.files import write_folder, write_json
-from stackheads.tasks import StatementTask, from_config
+from stackheads.tasks import StoredTask, from_config
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
@@ -30,7 +30,7 @@ class Checkpoint:
 
     name: str
     model: Any
-    task: StatementTask
+    task: StoredTask
     config: ModelConfig
     training: dict[str, Any]
     metrics: dict[str, Any]
@@ -44,7 +44,7 @@ def parameters(model: Any) -> dict[str, Tensor]:
 def save_checkpoint(
     folder: Path | str,
     model: Any,
-    task: StatementTask,
+    task: StoredTask,
     config: ModelConfig,
     training: dict[str, Any] | None = None,
     metrics: dict[str, Any] | None = None,

@@ -54,7 +54,7 @@ def print_analysis(analysis: Analysis, file: TextIO | None = None) -> None:
         _title(console, "the confirmed heads as a program")
         console.print(Text(analysis.program))
         shares = "  ".join(f"{hop}: {share:.1%}" for hop, share in (analysis.program_agreement or {}).items())
-        console.print(Text(f"compiled, it answers like the model, per hop: {shares or 'it has no step'}"))
+        console.print(Text(f"compiled, it answers like the model, per hop: {shares or 'no step was compiled'}"))
     if analysis.circuit is not None and analysis.circuit.faithfulness:
         _print_circuit(console, analysis.circuit)
     if analysis.bootstrap_jaccard is not None:
@@ -120,7 +120,7 @@ def _necessity_lines(rows: list[dict[str, Any]]) -> list[str]:
         for row in mine:
             hop = row["readout"].split()[1] + ("*" if row["needs"] else "")
             shares.append(f"{hop}: {_share(row['destroyed'])} ({_share(row['random_median'])})")
-        role = name[0] if name[1] is None else f"hop {name[1]}"
+        role = name[0] if name[1] is None else f"{name[0]} {name[1]}"
         lines.append(f"{role}: " + "  ".join(shares))
     return [*lines, "* needed by the labels; in brackets the median of random sets of as many heads"] if lines else []
 

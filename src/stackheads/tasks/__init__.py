@@ -5,18 +5,42 @@ from typing import Any
 from pydantic import ValidationError
 
 from stackheads.errors import ConfigError, bad_setting
-from stackheads.tasks.base import Batch, Task
+from stackheads.tasks.base import OPERANDS, Batch, Operand, StoredTask, Task, operand_roles
+from stackheads.tasks.check import check
+from stackheads.tasks.conditional import Conditional
 from stackheads.tasks.cycle import Cycle
+from stackheads.tasks.induction import KHopInduction
 from stackheads.tasks.retrieval import Retrieval
 from stackheads.tasks.statements import StatementTask, Supervision
 
-__all__ = ["KINDS", "Batch", "Cycle", "Retrieval", "StatementTask", "Supervision", "Task", "from_config"]
+__all__ = [
+    "KINDS",
+    "OPERANDS",
+    "Batch",
+    "Conditional",
+    "Cycle",
+    "KHopInduction",
+    "Operand",
+    "Retrieval",
+    "StatementTask",
+    "StoredTask",
+    "Supervision",
+    "Task",
+    "check",
+    "from_config",
+    "operand_roles",
+]
 
-KINDS: dict[str, type[StatementTask]] = {"cycle": Cycle, "retrieval": Retrieval}
+KINDS: dict[str, type[StoredTask]] = {
+    "cycle": Cycle,
+    "retrieval": Retrieval,
+    "conditional": Conditional,
+    "khop": KHopInduction,
+}
 """The tasks that can be named in a configuration."""
 
 
-def from_config(config: dict[str, Any]) -> StatementTask:
+def from_config(config: dict[str, Any]) -> StoredTask:
     """Build a task from its stored settings, `{"kind": "cycle", "symbols": 8, …}`. Raises `ConfigError`."""
     kind = config.get("kind")
     if kind not in KINDS:

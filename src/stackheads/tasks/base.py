@@ -5,14 +5,21 @@ position of the value slot of the statement whose value is f^j(s) (Sanford, Hsu 
 the ground truth that attention patterns are compared with.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from stackheads.types import Role
+
 AttentionDir = Literal["causal", "bidirectional"]
+Operand = Literal["value", "condition"]
+"""What of a link a counterfactual changes: the value it leads to or, where a task has them, the condition that decides it."""
+OPERANDS: tuple[Operand, ...] = ("value", "condition")
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,8 @@ class Batch:
     `find`        source position for each offset in the task's `hops` (in that order); -1 where there is none that
                   attention can reach.
     `slots`       `Slot` of each position.
+    `operands`    source position for each of the task's `operands` (in that order), -1 as for `find`; None for a task
+                  without any.
     """
 
     tokens: Int[Tensor, "batch pos"]
@@ -32,24 +41,59 @@ class Batch:
     target_hop: Int[Tensor, "batch pos readout"]
     find: Int[Tensor, "batch hop pos"]
     slots: Int[Tensor, "batch pos"]
+    operands: Int[Tensor, "batch operand pos"] | None = None
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
 
     def __getitem__(self, index: slice | Tensor) -> "Batch":
         """The examples selected by a slice or an index tensor, as a new batch."""
-        return Batch(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+        return self._each(lambda tensor: tensor[index])
 
     def at(self, positions: Int[Tensor, "some"]) -> "Batch":
         """The same examples with what stands at, and is asked at, these positions only; sources keep their numbers."""
-        rows = {"targets": self.targets[:, positions], "target_hop": self.target_hop[:, positions]}
-        return replace(
-            self, tokens=self.tokens[:, positions], find=self.find[..., positions], slots=self.slots[:, positions], **rows
-        )
+        by_position = {name: getattr(self, name)[:, positions] for name in ("tokens", "targets", "target_hop", "slots")}
+        operands = None if self.operands is None else self.operands[..., positions]
+        return replace(self, find=self.find[..., positions], operands=operands, **by_position)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
-        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        tensors: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: dict[str, Any] = {name: None if tensor is None else change(tensor) for name, tensor in tensors.items()}
+        return Batch(**changed)
+
+
+class StoredTask(BaseModel):
+    """A task whose settings, `kind` among them, are stored with what is trained on it: a pydantic model that is a `Task`.
+
+    `max_hops`       D, the number of hops asked for (≥ 1).
+    `attention_dir`  `causal` or `bidirectional`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_hops: int
+    attention_dir: AttentionDir
+
+    if TYPE_CHECKING:  # the members of `Task`, which its subclasses have
+
+        @property
+        def name(self) -> str: ...
+        @property
+        def n_ctx(self) -> int: ...
+        @property
+        def d_vocab(self) -> int: ...
+        @property
+        def d_vocab_out(self) -> int: ...
+        @property
+        def hops(self) -> tuple[int, ...]: ...
+        def sample(self, n: int, generator: torch.Generator) -> Batch: ...
+        def readout(self, logits: Tensor, batch: Batch) -> Tensor: ...
+        def counterfactual(self, batch: Batch, hop: int, generator: torch.Generator) -> Batch: ...
+        def chance(self, hop: int) -> float: ...
 
 
 @runtime_checkable
@@ -85,3 +129,8 @@ class Task(Protocol):
     def counterfactual(self, batch: Batch, hop: int, generator: torch.Generator) -> Batch:
         """The same examples with only link `hop` of the queried chain rewired, so that answers from it on differ."""
         ...
+
+
+def operand_roles(task: Task) -> tuple[Role, ...]:
+    """What `Batch.operands` holds beside the find maps: a task's `operands`, none for a task that has no such member."""
+    return tuple(getattr(task, "operands", ()))

@@ -36,25 +36,35 @@ class Links:
         """The index that stands for "no symbol"."""
         return self.forward.shape[1] - 1
 
+    @property
+    def needed(self) -> Int[Tensor, "batch symbol"]:
+        """The last position that the step from a symbol needs."""
+        return self.keyed
+
 
 def read_links(tokens: Int[Tensor, "batch pos"], d_vocab: int) -> Links:
     """Read the statements of each example. Cost: a few scatters; no loop over examples or positions."""
-    batch, n_pos = tokens.shape
-    keys, values = tokens[:, 0:-1:2], tokens[:, 1:-1:2]
-    value_slots = torch.arange(1, n_pos, 2, device=tokens.device).expand(batch, -1)
+    value_slots = torch.arange(1, tokens.shape[1], 2, device=tokens.device).expand(len(tokens), -1)
+    return make_links(tokens[:, 0:-1:2], tokens[:, 1:-1:2], value_slots, d_vocab)
+
+
+def make_links(
+    keys: Int[Tensor, "batch link"], values: Int[Tensor, "batch link"], places: Int[Tensor, "batch link"], d_vocab: int
+) -> Links:
+    """The tables of f(key) = value, each value standing at its place."""
 
     def table(fill: int, index: Tensor, source: Tensor) -> Tensor:
-        empty = torch.full((batch, d_vocab + 1), fill, dtype=torch.long, device=tokens.device)
+        empty = torch.full((len(keys), d_vocab + 1), fill, dtype=torch.long, device=keys.device)
         return empty.scatter(1, index, source)
 
-    times_valued = torch.zeros(batch, d_vocab + 1, dtype=torch.long, device=tokens.device)
+    times_valued = torch.zeros(len(keys), d_vocab + 1, dtype=torch.long, device=keys.device)
     times_valued = times_valued.scatter_add(1, values, torch.ones_like(values))
     unique = times_valued == 1
     return Links(
         forward=table(d_vocab, keys, values),
         backward=table(d_vocab, values, keys).where(unique, d_vocab),
-        keyed=table(NOWHERE, keys, value_slots),
-        valued=table(NOWHERE, values, value_slots).where(unique, NOWHERE),
+        keyed=table(NOWHERE, keys, places),
+        valued=table(NOWHERE, values, places).where(unique, NOWHERE),
     )
 
 
@@ -66,7 +76,11 @@ def statement_slots(tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"
 
 
 def find_maps(
-    links: Links, tokens: Int[Tensor, "batch pos"], hops: tuple[int, ...], causal: bool
+    links: Links,
+    tokens: Int[Tensor, "batch pos"],
+    slots: Int[Tensor, "batch pos"],
+    hops: tuple[int, ...],
+    causal: bool,
 ) -> Int[Tensor, "batch hop pos"]:
     """find^j (i) for every offset j in `hops` (DESIGN §2); -1 where it does not exist or, if causal, lies after i.
 
@@ -74,8 +88,7 @@ def find_maps(
     is itself. j < 0: where f^j(s) stands as a value.
     """
     position = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-    is_value = statement_slots(tokens) == Slot.VALUE
-    maps = {0: torch.where(is_value, position, links.valued.gather(1, tokens))}
+    maps = {0: torch.where(slots == Slot.VALUE, position, links.valued.gather(1, tokens))}
     symbol = tokens
     for j in range(1, max(max(hops), 0) + 1):
         maps[j] = links.keyed.gather(1, symbol)
@@ -103,7 +116,7 @@ def answers(
     symbol, visible, by_hop = tokens, asked, {}
     for hop in range(1, max(readout_hops) + 1):
         if causal:
-            visible = visible & (links.keyed.gather(1, symbol) <= position)
+            visible = visible & (links.needed.gather(1, symbol) <= position)
         symbol = links.forward.gather(1, symbol)
         by_hop[hop] = symbol.where(visible & (symbol != links.none), IGNORE)
     targets = torch.stack([by_hop[hop] for hop in readout_hops], dim=-1)
@@ -111,20 +124,14 @@ def answers(
     return targets, hops.where(targets != IGNORE, 0)
 
 
-def rewired_walks(
-    links: Links, key: Int[Tensor, "batch"], steps: int
-) -> tuple[Int[Tensor, "batch steps symbol"], Int[Tensor, "batch steps"]]:
-    """Where the walk goes if f(key) is replaced by each symbol in turn, and where it goes now.
-
-    Returns ([batch, steps, candidate], [batch, steps]): entry m is f^(m+1)(key), with and without the change.
-    """
+def rerouted(links: Links, key: Int[Tensor, "batch"], steps: int) -> Bool[Tensor, "batch symbol"]:
+    """Which symbols, in place of f(key), lead somewhere else than now at each of the next `steps` hops."""
     n = links.none
     candidate = torch.arange(n, device=key.device).expand(len(key), n)
-    now, new = links.forward.gather(1, key[:, None]).squeeze(1), candidate
-    old_walk, new_walk = [now], [new]
+    now, new = links.forward.gather(1, key[:, None]), candidate
+    differs = (new != now) & (new != n)
     for _ in range(steps - 1):
-        now = links.forward.gather(1, now[:, None]).squeeze(1)
+        now = links.forward.gather(1, now)
         new = torch.where(new == key[:, None], candidate, links.forward.gather(1, new))
-        old_walk.append(now)
-        new_walk.append(new)
-    return torch.stack(new_walk, dim=1), torch.stack(old_walk, dim=1)
+        differs = differs & (new != now) & (new != n)
+    return differs

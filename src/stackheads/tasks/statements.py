@@ -10,13 +10,12 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from stackheads.errors import ConfigError, StackheadsError
-from stackheads.tasks.base import AttentionDir, Batch
-from stackheads.tasks.links import Links, answers, find_maps, read_links, rewired_walks, statement_slots
-from stackheads.types import Slot
+from stackheads.tasks.base import AttentionDir, Batch, Operand, StoredTask
+from stackheads.tasks.links import Links, answers, find_maps, read_links, rerouted, statement_slots
+from stackheads.types import NOWHERE, Role, Slot
 
 Supervision = Literal["final", "chain", "dense"]
 
@@ -33,7 +32,7 @@ class Arrangements:
     probability: Float[Tensor, "arrangement"]
 
 
-class StatementTask(BaseModel, ABC):
+class StatementTask(StoredTask, ABC):
     """A task whose examples are S statements, two tokens each, and a query: n_ctx = 2 S + 1.
 
     `max_hops`       D, the number of hops asked for (≥ 1).
@@ -43,9 +42,6 @@ class StatementTask(BaseModel, ABC):
     `answers`        `shuffled` gives each sampled example another example's targets: nothing can be learned (a null).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_hops: int
     supervision: Supervision = "dense"
     attention_dir: AttentionDir = "bidirectional"
     answers: Literal["true", "shuffled"] = "true"
@@ -62,12 +58,22 @@ class StatementTask(BaseModel, ABC):
     @property
     @abstractmethod
     def d_vocab(self) -> int:
-        """The number of symbols."""
+        """The number of tokens."""
+
+    @property
+    def d_answer(self) -> int:
+        """The number of symbols, which are the first tokens; the rest cannot be an answer."""
+        return self.d_vocab
 
     @property
     @abstractmethod
     def hops(self) -> tuple[int, ...]:
         """The offsets j of the find maps, in the order of `Batch.find`."""
+
+    @property
+    def operands(self) -> tuple[Role, ...]:
+        """What a step needs beside its value, in the order of `Batch.operands`; a role may stand for several sources."""
+        return ()
 
     @property
     @abstractmethod
@@ -92,7 +98,7 @@ class StatementTask(BaseModel, ABC):
     @property
     def d_vocab_out(self) -> int:
         """Readouts × symbols: readout r's logits are the r-th block."""
-        return len(self.readout_hops) * self.d_vocab
+        return len(self.readout_hops) * self.d_answer
 
     @abstractmethod
     def chance(self, hop: int) -> float:
@@ -124,47 +130,74 @@ class StatementTask(BaseModel, ABC):
 
     def batch(self, tokens: Int[Tensor, "batch pos"]) -> Batch:
         """The batch that these tokens mean: targets, find maps and slots are read off the statements."""
-        links = read_links(tokens, self.d_vocab)
+        links = self._links(tokens)
         causal = self.attention_dir == "causal"
-        slots = statement_slots(tokens)
+        slots, symbols = self._slots(tokens), self._symbols(tokens)
         asked = slots == Slot.QUERY
         if self.supervision == "dense":
             asked = asked | (slots == Slot.VALUE)
-        targets, target_hop = answers(links, tokens, asked, self.readout_hops, causal)
-        return Batch(tokens, targets, target_hop, find_maps(links, tokens, self.hops, causal), slots)
+        targets, target_hop = answers(links, symbols, asked, self.readout_hops, causal)
+        find, operands = find_maps(links, symbols, slots, self.hops, causal), self._operands(links, tokens)
+        if causal and operands is not None:
+            operands = operands.where(operands <= torch.arange(tokens.shape[1], device=tokens.device), NOWHERE)
+        return Batch(tokens, targets, target_hop, find, slots, operands)
+
+    def _links(self, tokens: Int[Tensor, "batch pos"]) -> Links:
+        """What the statements say."""
+        return read_links(tokens, self.d_vocab)
+
+    def _slots(self, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
+        """What each position holds."""
+        return statement_slots(tokens)
+
+    def _symbols(self, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
+        """The symbol that each position stands for: the one that it holds."""
+        return tokens
+
+    def _operands(self, links: Links, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch operand pos"] | None:
+        """Source position of each of `operands`, -1 where there is none; None for a task without any."""
+        return None
 
     def readout(
         self, logits: Float[Tensor, "batch pos d_vocab_out"], batch: Batch
     ) -> Float[Tensor, "batch pos readout d_vocab"]:
-        """Split the concatenated logits into one block of d_vocab for each readout hop."""
-        return logits.unflatten(-1, (len(self.readout_hops), self.d_vocab))
+        """Split the concatenated logits into one block of d_answer for each readout hop."""
+        return logits.unflatten(-1, (len(self.readout_hops), self.d_answer))
 
-    def counterfactual(self, batch: Batch, hop: int, generator: torch.Generator) -> Batch:
-        """The same examples with link `hop` of the queried chain rewired: one token, the value of that statement.
+    def counterfactual(self, batch: Batch, hop: int, generator: torch.Generator, operand: Operand = "value") -> Batch:
+        """The same examples with link `hop` of the queried chain rewired: one token, that link's value or its condition.
 
         The replacement is drawn among those that keep the example one of this task and change the answers of all hops
-        from `hop` to max_hops. Raises `ConfigError` if hop is not in 1..max_hops, `StackheadsError` if an example has no
-        replacement.
+        from `hop` to max_hops. Raises `ConfigError` if hop is not in 1..max_hops or the task has no such operand,
+        `StackheadsError` if an example has no replacement.
         """
         if not 1 <= hop <= self.max_hops:
             raise ConfigError(f"a counterfactual's hop must be in 1..{self.max_hops}, got {hop}: name a link of the chain")
-        links = read_links(batch.tokens, self.d_vocab)
+        links = self._links(batch.tokens)
         key = batch.tokens[:, -1]
         for _ in range(hop - 1):
             key = links.forward.gather(1, key[:, None]).squeeze(1)
-        steps = self.max_hops - hop + 1
-        new_walk, old_walk = rewired_walks(links, key, steps)
-        possible = ((new_walk != old_walk[:, :, None]) & (new_walk != links.none)).all(dim=1)
-        possible = possible & self._replacements(links, key, steps)
+        where, possible = self._rewirings(links, key, self.max_hops - hop + 1, operand)
         if not bool(possible.any(dim=1).all()):
             first = int((~possible.any(dim=1)).nonzero()[0])
             raise StackheadsError(
-                f"every link needs a symbol that can replace its value, example {first} has none for hop {hop}: "
+                f"every link needs a token that can replace its {operand}, example {first} has none for hop {hop}: "
                 "sample examples from the task, or use more chains or symbols"
             )
-        value = torch.multinomial(possible.float(), 1, generator=generator)
-        where = links.keyed.gather(1, key[:, None])
-        return self.batch(batch.tokens.scatter(1, where, value))
+        token = torch.multinomial(possible.float(), 1, generator=generator)
+        return self.batch(batch.tokens.scatter(1, where[:, None], token))
+
+    def _rewirings(
+        self, links: Links, key: Int[Tensor, "batch"], steps: int, operand: Operand
+    ) -> tuple[Int[Tensor, "batch"], Bool[Tensor, "batch token"]]:
+        """Where an operand of the link from `key` stands, and which tokens there change all answers of the next `steps` hops.
+
+        Raises `ConfigError` for an operand that the task does not have.
+        """
+        if operand != "value":
+            raise ConfigError(f"{self.name} has no conditions to rewire, got operand {operand!r}: use 'value'")
+        where = links.keyed.gather(1, key[:, None]).squeeze(1)
+        return where, rerouted(links, key, steps) & self._replacements(links, key, steps)
 
 
 def shuffled_order(n: int, items: int, generator: torch.Generator) -> Int[Tensor, "n items"]:

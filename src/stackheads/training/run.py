@@ -15,7 +15,7 @@ from torch import Tensor
 from stackheads.errors import CheckpointError, ConfigError
 from stackheads.models import ModelConfig, parameters
 from stackheads.models.files import write_file, write_json
-from stackheads.tasks import StatementTask
+from stackheads.tasks import StoredTask
 from stackheads.training.config import TrainingConfig, training_config
 
 FORMAT = 1
@@ -45,7 +45,7 @@ class RunFolder:
         return self.path / f"step-{step:06d}"
 
 
-def open_run(path: Path, task: StatementTask, model: ModelConfig, training: TrainingConfig, resume: bool) -> RunFolder:
+def open_run(path: Path, task: StoredTask, model: ModelConfig, training: TrainingConfig, resume: bool) -> RunFolder:
     """Create the run's folder, or check that the one there was made with these settings.
 
     Raises `ConfigError` if the folder holds a run and `resume` is False, or one with other settings.

@@ -23,7 +23,7 @@ from stackheads.models import Checkpoint, ModelConfig, build, check_fit, save_ch
 from stackheads.models.config import parse_device
 from stackheads.models.fused import Forward, FusedForward, forward_for_training, supported
 from stackheads.models.hooks import analysing
-from stackheads.tasks import Batch, StatementTask
+from stackheads.tasks import Batch, StoredTask
 from stackheads.tasks.scoring import asked, loss, query_accuracy
 from stackheads.training.config import TrainingConfig
 from stackheads.training.dropping import DroppingForward
@@ -42,7 +42,7 @@ FRESH_EXAMPLES = 4096
 class _Run:
     """What changes while training."""
 
-    task: StatementTask
+    task: StoredTask
     config: ModelConfig
     training: TrainingConfig
     model: Any
@@ -55,7 +55,7 @@ class _Run:
 
 
 def train(
-    task: StatementTask,
+    task: StoredTask,
     model: ModelConfig,
     training: TrainingConfig | None = None,
     output_dir: Path | str | None = None,
@@ -93,7 +93,7 @@ def train(
     return Checkpoint(name, run.model, task, model, _provenance(run), _fresh_metrics(run))
 
 
-def accuracy(model: Any, task: StatementTask, examples: int, seed: int) -> dict[int, float]:
+def accuracy(model: Any, task: StoredTask, examples: int, seed: int) -> dict[int, float]:
     """Accuracy per hop at the query on fresh examples. Cost: one forward pass for each 1,024 examples."""
     generator = torch.Generator().manual_seed(seed)
     totals: dict[int, float] = {}
@@ -107,7 +107,7 @@ def accuracy(model: Any, task: StatementTask, examples: int, seed: int) -> dict[
 
 
 def _start(
-    task: StatementTask,
+    task: StoredTask,
     config: ModelConfig,
     training: TrainingConfig,
     output_dir: Path | str | None,
@@ -164,7 +164,7 @@ def _train_step(run: _Run, forward: Any) -> None:
     run.step += 1
 
 
-def answer_loss(task: StatementTask, forward: Forward, batch: Batch, balanced: bool = False) -> Float[Tensor, ""]:
+def answer_loss(task: StoredTask, forward: Forward, batch: Batch, balanced: bool = False) -> Float[Tensor, ""]:
     """The loss of a forward's answers; a fused one computes only the positions at which something is asked."""
     if not isinstance(forward, FusedForward) or isinstance(forward, SharpeningForward):
         return loss(task, forward(batch.tokens), batch, balanced)

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stackheads.models.compiled.program import POSITION, TOKEN, HeadSpec, Layers, Readouts, plain_readouts
+from stackheads.models.compiled.program import PLACES, POSITION, TOKEN, HeadSpec, Layers, Readouts, plain_readouts
 from stackheads.models.config import ModelConfig, build
 from stackheads.tasks import StatementTask
 from stackheads.tasks.links import statement_slots
@@ -84,7 +84,7 @@ def _layout(layers: Layers, task: StatementTask, readouts: Readouts, rotation_se
     read = {name for heads in layers for head in heads for pair in head.matches for name in pair}
     read |= {copy.source for heads in layers for head in heads for copy in head.copies}
     read |= {name for registers in readouts.values() for name in registers}
-    sizes = {TOKEN: task.d_vocab, POSITION: task.n_ctx, KINDS: len(Destination)}
+    sizes = {TOKEN: task.d_vocab, POSITION: task.n_ctx, KINDS: len(PLACES)}
     sizes |= dict.fromkeys(sorted((written | read) - sizes.keys()), task.d_vocab)
     dims, start = {}, 0
     for name, size in sizes.items():
@@ -124,9 +124,9 @@ def _embed(model: Any, layout: Layout, task: StatementTask) -> None:
 
 
 def _kinds(task: StatementTask) -> Tensor:
-    """Index into `Destination` for each position."""
+    """Index into `PLACES` for each position."""
     slots = statement_slots(torch.zeros(1, task.n_ctx, dtype=torch.long))[0].tolist()
-    order = [destination.slot for destination in Destination]
+    order = [destination.slot for destination in PLACES]
     return torch.tensor([order.index(Slot(slot)) for slot in slots])
 
 
@@ -160,7 +160,7 @@ def _write_head(model: Any, layer: int, index: int, head: HeadSpec, layout: Layo
         block = slice(number * size, (number + 1) * size)
         w_q[:, block], w_k[:, block] = strength * layout.of(row), layout.of(source)
         used = (number + 1) * size
-    kinds, order = layout.of(KINDS), list(Destination)
+    kinds, order = layout.of(KINDS), PLACES
     if head.matches:
         b_q[used] = (head.preference or sharpness) * model.cfg.attn_scale / source_scale
         w_k[:, used] = sum(kinds[:, order.index(Destination[slot.name])] for slot in head.sources)

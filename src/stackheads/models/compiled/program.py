@@ -29,6 +29,10 @@ POSITION = "position"
 """The register of the position, one-hot."""
 
 
+PLACES = (Destination.QUERY, Destination.VALUE, Destination.KEY)
+"""The destinations that a program knows; conditions have no place in one."""
+
+
 class ProgramError(StackheadsError):
     """A step asks for a source that its rows cannot find with what is known at that layer."""
 
@@ -122,7 +126,7 @@ def lower(program: Program, period: int | None = None, separate: bool = False) -
     symbols offsets that differ by it are one. `separate` gives query, value and key slots registers of their own, so that
     what a head writes where it is parked cannot be mistaken for what another head writes there.
     """
-    windows: Windows = dict.fromkeys(Destination, frozenset({0}))
+    windows: Windows = dict.fromkeys(PLACES, frozenset({0}))
     layers = []
     for layer in range(program.n_layers):
         drafts = [
@@ -140,7 +144,7 @@ def lower(program: Program, period: int | None = None, separate: bool = False) -
 
 def possible_part(program: Program, period: int | None = None) -> tuple[Program, tuple[Step, ...], tuple[Windows, ...]]:
     """The steps that can find their sources, those that can't, and the windows after each layer."""
-    windows: Windows = dict.fromkeys(Destination, frozenset({0}))
+    windows: Windows = dict.fromkeys(PLACES, frozenset({0}))
     kept, dropped, after = [], [], []
     for layer in range(program.n_layers):
         drafts: list[_Draft] = []

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from stackheads.models.compiled.program import HeadSpec, Layers, Readouts, plain_readouts
+from stackheads.models.compiled.program import PLACES, HeadSpec, Layers, Readouts, plain_readouts
 from stackheads.tasks import StatementTask
-from stackheads.types import Destination, HeadId, Role, Slot
+from stackheads.types import Destination, HeadId, Role
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def labels_by_construction(
     for layer in range(len(layers) - 1, -1, -1):
         before: Live = {destination: set(registers) for destination, registers in live.items()}
         for index, head in enumerate(layers[layer]):
-            for destination in Destination:
+            for destination in PLACES:
                 labels[HeadId(layer, index), destination] = _label(head, destination, live, there)
                 if _is_live(head, destination, live):
                     _add_reads(head, destination, live, before)
@@ -49,7 +49,7 @@ def _existing(task: StatementTask) -> set[tuple[int, Destination]]:
     return {
         (hop, destination)
         for number, hop in enumerate(task.hops)
-        for destination in Destination
+        for destination in PLACES
         if bool((batch.find[:, number][batch.slots == destination.slot] >= 0).any())
     }
 
@@ -76,7 +76,7 @@ def _add_reads(head: HeadSpec, destination: Destination, after: Live, before: Li
 
 
 def _source_destinations(head: HeadSpec) -> list[Destination]:
-    return [Destination[slot.name] for slot in head.sources if slot != Slot.OTHER]
+    return [place for place in PLACES if place.slot in head.sources]
 
 
 def _label(head: HeadSpec, destination: Destination, live: Live, there: set[tuple[int, Destination]]) -> Truth:

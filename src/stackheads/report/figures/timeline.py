@@ -1,32 +1,14 @@
-"""Figures, made without pyplot: nothing is drawn or opened on import, and no state is left behind.
-
-Colours are Okabe and Ito's (2008) for statuses and cividis for hops, both made for colour-blind readers; every status also has
-its symbol in the terminal table, and every hop is named at its line.
-"""
+"""The emergence timeline: accuracy per hop above, what each head does at each snapshot below."""
 
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackheads.analysis.records import records
-from stackheads.analysis.timeline import OTHER_ROLE, Emergence
-from stackheads.errors import ConfigError
-from stackheads.models.files import write_file
+from stackheads.analysis.timeline import Emergence
+from stackheads.report.figures.style import COLOURS, DOTTED, hop_colours, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-COLOURS = {
-    "confirmed": "#009E73",
-    "redundant": "#56B4E9",
-    "opposing": "#CC79A7",
-    "pattern-only": "#E69F00",
-    "causal-unclassified": "#0072B2",
-    OTHER_ROLE: "#000000",
-    "none": "#BBBBBB",
-}
-FORMATS = (".png", ".svg")
-DOTTED = (0, (2, 3))
 
 
 def timeline(found: Emergence) -> "Figure":
@@ -52,31 +34,6 @@ def timeline(found: Emergence) -> "Figure":
     return figure
 
 
-def save_figure(figure: "Figure", path: Path | str) -> None:
-    """Write a figure as .png or .svg, atomically. Raises `ConfigError` for another ending."""
-    from matplotlib import rc_context
-
-    target = Path(path)
-    ending = target.suffix.lower()
-    if ending not in FORMATS:
-        raise ConfigError(f"a figure is written as .png or .svg, got {str(path)!r}: give another name")
-    kind = ending.removeprefix(".")
-
-    def write(temporary: Path) -> None:
-        figure.savefig(temporary, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-
-    with rc_context({"svg.hashsalt": "stackheads"}):  # the same figure gives the same bytes
-        write_file(target, write)
-
-
-def hop_colours(hops: list[int]) -> dict[int, Any]:
-    """A colour for each hop, dark to light; the lightest yellows of cividis are left out, they fade on white."""
-    from matplotlib import colormaps
-
-    scale = colormaps["cividis"]
-    return {hop: scale(0.85 * number / max(len(hops) - 1, 1)) for number, hop in enumerate(hops)}
-
-
 def _draw_accuracy(axes: Any, found: Emergence) -> None:
     hops = [int(hop) for hop in found.accuracy.columns]
     colours, styles = hop_colours(hops), ("-", "--", "-.", ":")
@@ -91,7 +48,8 @@ def _draw_accuracy(axes: Any, found: Emergence) -> None:
     axes.axhline(bar, color="#999999", linewidth=0.8, linestyle=DOTTED)
     axes.set(ylim=(0, 1.06), ylabel="accuracy at the query")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9, title=f"▼ {bar:.0%} from here on")
-    _plain(axes)
+    plain(axes)
+    axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
 
 
 def _draw_cells(axes: Any, found: Emergence, cells: list[dict[str, Any]]) -> None:
@@ -118,7 +76,8 @@ def _draw_cells(axes: Any, found: Emergence, cells: list[dict[str, Any]]) -> Non
     handles = [Patch(color=colour, label=status) for status, colour in COLOURS.items() if status in seen]
     title = "▼ confirmed from here on\nheight: attention on\nthe role's source" if names else "no head is ever confirmed"
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9, title=title)
-    _plain(axes)
+    plain(axes)
+    axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
 
 
 def _mark(axes: Any, step: int, height: float, colour: Any) -> None:
@@ -130,8 +89,3 @@ def _edges(steps: list[int]) -> list[float]:
     """Where the bars of neighbouring snapshots meet: halfway; the outer ones are symmetric."""
     middles = [(one + other) / 2 for one, other in pairwise(steps)]
     return [2 * steps[0] - middles[0], *middles, 2 * steps[-1] - middles[-1]]
-
-
-def _plain(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")

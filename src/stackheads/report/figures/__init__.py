@@ -1,0 +1,30 @@
+"""Figures, made without pyplot: nothing is drawn or opened on import, and no state is left behind."""
+
+from pathlib import Path
+
+from stackheads.analysis.result import Analysis
+from stackheads.report.figures.circuit import circuit_diagram
+from stackheads.report.figures.evidence import evidence_map
+from stackheads.report.figures.reach import reach_map
+from stackheads.report.figures.style import COLOURS, FORMATS, hop_colours, save_figure, svg_text
+from stackheads.report.figures.timeline import timeline
+
+__all__ = [
+    "COLOURS",
+    "circuit_diagram",
+    "evidence_map",
+    "hop_colours",
+    "reach_map",
+    "save_figure",
+    "save_figures",
+    "svg_text",
+    "timeline",
+]
+
+
+def save_figures(analysis: Analysis, folder: Path | str) -> None:
+    """Write `evidence`, `circuit` and `reach` as .png and .svg into a folder."""
+    for name, draw in {"evidence": evidence_map, "circuit": circuit_diagram, "reach": reach_map}.items():
+        figure = draw(analysis)
+        for ending in FORMATS:
+            save_figure(figure, Path(folder) / f"{name}{ending}")

@@ -1,0 +1,140 @@
+"""The circuit as a diagram: layers bottom up, a box for each confirmed (head, destination), edges into its inputs q, k, v.
+
+An edge's width is its strength: the share of the answer that goes when only this path is patched (`analysis/circuit.py`).
+"""
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from stackheads.analysis.circuit import LOGITS, Circuit
+from stackheads.analysis.result import Analysis
+from stackheads.report.figures.layout import Item, Layout, layered, strong
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INPUT_COLOURS = {"q": "#0072B2", "k": "#D55E00", "v": "#009E73", LOGITS: "#777777"}
+FILLS = {"query": "#FFE7B3", "value": "#DCEBF7", "key": "#E6E6E6"}
+PORTS = {"q": -0.3, "k": 0.0, "v": 0.3}
+LEAST = 0.1
+"""Edges below this are in the data, but not drawn."""
+HALF_WIDTH, HALF_HEIGHT, ROW = 0.5, 0.24, 1.3
+
+
+def circuit_diagram(analysis: Analysis, least: float = LEAST) -> "Figure":
+    """Draw the circuit of an analysis, edges of at least this strength. Without one, the figure says so in a line."""
+    from matplotlib.figure import Figure
+
+    circuit = analysis.circuit
+    title = f"{analysis.model.get('name')}: {analysis.task['name']}"
+    if circuit is None or circuit.number_of_nodes() < 2:
+        figure = Figure(figsize=(6, 1.2))
+        why = "the circuit was not looked for" if circuit is None else "no head is confirmed: there is no circuit"
+        figure.text(0.03, 0.5, f"{title}\n{why}", va="center", fontsize=10)
+        return figure
+    layout = layered(circuit, least)
+    low, high = min(layout.x.values()) - 0.75, max(layout.x.values()) + 0.75
+    height = ROW * len(layout.rows) + 0.45
+    figure = Figure(figsize=(max(5.5, 1.15 * (high - low) + 0.8), 0.95 * height + 0.9), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlim=(low - 0.55, high), ylim=(-0.62, height - 0.35))
+    axes.axis("off")
+    for (sender, receiver, key), values in strong(circuit, least).items():
+        points = _points(layout, layout.routes[sender, receiver, key], key)
+        _draw_edge(axes, points, key, values["strength"])
+    _draw_boxes(axes, circuit, layout, low)
+    _draw_logits(axes, layout, low, high)
+    axes.set_title(title, loc="left", fontsize=10)
+    _legend(figure, least)
+    return figure
+
+
+def _points(layout: Layout, route: tuple[Item, ...], key: str) -> list[tuple[float, float]]:
+    """Where the edge passes: from the top of a box, vertically past the rows between, to an input of a box or the logits."""
+    start = route[0]
+    row = _row(layout, start)
+    points = [(layout.x[start], row * ROW + HALF_HEIGHT)]
+    for number, item in enumerate(route[1:], start=row + 1):
+        x, y = layout.x[item], number * ROW
+        points += [(x + PORTS[key], y - HALF_HEIGHT)] if isinstance(item, str) else [(x, y - HALF_HEIGHT), (x, y + HALF_HEIGHT)]
+    if key == LOGITS:
+        points.append((points[-1][0], len(layout.rows) * ROW - HALF_HEIGHT))
+    return points
+
+
+def _row(layout: Layout, cell: Item) -> int:
+    return layout.rows.index(int(str(cell)[1:].split("H")[0]))
+
+
+def _draw_edge(axes: Any, points: list[tuple[float, float]], key: str, strength: float) -> None:
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
+
+    vertices, codes = [points[0]], [Path.MOVETO]
+    for (x0, y0), (x1, y1) in pairwise(points):
+        bend = 0.5 * (y1 - y0)
+        vertices += [(x0, y0 + bend), (x1, y1 - bend), (x1, y1)]
+        codes += [Path.CURVE4] * 3
+    axes.add_patch(
+        PathPatch(
+            Path(vertices, codes),
+            fill=False,
+            edgecolor=INPUT_COLOURS[key],
+            linewidth=_line_width(strength),
+            linestyle="-" if strength >= 0 else (0, (3, 2)),
+            alpha=0.75,
+            capstyle="round",
+            zorder=1,
+        )
+    )
+
+
+def _line_width(strength: float) -> float:
+    return 0.5 + 3.0 * min(abs(strength), 1.0)
+
+
+def _draw_boxes(axes: Any, circuit: Circuit, layout: Layout, low: float) -> None:
+    from matplotlib.patches import FancyBboxPatch
+
+    fed = {(receiver, key) for _, receiver, key in layout.routes}
+    for name, values in circuit.nodes(data=True):
+        if name == LOGITS:
+            continue
+        x, y = layout.x[name], _row(layout, name) * ROW
+        fill = FILLS.get(values["destination"], "white")
+        corner = (x - HALF_WIDTH, y - HALF_HEIGHT)
+        style = "round,pad=0,rounding_size=0.06"
+        axes.add_patch(
+            FancyBboxPatch(corner, 2 * HALF_WIDTH, 2 * HALF_HEIGHT, style, facecolor=fill, edgecolor="#333333", zorder=2)
+        )
+        role = values["role"] if values["hop"] is None else f"hop {values['hop']}"
+        axes.text(x, y + 0.1, role, ha="center", va="center", fontsize=10, weight="bold", zorder=3)
+        axes.text(x, y - 0.08, name, ha="center", va="center", fontsize=8, zorder=3)
+        for key, offset in PORTS.items():
+            if (name, key) in fed:
+                port = {"boxstyle": "circle,pad=0.2", "facecolor": "white", "edgecolor": INPUT_COLOURS[key]}
+                axes.text(x + offset, y - HALF_HEIGHT, key, ha="center", va="center", fontsize=7, bbox=port, zorder=4)
+    for row, layer in enumerate(layout.rows):
+        axes.text(low - 0.5, row * ROW, f"layer {layer}", va="center", fontsize=9, color="#555555")
+
+
+def _draw_logits(axes: Any, layout: Layout, low: float, high: float) -> None:
+    from matplotlib.patches import Rectangle
+
+    y = len(layout.rows) * ROW
+    size = (high - low - 0.2, 2 * HALF_HEIGHT - 0.14)
+    axes.add_patch(Rectangle((low + 0.1, y - HALF_HEIGHT), *size, facecolor="#F4F4F4", edgecolor="#333333", zorder=2))
+    axes.text((low + high) / 2, y - 0.07, LOGITS, ha="center", va="center", fontsize=10, weight="bold", zorder=3)
+
+
+def _legend(figure: "Figure", least: float) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    what = {"q": "into queries", "k": "into keys", "v": "into values", LOGITS: "straight to the logits"}
+    handles: list[Any] = [Line2D([], [], color=INPUT_COLOURS[key], linewidth=2.5, label=text) for key, text in what.items()]
+    handles += [Patch(facecolor=fill, edgecolor="#333333", label=f"@{name}") for name, fill in FILLS.items() if name != "key"]
+    title = f"width: what goes when only this path is patched (drawn from {least:.0%})"
+    figure.legend(
+        handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize=8, title=title, title_fontsize=8
+    ).set_alignment("left")

@@ -1,0 +1,155 @@
+"""What the page says besides attention, as plain values for its template. No markup is made here."""
+
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from stackheads.analysis.circuit import Circuit
+from stackheads.analysis.records import records
+from stackheads.analysis.result import Analysis
+from stackheads.analysis.sufficiency import VARIANTS
+from stackheads.analysis.trial import Trial
+from stackheads.report.page.diagram import diagram
+from stackheads.types import Role
+
+ESSENTIAL = ("head", "destination", "role", "hop", "status", "pattern", "effect", "write", "reason")
+"""Columns of the labels that are shown at first; a control shows all."""
+P_VALUES = ("null_p", "p")
+"""Columns whose small numbers differ in their exponents."""
+UNEXPLAINED = 0.1
+"""Heads without a label that add less than this are left out, as in the terminal."""
+
+
+def content(analysis: Analysis, trial: Trial | None) -> dict[str, Any]:
+    """The template's variables."""
+    labels = records(analysis.labels)
+    return {
+        "model": str(analysis.model.get("name")),
+        "task": str(analysis.task.get("name")),
+        "verdict": analysis.verdict.splitlines(),
+        "mechanism": analysis.mechanism,
+        "reason": analysis.mechanism_reason or "",
+        "program": (analysis.program or "").splitlines(),
+        "agreement": analysis.program_agreement or {},
+        "accuracy": [row for row in records(analysis.readouts) if row["destination"] == "query"],
+        "readouts": table(records(analysis.readouts)),
+        "columns": [column | {"essential": column["name"] in ESSENTIAL} for column in _columns(labels)],
+        "labels": labels,
+        "counts": dict(analysis.labels["status"].value_counts()),
+        "heads": len({row["head"] for row in labels}),
+        "jaccard": analysis.bootstrap_jaccard,
+        "circuit": _circuit(analysis.circuit),
+        "reach": _reach(analysis.reach),
+        "trial": None if trial is None else _trial(trial),
+        "measured": {"examples": analysis.examples, "seed": analysis.seed, **analysis.versions},
+        "thresholds": asdict(analysis.thresholds),
+        "settings": flat({"model": analysis.model, "task": analysis.task}),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rows as lists of values, and their columns."""
+    return {"columns": _columns(rows), "rows": [list(row.values()) for row in rows]}
+
+
+def _columns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Name of each column, and whether it holds numbers."""
+    names = rows[0] if rows else []
+    return [{"name": name, "numeric": any(_is_number(row[name]) for row in rows)} for name in names]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def flat(settings: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested settings as one level, `training.steps`."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= flat(value, f"{before}{name}.") if isinstance(value, dict) and value else {f"{before}{name}": value}
+    return found
+
+
+def number(value: Any, column: str = "") -> str:
+    """A value in a cell: two decimals for shares, powers of ten for small p-values, – for what is missing."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.0e}" if column in P_VALUES and 0 < value < 0.01 else f"{round(value, 2) + 0.0:.2f}"  # no -0.00
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _circuit(circuit: Circuit | None) -> dict[str, Any] | None:
+    if circuit is None or not circuit.faithfulness:
+        return None
+    content = circuit.to_dict()
+    ends = ("from", "to", "input", "strength", "low", "high", "readout")
+    cell = ("readout", "total", "direct", "self_repair")
+    return {
+        "diagram": diagram(circuit),
+        "edges": table([{name: edge[name] for name in ends} for edge in content["edges"]]),
+        "cells": table(
+            [
+                {"cell": node["name"], **{name: node[name] for name in cell}, "minimality": circuit.minimality[node["name"]]}
+                for node in content["nodes"]
+                if "total" in node
+            ]
+        ),
+        "faithfulness": circuit.faithfulness,
+        "completeness": circuit.completeness,
+    }
+
+
+def _reach(frame: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """One table per destination: layers by hops."""
+    if frame is None:
+        return []
+    rows = frame.to_dict(orient="records")
+    tables = []
+    for destination in dict.fromkeys(row["destination"] for row in rows):
+        mine = [row for row in rows if row["destination"] == destination]
+        hops = sorted({hop for row in mine for hop in row["accuracy"]})
+        layers = [
+            {
+                "name": "embedding" if row["layer"] < 0 else f"layer {row['layer']}",
+                "cells": [{"share": row["accuracy"].get(hop), "readable": hop in row["hops"]} for hop in hops],
+            }
+            for row in mine
+        ]
+        tables.append({"destination": destination, "hops": hops, "layers": layers})
+    return tables
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    necessity = records(trial.necessity)
+    at_query = [row for row in necessity if row["readout"].endswith("@query")]
+    roles = dict.fromkeys((row["role"], row["hop"]) for row in at_query)
+    readouts = list(dict.fromkeys(row["readout"] for row in at_query))
+    cell = {(row["role"], row["hop"], row["readout"]): row for row in at_query}
+    fixed: dict[str, list[str]] = {}
+    for row in records(trial.fixed):
+        if row["replacement"]:
+            fixed.setdefault(row["replacement"], []).append(f"{row['head']} @{row['destination']}")
+    return {
+        "examples": trial.examples,
+        "hops": list(trial.recovered()),
+        "variants": [{"what": what, "recovered": trial.recovered(name)} for name, what in VARIANTS.items()],
+        "prediction": trial.prediction,
+        "unexplained": [row for row in records(trial.unexplained) if row["adds"] >= UNEXPLAINED],
+        "readouts": readouts,
+        "necessity": [
+            {"role": str(Role(role, hop)), "cells": [cell.get((role, hop, readout)) for readout in readouts]}
+            for role, hop in roles
+        ],
+        "fixed": fixed,
+        "replaced_at_once": trial.replaced_at_once,
+        "tables": {
+            "Sufficiency: every readout": table(records(trial.sufficiency)),
+            "Redirection: every hop pointed elsewhere": table(records(trial.redirection)),
+            "Necessity: every role and readout": table(records(trial.necessity)),
+            "Fixed patterns: every head": table(records(trial.fixed)),
+        },
+    }

@@ -1,0 +1,139 @@
+"""Does a task tell the truth? What an analysis takes on trust – find maps, targets, counterfactuals – checked on examples.
+
+For tasks that users bring: a find map that is off by one would make every label wrong, silently. Each rule is checked on every
+example; the first that breaks one is named. What a rule can't know, it leaves alone: answers need not be the tokens that stand
+at their sources, but the same source token must always mean the same answer.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from stackheads.errors import TaskError
+from stackheads.tasks.base import Batch, Task
+from stackheads.types import NOWHERE, Slot
+
+Rule = Callable[[Task, Batch], Iterator[tuple[str, Bool[Tensor, "batch"], str]]]
+
+
+def check(task: Task, examples: int = 256, seed: int = 0) -> None:
+    """Raise `TaskError` naming the first example that breaks a rule, the rule and the cure; return quietly if there is none.
+
+    Cost: sampling, and one counterfactual for each hop asked; no model is needed.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    batch = task.sample(examples, generator)
+    again = task.sample(examples, torch.Generator().manual_seed(seed))
+    same = all(_equal(getattr(batch, field.name), getattr(again, field.name)) for field in fields(batch))
+    if not same:
+        raise TaskError("the same generator state must give the same examples, it gave others: draw from the generator only")
+    for rule in (_tokens, _slots, _sources, _composition, _answers, _readout):
+        _raise_first(rule(task, batch))
+    asked = batch.target_hop[:, -1][batch.targets[:, -1] >= 0]
+    for hop in range(1, int(asked.max()) + 1 if len(asked) else 1):
+        _raise_first(_counterfactual(task, batch, task.counterfactual(batch, hop, generator), hop))
+
+
+def _raise_first(found: Iterator[tuple[str, Tensor, str]]) -> None:
+    for rule, broken, cure in found:
+        if bool(broken.any()):
+            example = int(broken.nonzero()[0])
+            raise TaskError(f"{rule}; example {example} breaks this ({int(broken.sum())} of {len(broken)} do): {cure}")
+
+
+def _equal(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is other if one is None or other is None else torch.equal(one, other)
+
+
+def _tokens(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
+    n, n_pos = batch.tokens.shape
+    everywhere = torch.full((n,), n_pos != task.n_ctx)
+    yield f"tokens must fill the context, n_ctx = {task.n_ctx}", everywhere, f"they are {n_pos} long"
+    outside = ((batch.tokens < 0) | (batch.tokens >= task.d_vocab)).any(dim=1)
+    yield f"tokens must be in [0, d_vocab) = [0, {task.d_vocab})", outside, "raise d_vocab or correct the tokens"
+
+
+def _slots(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
+    differ = (batch.slots != batch.slots[:1]).any(dim=1)
+    yield "slots must be the same in every example, since heads are compared across examples", differ, "use one layout"
+    no_query = ~(batch.slots == Slot.QUERY).any(dim=1)
+    yield "an example must have a query", no_query, "mark the position that is asked as Slot.QUERY"
+
+
+def _sources(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
+    n_pos = batch.tokens.shape[1]
+    shape = (len(batch), len(task.hops), n_pos)
+    wrong = torch.full((len(batch),), tuple(batch.find.shape) != shape)
+    yield f"find must have shape [batch, hop, pos] = {list(shape)}", wrong, f"it has {list(batch.find.shape)}"
+    outside = ((batch.find < NOWHERE) | (batch.find >= n_pos)).flatten(1).any(dim=1)
+    yield "find maps must name positions, or -1", outside, "correct the maps"
+    if task.attention_dir == "causal":
+        ahead = (batch.find > torch.arange(n_pos)).flatten(1).any(dim=1)
+        yield "where attention is causal find maps must not point ahead", ahead, "use -1 for sources that can't be seen"
+
+
+def _composition(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
+    """find^(j+1)(i) = find^1(find^j(i)) wherever both sides exist, j ≥ 1."""
+    offsets = list(task.hops)
+    if 1 not in offsets:
+        return
+    once = batch.find[:, offsets.index(1)]
+    for hop in offsets:
+        if hop < 1 or hop + 1 not in offsets:
+            continue
+        here, further = batch.find[:, offsets.index(hop)], batch.find[:, offsets.index(hop + 1)]
+        through = once.gather(1, here.clamp(min=0))
+        broken = ((here >= 0) & (further >= 0) & (through >= 0) & (through != further)).any(dim=1)
+        yield f"find^{hop + 1} must be find^1 of find^{hop}", broken, "correct the maps"
+
+
+def _answers(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
+    """Where hop j is asked and its source is there, the answer is a function of the token at the source, and one to one."""
+    asked = batch.targets >= 0
+    unnamed = (asked & (batch.target_hop == 0)).flatten(1).all(dim=1) & asked.flatten(1).any(dim=1)
+    yield "every example must ask some hop", unnamed, "set target_hop where targets are"
+    offsets = list(task.hops)
+    tokens, answers, example = [], [], []
+    for hop in set(batch.target_hop[asked].tolist()) & set(offsets):
+        source = batch.find[:, offsets.index(hop)][:, :, None].expand_as(batch.targets)
+        here = asked & (batch.target_hop == hop) & (source >= 0)
+        row = torch.arange(len(batch))[:, None, None].expand_as(here)[here]
+        tokens.append(batch.tokens[row, source[here]])
+        answers.append(batch.targets[here])
+        example.append(row)
+    if not tokens:
+        return
+    token, answer, row = torch.cat(tokens), torch.cat(answers), torch.cat(example)
+    for given, read in ((token, answer), (answer, token)):
+        usual = (
+            torch.zeros(int(given.max()) + 1, int(read.max()) + 1).index_put((given, read), torch.tensor(1.0), True).argmax(1)
+        )
+        broken = torch.zeros(len(batch), dtype=torch.bool)
+        broken[row[usual[given] != read]] = True
+        yield "the token at find^j must tell the answer of hop j", broken, "correct the maps or the targets"
+
+
+def _readout(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
+    n, n_pos, slots = batch.targets.shape
+    shape = tuple(task.readout(torch.zeros(n, n_pos, task.d_vocab_out), batch).shape)
+    wrong = torch.full((n,), shape[:3] != (n, n_pos, slots) or len(shape) != 4)
+    yield f"readout must give [batch, pos, readout, answers] = [{n}, {n_pos}, {slots}, …]", wrong, f"it gives {list(shape)}"
+    outside = (batch.targets >= shape[-1]).flatten(1).any(dim=1)
+    yield f"targets must be below the readout's {shape[-1]} answers", outside, "correct the targets or the readout"
+
+
+def _counterfactual(task: Task, batch: Batch, other: Batch, hop: int) -> Iterator[tuple[str, Tensor, str]]:
+    changed = (batch.tokens != other.tokens).sum(dim=1)
+    what = f"the counterfactual at hop {hop}"
+    yield f"{what} must change one token", changed > 1, "rewire only that link"
+    yield f"{what} must change something in some example", (changed == 0).all().expand(len(batch)), "rewire that link"
+    yield f"{what} must keep the slots", (batch.slots != other.slots).any(dim=1), "change a token, not the layout"
+    before, after, asked = batch.targets[:, -1], other.targets[:, -1], batch.target_hop[:, -1]
+    differs = (before != after) & (changed > 0)[:, None]
+    early = (differs & (asked < hop) & (asked > 0)).any(dim=1)
+    yield f"{what} must leave the answers of earlier hops", early, "rewire a later link"
+    same = (~differs & (asked >= hop) & (changed > 0)[:, None] & (before >= 0)).any(dim=1)
+    yield f"{what} must change the answers from hop {hop} on", same, "choose another replacement"
