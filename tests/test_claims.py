@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 ANALYSES = Path(__file__).parent.parent / "analyses"
 sys.path.append(str(ANALYSES))
 
+import assumption  # noqa: E402
 import claims  # noqa: E402
 
 from stackheads.models.compiled.compiler import compile_layers  # noqa: E402
@@ -84,6 +85,14 @@ def test_a_compiled_circuit_answers_what_its_depth_allows_and_nothing_else():
     }
 
 
+def test_confined_attention_leaves_a_compiled_circuit_as_it_is():
+    """Its heads attend along links; what its last layer answers needs nothing else."""
+    task = Retrieval(chains=2, max_hops=2, attention_dir="causal")
+    model, config = compile_layers(lower(doubling(2)), task, rotation_seed=0)
+    for layer in range(config.layers):
+        assert min(assumption.confined(model, task, layer, examples=64, seed=0).values()) == 1
+
+
 @pytest.mark.parametrize(
     ("allowed", "accuracy", "low", "expected"),
     [
@@ -100,14 +109,14 @@ def test_verdicts(allowed, accuracy, low, expected):
 
 def test_the_order_guesser_on_two_chains_of_one_statement():
     """A query asks for one of two statements, a value slot's chain has ended: half of them are right in one layer."""
-    assert depth.order_guesses(Retrieval(chains=2, max_hops=1, attention_dir="causal")) == {
+    assert assumption.order_guesses(Retrieval(chains=2, max_hops=1, attention_dir="causal")) == {
         (Destination.QUERY, 1, 1): pytest.approx(0.5)
     }
 
 
 def test_the_order_guesser_is_never_worse_than_naming_a_symbol_of_the_right_level():
     task = Retrieval(chains=2, max_hops=3, attention_dir="causal")
-    assert all(0.5 - 1e-9 <= share <= 1 for share in depth.order_guesses(task).values())
+    assert all(0.5 - 1e-9 <= share <= 1 for share in assumption.order_guesses(task).values())
 
 
 def test_permutation_p_is_that_of_all_divisions():
