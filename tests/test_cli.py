@@ -42,8 +42,11 @@ def test_a_trial_is_part_of_the_json_and_of_the_page(checkpoints, tmp_path):
 
 
 def test_json_is_one_object_and_output_dir_holds_the_same(checkpoints, tmp_path):
-    result = run("analyze", checkpoints / "cycle-d4-l3", "--examples", 64, "--json", "--output-dir", tmp_path / "out")
+    drawn = tmp_path / "figures"
+    options = ["--examples", 64, "--json", "--output-dir", tmp_path / "out", "--figures", drawn]
+    result = run("analyze", checkpoints / "cycle-d4-l3", *options)
     content = json.loads(result.stdout)
+    assert {path.name for path in drawn.iterdir()} >= {"circuit.png", "circuit.svg", "evidence.png", "reach.svg"}
     assert result.stderr == ""
     assert {"format", "model", "task", "seed", "examples", "accuracy", "labels", "hops"} <= content.keys()
     assert content == json.loads((tmp_path / "out" / "analysis.json").read_text())

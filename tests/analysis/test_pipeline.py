@@ -138,6 +138,8 @@ def test_it_shows_itself_in_a_notebook(analysis):
     page = analysis._repr_html_()
     assert "cycle-d4-l3" in page
     assert page.count("<tr") == 1 + 18
+    assert "NA" not in page[: page.index("</table>")]
+    assert "0.95</td>" in page or "1.00</td>" in page
     assert "hop 3: L2H0 @query" in repr(analysis)
 
 

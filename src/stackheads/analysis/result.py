@@ -202,7 +202,7 @@ class Analysis:
         """Attention on one example, drawn by CircuitsVis; see `report.attention.show`."""
         from stackheads.report.attention import show
 
-        return show(self, example, heads, destination, view)  # type: ignore[arg-type]
+        return show(self, example, heads, destination, view)
 
     def _repr_html_(self) -> str:
         from stackheads.report.notebook import analysis_html

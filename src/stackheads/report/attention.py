@@ -5,8 +5,8 @@ asks google.com at every display whether there is a network, loads its script fr
 (1.3 MB) into every figure if there is none, and lets a token `</script>` end it. Here the script comes from the installed
 package, once per notebook, and nothing is fetched.
 
-Tokens carry a mark: `[hop 2]` is the statement that answers hop 2 of the question, `[hop -1]` walks the chain backward, and what
-has no mark is not on the chain (on a cycle everything is). A head that implements hop j should look, from the query, at
+Tokens carry a mark: `[hop 2]` is the statement that answers hop 2 of the question, `[hop -1]` walks the chain backward, and
+what has no mark is not on the chain (on a cycle everything is). A head that implements hop j should look, from the query, at
 `[hop j]`. CircuitsVis itself leaves out spaces and adds the position in round brackets.
 """
 
@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
 import torch
@@ -30,7 +30,6 @@ from stackheads.report.tokens import tokens_as_text
 from stackheads.tasks import Batch, Task
 from stackheads.types import Destination, HeadId, Role, Slot
 
-View = Literal["heads", "patterns"]
 ELEMENTS = {"heads": "AttentionHeads", "patterns": "AttentionPatterns"}
 WAITING = "The attention is drawn once the first cell that shows attention has run: run that cell again."
 
@@ -84,7 +83,7 @@ def show(
     example: int = 0,
     heads: str | list[str] = "confirmed",
     destination: str | None = "query",
-    view: View = "heads",
+    view: str = "heads",
 ) -> AttentionView:
     """Attention on one example that `analyze` measured on.
 

@@ -20,7 +20,7 @@ def print_emergence(found: Emergence, file: TextIO | None = None) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=file or sys.stdout, highlight=False, soft_wrap=False)
+    console = Console(file=file or sys.stdout, highlight=False, soft_wrap=False, force_jupyter=False)
     console.print(Text(f"{found.model['name']}: {found.task['name']}", style="bold"))
     rows, steps = records(found.steps), found.snapshots
     label = max(len(row["what"]) for row in rows) + 2

@@ -14,7 +14,8 @@ def analysis_html(analysis: Analysis) -> str:
     """What Jupyter shows for an analysis."""
     accuracy = ", ".join(f"hop {hop}: {share:.1%}" for hop, share in analysis.accuracy.items())
     title = html.escape(f"{analysis.model.get('name')} on {analysis.task['name']}")
-    table = analysis.labels[list(SHOWN)].to_html(index=False, float_format="{:.2f}".format, na_rep="", escape=True)
+    labels = analysis.labels[list(SHOWN)].astype(object)
+    table = labels.where(labels.notna(), "").to_html(index=False, float_format="{:.2f}".format, escape=True)
     verdict = analysis.verdict if analysis.mechanism is None else f"{analysis.verdict}\nmechanism: {analysis.mechanism}"
     circuit = "" if analysis.circuit is None else svg_text(circuit_diagram(analysis))
     attention = f"<p>{UNLOADED}</p>" if analysis.subject is None else show(analysis)._repr_html_()

@@ -30,7 +30,7 @@ def print_analysis(analysis: Analysis, file: TextIO | None = None) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=file or sys.stdout, highlight=False, soft_wrap=False)
+    console = Console(file=file or sys.stdout, highlight=False, soft_wrap=False, force_jupyter=False)
     console.print(Text(f"{analysis.model.get('name')}: {analysis.task['name']}", style="bold"))
     console.print(f"{analysis.examples} examples, seed {analysis.seed}")
     console.print()
@@ -66,7 +66,7 @@ def print_trial(trial: Trial, file: TextIO | None = None) -> None:
     """Print what a trial found to a text stream, stdout by default."""
     from rich.console import Console
 
-    console = Console(file=file or sys.stdout, highlight=False, soft_wrap=False)
+    console = Console(file=file or sys.stdout, highlight=False, soft_wrap=False, force_jupyter=False)
     _title(console, f"on trial: recovered share of the gap per hop, {trial.examples} fresh examples")
     if trial.sufficiency.empty:
         console.print("the model answers nothing better than chance: there is nothing to recover")

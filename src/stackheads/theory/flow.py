@@ -27,6 +27,9 @@ from stackheads.tasks.links import read_links
 from stackheads.tasks.statements import StatementTask
 from stackheads.types import Destination
 
+PLACES = (Destination.QUERY, Destination.VALUE, Destination.KEY)
+"""What an example made of statements of two tokens and a query consists of."""
+
 
 @dataclass(frozen=True)
 class Least:
@@ -86,10 +89,10 @@ def chain_known(knows: Bool[Tensor, "batch pos pos"], chain: Int[Tensor, "batch 
 def readable(task: StatementTask, batch: Batch) -> dict[Destination, Float[Tensor, "layer hop"]]:
     """Share of rows in which hop j is readable after t = 0, 1, … layers, for each destination; nan where there are no rows."""
     chain = chains(task, batch.tokens)
-    shares: dict[Destination, list[Tensor]] = {destination: [] for destination in Destination}
+    shares: dict[Destination, list[Tensor]] = {destination: [] for destination in PLACES}
     for knows in knowledge(batch.tokens, task.attention_dir):
         known = chain_known(knows, chain)
-        for destination in Destination:
+        for destination in PLACES:
             here = (batch.slots == destination.slot)[:, None]
             rows = (here & (chain >= 0)).sum(dim=(0, 2))
             shares[destination].append((here & known).sum(dim=(0, 2)).double() / rows)

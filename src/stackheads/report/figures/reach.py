@@ -29,13 +29,14 @@ def reach_map(analysis: Analysis) -> "Figure":
     hops = sorted({int(hop) for row in rows for hop in row["accuracy"]})
     figure = Figure(figsize=(2.2 + len(places) * (CELL * len(hops) + 0.4), 1.6 + CELL * len(layers)), layout="constrained")
     panels = figure.subplots(1, len(places), sharey=True, squeeze=False)[0]
+    images = []
     for axes, place in zip(panels, places, strict=True):
-        image = _draw(axes, [row for row in rows if row["destination"] == place], layers, hops)
+        images.append(_draw(axes, [row for row in rows if row["destination"] == place], layers, hops))
         axes.set_title(f"@{place}", loc="left", fontsize=9)
     names = ["embedding" if layer < 0 else f"after layer {layer}" for layer in layers]
     panels[0].set_yticks(range(len(layers)), names, fontsize=8)
     figure.supxlabel(f"hop; ● readable: the probe is right in {READABLE:.0%} or more", fontsize=8)
-    figure.colorbar(image, ax=list(panels), label="accuracy of the probe", fraction=0.04)
+    figure.colorbar(images[0], ax=list(panels), label="accuracy of the probe", fraction=0.04)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     return figure
 

@@ -34,7 +34,7 @@ MARKERS = {
 }
 FORMATS = (".png", ".svg")
 DOTTED = (0, (2, 3))
-SAME_BYTES = {"svg.hashsalt": "stackheads"}
+SAME_BYTES: Any = {"svg.hashsalt": "stackheads"}
 """The same figure gives the same bytes."""
 
 

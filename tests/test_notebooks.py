@@ -1,0 +1,38 @@
+"""The notebooks run from top to bottom, offline, and are stored without what they print."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ANALYSES = Path(__file__).parent.parent / "analyses"
+SAYS = {
+    "tour": ["hop 1", "trial on 128 fresh examples", "broken:"],
+    "bring_your_own": ["previous", "hop 1: L1H", "? "],
+    "emergence": ["order of emergence", "at step 4000"],
+}
+
+
+def test_every_notebook_is_looked_at():
+    assert {path.stem for path in ANALYSES.glob("*.ipynb")} == SAYS.keys()
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_outputs_are_not_stored(name):
+    for cell in nbformat.read(ANALYSES / f"{name}.ipynb", as_version=4).cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_the_notebook_runs(name, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    book = nbformat.read(ANALYSES / f"{name}.ipynb", as_version=4)
+    NotebookClient(book, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(ANALYSES)}}).execute()
+    outputs = [output for cell in book.cells for output in cell.get("outputs", [])]
+    text = "\n".join(str(output.get("text") or output.get("data")) for output in outputs)
+    for words in SAYS[name]:
+        assert words in text
+    assert text.count("var CircuitsVis=") == 1  # the script once in each notebook
+    assert text.count("window.CircuitsVis.render") >= 1
