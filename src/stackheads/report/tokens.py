@@ -2,27 +2,33 @@
 
 from typing import Any
 
+from stackheads.errors import ConfigError
 from stackheads.tasks import Batch, Task
 from stackheads.types import Slot
 
 
 def tokens_as_text(task: Task, batch: Batch) -> list[list[str]]:
-    """A string for each position of each example. Symbols are A, B, … by number, unless the task has `symbol_names`."""
-    names: Any = getattr(task, "symbol_names", None)
+    """A string for each position of each example, symbols as `symbol_as_text` writes them."""
     rows = zip(batch.tokens.tolist(), batch.slots.tolist(), strict=True)
-    return [[_text(_name(token, names), slot) for token, slot in zip(*row, strict=True)] for row in rows]
+    return [[_text(symbol_as_text(task, token), slot) for token, slot in zip(*row, strict=True)] for row in rows]
+
+
+def symbol_as_text(task: Task, symbol: int) -> str:
+    """A symbol's entry in the task's `symbol_names` if it has them; else A to Z, AA, AB, …
+
+    Raises `ConfigError` if the task has fewer names than symbols.
+    """
+    names: Any = getattr(task, "symbol_names", None)
+    if names is not None:
+        if symbol >= len(names):
+            raise ConfigError(f"symbol_names must name all {task.d_vocab} symbols, got {len(names)}: add the others")
+        return str(names[symbol])
+    name = ""
+    while symbol >= 0:
+        name = chr(ord("A") + symbol % 26) + name
+        symbol = symbol // 26 - 1
+    return name
 
 
 def _text(name: str, slot: int) -> str:
     return {Slot.KEY: f"{name} =", Slot.QUERY: f"? {name}"}.get(Slot(slot), name)
-
-
-def _name(token: int, names: Any) -> str:
-    """The task's name of a symbol; else A to Z, AA, AB, …"""
-    if names is not None:
-        return str(names[token])
-    name = ""
-    while token >= 0:
-        name = chr(ord("A") + token % 26) + name
-        token = token // 26 - 1
-    return name
