@@ -71,6 +71,7 @@ def train(
     symbols: Annotated[int, typer.Option(help="Symbols; 0: 2 D for a cycle, as many as needed for the others.")] = 0,
     chains: Annotated[int, typer.Option(help="Chains (retrieval).")] = 3,
     kinds: Annotated[int, typer.Option(help="Kinds of symbols (conditional).")] = 2,
+    layout: Annotated[str, typer.Option(help="records or pages (conditional).")] = "records",
     order: Annotated[str, typer.Option(help="definition-first or shuffled (retrieval).")] = "definition-first",
     attention_dir: Annotated[
         str, typer.Option(help="causal or bidirectional; default causal for retrieval, bidirectional for the others.")
@@ -122,7 +123,7 @@ def train(
     if task == "retrieval":
         settings |= {"chains": chains, "order": order, "symbols": symbols}
     elif task == "conditional":
-        settings |= {"kinds": kinds, "symbols": symbols or fewest_symbols(hops, kinds)}
+        settings |= {"kinds": kinds, "layout": layout, "symbols": symbols or fewest_symbols(hops, kinds)}
     else:
         settings |= {"symbols": symbols or 2 * hops}
     checkpoint = run(
