@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stackheads.models import ModelConfig, snapshot_folder
-from stackheads.tasks import Cycle, Retrieval, StatementTask
+from stackheads.tasks import Conditional, Cycle, Retrieval, StatementTask
 from stackheads.training.config import TrainingConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,6 +110,12 @@ RECIPES: dict[str, Recipe] = {
             TrainingConfig(steps=3000, batch=96, balanced=True, entropy=0.05, loudness=0.01, warmup=100),
             TrainingConfig(steps=3500, batch=96, balanced=True, entropy=0.1, loudness=0.08, warmup=100, lr=2e-3),
         ),
+    ),
+    "conditional-d2-l4": Recipe(
+        Conditional(symbols=6, max_hops=2),
+        ModelConfig(layers=4, heads=2, d_head=32),
+        TrainingConfig(steps=8000, lr=2e-3, batch=64, **SHARP, sharpen_from=3000, snapshots=(3000,)),
+        "each step needs a condition and a value; bidirectional, D = 2; solved before it is sharpened",
     ),
     "chain-d3-l3-curriculum": Recipe(
         chain(3, 3, "chain"),

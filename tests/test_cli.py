@@ -106,6 +106,14 @@ def test_theory_writes_the_json_it_prints(tmp_path):
     assert content == json.loads((tmp_path / "out" / "theory.json").read_text())
 
 
+def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_path):
+    options = ["train", "conditional", "--hops", 2, "--kinds", 3, "--layers", 1, "--heads", 1, "--d-model", 8, "--steps", 2]
+    result = run(*options, "--batch", 2, "--evaluate-every", 2, "--output-dir", tmp_path / "run", "--quiet", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["task"]["symbols"] == 6
+    assert json.loads(result.stdout)["accuracy"].keys() == {"1", "2"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -124,6 +132,8 @@ def test_theory_writes_the_json_it_prints(tmp_path):
         ),
         (["train", "maze", "--output-dir", "out"], "one of cycle, retrieval, conditional, khop, got 'maze'"),
         (["train", "cycle", "--hops", "4", "--symbols", "5", "--output-dir", "out"], "at least 6 symbols"),
+        (["train", "conditional", "--kinds", "1", "--output-dir", "out"], "at least 2 kinds"),
+        (["train", "conditional", "--layout", "heap", "--output-dir", "out"], "layout"),
         (["train", "cycle", "--layers", "0", "--output-dir", "out"], "model setting layers"),
         (["train", "cycle", "--steps", "0", "--output-dir", "out"], "training setting steps"),
         (["train", "cycle", "--supervision", "none", "--output-dir", "out"], "supervision"),

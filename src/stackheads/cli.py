@@ -27,6 +27,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, n
 Hops = Annotated[int, typer.Option(help="D, the number of hops asked for.")]
 Symbols = Annotated[int, typer.Option(help="Symbols; 0: 2 D for a cycle, 4 for khop, as needed for retrieval.")]
 Kinds = Annotated[int, typer.Option(help="Kinds of symbols (conditional).")]
+Layout = Annotated[str, typer.Option(help="records or pages (conditional).")]
 Context = Annotated[int, typer.Option(help="Tokens in an example (khop); 0: 32.")]
 Chains = Annotated[int, typer.Option(help="Chains (retrieval).")]
 Order = Annotated[
@@ -98,6 +99,7 @@ def train(
     chains: Chains = 3,
     context: Context = 0,
     kinds: Kinds = 2,
+    layout: Layout = "records",
     order: Order = "",
     attention_dir: AttentionDir = "",
     supervision: Annotated[str, typer.Option(help="final, chain (implicit curriculum) or dense.")] = "dense",
@@ -137,7 +139,7 @@ def train(
         raise ConfigError(f"threads must be at least 1, got {threads}: give the number of cores to use")
     torch.set_num_threads(threads)
     checkpoint = run(
-        _task(task, hops, symbols, chains, order, attention_dir, supervision, context, kinds),
+        _task(task, hops, symbols, chains, order, attention_dir, supervision, context, kinds, layout),
         model_config({"layers": layers, "heads": heads, "d_model": d_model, "d_head": d_head, "attn_only": not mlp}),
         training_config(
             {
@@ -305,6 +307,7 @@ def _task(
     supervision: str = "dense",
     context: int = 0,
     kinds: int = 2,
+    layout: str = "records",
 ) -> "StoredTask":
     """The task that the options name; empty ones mean the task's default."""
     from stackheads.tasks import from_config
@@ -321,7 +324,7 @@ def _task(
     if kind == "retrieval":
         settings |= {"chains": chains, "symbols": symbols}
     elif kind == "conditional":
-        settings |= {"kinds": kinds, "symbols": symbols or fewest_symbols(hops, kinds)}
+        settings |= {"kinds": kinds, "layout": layout, "symbols": symbols or fewest_symbols(hops, kinds)}
     elif kind == "khop":
         settings |= {"symbols": symbols or 4, "context": context or 32}
     else:

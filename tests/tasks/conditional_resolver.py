@@ -69,6 +69,13 @@ class ConditionalExample:
         known = self.after(self.symbol(position), j - 1)
         return {fact[known] for fact in self.facts[1:]} - {self.value_slot(known)}
 
+    def holders(self, position, j):
+        """Value slots with the symbol j steps on (or back)."""
+        symbol = self.after(self.symbol(position), max(j, 0))
+        for _ in range(-j):
+            symbol = None if symbol is None else self.before(symbol)
+        return {slot for fact in self.facts[1:] for slot in fact.values() if self.tokens[slot] == symbol}
+
     def answer(self, position, hop, causal):
         """The symbol `hop` steps on, None where a causal position can't see all that decides it."""
         needed = [max(self.find(position, step), self.condition(position, step)) for step in range(1, hop + 1)]

@@ -62,6 +62,8 @@ def check_maps(task, batch, row, position, example, causal):
     for role, places in operands.items():
         if role.name == "condition":
             assert places == {seen(example.condition(position, role.hop))}
+        elif role.name == "hop":
+            assert places - {-1} == {seen(place) for place in example.holders(position, role.hop)} - {-1}
         else:
             assert places - {-1} == {seen(place) for place in example.unchosen(position, role.hop)} - {-1}
 

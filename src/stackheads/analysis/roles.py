@@ -1,6 +1,7 @@
 """The roles a head can have, and where each says a head looks: hop j, previous, duplicate, self, start, and what a task adds.
 
-A task whose steps need more than a value names the sources of these operands (`Batch.operands`): condition j, unchosen j.
+A task whose steps need more than a value names further sources (`Batch.operands`): condition j, unchosen j, and where a value
+stands more than once all places of a hop.
 """
 
 import torch
@@ -16,7 +17,7 @@ def candidate_roles(task: Task) -> list[Role]:
     """All roles, each the others' rival. find^0 is left out: where it exists it is `self` or a `duplicate`."""
     others: list[RoleName] = ["previous", "duplicate", "self", "start"]
     hops = [Role("hop", hop) for hop in task.hops if hop != 0]
-    return hops + list(dict.fromkeys(operand_roles(task))) + [Role(name) for name in others]
+    return [*dict.fromkeys([*hops, *operand_roles(task)]), *(Role(name) for name in others)]
 
 
 def role_targets(task: Task, batch: Batch, roles: list[Role]) -> Bool[Tensor, "role batch pos source"]:
@@ -37,13 +38,11 @@ def role_targets(task: Task, batch: Batch, roles: list[Role]) -> Bool[Tensor, "r
 
 
 def _named_sources(task: Task, batch: Batch, role: Role) -> Bool[Tensor, "batch pos source"]:
-    """The sources of a hop, by its find map, or of an operand, by all of the task's maps of that name."""
-    if role.name == "hop":
-        maps = batch.find[:, [task.hops.index(role.hop or 0)]]
-    else:
-        assert batch.operands is not None
-        maps = batch.operands[:, [number for number, other in enumerate(operand_roles(task)) if other == role]]
-    return torch.stack([source_mask(one, batch.tokens.shape[1]) for one in maps.unbind(dim=1)]).any(dim=0)
+    """The sources of a hop, by its find map, and of what else the task names so, by all of its maps of that name."""
+    maps = [batch.find[:, number] for number, hop in enumerate(task.hops) if role == Role("hop", hop)]
+    if batch.operands is not None:
+        maps += [batch.operands[:, number] for number, other in enumerate(operand_roles(task)) if other == role]
+    return torch.stack([source_mask(one, batch.tokens.shape[1]) for one in maps]).any(dim=0)
 
 
 def visible(task: Task, n_pos: int, device: torch.device) -> Bool[Tensor, "pos source"]:

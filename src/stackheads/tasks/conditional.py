@@ -21,8 +21,10 @@ values uneven by one. Examples are redrawn until the queried chain steps from D 
 either operand, can be rewired so that all later answers change.
 
 The slot of a kind is a CONDITION slot, not a value slot: its token is no symbol and it stands for the symbol that has the kind.
-Find maps follow f as everywhere. Beside them stand the `operands`, the other facts of a step: for a position of symbol s,
+Find maps follow f as everywhere. Beside them stand the `operands`, all other places that matter: for a position of symbol s,
 
+    hop j         every value slot that holds f^j(s): a symbol stands as a value once for each kind, and who knows the symbol
+                  finds any of these places; find^j is the one that the condition chooses
     condition j   the slot that holds the kind of f^(j-1)(s), which decides step j; for j = 0, at a value slot, the kind of the
                   symbol whose candidate stands there, which decides whether it counts
     unchosen j    the value slots of the candidates of f^(j-1)(s) under its other kinds: a head that looks at all candidates,
@@ -132,9 +134,10 @@ class Conditional(StatementTask):
 
     @property
     def operands(self) -> tuple[Role, ...]:
-        """`condition` 0..D, then `unchosen` 1..D, each kinds - 1 times."""
+        """`condition` 0..D; `unchosen` 1..D, each kinds - 1 times; every hop but 0, each kinds + 1 times."""
         conditions = [Role("condition", hop) for hop in range(self.max_hops + 1)]
-        return (*conditions, *(Role("unchosen", hop) for hop in range(1, self.max_hops + 1) for _ in range(1, self.kinds)))
+        unchosen = [Role("unchosen", hop) for hop in range(1, self.max_hops + 1) for _ in range(1, self.kinds)]
+        return (*conditions, *unchosen, *(Role("hop", hop) for hop in self.hops if hop for _ in range(1 + self.kinds)))
 
     def chance(self, hop: int) -> float:
         """1 / (symbols - 1): any symbol but the query is as likely to a guesser who follows no link.
@@ -228,7 +231,23 @@ class Conditional(StatementTask):
             conditions.append(links.conditions.gather(1, symbol))
             unchosen += [slots.gather(1, symbol) for slots in others]
             symbol = links.forward.gather(1, symbol)
-        return torch.stack(conditions + unchosen, dim=1)
+        return torch.cat([torch.stack(conditions + unchosen, dim=1), self._holders(links, tokens)], dim=1)
+
+    def _holders(self, links: Links, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch operand pos"]:
+        """The value slots that hold f^j of each position's symbol: kinds, one more in a counterfactual."""
+        position = torch.arange(self.n_ctx, device=tokens.device)
+        holds = (tokens == torch.arange(links.none + 1, device=tokens.device)[:, None, None]) & (
+            self._slots(tokens) == Slot.VALUE
+        )
+        places = position.where(holds.transpose(0, 1), NOWHERE).topk(1 + self.kinds, dim=2).values
+        maps = []
+        for hop in self.hops:
+            symbol, step = self._symbols(tokens), links.forward if hop > 0 else links.backward
+            for _ in range(abs(hop)):
+                symbol = step.gather(1, symbol)
+            if hop:
+                maps += [place.gather(1, symbol) for place in places.unbind(dim=2)]
+        return torch.stack(maps, dim=1)
 
     def _unchosen(self, links: ConditionalLinks) -> list[Int[Tensor, "batch symbol"]]:
         """Tables of the value slots of each symbol's candidates under its other kinds."""

@@ -72,7 +72,7 @@ class StatementTask(StoredTask, ABC):
 
     @property
     def operands(self) -> tuple[Role, ...]:
-        """What a step needs beside its value, in the order of `Batch.operands`; a role may stand for several sources."""
+        """Sources beside the find maps, in the order of `Batch.operands`; a role that stands there twice has two sources."""
         return ()
 
     @property
