@@ -137,7 +137,7 @@ def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_pa
         (["train", "cycle", "--layers", "0", "--output-dir", "out"], "model setting layers"),
         (["train", "cycle", "--steps", "0", "--output-dir", "out"], "training setting steps"),
         (["train", "cycle", "--supervision", "none", "--output-dir", "out"], "supervision"),
-        (["theory", "--task", "maze"], "one of cycle, retrieval, got 'maze'"),
+        (["theory", "--task", "maze"], "one of cycle, retrieval, conditional, khop, got 'maze'"),
         (["theory", "--order", "best"], "setting order"),
         (["theory", "--hops", "0"], "max_hops must be at least 1, got 0"),
         (["theory", "--examples", "0", "--output-dir", "out"], "at least 1, got 0"),

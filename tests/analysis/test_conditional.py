@@ -14,7 +14,7 @@ from stackheads.types import Role
 
 @pytest.fixture(scope="module")
 def analysis(checkpoints):
-    return analyze(checkpoints / "conditional-d2-l4", examples=192, progress=False)
+    return analyze(checkpoints / "conditional-d2-l4", examples=128, progress=False)
 
 
 def test_condition_heads_are_confirmed_beside_hop_heads(analysis):

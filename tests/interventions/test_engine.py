@@ -28,7 +28,7 @@ def sweeps(draw):
     return config, draw(st.lists(places(config), min_size=1, max_size=3))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(sweeps(), DIRECTIONS, READS, SEEDS, MEMORIES, st.booleans())
 @example(*CONFLICT)
 def test_variants_equal_hooked_runs(case, direction, read, seed, memory, sharp):
@@ -47,7 +47,7 @@ def test_variants_equal_hooked_runs(case, direction, read, seed, memory, sharp):
             assert torch.equal(logits[:, ~wanted], clean.run.logits[:, ~wanted])
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(sweeps(), DIRECTIONS, READS, SEEDS)
 def test_with_norms_frozen_it_equals_hooks_that_hold_the_scales(case, direction, read, seed):
     config, (some, *_) = case
@@ -64,7 +64,7 @@ def test_with_norms_frozen_it_equals_hooks_that_hold_the_scales(case, direction,
     assert_same_logits(found, expected, config, slice(None) if wanted is None else wanted)
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(configs(positions=("standard", "standard", "standard", "rotary")), DIRECTIONS, READS, SEEDS, MEMORIES, st.booleans())
 def test_the_sweep_equals_hooked_runs(config, direction, read, seed, memory, sharp):
     config = config.model_copy(update={"dtype": "float64"}) if sharp else config
