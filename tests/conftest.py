@@ -11,6 +11,7 @@ from stackheads.models import ModelConfig, build
 from stackheads.tasks import Cycle, Retrieval
 
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 settings.register_profile(

@@ -136,7 +136,7 @@ class Hostile:
 def test_a_pickle_that_would_run_code_is_refused_without_a_trace(tmp_path):
     target, file = tmp_path / "was-here", tmp_path / "hostile.pt"
     torch.save({"wte.weight": torch.ones(2, 2), "more": Hostile(target)}, file)
-    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Hostile(target)))
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Hostile(target), protocol=2))
     for path in (file, tmp_path / "plain.pt"):
         with pytest.raises(CheckpointError, match="must hold plain tensors"):
             read_state_dict(path, allow_pickle=True)
