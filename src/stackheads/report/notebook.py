@@ -1,10 +1,14 @@
 """An analysis in a notebook cell: table, verdict, circuit and attention."""
 
 import html
+from typing import TYPE_CHECKING, Any
 
 from stackheads.analysis.result import Analysis
 from stackheads.report.attention import show
 from stackheads.report.figures import circuit_diagram, svg_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHOWN = ("head", "destination", "role", "hop", "status", "pattern", "effect", "write", "reason")
 UNLOADED = "Attention is shown where the model is at hand: analyze(model, task) again."
@@ -14,9 +18,15 @@ def analysis_html(analysis: Analysis) -> str:
     """What Jupyter shows for an analysis."""
     accuracy = ", ".join(f"hop {hop}: {share:.1%}" for hop, share in analysis.accuracy.items())
     title = html.escape(f"{analysis.model.get('name')} on {analysis.task['name']}")
-    labels = analysis.labels[list(SHOWN)].astype(object)
-    table = labels.where(labels.notna(), "").to_html(index=False, float_format="{:.2f}".format, escape=True)
+    table = _table(analysis.labels.loc[:, list(SHOWN)])
     verdict = analysis.verdict if analysis.mechanism is None else f"{analysis.verdict}\nmechanism: {analysis.mechanism}"
     circuit = "" if analysis.circuit is None else svg_text(circuit_diagram(analysis))
     attention = f"<p>{UNLOADED}</p>" if analysis.subject is None else show(analysis)._repr_html_()
     return f"<p><b>{title}</b><br>{html.escape(accuracy)}</p>{table}<pre>{html.escape(verdict)}</pre>{circuit}{attention}"
+
+
+def _table(labels: "pd.DataFrame") -> str:
+    """The labels with words on the left and numbers on the right of their columns, which notebooks would not do."""
+    words = labels.select_dtypes(exclude="number").columns
+    style: Any = labels.style.hide(axis="index").format(na_rep="", precision=2, escape="html")
+    return style.set_properties(subset=list(words), **{"text-align": "left"}).to_html()
