@@ -1,12 +1,13 @@
 """Longer chains: are D = 8 and D = 16 learned, and what does the recipe need?
 
     python analyses/14_longer_chains.py                  # table and figure from analyses/results/longer*.csv, seconds
-    python analyses/14_longer_chains.py --from-scratch   # with the sweeps: D = 8 5 minutes a run, D = 16 20 minutes, one core each
+    python analyses/14_longer_chains.py --from-scratch   # with the sweeps, 5 to 40 minutes a run, one core each
 
-The sweeps `longer-d8` (a cycle of 10 symbols) and `longer` (a cycle of 18): both ways, dense supervision, 4 layers of 2 heads
-of width 64, d_model 128, 6,000 steps at most, stopped when every hop reaches 99.95 % on 1,024 examples. No curriculum on the
-number of symbols. By the bound of `theory.layers_needed` the hops of D = 16 on a cycle of 18, the furthest of which is 9
-links away, need 4 layers. Columns of longer.csv, a row for each run:
+The sweeps `longer-d8` (a cycle of 10 symbols, D = 8) and `longer` (a cycle of 18, D = 16): both ways, dense supervision,
+4 layers of 2 heads of width 64, d_model 128, 6,000 steps at most, stopped when every hop reaches 99.95 % on 1,024 examples. No
+curriculum on the number of symbols. The furthest answer of D = 8 is 5 links away and needs 3 layers, that of D = 16 is 9 links
+away and needs all 4 (`theory.layers_needed`). So the sweep `longer-l5` is `longer` with a fifth layer, added when two runs of
+`longer` had not learned the hops furthest away. Columns of longer.csv, a row for each run:
 
 `hop_J`      accuracy at the query on 4,096 fresh examples after the last step
 `solved_at`  first evaluation (every 250 steps) at which every hop reaches 99 %
@@ -26,7 +27,7 @@ from stackheads.report.figures import hop_colours
 from stackheads.tasks import Cycle
 from stackheads.theory import layers_needed
 
-DEPTHS = {"longer-d8": 8, "longer": 16}
+DEPTHS = {"longer-d8": 8, "longer": 16, "longer-l5": 16}
 LEARNT = 0.99
 
 
@@ -55,35 +56,36 @@ def tell(tables: Tables) -> str:
     rows = []
     for row in results.to_dict("records"):
         shares = [row[f"hop_{hop}"] for hop in range(1, row["depth"] + 1)]
-        rows.append(
-            [row["depth"], row["seed"], number(row["steps"]), number(row["solved_at"]), row["bound"]]
-            + [f"{percent(min(shares))} (hop {shares.index(min(shares)) + 1})", row["mechanism"], row["heads"]]
-        )
-    header = ["D", "seed", "steps", "every hop at 99 % by", "layers needed", "least accuracy (%)", "mechanism", "hop heads"]
+        least = f"{percent(min(shares))} (hop {shares.index(min(shares)) + 1})"
+        known = [row["sweep"], row["depth"], row["seed"], number(row["steps"]), number(row["solved_at"]), row["bound"]]
+        rows.append([*known, least, row["mechanism"], row["heads"]])
+    header = ["sweep", "D", "seed", "steps", "all at 99 % by", "layers needed", "least accuracy (%)", "mechanism", "hop heads"]
     order = []
-    for (depth, seed), group in curves.groupby(["depth", "seed"]):
+    for (sweep, seed), group in curves.groupby(["sweep", "seed"], sort=False):
         first = group[group["accuracy"] >= LEARNT].groupby("hop")["step"].min()
         by_step = {step: sorted(hops.index) for step, hops in first.groupby(first)}
-        order.append([depth, seed, "; ".join(f"{step:,}: {', '.join(map(str, hops))}" for step, hops in by_step.items())])
-    return markdown(header, rows) + "\n\n" + markdown(["D", "seed", "hops that first reach 99 % at each step"], order)
+        order.append([sweep, seed, "; ".join(f"{step:,}: {', '.join(map(str, hops))}" for step, hops in by_step.items())])
+    return markdown(header, rows) + "\n\n" + markdown(["sweep", "seed", "hops that first reach 99 % at each step"], order)
 
 
 def draw(tables: Tables) -> Any:
-    """Accuracy of each hop over the steps, a panel for each D; thin lines are single runs where there are several."""
+    """Accuracy of each hop over the steps, a panel for each sweep and a line for each run."""
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     curves = tables["longer-curves"]
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
     panels = figure.subplots(1, len(DEPTHS), sharey=True)
-    for axes, depth in zip(panels, DEPTHS.values(), strict=True):
-        group, colours = curves[curves["depth"] == depth], hop_colours(list(range(1, depth + 1)))
+    colours = hop_colours(list(range(1, max(DEPTHS.values()) + 1)))
+    for axes, (sweep, depth) in zip(panels, DEPTHS.items(), strict=True):
+        group = curves[curves["sweep"] == sweep]
         for hop, lines in group.groupby("hop"):
             table = lines.pivot(index="step", columns="seed", values="accuracy")
             axes.plot(table.index, table, color=colours[int(hop)], linewidth=1.2)
-            axes.plot([], [], color=colours[int(hop)], label=f"hop {hop}")
-        axes.set(title=f"D = {depth}, {group['seed'].nunique()} runs", xlabel="training step", ylim=(0, 1.03))
+        axes.set(title=f"{sweep}: D = {depth}, {group['seed'].nunique()} runs", xlabel="training step", ylim=(0, 1.03))
         plain(axes)
-        axes.legend(frameon=False, fontsize=7, ncols=1 + depth // 9, loc="center right")
+    handles = [Line2D([], [], color=colour, label=f"hop {hop}") for hop, colour in colours.items()]
+    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=7)
     panels[0].set_ylabel("accuracy at the query")
     return figure
 
