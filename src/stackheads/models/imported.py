@@ -14,32 +14,62 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stackheads.errors import CheckpointError
-from stackheads.models.config import hooked
+from stackheads.models.config import check_fit, hooked, parse_device
+from stackheads.tasks import Task
 
 Unembed = Literal["tied", "identity"] | Float[Tensor, "d_vocab_out d_model"]
 
+HEAD = "lm_head.weight"
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")
 NESTED = ("state_dict", "model", "model_state_dict")
 """Where a training script may have put the state dict in its file."""
 
 
-def from_gpt2(state_dict: Mapping[str, Tensor], n_heads: int, unembed: Unembed = "tied") -> Any:
+def load_gpt2(
+    path: Path | str,
+    task: Task,
+    n_heads: int,
+    unembed: Unembed = "tied",
+    allow_pickle: bool = False,
+    device: torch.device | str | None = None,
+) -> Any:
+    """The GPT-2 in a file, ready for `analyze(model, task)`: `read_state_dict`, then `from_gpt2`, named after the file.
+
+    Tokens and outputs beyond the task's vocabulary are left out – the answer is then the best of the task's own. Raises
+    `CheckpointError` as these two do, `TaskMismatchError` if the task does not fit, `ConfigError` for an unknown device.
+    """
+    place = parse_device(device)
+    model = from_gpt2(read_state_dict(path, allow_pickle), n_heads, unembed, (task.d_vocab, task.d_vocab_out))
+    check_fit(model, task)
+    model.cfg.model_name = Path(path).stem
+    return model.to(place, print_details=False)
+
+
+def from_gpt2(
+    state_dict: Mapping[str, Tensor],
+    n_heads: int,
+    unembed: Unembed = "tied",
+    vocabulary: tuple[int | None, int | None] = (None, None),
+) -> Any:
     """A `HookedTransformer` in eval mode that computes what this GPT-2 computes.
 
-    `unembed`  `tied`: logits through the transposed token embedding, as `GPT2LMHeadModel`; `identity`: the last normalised
-               residual stream itself, as `GPT2Model`; or a tensor [d_vocab_out, d_model], as `nn.Linear` stores it.
+    `unembed`     `tied`: logits through `lm_head` or, without one, the transposed token embedding, as `GPT2LMHeadModel`;
+                  `identity`: the last normalised residual stream itself, as `GPT2Model`; or a tensor [d_vocab_out, d_model],
+                  as `nn.Linear` stores it.
+    `vocabulary`  keep this many tokens and this many outputs, the first ones; None: all.
 
     Dropout is left out. Logits are within 1e-4 of the original's (tested against transformers). Raises `CheckpointError` if the
     tensors are not a GPT-2's, or `n_heads` does not divide its width.
     """
     tensors = _without_prefix(state_dict)
+    w_u = _unembedding(tensors, unembed)[:, : vocabulary[1]]
+    tensors["wte.weight"] = tensors["wte.weight"][: vocabulary[0]]
     d_vocab, d_model = _shape(tensors, "wte.weight")
     n_ctx = _shape(tensors, "wpe.weight")[0]
     layers = _count_layers(tensors)
     if n_heads < 1 or d_model % n_heads:
         raise CheckpointError(f"heads must divide the width of the model, {d_model}, got {n_heads}: give its number of heads")
     linear = _shape(tensors, "h.0.attn.c_attn.weight")[0] != d_model
-    w_u = _unembedding(tensors["wte.weight"], unembed)
     model = hooked(
         n_layers=layers,
         n_heads=n_heads,
@@ -117,7 +147,9 @@ def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             f"a GPT-2's state dict has one wte.weight, this has {some}, …: give a GPT-2 or nanoGPT state dict"
         )
     prefix = found[0].removesuffix("wte.weight")
-    return {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
+    tensors = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
+    heads = [value for name, value in state_dict.items() if name == HEAD or name.endswith(f".{HEAD}")]
+    return tensors | {HEAD: heads[0]} if heads else tensors
 
 
 def _count_layers(tensors: Mapping[str, Tensor]) -> int:
@@ -140,15 +172,16 @@ def _shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, int]:
     return tensor.shape[0], tensor.shape[1]
 
 
-def _unembedding(embedding: Tensor, unembed: Unembed) -> Float[Tensor, "d_model d_vocab_out"]:
-    d_model = embedding.shape[1]
-    if isinstance(unembed, Tensor):
-        if unembed.ndim != 2 or unembed.shape[1] != d_model:
-            raise CheckpointError(f"unembed must have shape [outputs, {d_model}], got {tuple(unembed.shape)}: transpose it")
-        return unembed.T
-    if unembed not in ("tied", "identity"):
+def _unembedding(tensors: Mapping[str, Tensor], unembed: Unembed) -> Float[Tensor, "d_model d_vocab_out"]:
+    d_model = _shape(tensors, "wte.weight")[1]
+    if unembed == "identity":
+        return torch.eye(d_model)
+    if isinstance(unembed, str) and unembed != "tied":
         raise CheckpointError(f"unembed must be tied, identity or a tensor, got {unembed!r}: name one of these")
-    return embedding.T if unembed == "tied" else torch.eye(d_model)
+    outward = tensors.get(HEAD, tensors["wte.weight"]) if isinstance(unembed, str) else unembed
+    if outward.ndim != 2 or outward.shape[1] != d_model:
+        raise CheckpointError(f"unembed must have shape [outputs, {d_model}], got {tuple(outward.shape)}: transpose it")
+    return outward.T
 
 
 def _block(tensors: Mapping[str, Tensor], layer: int, n_heads: int, d_model: int, linear: bool) -> dict[str, Tensor]:
