@@ -25,12 +25,6 @@ _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__na
 """Typer's base class of usage errors; which module it lives in depends on Typer's version."""
 
 
-@app.callback(invoke_without_command=True)
-def _no_verb(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
 @contextlib.contextmanager
 def _one_line_errors() -> Iterator[None]:
     try:
@@ -53,5 +47,5 @@ def _one_line_errors() -> Iterator[None]:
 def main() -> None:
     """Entry point of the `stackheads` command."""
     with _one_line_errors():
-        status = app(standalone_mode=False)
+        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         raise SystemExit(status if isinstance(status, int) else 0)

@@ -71,7 +71,7 @@ class TaskOptions:
 def with_options(verb: Callable[..., None]) -> Callable[..., None]:
     """The verb as Typer sees it: in the place of a parameter that is a dataclass of options stands one for each field."""
     ours = inspect.signature(verb).parameters
-    groups = {name: each.annotation for name, each in ours.items() if is_dataclass(each.annotation)}
+    groups: dict[str, Any] = {name: each.annotation for name, each in ours.items() if is_dataclass(each.annotation)}
 
     def spread(**given: Any) -> None:
         for name, group in groups.items():

@@ -7,7 +7,7 @@ shape of the first `c_attn` tells which it is. A prefix before the names does no
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,8 @@ from stackheads.errors import CheckpointError
 from stackheads.models.config import check_fit, hooked, parse_device
 from stackheads.tasks import Task
 
-Unembed = Literal["tied", "identity"] | Float[Tensor, "d_vocab_out d_model"]
+Unembed = str | Float[Tensor, "d_vocab_out d_model"]
+"""`tied`, `identity` or a tensor: see `from_gpt2`."""
 
 HEAD = "lm_head.weight"
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")
