@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stackheads.models import ModelConfig, snapshot_folder
-from stackheads.tasks import Conditional, Cycle, Retrieval, StatementTask
+from stackheads.tasks import Conditional, Cycle, KHopInduction, Retrieval, StoredTask
 from stackheads.training.config import TrainingConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 class Recipe:
     """All that makes a checkpoint; `why` says what it is for. `then`: further runs, each from the weights of the one before."""
 
-    task: StatementTask
+    task: StoredTask
     model: ModelConfig
     training: TrainingConfig
     why: str
@@ -116,6 +116,12 @@ RECIPES: dict[str, Recipe] = {
         ModelConfig(layers=4, heads=2, d_head=32),
         TrainingConfig(steps=8000, lr=2e-3, batch=64, **SHARP, sharpen_from=3000, snapshots=(3000,)),
         "each step needs a condition and a value; bidirectional, D = 2; solved before it is sharpened",
+    ),
+    "khop-k2-l3": Recipe(
+        KHopInduction(context=24, symbols=4, max_hops=2),
+        ModelConfig(layers=3, heads=2, d_head=32, attn_only=False),
+        TrainingConfig(steps=3500, lr=2e-3, batch=64, **SHARP, sharpen_from=1500),
+        "k-hop induction; MLPs choose between the hops, so that where heads look need not depend on how many are asked",
     ),
     "chain-d3-l3-curriculum": Recipe(
         chain(3, 3, "chain"),

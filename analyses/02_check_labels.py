@@ -64,7 +64,7 @@ def trial_row(name: str, analysis: Analysis) -> str:
         criteria = f"{circuit.faithfulness['mean']:.2f} / {circuit.completeness['greedy']:.2f}"
     cells = [
         f"`{name}`",
-        str(analysis.mechanism),
+        analysis.mechanism or "–",
         *(" ".join(f"{s:.2f}" for s in trial.recovered(variant).values()) or "–" for variant in ("ideal", "resample", "own")),
         ", ".join(f"{row['head']} {row['destination'][0]} {row['adds']:.2f}" for row in rest) or "none",
         new,

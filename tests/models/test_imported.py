@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
-from stackheads.errors import CheckpointError
+from stackheads import analyze
+from stackheads.errors import CheckpointError, TaskMismatchError
 from stackheads.interventions import recorded, rerun
-from stackheads.models import from_gpt2, read_state_dict
+from stackheads.models import from_gpt2, load_gpt2, read_state_dict
 from stackheads.models.fused import FusedForward, supported
 from stackheads.models.hooks import HeadEdit, run_edited
-from stackheads.tasks import Retrieval
+from stackheads.tasks import Cycle, KHopInduction, Retrieval
 from stackheads.types import HeadId
 
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
@@ -86,9 +87,13 @@ def test_an_imported_model_takes_the_fast_path():
         (
             lambda state: state | {"h.0.attn.c_attn.weight": torch.ones(16, 40)},
             2,
-            r"of width 16, got \(16, 40\)",
+            r"c_attn\.weight must have shape \(16, 48\) in this GPT-2, got \(16, 40\)",
         ),
-        (lambda state: state | {"h.1.ln_1.weight": torch.ones(7)}, 2, r"blocks\.1\.ln1\.w has shape \(16,\), got \(7,\)"),
+        (
+            lambda state: state | {"h.1.ln_1.weight": torch.ones(7)},
+            2,
+            r"h\.1\.ln_1\.weight must have shape \(16,\) in this GPT-2, got \(7,\)",
+        ),
         (lambda state: state, 3, "heads must divide the width of the model, 16, got 3"),
         (lambda state: state, 0, "heads must divide"),
     ],
@@ -96,6 +101,67 @@ def test_an_imported_model_takes_the_fast_path():
 def test_other_state_dicts_are_refused(change, heads, message):
     with pytest.raises(CheckpointError, match=message):
         from_gpt2(change(dict(gpt2().state_dict())), heads)
+
+
+NAMES = sorted(gpt2().state_dict())
+WRONG = st.sampled_from([(7,), (16,), (16, 16), (3, 16), (16, 3), (2, 3, 4), ()])
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(NAMES), WRONG, st.booleans())
+def test_a_tensor_of_another_shape_is_refused_or_one_that_a_gpt2_may_have(name, shape, nanogpt):
+    """Never an error of another kind. What may vary: number of tokens and positions."""
+    state = dict(gpt2().state_dict()) | {name: torch.ones(shape)}
+    try:
+        model = from_gpt2(as_nanogpt(state) if nanogpt and len(shape) == 2 else state, 2)
+    except CheckpointError:
+        return
+    assert model(torch.zeros(1, 3, dtype=torch.long)).isfinite().all()
+    assert name in ("wte.weight", "wpe.weight") or shape == gpt2().state_dict()[name].shape
+
+
+def test_weights_that_are_not_finite_are_refused():
+    state = dict(gpt2().state_dict())
+    state["h.1.mlp.c_fc.weight"] = state["h.1.mlp.c_fc.weight"] * torch.inf
+    with pytest.raises(CheckpointError, match=r"finite, h\.1\.mlp\.c_fc\.weight holds NaN or infinity"):
+        from_gpt2(state, 2)
+
+
+def test_outputs_go_through_the_head_for_language_where_it_is_not_tied():
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=11, n_positions=13, n_embd=16, n_layer=1, n_head=2, tie_word_embeddings=False)
+    theirs, tokens = GPT2LMHeadModel(config).eval(), torch.arange(10)[None]
+    assert not torch.equal(theirs.lm_head.weight, theirs.transformer.wte.weight)
+    with torch.no_grad():
+        torch.testing.assert_close(from_gpt2(theirs.state_dict(), 2)(tokens), theirs(tokens).logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("unembed", ["tied", "identity"])
+def test_a_larger_vocabulary_and_a_longer_context_fit_and_answer_the_same(tmp_path, unembed):
+    task = KHopInduction(context=9, symbols=3, max_hops=2)
+    theirs = gpt2(vocabulary=30)
+    save_file({name: value.contiguous() for name, value in theirs.state_dict().items()}, tmp_path / "wide.safetensors")
+    model = load_gpt2(tmp_path / "wide.safetensors", task, 2, unembed)
+    tokens = task.sample(5, torch.Generator().manual_seed(0)).tokens
+    with torch.no_grad():
+        hidden = theirs(tokens).last_hidden_state
+    expected = hidden if unembed == "identity" else hidden @ theirs.wte.weight.T
+    torch.testing.assert_close(model(tokens), expected[..., : task.d_vocab_out], atol=1e-4, rtol=1e-4)
+    assert analyze(model, task, examples=16, progress=False, explain=False).model["name"] == "wide"
+
+
+@pytest.mark.parametrize(
+    ("task", "says"),
+    [
+        (KHopInduction(context=9, symbols=8, max_hops=2), "needs d_vocab = 13, the model has 11"),
+        (KHopInduction(context=14, symbols=3, max_hops=2), "needs a context of 14 tokens, the model has 13"),
+        (Cycle(symbols=4, max_hops=1), "needs attention_dir = bidirectional, the model has causal"),
+    ],
+)
+def test_a_task_that_the_model_cannot_be_asked_is_refused(tmp_path, task, says):
+    save_file({name: value.contiguous() for name, value in gpt2().state_dict().items()}, tmp_path / "small.safetensors")
+    with pytest.raises(TaskMismatchError, match=says):
+        load_gpt2(tmp_path / "small.safetensors", task, 2)
 
 
 def test_files(tmp_path):

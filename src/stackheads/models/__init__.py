@@ -2,7 +2,8 @@
 
 from stackheads.models.checkpoint import Checkpoint, load, parameters, save_checkpoint, snapshot_folder, snapshots
 from stackheads.models.config import ModelConfig, build, check_fit, model_config, parse_device
-from stackheads.models.imported import from_gpt2, read_state_dict
+from stackheads.models.exported import to_gpt2
+from stackheads.models.imported import from_gpt2, load_gpt2, read_state_dict
 
 __all__ = [
     "Checkpoint",
@@ -11,6 +12,7 @@ __all__ = [
     "check_fit",
     "from_gpt2",
     "load",
+    "load_gpt2",
     "model_config",
     "parameters",
     "parse_device",
@@ -18,4 +20,5 @@ __all__ = [
     "save_checkpoint",
     "snapshot_folder",
     "snapshots",
+    "to_gpt2",
 ]

@@ -7,39 +7,72 @@ shape of the first `c_attn` tells which it is. A prefix before the names does no
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from stackheads.errors import CheckpointError
-from stackheads.models.config import hooked
+from stackheads.models.config import check_fit, hooked, parse_device
+from stackheads.tasks import Task
 
-Unembed = Literal["tied", "identity"] | Float[Tensor, "d_vocab_out d_model"]
+Unembed = str | Float[Tensor, "d_vocab_out d_model"]
+"""`tied`, `identity` or a tensor: see `from_gpt2`."""
 
+HEAD = "lm_head.weight"
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")
 NESTED = ("state_dict", "model", "model_state_dict")
 """Where a training script may have put the state dict in its file."""
 
 
-def from_gpt2(state_dict: Mapping[str, Tensor], n_heads: int, unembed: Unembed = "tied") -> Any:
+def load_gpt2(
+    path: Path | str,
+    task: Task,
+    n_heads: int,
+    unembed: Unembed = "tied",
+    allow_pickle: bool = False,
+    device: torch.device | str | None = None,
+) -> Any:
+    """The GPT-2 in a file, ready for `analyze(model, task)`: `read_state_dict`, then `from_gpt2`, named after the file.
+
+    Tokens and outputs beyond the task's vocabulary are left out – the answer is then the best of the task's own. Raises
+    `CheckpointError` as these two do, `TaskMismatchError` if the task does not fit, `ConfigError` for an unknown device.
+    """
+    place = parse_device(device)
+    model = from_gpt2(read_state_dict(path, allow_pickle), n_heads, unembed, (task.d_vocab, task.d_vocab_out))
+    check_fit(model, task)
+    model.cfg.model_name = Path(path).stem
+    return model.to(place, print_details=False)
+
+
+def from_gpt2(
+    state_dict: Mapping[str, Tensor],
+    n_heads: int,
+    unembed: Unembed = "tied",
+    vocabulary: tuple[int | None, int | None] = (None, None),
+) -> Any:
     """A `HookedTransformer` in eval mode that computes what this GPT-2 computes.
 
-    `unembed`  `tied`: logits through the transposed token embedding, as `GPT2LMHeadModel`; `identity`: the last normalised
-               residual stream itself, as `GPT2Model`; or a tensor [d_vocab_out, d_model], as `nn.Linear` stores it.
+    `unembed`     `tied`: logits through `lm_head` or, without one, the transposed token embedding, as `GPT2LMHeadModel`;
+                  `identity`: the last normalised residual stream itself, as `GPT2Model`; or a tensor [d_vocab_out, d_model],
+                  as `nn.Linear` stores it.
+    `vocabulary`  keep this many tokens and this many outputs, the first ones; None: all.
 
     Dropout is left out. Logits are within 1e-4 of the original's (tested against transformers). Raises `CheckpointError` if the
-    tensors are not a GPT-2's, or `n_heads` does not divide its width.
+    tensors are not a GPT-2's or not finite, or `n_heads` does not divide its width.
     """
     tensors = _without_prefix(state_dict)
-    d_vocab, d_model = _shape(tensors, "wte.weight")
-    n_ctx = _shape(tensors, "wpe.weight")[0]
+    d_model, n_ctx = _shape(tensors, "wte.weight")[1], _shape(tensors, "wpe.weight")[0]
     layers = _count_layers(tensors)
-    if n_heads < 1 or d_model % n_heads:
+    if not 1 <= n_heads <= d_model or d_model % n_heads:
         raise CheckpointError(f"heads must divide the width of the model, {d_model}, got {n_heads}: give its number of heads")
     linear = _shape(tensors, "h.0.attn.c_attn.weight")[0] != d_model
-    w_u = _unembedding(tensors["wte.weight"], unembed)
+    w_e, w_u = tensors["wte.weight"][: vocabulary[0]], _unembedding(tensors, unembed)[:, : vocabulary[1]]
+    weights = {"embed.W_E": w_e, "pos_embed.W_pos": _take(tensors, "wpe.weight", (n_ctx, d_model)), "unembed.W_U": w_u}
+    weights |= _norm(tensors, "ln_f", "ln_final", d_model)
+    for layer in range(layers):
+        weights |= _block(tensors, layer, n_heads, d_model, linear)
     model = hooked(
         n_layers=layers,
         n_heads=n_heads,
@@ -47,28 +80,15 @@ def from_gpt2(state_dict: Mapping[str, Tensor], n_heads: int, unembed: Unembed =
         d_head=d_model // n_heads,
         d_mlp=4 * d_model,
         n_ctx=n_ctx,
-        d_vocab=d_vocab,
+        d_vocab=len(w_e),
         d_vocab_out=w_u.shape[1],
         act_fn="gelu" if linear else "gelu_new",
         normalization_type="LN",
         attention_dir="causal",
         device="cpu",
     )
-    weights = {"embed.W_E": tensors["wte.weight"], "pos_embed.W_pos": tensors["wpe.weight"], "unembed.W_U": w_u}
-    weights |= _norm(tensors, "ln_f", "ln_final", d_model)
-    for layer in range(layers):
-        weights |= _block(tensors, layer, n_heads, d_model, linear)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            value = weights.get(name)
-            if value is None:
-                parameter.zero_()
-            elif value.shape != parameter.shape:
-                raise CheckpointError(
-                    f"a GPT-2's {name} has shape {tuple(parameter.shape)}, got {tuple(value.shape)}: check the state dict"
-                )
-            else:
-                parameter.copy_(value)
+    for name, parameter in model.named_parameters():  # what a GPT-2 has not, the bias of the outputs, is zero
+        parameter.data.copy_(weights.get(name, torch.zeros_like(parameter)))
     return model.eval()
 
 
@@ -117,7 +137,9 @@ def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             f"a GPT-2's state dict has one wte.weight, this has {some}, …: give a GPT-2 or nanoGPT state dict"
         )
     prefix = found[0].removesuffix("wte.weight")
-    return {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
+    tensors = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
+    heads = [value for name, value in state_dict.items() if name == HEAD or name.endswith(f".{HEAD}")]
+    return tensors | {HEAD: heads[0]} if heads else tensors
 
 
 def _count_layers(tensors: Mapping[str, Tensor]) -> int:
@@ -128,8 +150,11 @@ def _count_layers(tensors: Mapping[str, Tensor]) -> int:
 
 
 def _get(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    """A tensor that must be there, with finite numbers."""
     if name not in tensors:
         raise CheckpointError(f"a GPT-2's state dict has {name}, this has not: give a GPT-2 or nanoGPT state dict")
+    if not bool(tensors[name].isfinite().all()):
+        raise CheckpointError(f"all weights must be finite, {name} holds NaN or infinity: take another state dict")
     return tensors[name]
 
 
@@ -140,38 +165,47 @@ def _shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, int]:
     return tensor.shape[0], tensor.shape[1]
 
 
-def _unembedding(embedding: Tensor, unembed: Unembed) -> Float[Tensor, "d_model d_vocab_out"]:
-    d_model = embedding.shape[1]
-    if isinstance(unembed, Tensor):
-        if unembed.ndim != 2 or unembed.shape[1] != d_model:
-            raise CheckpointError(f"unembed must have shape [outputs, {d_model}], got {tuple(unembed.shape)}: transpose it")
-        return unembed.T
-    if unembed not in ("tied", "identity"):
+def _take(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
+    """A tensor that must have this shape."""
+    if (value := _get(tensors, name)).shape != shape:
+        raise CheckpointError(f"{name} must have shape {shape} in this GPT-2, got {tuple(value.shape)}: check the state dict")
+    return value
+
+
+def _bias(tensors: Mapping[str, Tensor], name: str, size: int) -> Tensor:
+    """A bias, zero where the model has none."""
+    return _take(tensors, name, (size,)) if name in tensors else torch.zeros(size)
+
+
+def _unembedding(tensors: Mapping[str, Tensor], unembed: Unembed) -> Float[Tensor, "d_model d_vocab_out"]:
+    d_model = _shape(tensors, "wte.weight")[1]
+    if unembed == "identity":
+        return torch.eye(d_model)
+    if isinstance(unembed, str) and unembed != "tied":
         raise CheckpointError(f"unembed must be tied, identity or a tensor, got {unembed!r}: name one of these")
-    return embedding.T if unembed == "tied" else torch.eye(d_model)
+    outward = _get(tensors, HEAD if HEAD in tensors else "wte.weight") if isinstance(unembed, str) else unembed
+    if outward.ndim != 2 or outward.shape[1] != d_model:
+        raise CheckpointError(f"unembed must have shape [outputs, {d_model}], got {tuple(outward.shape)}: transpose it")
+    return outward.T
 
 
 def _block(tensors: Mapping[str, Tensor], layer: int, n_heads: int, d_model: int, linear: bool) -> dict[str, Tensor]:
     """One layer's parameters under TransformerLens' names."""
 
-    def weight(name: str) -> Tensor:
-        value = _get(tensors, f"h.{layer}.{name}.weight")
-        return value.T if linear else value
+    def weight(name: str, inputs: int, outputs: int) -> Tensor:
+        name = f"h.{layer}.{name}.weight"
+        return _take(tensors, name, (outputs, inputs)).T if linear else _take(tensors, name, (inputs, outputs))
 
     def bias(name: str, size: int) -> Tensor:
-        return tensors.get(f"h.{layer}.{name}.bias", torch.zeros(size))
+        return _bias(tensors, f"h.{layer}.{name}.bias", size)
 
-    joined, joined_bias = weight("attn.c_attn"), bias("attn.c_attn", 3 * d_model)
-    if tuple(joined.shape) != (d_model, 3 * d_model):
-        raise CheckpointError(
-            f"a GPT-2's h.{layer}.attn.c_attn joins three maps of width {d_model}, got {tuple(joined.shape)}: check the names"
-        )
+    joined, joined_bias = weight("attn.c_attn", d_model, 3 * d_model), bias("attn.c_attn", 3 * d_model)
     block = {
-        "attn.W_O": weight("attn.c_proj").reshape(n_heads, -1, d_model),
+        "attn.W_O": weight("attn.c_proj", d_model, d_model).reshape(n_heads, -1, d_model),
         "attn.b_O": bias("attn.c_proj", d_model),
-        "mlp.W_in": weight("mlp.c_fc"),
+        "mlp.W_in": weight("mlp.c_fc", d_model, 4 * d_model),
         "mlp.b_in": bias("mlp.c_fc", 4 * d_model),
-        "mlp.W_out": weight("mlp.c_proj"),
+        "mlp.W_out": weight("mlp.c_proj", 4 * d_model, d_model),
         "mlp.b_out": bias("mlp.c_proj", d_model),
     }
     for part, value, offset in zip("QKV", joined.split(d_model, dim=1), joined_bias.split(d_model), strict=True):
@@ -182,4 +216,4 @@ def _block(tensors: Mapping[str, Tensor], layer: int, n_heads: int, d_model: int
 
 
 def _norm(tensors: Mapping[str, Tensor], name: str, ours: str, d_model: int) -> dict[str, Tensor]:
-    return {f"{ours}.w": _get(tensors, f"{name}.weight"), f"{ours}.b": tensors.get(f"{name}.bias", torch.zeros(d_model))}
+    return {f"{ours}.w": _take(tensors, f"{name}.weight", (d_model,)), f"{ours}.b": _bias(tensors, f"{name}.bias", d_model)}

@@ -1,0 +1,51 @@
+"""The command line: arguments only. What a user can get wrong ends in one line on stderr and exit status 2."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+
+from stackheads.cli.bounds import theory
+from stackheads.cli.looking import analyze, emerge, validate
+from stackheads.cli.training import sweep, train
+from stackheads.errors import StackheadsError
+
+app = typer.Typer(
+    help="Label which attention heads implement which hop, with evidence.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for verb in (analyze, train, emerge, validate, sweep, theory):
+    app.command()(verb)
+
+_UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+"""Typer's base class of usage errors; which module it lives in depends on Typer's version."""
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except StackheadsError as error:
+        message = str(error)
+    except _UsageError as error:
+        message = f"{error.format_message().rstrip('.')}: see stackheads --help"
+    except OSError as error:
+        message = f"a file could not be read or written: {error}: check the path and its permissions"
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("interrupted\n")
+        raise SystemExit(130) from None
+    else:
+        return
+    sys.stderr.write("error: " + " ".join(message.split()) + "\n")
+    raise SystemExit(2)
+
+
+def main() -> None:
+    """Entry point of the `stackheads` command."""
+    with _one_line_errors():
+        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        raise SystemExit(status if isinstance(status, int) else 0)

@@ -1,0 +1,42 @@
+"""The verb that needs no model: theory."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stackheads.cli.options import AttentionDir, Chains, Hops, Json, Order, Quiet, Seed, Symbols, TaskOptions
+from stackheads.errors import ConfigError
+
+
+def theory(
+    task: Annotated[str, typer.Option(help="cycle or retrieval.")] = "cycle",
+    hops: Hops = 4,
+    symbols: Symbols = 0,
+    chains: Chains = 3,
+    order: Order = "",
+    attention_dir: AttentionDir = "",
+    examples: Annotated[int, typer.Option(help="Examples to simulate.")] = 256,
+    seed: Seed = 0,
+    output_dir: Annotated[Path | None, typer.Option(help="Also write the JSON object to theory.json in this folder.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """How many layers each hop needs: closed forms, simulated flow of information, and shortcuts around the chain."""
+    import json as json_module
+
+    from stackheads.models.files import write_json
+    from stackheads.report.theory import print_depth
+    from stackheads.tasks import StatementTask
+    from stackheads.theory import depth
+
+    asked = TaskOptions(hops, symbols, chains, order=order, attention_dir=attention_dir).task(task)
+    if not isinstance(asked, StatementTask) or asked.operands:
+        raise ConfigError(f"theory counts links between statements of two tokens, {task} has others: use cycle or retrieval")
+    found = depth(asked, examples, seed)
+    if output_dir is not None:
+        write_json(output_dir / "theory.json", found.to_dict())
+    if json:
+        typer.echo(json_module.dumps(found.to_dict(), indent=2, allow_nan=False))
+    else:
+        print_depth(found)

@@ -1,0 +1,150 @@
+"""Verbs that look at trained models: analyze, emerge, validate."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stackheads.cli.options import Device, Json, Quiet, Seed, TaskOptions, with_options
+from stackheads.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Gpt2Options:
+    """A GPT-2 on disk in place of a checkpoint, and the kind of its task, which no state dict tells."""
+
+    gpt2: Annotated[Path | None, typer.Option(help="Instead: a GPT-2's or nanoGPT's state dict, .safetensors or .pt.")] = None
+    heads: Annotated[int | None, typer.Option(help="Its heads in each layer (--gpt2).", show_default=False)] = None
+    unembed: Annotated[str, typer.Option(help="How its outputs are read, tied or identity (--gpt2).")] = "tied"
+    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Read .pt files; what they would run is refused.")] = (
+        False
+    )
+    task: Annotated[str, typer.Option(help="Its task: cycle, retrieval, conditional or khop (--gpt2).")] = ""
+
+
+@with_options
+def analyze(
+    path: Annotated[Path | None, typer.Argument(help="A checkpoint or run folder, or --gpt2.", show_default=False)] = None,
+    *,
+    other: Gpt2Options,
+    options: TaskOptions,
+    examples: Annotated[int, typer.Option(help="Examples to measure on.")] = 512,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    output_dir: Annotated[Path | None, typer.Option(help="Also save the analysis as a folder.")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Also write evidence, circuit and reach as PNG and SVG to this folder.")
+    ] = None,
+    trial: Annotated[bool, typer.Option("--trial", help="Also put the labels on trial, on fresh examples.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Also write one offline HTML page to this file.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Label every head of a checkpoint and say which heads implement which hop.
+
+    Of a GPT-2 on disk with --gpt2; --heads, --task and the task's options then say what a checkpoint knows.
+    """
+    import json as json_module
+
+    from stackheads.analysis.pipeline import analyze as run
+    from stackheads.report.figures import save_figures
+    from stackheads.report.page import check_target
+    from stackheads.report.terminal import print_analysis, print_trial
+
+    if html is not None:
+        check_target(html)
+    analysis = run(**_subject(path, other, options, device), examples=examples, seed=seed, progress=not quiet)
+    verdict = analysis.trial(examples=examples) if trial else None
+    if output_dir is not None:
+        analysis.save(output_dir)
+    if html is not None:
+        analysis.to_html(html, verdict)
+    if figures is not None:
+        save_figures(analysis, figures)
+    if json:
+        content = analysis.to_dict() | ({"trial": verdict.to_dict()} if verdict else {})
+        typer.echo(json_module.dumps(content, indent=2, allow_nan=False))
+        return
+    print_analysis(analysis)
+    if verdict:
+        print_trial(verdict)
+
+
+def emerge(
+    run: Annotated[Path, typer.Argument(help="A run folder with step-* snapshots.", show_default=False)],
+    examples: Annotated[int, typer.Option(help="Examples to measure each snapshot on.")] = 256,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    output_dir: Annotated[Path | None, typer.Option(help="Also write JSON, tables and the timeline figure here.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Follow a training run: at which snapshot does each hop, and each labelled head, appear?"""
+    import json as json_module
+
+    from stackheads.analysis.emergence import emergence
+    from stackheads.report.emergence import print_emergence
+    from stackheads.report.figures import save_figure, timeline
+
+    found = emergence(run, examples=examples, seed=seed, device=device, progress=not quiet)
+    if output_dir is not None:
+        found.save(output_dir)
+        save_figure(timeline(found), output_dir / "timeline.png")
+    if json:
+        typer.echo(json_module.dumps(found.to_dict(), indent=2, allow_nan=False))
+    else:
+        print_emergence(found)
+
+
+def validate(
+    quick: Annotated[bool, typer.Option("--quick", help="One guise for each circuit, fewer nulls: a minute.")] = False,
+    checkpoints: Annotated[
+        Path | None, typer.Option(help="Also permute the heads of the checkpoints in this folder (nulls).")
+    ] = None,
+    seed: Seed = 0,
+    jobs: Annotated[int, typer.Option(help="Processes.")] = 2,
+    output: Annotated[Path | None, typer.Option(help="Also write the JSON object to this file.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score the labeller on circuits whose labels are known, and on models that must get none. Status 1 if a bar is missed."""
+    import json as json_module
+
+    from stackheads.analysis.validate import validate as run
+    from stackheads.models.files import write_json
+    from stackheads.report.validation import print_validation
+    from stackheads.training.nulls import permuted_checkpoints, trained_on_shuffled_answers
+
+    if jobs < 1:
+        raise ConfigError(f"jobs must be at least 1, got {jobs}: give the number of processes")
+    nulls = [*trained_on_shuffled_answers(1 if quick else 4, seed), *permuted_checkpoints(checkpoints, seed)]
+    result = run(quick, seed, nulls, jobs, progress=not quiet)
+    if output is not None:
+        write_json(output, result.to_dict())
+    if json:
+        typer.echo(json_module.dumps(result.to_dict(), indent=2))
+    else:
+        print_validation(result)
+    if result.missed:
+        raise typer.Exit(1)
+
+
+def _subject(path: Path | None, other: Gpt2Options, options: TaskOptions, device: str) -> dict[str, Any]:
+    """What to analyse, as arguments of `analysis.pipeline.analyze`: a checkpoint's path, or a GPT-2 with its task."""
+    from stackheads.models import load_gpt2
+
+    if other.gpt2 is None:
+        if path is None:
+            raise ConfigError("analyze needs a model, got none: name a checkpoint or run folder, or give --gpt2 FILE")
+        if (other, options) != (Gpt2Options(), TaskOptions()):
+            raise ConfigError(f"{path} knows its heads and its task, got options of --gpt2 as well: leave them out")
+        return {"model": path, "device": device}
+    if path is not None:
+        raise ConfigError(f"analyze takes one model, got {path} and --gpt2 {other.gpt2}: leave one out")
+    if other.heads is None:
+        raise ConfigError("a state dict does not tell its number of heads, got no --heads: add --heads N")
+    if not other.task:
+        raise ConfigError("a state dict does not tell its task, got no --task: add --task khop, say, and the task's options")
+    task = options.task(other.task)
+    return {"model": load_gpt2(other.gpt2, task, other.heads, other.unembed, other.allow_pickle, device), "task": task}

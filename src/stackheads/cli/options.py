@@ -1,0 +1,85 @@
+"""Options that verbs share, and the task that they name."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from stackheads.tasks import StoredTask
+
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+Hops = Annotated[int, typer.Option("--hops", "--max-hops", help="D, the number of hops asked for.")]
+Symbols = Annotated[int, typer.Option(help="Symbols; 0: 2 D for a cycle, 4 for khop, as needed for retrieval.")]
+Chains = Annotated[int, typer.Option(help="Chains (retrieval).")]
+Context = Annotated[int, typer.Option(help="Tokens in an example (khop); 0: 32.")]
+Kinds = Annotated[int, typer.Option(help="Kinds of symbols (conditional).")]
+Layout = Annotated[str, typer.Option(help="records or pages (conditional).")]
+Order = Annotated[
+    str, typer.Option(help="definition-first (default) or shuffled for retrieval; shuffled (default) or sorted for a cycle.")
+]
+AttentionDir = Annotated[
+    str, typer.Option(help="causal or bidirectional; default bidirectional for cycle and conditional, else causal.")
+]
+Supervision = Annotated[str, typer.Option(help="final, chain (implicit curriculum) or dense.")]
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """What describes a task beside its kind; 0 and empty mean the task's default."""
+
+    hops: Hops = 4
+    symbols: Symbols = 0
+    chains: Chains = 3
+    context: Context = 0
+    kinds: Kinds = 2
+    layout: Layout = "records"
+    order: Order = ""
+    attention_dir: AttentionDir = ""
+    supervision: Supervision = "dense"
+
+    def task(self, kind: str) -> "StoredTask":
+        """The task that these options name. Raises `ConfigError`."""
+        from stackheads.tasks import from_config
+        from stackheads.tasks.conditional import fewest_symbols
+
+        settings: dict[str, Any] = {
+            "kind": kind,
+            "max_hops": self.hops,
+            "supervision": self.supervision,
+            "attention_dir": self.attention_dir or ("bidirectional" if kind in ("cycle", "conditional") else "causal"),
+        }
+        if self.order:
+            settings["order"] = self.order
+        if kind == "retrieval":
+            settings |= {"chains": self.chains, "symbols": self.symbols}
+        elif kind == "conditional":
+            fewest = self.symbols or fewest_symbols(self.hops, self.kinds)
+            settings |= {"kinds": self.kinds, "layout": self.layout, "symbols": fewest}
+        elif kind == "khop":
+            settings |= {"symbols": self.symbols or 4, "context": self.context or 32}
+        else:
+            settings["symbols"] = self.symbols or 2 * self.hops
+        return from_config(settings)
+
+
+def with_options(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb as Typer sees it: in the place of a parameter that is a dataclass of options stands one for each field."""
+    ours = inspect.signature(verb).parameters
+    groups: dict[str, Any] = {name: each.annotation for name, each in ours.items() if is_dataclass(each.annotation)}
+
+    def spread(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        verb(**given)
+
+    shown = [inspect.signature(groups[name]).parameters.values() if name in groups else [each] for name, each in ours.items()]
+    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for several in shown for each in several]
+    spread.__name__, spread.__doc__ = verb.__name__, verb.__doc__
+    spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return spread
