@@ -19,7 +19,7 @@ Fixed before the answers were read:
   but not the kinds.
 - The wording was chosen at D = 1 on other questions (generator seed 1000), 32 to 64 for each of 2 to 6 wordings a formulation.
   In assignments, code and places it was changed to one that was answered better (about 0.5 to 0.9, 0.7 to 0.8, 0.6 to 0.7);
-  nothing that was tried helped share, and relatives was left as it was, at chance. So D = 1 of the first three is a better one
+  nothing that was tried helped share, or brought relatives from chance. So D = 1 of the first three is a better one
   of several wordings, not a typical one. D > 1 was not chosen on.
 
 Writes analyses/results/language-models.csv (a row for each cell) and language-models.png.

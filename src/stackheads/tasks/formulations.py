@@ -108,10 +108,10 @@ class Relatives:
 
     mother_chosen: str = "{key} is a {condition}. {key}'s mother is {value}. {key}'s father is {unchosen}."
     father_chosen: str = "{key} is a {condition}. {key}'s mother is {unchosen}. {key}'s father is {value}."
-    rule: str = "Wizards live with their {wizards}. Giants live with their {giants}. The others have a house."
+    rule: str = "Wizards live with their {wizards}. Giants live with their {giants}. The others own a house."
     between: str = " "
     ask: str = " In whose house does {query} live?"
-    lead: str = "{query} lives in the house of"
+    lead: str = "The owner of {query}'s house is"
 
 
 RELATIVES = Relatives()
