@@ -1,7 +1,9 @@
 """Questions in words: right by an independent reader, equal in number of choices, and not to be guessed without the links."""
 
+import importlib.util
 import random
 import re
+import sys
 
 import pytest
 import torch
@@ -11,9 +13,11 @@ from pydantic import ValidationError
 from tasks.reader import links, query, solve, statements
 
 from stackheads.analysis.statistics import wilson
+from stackheads.tasks import prompts as prompts_module
 from stackheads.tasks.prompts import CHAINS, FORMULATIONS, MAX_HOPS, Prompts
 
 TRIED = [(formulation, hops) for formulation in FORMULATIONS for hops in (1, 2, 3)]
+N = 500
 cells = st.builds(Prompts, formulation=st.sampled_from(FORMULATIONS), hops=st.integers(1, MAX_HOPS))
 
 
@@ -146,10 +150,16 @@ GUESSERS = [
 
 @pytest.fixture(scope="module")
 def many():
-    return {
-        (formulation, hops): [Seen(question) for question in draw(Prompts(formulation=formulation, hops=hops), 200, seed=3)]
-        for formulation, hops in TRIED
-    }
+    """Thousands of questions, by the same code without type checks, which would take a hundred times as long."""
+    spec = importlib.util.spec_from_file_location("unchecked_prompts", prompts_module.__file__)
+    unchecked = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = unchecked
+    spec.loader.exec_module(unchecked)
+    found = {}
+    for seed, (formulation, hops) in enumerate(TRIED):
+        prompts = unchecked.Prompts(formulation=formulation, hops=hops)
+        found[formulation, hops] = [Seen(question) for question in draw(prompts, N, seed)]
+    return found
 
 
 def bounds(guess, seen, rng):
