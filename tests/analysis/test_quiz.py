@@ -72,11 +72,23 @@ def test_another_quiz_in_the_folder_is_refused(other, tmp_path):
         run(tmp_path, ("code",), (1,), **other)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"answers": []}'])
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
 def test_a_damaged_cell_is_refused(content, tmp_path):
     run(tmp_path, ("code",), (1,))
     (tmp_path / "cells" / "code-d1-shots0.json").write_text(content)
     with pytest.raises(CheckpointError, match="delete it and run again"):
+        run(tmp_path, ("code",), (1,))
+
+
+def test_a_cell_in_other_words_or_with_answers_lost_is_refused(tmp_path):
+    run(tmp_path, ("code",), (1,))
+    file = tmp_path / "cells" / "code-d1-shots0.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"first_prompt": content["first_prompt"].replace("Python", "Julia")}))
+    with pytest.raises(CheckpointError, match="other words"):
+        run(tmp_path, ("code",), (1,))
+    file.write_text(json.dumps(content | {"answers": content["answers"][1:]}))
+    with pytest.raises(CheckpointError, match="must hold 6 answers, it holds 5"):
         run(tmp_path, ("code",), (1,))
 
 

@@ -12,7 +12,7 @@ has one model and one way of asking. Answers may differ in the last digits betwe
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,12 +117,13 @@ def run_quiz(
 ) -> "pd.DataFrame":
     """Ask what is not answered yet, and give the table of all these cells, which is also written to `results.csv`.
 
-    Raises `ConfigError` if the folder holds another quiz, or the batch is empty; `CheckpointError` for a damaged cell.
+    Raises `ConfigError` if the folder holds another quiz, or the batch is empty; `CheckpointError` for a cell that is damaged
+    or was asked in other words.
     """
     if batch < 1:
         raise ConfigError(f"batch must be at least 1, got {batch}: give the number of questions to ask at once")
     open_folder(config, folder)
-    todo = [cell for cell in made if not (folder / cell.file).exists()]
+    todo = [cell for cell in made if not _finished(language, config, cell, folder)]
     with tqdm(total=sum(cell.questions for cell in todo), disable=None if progress else True, unit="question") as bar:
         for cell in todo:
             bar.set_description(cell.name)
@@ -147,6 +148,20 @@ def open_folder(config: Quiz, folder: Path) -> None:
             )
 
 
+def _finished(language: LanguageModel, config: Quiz, cell: Cell, folder: Path) -> bool:
+    """Whether a cell is there, with the prompt that it would get now: the wording may have changed between versions."""
+    if not (folder / cell.file).exists():
+        return False
+    if _read(folder / cell.file).get("first_prompt") != _first_prompt(language, config, cell):
+        raise CheckpointError(f"{folder / cell.file} was asked in other words than this version's: delete it and run again")
+    return True
+
+
+def _first_prompt(language: LanguageModel, config: Quiz, cell: Cell) -> str:
+    (question, *_), shots = replace(cell, questions=1).draw(config.seed)
+    return compose(language.tokenizer, question, shots, config.chat).text
+
+
 def _asked(language: LanguageModel, config: Quiz, cell: Cell, batch: int, bar: Any) -> dict[str, Any]:
     questions, shots = cell.draw(config.seed)
     answers = ask(language, questions, shots, config.chat, batch, bar.update)
@@ -157,8 +172,8 @@ def _asked(language: LanguageModel, config: Quiz, cell: Cell, batch: int, bar: A
             scores = [round(value, 4) for value in answer.log_probabilities]
             row["log_probabilities"] = dict(zip(question.choices, scores, strict=True))
         rows.append(row)
-    example = compose(language.tokenizer, questions[0], shots, config.chat).text
-    return {**asdict(cell) | {"prompts": cell.prompts.model_dump()}, "first_prompt": example, "answers": rows}
+    names = {**cell.prompts.model_dump(), "shots": cell.shots}
+    return {**names, "first_prompt": _first_prompt(language, config, cell), "answers": rows}
 
 
 def results(folder: Path, made: list[Cell]) -> "pd.DataFrame":
