@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from stackheads.cli.bounds import theory
+from stackheads.cli.language import llm
 from stackheads.cli.looking import analyze, emerge, validate
 from stackheads.cli.training import sweep, train
 from stackheads.errors import StackheadsError
@@ -18,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (analyze, train, emerge, validate, sweep, theory):
+for verb in (analyze, train, emerge, validate, sweep, theory, llm):
     app.command()(verb)
 
 _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
