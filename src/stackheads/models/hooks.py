@@ -3,6 +3,9 @@
 `record` runs a model once and returns its heads' patterns, values and outputs; `edited` is a context manager inside which
 chosen heads give other outputs or patterns. Everything else takes a model by structure (`cfg`, `hooks`, call), so a
 `HookedTransformer` and a `TransformerBridge` serve alike. The caller's own hooks stay in place, also when something raises.
+
+Where queries are grouped (several heads share keys and values), every head is recorded with the values that it reads, so that
+patterns, values and outputs are those of single heads, and so are edits.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -103,17 +106,25 @@ def record_values(
 
 def _run_keeping(model: Any, tokens: Int[Tensor, "batch pos"], what: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
     """Logits of one run, and for each kind of hook its values, stacked over layers."""
-    layers = range(model.cfg.n_layers)
+    layers, heads = range(model.cfg.n_layers), model.cfg.n_heads
     kept: dict[str, Tensor] = {}
 
     def keep(value: Tensor, hook: Any, *, kind: str) -> None:
+        if kind in ("k", "v") and value.shape[2] < heads:
+            value = value.repeat_interleave(heads // value.shape[2], dim=2)
         if kind not in kept:
             kept[kind] = value.new_empty((len(layers), *value.shape))
         kept[kind][hook.layer()] = value
 
     hooks = [(hook_name(layer, kind), partial(keep, kind=kind)) for layer in layers for kind in what]
     with analysing(model), model.hooks(fwd_hooks=hooks):
-        return model(tokens), kept
+        logits = model(tokens)
+    if missing := [kind for kind in what if kind not in kept]:
+        raise InterventionError(
+            f"a model must run {hook_name(0, missing[0])} to be looked into, {type(model).__name__} does not: "
+            "use a HookedTransformer, or a language model whose attention TransformerLens can see"
+        )
+    return logits, kept
 
 
 @contextmanager
