@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from random_models import make_edit, marks
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from stackheads import analyze
 from stackheads.errors import ConfigError
-from stackheads.interventions import ablate, patch, recorded
-from stackheads.models import bridge, from_gpt2
+from stackheads.interventions import ablate, patch, recorded, run_variants, sweep_positions
+from stackheads.models import ModelConfig, bridge, from_gpt2
 from stackheads.models.hooks import HeadEdit, record, run_edited
 from stackheads.tasks import KHopInduction
 from stackheads.types import HeadId
@@ -122,12 +123,6 @@ def test_a_bridge_is_analysed_like_the_equal_hooked_transformer():
     assert (one.effects["effect"] - other.effects["effect"]).abs().max() < 1e-4
 
 
-def test_a_whole_analysis_of_a_grouped_model_runs(generator):
-    task = KHopInduction(max_hops=2, context=10, symbols=4)
-    analysis = analyze(bridge(llama(task.d_vocab, task.n_ctx)), task, examples=32, progress=False, explain=False)
-    assert len(analysis.labels) == 3 * HEADS * 2
-
-
 @pytest.mark.parametrize("answers", [[], [30], [-1]])
 def test_an_answer_that_is_no_token_is_refused(answers):
     with pytest.raises(ConfigError, match="answers must be tokens of the model"):
@@ -140,3 +135,39 @@ def test_an_unknown_architecture_is_refused():
 
     with pytest.raises(ConfigError, match="got Unknown"):
         bridge(Unknown())
+
+
+PLACES = [
+    [(0, 1, "z", "value")],
+    [(1, 4, "z", "query"), (2, 0, "pattern", "query")],
+    [(2, 5, "z", "everywhere")],
+    [(0, 3, "pattern", "one"), (1, 2, "z", "first")],
+    [(0, 0, "z", "none")],
+]
+
+
+@pytest.mark.parametrize("read", ["all", "last"])
+def test_the_engine_equals_one_hooked_run_for_each_intervention(generator, read):
+    """A Llama is run from the middle by `models/rotary.py`; the hooked path is the truth."""
+    task = KHopInduction(max_hops=2, context=10, symbols=4)
+    model = bridge(llama(task.d_vocab, task.n_ctx))
+    clean = recorded(model, task.sample(5, generator))
+    shape = ModelConfig(layers=3, heads=HEADS, d_head=D_HEAD)
+    variants = [[make_edit(clean.batch, shape, place, generator) for place in some] for some in PLACES]
+    wanted = marks(read, task.n_ctx)
+    rows = slice(None) if wanted is None else wanted
+    for edits, logits in zip(variants, run_variants(model, clean, variants, read=wanted, memory=10**5), strict=True):
+        torch.testing.assert_close(
+            logits[:, rows], run_edited(model, clean.batch.tokens, edits)[:, rows], atol=1e-4, rtol=1e-4
+        )
+
+
+def test_a_sweep_over_positions_equals_hooked_runs(generator):
+    task = KHopInduction(max_hops=2, context=6, symbols=4)
+    model = bridge(llama(task.d_vocab, task.n_ctx))
+    clean, other = (recorded(model, task.sample(2, generator)) for _ in range(2))
+    for cell in list(sweep_positions(model, clean, other.run.z))[::11]:
+        rows = torch.zeros_like(clean.batch.slots, dtype=torch.bool)
+        rows[:, cell.position] = True
+        expected = run_edited(model, clean.batch.tokens, [HeadEdit(cell.head, rows, other.run.of(cell.head)[2])])
+        torch.testing.assert_close(cell.logits, expected, atol=1e-4, rtol=1e-4)

@@ -102,10 +102,10 @@ class Analysis:
     def verdict(self) -> str:
         """Which heads implement which hop, in words."""
         lines = []
-        for role in ("previous", "duplicate", "self", "start"):
+        for role in ("previous", "duplicate", "self", "start", "asked"):
             if heads := self.confirmed(role):
                 lines.append(f"{role}: {', '.join(heads)}")
-        for role in ("condition", "unchosen", "hop"):
+        for role in ("condition", "unchosen", "key", "hop"):
             rows = self.labels[(self.labels["status"] == "confirmed") & (self.labels["role"] == role)]
             for hop, group in rows.groupby("hop"):
                 places = [f"{head} @{where}" for head, where in zip(group["head"], group["destination"], strict=True)]
