@@ -29,7 +29,8 @@ class Analysis:
 
     `labels`      one row per (head, destination): head, layer, destination, role, hop, status, pattern, rival, effect,
                   effect_low, effect_high, accuracy_effect, write, reason; then looks_like (the best role, passed or not),
-                  null_p, readout (where the effect was measured), effect_mean, effect_zero (other ablations, same place).
+                  null_p, readout (where the effect was measured), effect_mean, effect_zero (other ablations, same place);
+                  evidence: exact, or screened where the effect is only guessed (`analysis/screening.py`).
     `readouts`    one row per question: destination, hop, accuracy, chance_accuracy, margin, gap, open.
     `effects`     one row per (head, destination, ablation, readout): effect and accuracy_effect, on all examples.
     `mechanism`   doubling, tripling, one hop per layer, other or none (`analysis/mechanism.py`); `mechanism_reason` why.
