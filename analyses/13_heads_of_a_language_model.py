@@ -6,8 +6,8 @@
 
 All of this was fixed before any head was looked at.
 
-Prompts: formulation `places`, as a chat message, the lead of the answer given, zero-shot; the next token is read, among the four
-ends of the example's chains (chance 25 %). Of three formulations in two styles this was the one answered best at D = 1 (128
+Prompts: formulation `places`, as a chat message, the lead of the answer given, zero-shot; the next token is read, among the
+four ends of the example's chains (chance 25 %). Of three formulations in two styles this was the one answered best at D = 1 (128
 prompts, seed 777: 52 %; the others 37 to 42 %). At D = 2 it was at 27 %, so no more than attention patterns are expected there.
 
 Labels: `analyze` on 64 prompts, seeds 0 and 1, `Screen(top=64)`: exact interventions for the cells (head, destination) whose
@@ -16,9 +16,9 @@ ablated all the same: how many of them matter is what screening misses.
 
 What labelled heads carry, at D = 1, on 64 other prompts (seed 1,000,003), for two sets of cells of seed 0:
 `confirmed`  those with status confirmed;
-`needed`     those whose ablation has an effect of 0.02 or more with its interval above zero: confirmed and causal-unclassified.
-The cells of a set are resample-ablated together, against 100 random sets (seed 0) with as many other heads in each layer at each
-destination (the same heads again where a layer has too few others). `destroyed`: the share of the margin gap that goes;
+`needed`     those whose ablation has an effect of 0.02 or more with its interval above zero: confirmed, causal-unclassified.
+The cells of a set are resample-ablated together, against 100 random sets (seed 0) with as many other heads in each layer at
+each destination (the same heads again where a layer has too few others). `destroyed`: the share of the margin gap that goes;
 `accuracy_lost`: the share of the accuracy above 25 % that goes. p = (1 + random sets that destroy at least as much) / 101, one
 sided, for each of the two. `kept`: what is left of both where all other cells of all destinations are resample-ablated.
 
@@ -46,6 +46,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 NAME = "heads_of_a_language_model"
 FORMULATION, STYLE = "places", "chat"
 EXAMPLES, SEEDS, TOP, SAMPLED, RANDOM_SETS = 64, (0, 1), 64, 40, 100
+SET_COLUMNS = ["set", "size", "destroyed", "accuracy", "accuracy_lost"]
 AT_ONCE = 10
 """Random sets whose replaced outputs are held in memory."""
 KEPT_COLUMNS = ["head", "layer", "destination", "role", "hop", "status", "looks_like", "pattern", "rival", "null_p"]
@@ -143,7 +144,7 @@ def carried(model: Any, task: Any, labels: pd.DataFrame) -> pd.DataFrame:
             rows.append({"set": kind, "size": len(mine), **values})
         (kept,) = ablated(bench, [[cell for cell in cells if cell not in mine]])
         rows.append({"set": f"all but {name}", "size": len(cells) - len(mine), **kept})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=SET_COLUMNS)
 
 
 def random_set(cells: Sequence[tuple[str, str]], like: Sequence[tuple[str, str]], generator: random.Random) -> list[Any]:
@@ -223,9 +224,19 @@ def print_tables(labels: pd.DataFrame, sets: pd.DataFrame, runs: pd.DataFrame) -
         role = row["looks_like"] if isinstance(row["role"], str) else "–"
         other = row["status_y"] if isinstance(row["status_y"], str) else "screened"
         effect, wrote = (f"{row[name]:.2f}" if pd.notna(row[name]) else "–" for name in ("effect", "write"))
-        cells = (row["hops"], row["head"], row["destination"], role, row["status_x"], other, f"{row['pattern']:.2f}", effect, wrote)
+        cells = (
+            row["hops"],
+            row["head"],
+            row["destination"],
+            role,
+            row["status_x"],
+            other,
+            f"{row['pattern']:.2f}",
+            effect,
+            wrote,
+        )
         print(f"| {' | '.join(map(str, cells))} |")
-    print("\n| set | cells | margin destroyed | accuracy lost | random sets: median, 95th percentile, largest | p | p of accuracy |")
+    print("\n| set | cells | margin destroyed | accuracy lost | random sets: median, 95 %, largest | p | p of accuracy |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for row in sets[~sets["set"].str.startswith(("random", "all but"))].to_dict("records"):
         others = sets[sets["set"] == f"random like {row['set']}"]

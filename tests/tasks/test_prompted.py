@@ -115,7 +115,9 @@ def test_formulations_that_do_not_fit_are_refused(formulation):
 
 
 def test_words_of_several_tokens_are_refused():
-    letters = Tokenizer(models.WordLevel({letter: number for number, letter in enumerate("?abcdefghijklmnopqrstuvwxyz")}, unk_token="?"))
+    letters = Tokenizer(
+        models.WordLevel({letter: number for number, letter in enumerate("?abcdefghijklmnopqrstuvwxyz")}, unk_token="?")
+    )
     letters.pre_tokenizer = pre_tokenizers.Split("", behavior="isolated")
     task = Prompted(Prompts(formulation="places", hops=1), PreTrainedTokenizerFast(tokenizer_object=letters, unk_token="?"))
     with pytest.raises(ConfigError, match="one token"):

@@ -3,8 +3,8 @@
 Ablation, patching by head, by head × position and by attended source, path patching and pattern substitution are all lists of
 edits (`models/hooks.py`). Lists that begin in one layer at the same rows run as one batch, in chunks of at most `memory` bytes;
 one that is too large alone runs on a part of the examples at a time. What a run costs, and why it is exact, is in
-`models/replay.py`. Models for which no forward is known (`models/rotary.py`: an unknown structure, most `TransformerBridge`s) take
-one hooked run for each list, with the same results.
+`models/replay.py`. Models for which no forward is known (an unknown structure, most `TransformerBridge`s) take one hooked run
+for each list, with the same results.
 """
 
 from collections.abc import Iterator, Sequence

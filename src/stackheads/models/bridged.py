@@ -39,7 +39,9 @@ def bridge(hf_model: Any, tokenizer: Any = None, answers: Sequence[int] | None =
             model = build_bridge_from_module(inner, architecture, hf_config=config, tokenizer=tokenizer, model_name=name)
     except (ValueError, KeyError, AttributeError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        raise ConfigError(f"a bridge needs a causal language model that TransformerLens knows, got {architecture}: {said}") from None
+        raise ConfigError(
+            f"a bridge needs a causal language model that TransformerLens knows, got {architecture}: {said}"
+        ) from None
     if answers is not None:
         model.cfg.d_vocab_out = len(answers)
     return model.eval()

@@ -1,17 +1,17 @@
 """The retrieval problem in words, as a task that a language model's heads are labelled on: where each word's token stands.
 
-A prompt is a question of `tasks/prompts.py`, the lead of its answer, and nothing after it; the next token is the answer. Its last
-token is the query, since there the answer is read, though it is no symbol itself: it stands for the word asked about. The places
-of that word, in the question and in the lead, are a destination of their own (`asked`). So are the keys and values of statements.
+A prompt is a question of `tasks/prompts.py`, the lead of its answer, and nothing after it; the next token is the answer. Its
+last token is the query, since there the answer is read, though it is no symbol itself: it stands for the word asked about. The
+places of that word, in the question and in the lead, are a destination of their own (`asked`). So are the keys and the values.
 
-find^j   of the last token, of the word asked about and of values: the value of the j-th statement on from there, where attention
-         can reach it.
-key j    the key of that statement: on the last token j = 1..D, and on each value j = 0, its own. (Elsewhere it is a duplicate.)
+find^j   of the last token, of the word asked about and of values: the value of the j-th statement on from there, where
+         attention can reach it.
+key j    the key of that statement: on the last token j = 1..D, and on each value j = 0, its own. (Elsewhere: duplicate.)
 asked    on the last token: the word asked about, where `previous` does not name it already.
 
-Answers are the words that chains of this formulation can end with; of these only the ends of the example's own chains count. The
-others are given the mean logit of these, so that they never win, and margins are those among the ends, up to a constant factor.
-A counterfactual at hop j lets the j-th statement of the queried chain lead into another chain.
+Answers are the words that chains of this formulation can end with; of these only the ends of the example's own chains count.
+The others are given the mean logit of these, so that they never win, and margins are those among the ends, up to a constant
+factor. A counterfactual at hop j lets the j-th statement of the queried chain lead into another chain.
 """
 
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class Prompted:
 
     `tokenizer`  a fast tokenizer of `transformers`, which says which characters a token comes from.
     `shots`      solved questions before each question, the same ones for all.
-    `style`      `plain`: question, space, lead; `chat`: the question as a message by the tokenizer's chat template, then the lead.
+    `style`      `plain`: question, space, lead; `chat`: the question as a message by the tokenizer's chat template, and the lead.
     `d_vocab`    the model's number of tokens; None: the tokenizer's.
 
     Logits are expected for `answers` only, in this order: `bridge(hf_model, answers=task.answers)`. Raises `ConfigError` if a
@@ -58,22 +58,20 @@ class Prompted:
 
     attention_dir: AttentionDir = "causal"
 
-    def __init__(
-        self, prompts: Prompts, tokenizer: Any, shots: int = 0, style: Style = "plain", d_vocab: int | None = None
-    ):
+    def __init__(self, prompts: Prompts, tokenizer: Any, shots: int = 0, style: Style = "plain", d_vocab: int | None = None):
         if prompts.formulation not in CHAINED:
             raise ConfigError(
                 f"a prompted task needs steps of one fact, got formulation {prompts.formulation!r}: "
                 f"use one of {', '.join(CHAINED)}"
             )
-        self.prompts, self.tokenizer, self.style = prompts, tokenizer, style
+        self.prompts, self.tokenizer, self.shots, self.style = prompts, tokenizer, shots, style
         self.d_vocab = d_vocab or len(tokenizer)
         solved = prompts.sample(shots, torch.Generator().manual_seed(SHOTS_SEED)) if shots else ()
         self.before = "".join(f"{self._asked_in(question)} {question.answer}.\n\n" for question in solved)
 
     @property
     def name(self) -> str:
-        shots = f", {self.before.count(chr(10) * 2)} shots" if self.before else ""
+        shots = f", {self.shots} shots" if self.shots else ""
         return f"{self.prompts.formulation} in words, D = {self.prompts.hops}{shots}"
 
     @property
@@ -115,7 +113,7 @@ class Prompted:
         for ids, layout in rows:
             if layout != self._layout:
                 raise ConfigError(
-                    f"prompts must have one layout, those of {self.prompts.formulation} at D = {self.prompts.hops} have several "
+                    f"prompts must have one layout, those of {self.prompts.formulation} at D = {self.prompts.hops} have more "
                     f"({len(ids)} and {self.n_ctx} tokens): use a formulation whose statements have one form"
                 )
         return torch.tensor([ids for ids, _ in rows])
@@ -185,7 +183,7 @@ class Prompted:
             for mention in mentions:
                 places[mention.role].append(self._place(mention, begin, encoded["offset_mapping"]))
         length = len(encoded["input_ids"])
-        layout = _Layout(*(tuple(places[role]) for role in ("key", "value", "query")), length)
+        layout = _Layout(tuple(places["key"]), tuple(places["value"]), tuple(places["query"]), length)
         return list(encoded["input_ids"]), layout
 
     def _place(self, mention: Mention, begin: int, offsets: list[tuple[int, int]]) -> int:
@@ -200,7 +198,9 @@ class Prompted:
         """The token with which a word goes on from the lead."""
         found = self.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
         if len(found) != 1:
-            raise ConfigError(f"every answer must be one token after a space, {word!r} is {len(found)}: use another formulation")
+            raise ConfigError(
+                f"every answer must be one token after a space, {word!r} is {len(found)}: use another formulation"
+            )
         return found[0]
 
     def _linked(self, tokens: Tensor, words: Int[Tensor, "batch some"]) -> Int[Tensor, "batch some"]:
@@ -209,7 +209,7 @@ class Prompted:
         return same.long().argmax(dim=-1).where(same.any(dim=-1), NOWHERE)
 
     def _chains(self, tokens: Tensor) -> tuple[Int[Tensor, "batch hop pos"], Int[Tensor, "batch hop pos"]]:
-        """For each hop, the value slots and the key slots of the statements that a position leads to, as far as it sees them."""
+        """For each hop, value slot and key slot of the statement that a position leads to, as far as it sees them."""
         layout, position = self._layout, torch.arange(tokens.shape[1], device=tokens.device)
         values, keys = (torch.tensor(places, device=tokens.device) for places in (layout.values, layout.keys))
         word = tokens.clone()
