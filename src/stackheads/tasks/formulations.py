@@ -1,7 +1,7 @@
 """Five ways to put the retrieval problem into words, after Musat (arXiv 2411.12118, section on language models).
 
     assignments   Let A = seven, B = A. What is the value of B?
-    places        The coin is in the cup. The cup is in the kitchen. In which room is the coin?
+    places        The coin is in the cup. The cup is in the kitchen. Where is the coin?
     code          a = 7, b = a, print(b), one statement a line
     share         Bob shares a house with Alice. The house of Alice is red. What color is the house of Bob?
     relatives     Harry is a wizard. Harry's mother is Alice. Harry's father is Bob. Wizards live with their mothers …
@@ -59,7 +59,7 @@ CHAINED: dict[FormulationName, Formulation] = {
         between=", ",
         before="Let ",
         ask=". What is the value of {query}?",
-        lead="The value of {query} is",
+        lead="{query} =",
         keys=LETTERS,
         values=_words("one two three four five six seven eight nine ten eleven twelve"),
         levels=True,
@@ -69,7 +69,7 @@ CHAINED: dict[FormulationName, Formulation] = {
         end="The {key} is in the {value}.",
         between=" ",
         before="",
-        ask=" In which room is the {query}?",
+        ask=" Where is the {query}?",
         lead="The {query} is in the",
         keys=_words(
             "box bag basket jar cup bowl bucket chest tin pot pan case tray barrel trunk purse pouch sack tank tube can "
@@ -83,7 +83,7 @@ CHAINED: dict[FormulationName, Formulation] = {
         between="\n",
         before="What does this Python program print?\n\n",
         ask="\nprint({query})",
-        lead="It prints the value of {query}, which is",
+        lead="{query} =",
         keys=tuple(letter.lower() for letter in LETTERS),
         values=tuple("0123456789"),
         levels=True,
