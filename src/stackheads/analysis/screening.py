@@ -1,7 +1,8 @@
 """Screening: in a model of hundreds of heads, which cells (head, destination) are worth exact interventions?
 
-A cell is a candidate if its attention pattern passes (channel 1, which costs nothing beyond the clean run), or if its guessed
-effect is among the `top` largest in size. The guess is attribution patching (`interventions/attribution.py`): the first-order
+A cell is a candidate if its attention pattern passes (channel 1, which costs nothing beyond the clean run) in a role other than
+`start` – in language models most heads rest on the first token (attention sinks: Xiao et al. 2023, arXiv 2309.17453) – or if its
+guessed effect is among the `top` largest in size. The guess is attribution patching (`interventions/attribution.py`): the first-order
 change of the summed margin of a readout when the head's output at the destination is replaced by that on the matched example –
 what resample ablation does – as a share of the readout's gap; of several readouts that the model answers, the largest share.
 
@@ -27,9 +28,11 @@ from stackheads.analysis.statistics import Estimate
 from stackheads.errors import ConfigError
 from stackheads.interventions import Recorded, destination_rows
 from stackheads.interventions.attribution import gradients
-from stackheads.types import Destination, HeadId
+from stackheads.types import Destination, HeadId, Role
 
 Cell = tuple[HeadId, Destination]
+RESTING = Role("start")
+"""Where a head looks that has nothing to look for."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def guessed_effects(
 def candidates(patterns: dict[Cell, PatternEvidence], guesses: dict[Cell, float], top: int) -> set[Cell]:
     """The cells that go through all channels."""
     largest = sorted(guesses, key=lambda cell: (-abs(guesses[cell]), cell[0], cell[1]))[:top]
-    return {cell for cell, found in patterns.items() if found.passed} | set(largest)
+    return {cell for cell, found in patterns.items() if found.passed and found.role != RESTING} | set(largest)
 
 
 def screened_cause(guess: float) -> CauseEvidence:

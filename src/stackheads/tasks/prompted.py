@@ -49,7 +49,7 @@ class Prompted:
 
     `tokenizer`  a fast tokenizer of `transformers`, which says which characters a token comes from.
     `shots`      solved questions before each question, the same ones for all.
-    `style`      `plain`: question, space, lead; `chat`: the question as a message by the tokenizer's chat template, and the lead.
+    `style`      `plain`: question, space, lead; `chat`: the question as a message by the tokenizer's chat template, lead.
     `d_vocab`    the model's number of tokens; None: the tokenizer's.
 
     Logits are expected for `answers` only, in this order: `bridge(hf_model, answers=task.answers)`. Raises `ConfigError` if a
