@@ -8,12 +8,12 @@ All of this was fixed before any head was looked at.
 
 Prompts: formulation `assignments`, as a chat message, the lead of the answer given ("B ="), zero-shot; the next token is read,
 among the four ends of the example's chains (chance 25 %). Of `assignments` and `places`, as chat and plain, this is answered
-best at D = 1 (128 prompts, seed 777: 88 %; the others 45 to 64 %). At D = 2 plain `assignments` and chat `places` are at 27 and
-28 %, so that no more than attention patterns is expected there.
+best at D = 1 (128 prompts, seed 777: 88 %; the others 45 to 64 %). At D = 2 plain `assignments` and chat `places` are at 28 and
+27 %, so that no more than attention patterns is expected there.
 
 Labels: `analyze` on 64 prompts, seeds 0 and 1, `Screen(top=64)`: exact interventions for the cells (head, destination) whose
-pattern passes (in a role other than `start`) and the 64 with the largest effect by gradient. Of the cells that were screened out 40 are drawn (seed 0) and
-ablated all the same: how many of them matter is what screening misses.
+pattern passes (in a role other than `start`) and the 64 with the largest effect by gradient. Of the cells that were screened
+out 40 are drawn (seed 0) and ablated all the same: how many of them matter is what screening misses.
 
 What labelled heads carry, at D = 1, on 64 other prompts (seed 1,000,003), for two sets of cells of seed 0:
 `confirmed`  those with status confirmed;

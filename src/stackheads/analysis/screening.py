@@ -1,10 +1,11 @@
 """Screening: in a model of hundreds of heads, which cells (head, destination) are worth exact interventions?
 
 A cell is a candidate if its attention pattern passes (channel 1, which costs nothing beyond the clean run) in a role other than
-`start` – in language models most heads rest on the first token (attention sinks: Xiao et al. 2023, arXiv 2309.17453) – or if its
-guessed effect is among the `top` largest in size. The guess is attribution patching (`interventions/attribution.py`): the first-order
-change of the summed margin of a readout when the head's output at the destination is replaced by that on the matched example –
-what resample ablation does – as a share of the readout's gap; of several readouts that the model answers, the largest share.
+`start` – in language models most heads rest on the first token (attention sinks: Xiao et al. 2023, arXiv 2309.17453) – or if
+its guessed effect is among the `top` largest in size. The guess is attribution patching (`interventions/attribution.py`): the
+first-order change of the summed margin of a readout when the head's output at the destination is replaced by that on the
+matched example – what resample ablation does – as a share of the readout's gap; of several readouts that the model answers,
+the largest share.
 
 Candidates go through all channels as without screening. The others are judged by nothing but the guess: they get the status
 `none`, `evidence` "screened" instead of "exact", and the guess as their effect, without an interval. A screened cell that
