@@ -9,7 +9,7 @@ All of this was fixed before any head was looked at.
 Prompts: formulation `assignments`, as a chat message, the lead of the answer given ("B ="), zero-shot; the next token is read,
 among the four ends of the example's chains (chance 25 %). Of `assignments` and `places`, as chat and plain, this is answered
 best at D = 1 (128 prompts, seed 777: 88 %; the others 45 to 64 %). At D = 2 plain `assignments` and chat `places` are at 28 and
-27 %, so that no more than attention patterns is expected there.
+27 %, so that no more than attention patterns is expected there: where nothing is answered, nothing can be destroyed.
 
 Labels: `analyze` on 64 prompts, seeds 0 and 1, `Screen(top=64)`: exact interventions for the cells (head, destination) whose
 pattern passes (in a role other than `start`) and the 64 with the largest effect by gradient. Of the cells that were screened
@@ -23,7 +23,7 @@ each destination (the same heads again where a layer has too few others). `destr
 `accuracy_lost`: the share of the accuracy above 25 % that goes. p = (1 + random sets that destroy at least as much) / 101, one
 sided, for each of the two. `kept`: what is left of both where all other cells of all destinations are resample-ablated.
 
-Writes heads_of_a_language_model-labels.csv (the cells with exact evidence), -sets.csv, -runs.csv and .png to analyses/results/.
+Writes heads_of_a_language_model-labels.csv (cells with exact evidence, or a pattern other than `start`), -sets.csv, -runs.csv, .png to analyses/results/.
 """
 
 import argparse
@@ -51,7 +51,17 @@ SET_COLUMNS = ["set", "size", "destroyed", "accuracy", "accuracy_lost"]
 AT_ONCE = 10
 """Random sets whose replaced outputs are held in memory."""
 KEPT_COLUMNS = ["head", "layer", "destination", "role", "hop", "status", "looks_like", "pattern", "rival", "null_p"]
-KEPT_COLUMNS += ["effect", "effect_low", "effect_high", "accuracy_effect", "write", "effect_mean", "effect_zero", "reason"]
+KEPT_COLUMNS += [
+    "evidence",
+    "effect",
+    "effect_low",
+    "effect_high",
+    "accuracy_effect",
+    "write",
+    "effect_mean",
+    "effect_zero",
+    "reason",
+]
 
 
 def subject(source: str, hops: int) -> tuple[Any, Any]:
@@ -198,7 +208,7 @@ def label_again(source: str) -> None:
                 run |= missed(model, task, labels, seed)
             if seed == SEEDS[0] and hops == 1:
                 write("sets", carried(model, task, labels))
-            tables.append(labels[labels["evidence"] == "exact"])
+            tables.append(labels[(labels["evidence"] == "exact") | (labels["role"].notna() & (labels["role"] != "start"))])
             runs.append(run)
     write("labels", pd.concat(tables)[["hops", "seed", *KEPT_COLUMNS]])
     write("runs", pd.DataFrame(runs))

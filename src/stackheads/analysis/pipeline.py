@@ -117,7 +117,7 @@ def measure(
         chosen, causes = cells, {}
         if screen is not None:
             guesses = guessed_effects(model, clean, scorer, baseline, destinations, screen.chunk)
-            picked = candidates(patterns, guesses, screen.top)
+            picked = candidates(patterns, guesses, screen.top) if bool(baseline.open.any()) else set()
             chosen = [cell for cell in cells if cell in picked]
             causes = {cell: screened_cause(guesses[cell]) for cell in cells}
         causes |= {cell: cause(heads=[cell[0]], destination=cell[1]) for cell in _shown(chosen, "cause", progress)}
@@ -179,7 +179,7 @@ def _rewired_by(operand: Operand, patterns: dict[tuple[HeadId, Destination], Pat
 
 
 def _with_write(item: Evidence, write: Any) -> Evidence:
-    if not item.pattern.passed:
+    if not (item.pattern.passed and item.cause.exact):
         return item
     return replace(item, write=write(heads=[item.head], destination=item.destination, role=item.pattern.role))
 

@@ -37,6 +37,8 @@ class Evidence:
 def status(evidence: Evidence) -> Status:
     """The verdict."""
     cause, write = evidence.cause, evidence.write
+    if not cause.exact:
+        return "pattern-only" if evidence.pattern.passed else "none"
     if not evidence.pattern.passed or write is None:
         return "causal-unclassified" if cause.needed or cause.hinders else "none"
     if cause.needed:
