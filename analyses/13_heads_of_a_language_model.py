@@ -23,7 +23,8 @@ each destination (the same heads again where a layer has too few others). `destr
 `accuracy_lost`: the share of the accuracy above 25 % that goes. p = (1 + random sets that destroy at least as much) / 101, one
 sided, for each of the two. `kept`: what is left of both where all other cells of all destinations are resample-ablated.
 
-Writes heads_of_a_language_model-labels.csv (cells with exact evidence, or a pattern other than `start`), -sets.csv, -runs.csv, .png to analyses/results/.
+Writes heads_of_a_language_model-labels.csv (cells with exact evidence, or a pattern other than
+`start`), -sets.csv, -runs.csv and .png to analyses/results/.
 """
 
 import argparse
@@ -267,7 +268,7 @@ def draw(labels: pd.DataFrame, sets: pd.DataFrame) -> Any:
 
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2.2, 1))
-    shown = labels[(labels["hops"] == 1) & (labels["seed"] == SEEDS[0])]
+    shown = labels[(labels["hops"] == 1) & (labels["seed"] == SEEDS[0]) & (labels["evidence"] == "exact")]
     for status, rows in shown.groupby("status", sort=False):
         left.scatter(rows["layer"], rows["effect"], c=COLOURS[status], marker=MARKERS[status], s=26, label=status)
     for row in shown[shown["status"] == "confirmed"].to_dict("records"):

@@ -8,9 +8,9 @@ matched example – what resample ablation does – as a share of the readout's 
 the largest share.
 
 Candidates go through all channels as without screening. The others are judged by pattern and guess alone: they get `evidence`
-"screened" instead of "exact", the status `pattern-only` or `none`, and the guess as their effect, without an interval. A screened
-cell that matters all the same is missed: how many do can be measured by interventions on a sample of them. Where the model
-answers nothing there is nothing to destroy, and no candidate.
+"screened" instead of "exact", the status `pattern-only` or `none`, and the guess as their effect, without an interval. A
+screened cell that matters all the same is missed: how many do can be measured by interventions on a sample of them. Where the
+model answers nothing there is nothing to destroy, and no candidate.
 
 Cost: a forward and a backward pass for each readout, on `chunk` examples at a time, whose activations are what takes memory.
 """
