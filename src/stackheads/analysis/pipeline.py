@@ -120,7 +120,8 @@ def measure(
             picked = candidates(patterns, guesses, screen.top) if bool(baseline.open.any()) else set()
             chosen = [cell for cell in cells if cell in picked]
             causes = {cell: screened_cause(guesses[cell]) for cell in cells}
-        causes |= {cell: cause(heads=[cell[0]], destination=cell[1]) for cell in _shown(chosen, "cause", progress)}
+        ablated = cause if screen is None else partial(_where_it_matters, cause)
+        causes |= {cell: ablated(heads=[cell[0]], destination=cell[1]) for cell in _shown(chosen, "cause", progress)}
 
         rewire = partial(run_counterfactuals, model, task, clean, scorer, generator=generator)
         counterfactuals = [each for kind in OPERANDS for each in rewire(_rewired_by(kind, patterns), operand=kind)]
@@ -182,6 +183,12 @@ def _with_write(item: Evidence, write: Any) -> Evidence:
     if not (item.pattern.passed and item.cause.exact):
         return item
     return replace(item, write=write(heads=[item.head], destination=item.destination, role=item.pattern.role))
+
+
+def _where_it_matters(cause: Any, **cell: Any) -> CauseEvidence:
+    """Resample ablation, which carries the verdict, and the other ablations only where it finds something."""
+    found = cause(**cell, methods=("resample",))
+    return cause(**cell) if found.needed or found.hinders else found
 
 
 def _joint_cause(cause: Any, group: Sequence[Evidence]) -> CauseEvidence:

@@ -7,10 +7,11 @@ first-order change of the summed margin of a readout when the head's output at t
 matched example – what resample ablation does – as a share of the readout's gap; of several readouts that the model answers,
 the largest share.
 
-Candidates go through all channels as without screening. The others are judged by pattern and guess alone: they get `evidence`
-"screened" instead of "exact", the status `pattern-only` or `none`, and the guess as their effect, without an interval. A
-screened cell that matters all the same is missed: how many do can be measured by interventions on a sample of them. Where the
-model answers nothing there is nothing to destroy, and no candidate.
+Candidates go through all channels as without screening, except that mean and zero ablation, which are reported beside the
+resample ablation that carries the verdict, are made only where that finds something. The others are judged by pattern and
+guess alone: they get `evidence` "screened" instead of "exact", the status `pattern-only` or `none`, and the guess as their
+effect, without an interval. A screened cell that matters all the same is missed: how many do can be measured by interventions
+on a sample of them. Where the model answers nothing there is nothing to destroy, and no candidate.
 
 Cost: a forward and a backward pass for each readout, on `chunk` examples at a time, whose activations are what takes memory.
 """
