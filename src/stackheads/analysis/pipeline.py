@@ -129,6 +129,8 @@ def measure(
         evidence = [Evidence(*cell, patterns[cell], causes[cell], None) for cell in cells]
         evidence = [_with_write(item, write) for item in _shown(evidence, "write", progress)]
 
+        if screen is not None:
+            return evidence, baseline
         joint = partial(_joint_cause, cause), partial(_joint_write, write)
         return with_joint_evidence(evidence, baseline, *joint, thresholds), baseline
 
