@@ -15,13 +15,14 @@ NOWHERE = -1
 
 
 class Slot(IntEnum):
-    """What a position holds in a statement."""
+    """What a position holds in a statement. ASKED: the word asked about, where the answer is read at another place, QUERY."""
 
     KEY = 0
     VALUE = 1
     QUERY = 2
     OTHER = 3
     CONDITION = 4
+    ASKED = 5
 
 
 class Destination(StrEnum):
@@ -31,6 +32,7 @@ class Destination(StrEnum):
     VALUE = "value"
     KEY = "key"
     CONDITION = "condition"
+    ASKED = "asked"
 
     @property
     def slot(self) -> Slot:
@@ -57,13 +59,13 @@ class HeadId:
         return cls(int(match[1]), int(match[2]))
 
 
-RoleName = Literal["hop", "condition", "unchosen", "previous", "duplicate", "self", "start"]
+RoleName = Literal["hop", "condition", "unchosen", "key", "asked", "previous", "duplicate", "self", "start"]
 
 
 @dataclass(frozen=True)
 class Role:
     """Where a head looks. `hop` is the offset j of find^j for role "hop", the step j for "condition" and "unchosen"
-    (`tasks/conditional.py`), None for the others.
+    (`tasks/conditional.py`), and for "key" (`tasks/prompted.py`); None for the others.
     """
 
     name: RoleName

@@ -35,7 +35,8 @@ class CauseEvidence:
 
     `readout` is where it does most, `effect` how much there, with its interval; `accuracy_effect` the share of answers that
     are lost there; `other` the effect there of the other ablations; `ablations` everything, per method and readout.
-    `readout` is None where the model answers nothing, so that there is nothing to destroy.
+    `readout` is None where the model answers nothing, so that there is nothing to destroy. Where `exact` is False nothing was
+    ablated: `effect` is a guess (`screening.py`).
     """
 
     readout: Readout | None
@@ -45,6 +46,7 @@ class CauseEvidence:
     needed: bool
     hinders: bool
     ablations: dict[str, AblationEffects]
+    exact: bool = True
 
 
 def cause_evidence(

@@ -22,6 +22,7 @@ from stackheads.analysis.readouts import Baseline, make_scorer, measure_baseline
 from stackheads.analysis.records import label_frame
 from stackheads.analysis.redundancy import with_joint_evidence
 from stackheads.analysis.result import Analysis
+from stackheads.analysis.screening import Screen, candidates, guessed_effects, screened_cause
 from stackheads.analysis.stability import bootstrap_jaccard
 from stackheads.analysis.statistics import bootstrap
 from stackheads.analysis.thresholds import Thresholds
@@ -51,12 +52,16 @@ def analyze(
     progress: bool = True,
     thresholds: Thresholds | None = None,
     explain: bool = True,
+    screen: Screen | None = None,
 ) -> Analysis:
     """Label every (head, destination) of a model by the rules of evidence (DESIGN §6).
 
-    `model` is the path of a checkpoint or run folder (model and task come from it), or a `HookedTransformer` with a `task`.
+    `model` is the path of a checkpoint or run folder (model and task come from it), or a `HookedTransformer` or
+    `TransformerBridge` (`models.bridge`) with a `task`.
     `device` None means where the model is, CPU for a path; a model that is given is moved to a device that is given. Its
     weights, hooks and mode stay as they are. `explain` adds how the heads work together: mechanism, program, reach, circuit.
+    `screen` is for models of many heads: exact interventions for candidates only, and the column `evidence` of the labels says
+    for which (`analysis/screening.py`); nothing is explained then.
 
     Cost: 1 + D + 3 × heads × destinations forward passes on `examples` examples, and up to D more for each pattern found;
     with `explain` one on 4,096 examples, and on 192 the circuit's (`analysis/circuit.py`).
@@ -67,7 +72,7 @@ def analyze(
     if examples < MIN_EXAMPLES:
         raise ConfigError(f"examples must be at least {MIN_EXAMPLES} for an interval, got {examples}: ask for 512")
     model, task, described = _resolve(model, task, device)
-    evidence, baseline = measure(model, task, examples, seed, thresholds, progress)
+    evidence, baseline = measure(model, task, examples, seed, thresholds, progress, screen)
     labels = label_frame([label_row(item, thresholds) for item in evidence])
     return Analysis(
         model=described,
@@ -81,12 +86,18 @@ def analyze(
         effects=_effect_frame(evidence, baseline),
         bootstrap_jaccard=bootstrap_jaccard(evidence, thresholds),
         subject=(model, task),
-        **(_explanation(labels, model, task, seed, thresholds) if explain else {}),
+        **(_explanation(labels, model, task, seed, thresholds) if explain and screen is None else {}),
     )
 
 
 def measure(
-    model: Any, task: Task, examples: int, seed: int, thresholds: Thresholds, progress: bool = False
+    model: Any,
+    task: Task,
+    examples: int,
+    seed: int,
+    thresholds: Thresholds,
+    progress: bool = False,
+    screen: Screen | None = None,
 ) -> tuple[list[Evidence], Baseline]:
     """All the evidence for every (head, destination): patterns, then causes, then what is written, then backups."""
     generator = torch.Generator().manual_seed(seed)
@@ -103,7 +114,14 @@ def measure(
         patterns = pattern_evidence(task, clean, destinations, whole, thresholds)
         cells = [(head, destination) for head in all_heads(model) for destination in destinations]
         cause = partial(cause_evidence, model, clean, scorer, baseline, boot=boot, thresholds=thresholds)
-        causes = {cell: cause(heads=[cell[0]], destination=cell[1]) for cell in _shown(cells, "cause", progress)}
+        chosen, causes = cells, {}
+        if screen is not None:
+            guesses = guessed_effects(model, clean, scorer, baseline, destinations, screen.chunk)
+            picked = candidates(patterns, guesses, screen.top) if bool(baseline.open.any()) else set()
+            chosen = [cell for cell in cells if cell in picked]
+            causes = {cell: screened_cause(guesses[cell]) for cell in cells}
+        ablated = cause if screen is None else partial(_where_it_matters, cause)
+        causes |= {cell: ablated(heads=[cell[0]], destination=cell[1]) for cell in _shown(chosen, "cause", progress)}
 
         rewire = partial(run_counterfactuals, model, task, clean, scorer, generator=generator)
         counterfactuals = [each for kind in OPERANDS for each in rewire(_rewired_by(kind, patterns), operand=kind)]
@@ -111,6 +129,8 @@ def measure(
         evidence = [Evidence(*cell, patterns[cell], causes[cell], None) for cell in cells]
         evidence = [_with_write(item, write) for item in _shown(evidence, "write", progress)]
 
+        if screen is not None:
+            return evidence, baseline
         joint = partial(_joint_cause, cause), partial(_joint_write, write)
         return with_joint_evidence(evidence, baseline, *joint, thresholds), baseline
 
@@ -162,9 +182,15 @@ def _rewired_by(operand: Operand, patterns: dict[tuple[HeadId, Destination], Pat
 
 
 def _with_write(item: Evidence, write: Any) -> Evidence:
-    if not item.pattern.passed:
+    if not (item.pattern.passed and item.cause.exact):
         return item
     return replace(item, write=write(heads=[item.head], destination=item.destination, role=item.pattern.role))
+
+
+def _where_it_matters(cause: Any, **cell: Any) -> CauseEvidence:
+    """Resample ablation, which carries the verdict, and the other ablations only where it finds something."""
+    found = cause(**cell, methods=("resample",))
+    return cause(**cell) if found.needed or found.hinders else found
 
 
 def _joint_cause(cause: Any, group: Sequence[Evidence]) -> CauseEvidence:

@@ -42,7 +42,7 @@ def _groups(evidence: Sequence[Evidence]) -> list[list[Evidence]]:
     """Heads whose patterns passed for one role at one destination."""
     groups: dict[tuple[str, str], list[Evidence]] = {}
     for item in evidence:
-        if item.pattern.passed:
+        if item.pattern.passed and item.cause.exact:
             groups.setdefault((str(item.pattern.role), str(item.destination)), []).append(item)
     return list(groups.values())
 

@@ -29,7 +29,8 @@ class Analysis:
 
     `labels`      one row per (head, destination): head, layer, destination, role, hop, status, pattern, rival, effect,
                   effect_low, effect_high, accuracy_effect, write, reason; then looks_like (the best role, passed or not),
-                  null_p, readout (where the effect was measured), effect_mean, effect_zero (other ablations, same place).
+                  null_p, readout (where the effect was measured), effect_mean, effect_zero (other ablations, same place);
+                  evidence: exact, or screened where the effect is only guessed (`analysis/screening.py`).
     `readouts`    one row per question: destination, hop, accuracy, chance_accuracy, margin, gap, open.
     `effects`     one row per (head, destination, ablation, readout): effect and accuracy_effect, on all examples.
     `mechanism`   doubling, tripling, one hop per layer, other or none (`analysis/mechanism.py`); `mechanism_reason` why.
@@ -102,10 +103,10 @@ class Analysis:
     def verdict(self) -> str:
         """Which heads implement which hop, in words."""
         lines = []
-        for role in ("previous", "duplicate", "self", "start"):
+        for role in ("previous", "duplicate", "self", "start", "asked"):
             if heads := self.confirmed(role):
                 lines.append(f"{role}: {', '.join(heads)}")
-        for role in ("condition", "unchosen", "hop"):
+        for role in ("condition", "unchosen", "key", "hop"):
             rows = self.labels[(self.labels["status"] == "confirmed") & (self.labels["role"] == role)]
             for hop, group in rows.groupby("hop"):
                 places = [f"{head} @{where}" for head, where in zip(group["head"], group["destination"], strict=True)]

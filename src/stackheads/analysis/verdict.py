@@ -37,6 +37,8 @@ class Evidence:
 def status(evidence: Evidence) -> Status:
     """The verdict."""
     cause, write = evidence.cause, evidence.write
+    if not cause.exact:
+        return "pattern-only" if evidence.pattern.passed else "none"
     if not evidence.pattern.passed or write is None:
         return "causal-unclassified" if cause.needed or cause.hinders else "none"
     if cause.needed:
@@ -102,9 +104,9 @@ def label_row(evidence: Evidence, thresholds: Thresholds) -> dict[str, Any]:
         "pattern": pattern.mass,
         "rival": pattern.rival_mass,
         "effect": cause.effect.value,
-        "effect_low": cause.effect.low,
-        "effect_high": cause.effect.high,
-        "accuracy_effect": cause.accuracy_effect,
+        "effect_low": cause.effect.low if cause.exact else None,
+        "effect_high": cause.effect.high if cause.exact else None,
+        "accuracy_effect": cause.accuracy_effect if cause.exact else None,
         "write": write.share.value if write else None,
         "reason": reason(evidence, thresholds),
         "looks_like": str(pattern.role) if pattern.role else None,
@@ -112,6 +114,7 @@ def label_row(evidence: Evidence, thresholds: Thresholds) -> dict[str, Any]:
         "readout": str(cause.readout) if cause.readout else None,
         "effect_mean": cause.other.get("mean"),
         "effect_zero": cause.other.get("zero"),
+        "evidence": "exact" if cause.exact else "screened",
     }
 
 
@@ -130,6 +133,8 @@ def _pattern_reason(pattern: PatternEvidence, thresholds: Thresholds) -> str:
 
 def _cause_reason(evidence: Evidence, thresholds: Thresholds) -> str:
     cause, joint = evidence.cause, evidence.joint
+    if not cause.exact:
+        return f"not ablated: by gradient it would take {cause.effect.value:.2f}"
     if cause.readout is None:
         return "the model answers nothing better than chance"
     verb = "ablation takes" if cause.effect.value >= 0 else "ablation adds"

@@ -9,11 +9,12 @@ How good the guess is depends on the model, so it is never given alone: `attribu
 engine (`interventions/engine.py`) and says how well the two correlate.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from stackheads.errors import InterventionError
@@ -70,23 +71,31 @@ def _gradient(
     model: Any, into: Recorded, source: Recorded, metric: Metric, share: float
 ) -> Float[Tensor, "layer batch pos head d_head"]:
     """∂m/∂z of all layers where the embedding is `share` of the way to the source's."""
-    deltas = [torch.zeros_like(z, requires_grad=True) for z in into.run.z]
-
-    def add(value: Tensor, hook: Any) -> Tensor:
-        return value + deltas[hook.layer()]
 
     def move(value: Tensor, hook: Any) -> Tensor:
         assert source.run.residual is not None
         return value + share * (source.run.residual[0] - value)
 
-    hooks: list[Any] = [(hook_name(layer, "z"), add) for layer in range(len(deltas))]
-    if share and source.run.residual is not None:
-        hooks.append((hook_name(0, "resid_pre"), move))
+    moving = [(hook_name(0, "resid_pre"), move)] if share and source.run.residual is not None else []
+    return gradients(model, into.batch.tokens, metric, moving)
+
+
+def gradients(
+    model: Any, tokens: Int[Tensor, "batch pos"], metric: Metric, hooks: Sequence[Any] = ()
+) -> Float[Tensor, "layer batch pos head d_head"]:
+    """∂m/∂z of all layers' heads on these tokens, with further hooks in place. Cost: a forward and a backward pass."""
+    shape = (*tokens.shape, model.cfg.n_heads, model.cfg.d_head)
+    like = next(model.parameters())
+    deltas = [torch.zeros(shape, dtype=like.dtype, device=like.device, requires_grad=True) for _ in range(model.cfg.n_layers)]
+
+    def add(value: Tensor, hook: Any) -> Tensor:
+        return value + deltas[hook.layer()]
+
+    every = [(hook_name(layer, "z"), add) for layer in range(len(deltas))]
     was_training = model.training
     model.eval()
     try:
-        with torch.enable_grad(), model.hooks(fwd_hooks=hooks):
-            gradients = torch.autograd.grad(metric(model(into.batch.tokens)), deltas)
+        with torch.enable_grad(), model.hooks(fwd_hooks=[*every, *hooks]):
+            return torch.stack(torch.autograd.grad(metric(model(tokens)), deltas))
     finally:
         model.train(was_training)
-    return torch.stack(gradients)

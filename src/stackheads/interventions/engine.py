@@ -3,8 +3,8 @@
 Ablation, patching by head, by head × position and by attended source, path patching and pattern substitution are all lists of
 edits (`models/hooks.py`). Lists that begin in one layer at the same rows run as one batch, in chunks of at most `memory` bytes;
 one that is too large alone runs on a part of the examples at a time. What a run costs, and why it is exact, is in
-`models/replay.py`. Models that the fused forward does not cover (an unknown structure, a `TransformerBridge`) take one hooked
-run for each list, with the same results.
+`models/replay.py`. Models for which no forward is known (an unknown structure, most `TransformerBridge`s) take one hooked run
+for each list, with the same results.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,9 +18,9 @@ from torch import Tensor
 
 from stackheads.errors import InterventionError
 from stackheads.interventions.activations import Recorded
-from stackheads.models.fused import supported
 from stackheads.models.hooks import Edit, HeadEdit, PatternEdit, Recording, analysing, check_head, run_edited
 from stackheads.models.replay import Replay, Rows, edited_rows
+from stackheads.models.rotary import input_hooks
 from stackheads.types import HeadId
 
 MEMORY = 256 * 1024**2
@@ -49,15 +49,17 @@ def run_variants(
 
     Several edits of one head at one row apply in their order, patterns before outputs. `read` marks the positions whose logits
     are wanted (None: all); elsewhere they are the clean run's. `frozen_norms`: every LayerNorm divides by what it divides by in
-    the clean run. Raises `InterventionError` for a head that does not exist, and if norms are to be frozen in a model that the
-    fused forward does not cover. Cost: at most one forward pass for each list, on average about a third of one.
+    the clean run. Raises `InterventionError` for a head that does not exist, and if norms are to be frozen in a model for
+    which no forward is known. Cost: at most one forward pass for each list, on average about a third of one.
     """
     for edit in (edit for edits in variants for edit in edits):
         check_head(model, edit.head)
     with analysing(model):
-        if clean.run.residual is None or not supported(model):
+        if not _replayable(model, clean):
             if frozen_norms:
-                raise InterventionError("frozen norms need a model that models/fused.py covers, got another: leave them live")
+                raise InterventionError(
+                    "frozen norms need a model that models/fused.py or rotary.py covers, got another: leave them live"
+                )
             for edits in variants:
                 yield run_edited(model, clean.batch.tokens, edits)
             return
@@ -69,6 +71,11 @@ def run_variants(
                 yield from (clean.run.logits for _ in lists)
             else:
                 yield from engine.run(place[1], lists)
+
+
+def _replayable(model: Any, clean: Recorded) -> bool:
+    """Whether the run can be taken up again: all that this needs was recorded, and a forward is known."""
+    return clean.run.residual is not None and clean.run.q is not None and input_hooks(model) is not None
 
 
 def _beginning(pairs: Sequence[tuple[Edit, Rows]]) -> tuple[int, Rows] | None:
@@ -110,7 +117,7 @@ def sweep_positions(
         want, got = tuple(clean.run.z.shape), tuple(z.shape)
         raise InterventionError(f"a sweep takes outputs shaped like the run's, {want}, got {got}: record a batch of one size")
     layers, _, n_pos, heads = z.shape[:4]
-    fast = clean.run.residual is not None and supported(model)
+    fast = _replayable(model, clean)
     with analysing(model):
         engine = _Engine(model, clean.run, _rows(read, clean), memory) if fast else None
         for layer in range(layers):

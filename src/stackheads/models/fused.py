@@ -47,8 +47,11 @@ class FusedForward:
     """Callable on tokens [batch, pos]; gives logits [batch, pos, d_vocab_out]; gradients reach the model's parameters.
 
     Its parts are there for those who run a model from the middle (`replay.py`). Heads stand before positions in q, k, v.
+    `foldable`: nothing but linear maps stands between the normed stream and queries and keys.
     `fixed`: the parameters will not change while this object is used, so that joined weights are kept.
     """
+
+    foldable = True
 
     def __init__(self, model: Any, fixed: bool = False):
         self.model = model
@@ -92,8 +95,10 @@ class FusedForward:
             return (x - x.mean(dim=-1, keepdim=True)) / scale * norm.w + norm.b
         return functional.layer_norm(x, (x.shape[-1],), norm.w, norm.b, self.model.cfg.eps)
 
-    def qkv(self, attn: Any, x: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each [batch, head, pos, d_head], in one matrix product."""
+    def qkv(
+        self, attn: Any, x: Float[Tensor, "batch pos d_model"], positions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each [batch, head, pos, d_head], in one matrix product; the same at all positions."""
         weight, bias = self._joined(attn)
         qkv = functional.linear(x, weight, bias)
         q, k, v = rearrange(

@@ -3,6 +3,9 @@
 `record` runs a model once and returns its heads' patterns, values and outputs; `edited` is a context manager inside which
 chosen heads give other outputs or patterns. Everything else takes a model by structure (`cfg`, `hooks`, call), so a
 `HookedTransformer` and a `TransformerBridge` serve alike. The caller's own hooks stay in place, also when something raises.
+
+Where queries are grouped (several heads share keys and values), every head is recorded with the values that it reads, so that
+patterns, values and outputs are those of single heads, and so are edits.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stackheads.errors import InterventionError
-from stackheads.models.fused import supported
+from stackheads.models.rotary import input_hooks
 from stackheads.types import HeadId
 
 
@@ -46,7 +49,7 @@ class Recording:
     """One run of a model: logits and, for each layer and head, attention pattern, value vectors and outputs z.
 
     `residual` is the residual stream before each layer, `q` and `k` the queries and keys, from which a run can be taken up
-    again (`replay.py`); None in models that the fused forward does not cover.
+    again (`replay.py`), those that have been turned where positions are rotary; `q` and `k` are None where no forward is known.
     """
 
     logits: Float[Tensor, "batch pos d_vocab_out"]
@@ -64,7 +67,7 @@ class Recording:
 
 
 def hook_name(layer: int, what: str) -> str:
-    """The hook point of "pattern", "v", "z", "q", "k" (in attention) or "resid_pre" in a layer."""
+    """The hook point of "pattern", "v", "z", "q", "k", "rot_q", "rot_k" (in attention) or "resid_pre" in a layer."""
     return f"blocks.{layer}.hook_{what}" if what == "resid_pre" else f"blocks.{layer}.attn.hook_{what}"
 
 
@@ -87,9 +90,9 @@ def all_heads(model: Any) -> list[HeadId]:
 
 def record(model: Any, tokens: Int[Tensor, "batch pos"]) -> Recording:
     """Run the model once and keep what its heads do. Cost: one forward pass."""
-    more = ("resid_pre", "q", "k") if supported(model) else ("resid_pre",)
-    logits, kept = _run_keeping(model, tokens, ("pattern", "v", "z", *more))
-    q, k = (kept[name].transpose(2, 3).contiguous() if name in kept else None for name in ("q", "k"))
+    inputs = input_hooks(model) or ()
+    logits, kept = _run_keeping(model, tokens, ("pattern", "v", "z", "resid_pre", *inputs))
+    q, k = (kept.pop(name).transpose(2, 3).contiguous() for name in inputs) if inputs else (None, None)
     return Recording(logits, kept["pattern"], kept["v"], kept["z"], kept["resid_pre"], q, k)
 
 
@@ -103,17 +106,25 @@ def record_values(
 
 def _run_keeping(model: Any, tokens: Int[Tensor, "batch pos"], what: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
     """Logits of one run, and for each kind of hook its values, stacked over layers."""
-    layers = range(model.cfg.n_layers)
+    layers, heads = range(model.cfg.n_layers), model.cfg.n_heads
     kept: dict[str, Tensor] = {}
 
     def keep(value: Tensor, hook: Any, *, kind: str) -> None:
+        if kind in ("rot_k", "v") and value.shape[2] < heads:
+            value = value.repeat_interleave(heads // value.shape[2], dim=2)
         if kind not in kept:
             kept[kind] = value.new_empty((len(layers), *value.shape))
         kept[kind][hook.layer()] = value
 
     hooks = [(hook_name(layer, kind), partial(keep, kind=kind)) for layer in layers for kind in what]
     with analysing(model), model.hooks(fwd_hooks=hooks):
-        return model(tokens), kept
+        logits = model(tokens)
+    if missing := [kind for kind in what if kind not in kept]:
+        raise InterventionError(
+            f"a model must run {hook_name(0, missing[0])} to be looked into, {type(model).__name__} does not: "
+            "use a HookedTransformer, or a language model whose attention TransformerLens can see"
+        )
+    return logits, kept
 
 
 @contextmanager

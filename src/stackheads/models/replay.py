@@ -26,8 +26,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from stackheads.models.fused import FusedForward
 from stackheads.models.hooks import Edit, HeadEdit, PatternEdit, Recording
+from stackheads.models.rotary import forward_of
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def edited_rows(edit: Edit) -> Rows:
 
 
 class Replay:
-    """A recorded run, taken apart as far as runs from its middle need it. Needs a model that the fused forward covers.
+    """A recorded run, taken apart as far as runs from its middle need it. Needs a model that has a forward.
 
     `frozen_norms`: every LayerNorm divides by what it divides by in the recorded run, so that an edit acts by what it writes
     and not by how long it leaves the residual stream.
@@ -81,7 +81,9 @@ class Replay:
         assert run.q is not None
         assert run.k is not None
         self.model, self.run, self.frozen = model, run, frozen_norms
-        self.forward = FusedForward(model, fixed=True)
+        forward = forward_of(model)
+        assert forward is not None
+        self.forward = forward
         self.residual, self.q, self.k = run.residual, run.q, run.k
         self.layers, _, self.n_pos = self.residual.shape[:3]
         self.rest: dict[tuple[int, int, Rows], tuple[Tensor, Tensor]] = {}
@@ -140,7 +142,7 @@ class Replay:
         if not any(here):
             if len(live) == 1 and self.n_pos > 1:
                 return self._one_row(layer, stream, live, out)
-            if layer == self.layers - 1 and 4 * len(out) <= self.model.cfg.d_head:
+            if self.forward.foldable and layer == self.layers - 1 and 4 * len(out) <= self.model.cfg.d_head:
                 return self._few_rows(layer, stream, live, out)
         return self._all_rows(layer, stream, live, out, here)
 
@@ -263,7 +265,8 @@ class Replay:
     def _qkv(self, layer: int, stream: Tensor, live: Rows) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of the live rows, each [variant, batch, head, row, d_head]."""
         x = rearrange(self._norm(layer, stream, live), "n b r m -> (n b) r m")
-        parts = self.forward.qkv(self.model.blocks[layer].attn, x)
+        positions = torch.tensor(live.positions, device=x.device)
+        parts = self.forward.qkv(self.model.blocks[layer].attn, x, positions)
         q, k, v = (rearrange(part, "(n b) h r d -> n b h r d", n=len(stream)) for part in parts)
         return q, k, v
 

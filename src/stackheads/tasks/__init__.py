@@ -10,6 +10,7 @@ from stackheads.tasks.check import check
 from stackheads.tasks.conditional import Conditional
 from stackheads.tasks.cycle import Cycle
 from stackheads.tasks.induction import KHopInduction
+from stackheads.tasks.prompted import Prompted
 from stackheads.tasks.retrieval import Retrieval
 from stackheads.tasks.statements import StatementTask, Supervision
 
@@ -21,6 +22,7 @@ __all__ = [
     "Cycle",
     "KHopInduction",
     "Operand",
+    "Prompted",
     "Retrieval",
     "StatementTask",
     "StoredTask",
