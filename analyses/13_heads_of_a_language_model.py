@@ -11,9 +11,9 @@ among the four ends of the example's chains (chance 25 %). Of `assignments` and 
 best at D = 1 (128 prompts, seed 777: 88 %; the others 45 to 64 %). At D = 2 plain `assignments` and chat `places` are at 28 and
 27 %, so that no more than attention patterns is expected there: where nothing is answered, nothing can be destroyed.
 
-Labels: `analyze` on 64 prompts, seeds 0 and 1, `Screen(top=64)`: exact interventions for the cells (head, destination) whose
-pattern passes (in a role other than `start`) and the 64 with the largest effect by gradient. Of the cells that were screened
-out 40 are drawn (seed 0) and ablated all the same: how many of them matter is what screening misses.
+Labels: `analyze` on 64 prompts, seeds 0 and 1 (-runs.csv says which have run), `Screen(top=64)`: exact interventions for the
+cells (head, destination) whose pattern passes (in a role other than `start`) and the 64 with the largest effect by gradient.
+Of the cells that were screened out 40 are drawn (seed 0) and ablated too: how many of them matter is what screening misses.
 
 What labelled heads carry, at D = 1, on 64 other prompts (seed 1,000,003), for two sets of cells of seed 0:
 `confirmed`  those with status confirmed;
@@ -48,6 +48,8 @@ RESULTS = Path(__file__).resolve().parent / "results"
 NAME = "heads_of_a_language_model"
 FORMULATION, STYLE = "assignments", "chat"
 EXAMPLES, SEEDS, TOP, SAMPLED, RANDOM_SETS = 64, (0, 1), 64, 40, 100
+LARGE = 0.05
+"""Effects from which unclassified cells are printed; all are in the CSV."""
 SET_COLUMNS = ["set", "size", "destroyed", "accuracy", "accuracy_lost"]
 AT_ONCE = 10
 """Random sets whose replaced outputs are held in memory."""
@@ -225,28 +227,39 @@ def read(kind: str) -> pd.DataFrame:
 
 def print_tables(labels: pd.DataFrame, sets: pd.DataFrame, runs: pd.DataFrame) -> None:
     print(runs.to_string(index=False))
-    print("\n| D | head | destination | label | status, seed 0 | status, seed 1 | pattern | effect | write |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print_labels(labels[labels["hops"] == 1])
+    for hops, seed in ((1, SEEDS[0]), (2, SEEDS[0])):
+        passed = labels[(labels["hops"] == hops) & (labels["seed"] == seed) & labels["role"].notna()]
+        counts = Counter(f"{row['looks_like']} @{row['destination']}" for row in passed.to_dict("records"))
+        print(f"\npatterns that pass at D = {hops}, `start` left out where no intervention was made:")
+        print(", ".join(f"{name} {number}" for name, number in counts.most_common()))
+    print_sets(sets)
+
+
+def print_labels(labels: pd.DataFrame) -> None:
+    """The confirmed cells, all with a hop's pattern, and those with a large effect, with the other seed beside them."""
+    print("\n| head | destination | looks at | status, seed 0 | status, seed 1 | pattern | effect | write |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    keys = ["head", "destination"]
     first, second = (labels[labels["seed"] == seed] for seed in SEEDS)
-    both = first.merge(second[["hops", "head", "destination", "status"]], on=["hops", "head", "destination"], how="left")
-    for row in both.to_dict("records"):
-        if row["status_x"] == "none":
+    unseen = "screened" if len(second) else "not run"
+    for row in first.merge(second[[*keys, "status", "effect"]], on=keys, how="left", suffixes=("", "_other")).to_dict(
+        "records"
+    ):
+        large = row["evidence"] == "exact" and abs(row["effect"]) >= LARGE and row["status"] == "causal-unclassified"
+        if not (row["status"] == "confirmed" or row["role"] == "hop" or large):
             continue
-        role = row["looks_like"] if isinstance(row["role"], str) else "–"
-        other = row["status_y"] if isinstance(row["status_y"], str) else "screened"
-        effect, wrote = (f"{row[name]:.2f}" if pd.notna(row[name]) else "–" for name in ("effect", "write"))
-        cells = (
-            row["hops"],
-            row["head"],
-            row["destination"],
-            role,
-            row["status_x"],
-            other,
-            f"{row['pattern']:.2f}",
-            effect,
-            wrote,
+        role = row["looks_like"] if isinstance(row["role"], str) else f"unclear ({row['looks_like']})"
+        other = f"{row['status_other']} ({row['effect_other']:.2f})" if isinstance(row["status_other"], str) else unseen
+        wrote = f"{row['write']:.2f}" if pd.notna(row["write"]) else "–"
+        interval = f"{row['effect']:.2f} [{row['effect_low']:.2f}, {row['effect_high']:.2f}]"
+        print(
+            f"| {row['head']} | {row['destination']} | {role} | {row['status']} | {other} | {row['pattern']:.2f} "
+            f"| {interval} | {wrote} |"
         )
-        print(f"| {' | '.join(map(str, cells))} |")
+
+
+def print_sets(sets: pd.DataFrame) -> None:
     print("\n| set | cells | margin destroyed | accuracy lost | random sets: median, 95 %, largest | p | p of accuracy |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for row in sets[~sets["set"].str.startswith(("random", "all but"))].to_dict("records"):
