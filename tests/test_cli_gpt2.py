@@ -94,7 +94,10 @@ def test_the_hostile_pickle_would_have_run_code(tmp_path, monkeypatch):
     [
         (["--gpt2", "good.pt", "--heads", 4, *TASK], "is a pickle, which may run code"),
         (["--gpt2", "good.pt", "--allow-pickle", "--heads", 5, *TASK], "heads must divide"),  # read, then refused
-        (["--gpt2", "hostile.pt", "--allow-pickle", "--heads", 4, *TASK], "must hold plain tensors, it does not"),
+        (
+            ["--gpt2", "hostile.pt", "--allow-pickle", "--heads", 4, *TASK],
+            "must hold plain tensors, it is damaged or holds code",
+        ),
         (["--gpt2", "cut.safetensors", "--heads", 4, *TASK], "must be a safetensors file"),
         (["--gpt2", "other.safetensors", "--heads", 4, *TASK], "one wte.weight, this has encoder.weight"),
         (["--gpt2", "none.safetensors", "--heads", 4, *TASK], "none.safetensors is none: check the path"),

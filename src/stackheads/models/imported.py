@@ -5,6 +5,7 @@ nanoGPT stores them as [out, in] (Linear), computes GELU exactly, may leave out 
 shape of the first `c_attn` tells which it is. A prefix before the names does not matter.
 """
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -113,9 +114,14 @@ def read_state_dict(path: Path | str, allow_pickle: bool = False) -> dict[str, T
     if not allow_pickle:
         raise CheckpointError(f"{file} is a pickle, which may run code: convert it to safetensors or add --allow-pickle")
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a broken or hostile pickle raises
-        raise CheckpointError(f"{file} must hold plain tensors, it does not ({_first(error)}): save its state dict") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of old pickle protocols
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception:  # whatever a broken or hostile pickle raises
+        raise CheckpointError(
+            f"{file} must hold plain tensors, it is damaged or holds code or other objects, none of which was run: "
+            "save the model's state dict"
+        ) from None
     for name in NESTED:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
