@@ -1,4 +1,4 @@
-"""Five ways to put the retrieval problem into words, after Musat (arXiv 2411.12118, section on language models).
+"""Five ways to put the retrieval problem (Musat, arXiv 2411.12118) into words.
 
     assignments   Let A = seven, B = A. What is the value of B?
     places        The coin is in the cup. The cup is in the kitchen. Where is the coin?
