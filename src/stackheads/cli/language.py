@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stackheads.cli.options import Device, Json, Quiet, Seed
+from stackheads.cli.options import Device, Json, Quiet, Seed, use_threads
 from stackheads.errors import ConfigError
 
 
@@ -29,16 +29,12 @@ def llm(
     """Ask a language model retrieval questions in words, 1 to 5 hops; killed at any point, the same command goes on."""
     import json as json_module
 
-    import torch
-
     from stackheads.analysis.quiz import cells, quiz, run_quiz
     from stackheads.models.language import load_language_model
     from stackheads.report.quiz import print_quiz
     from stackheads.tasks.prompts import FORMULATIONS
 
-    if threads < 1:
-        raise ConfigError(f"threads must be at least 1, got {threads}: give the number of cores to use")
-    torch.set_num_threads(threads)
+    use_threads(threads)
     numbers, names = _numbers(hops), FORMULATIONS if formulation == "all" else tuple(formulation.split(","))
     language = load_language_model(model, dtype, device)
     settings = {"seed": seed, "questions": questions, "few_shot_questions": few_shot_questions, "shots": shots}

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stackheads.errors import ConfigError
+
 if TYPE_CHECKING:
     from stackheads.tasks import StoredTask
 
@@ -66,6 +68,15 @@ class TaskOptions:
         else:
             settings["symbols"] = self.symbols or 2 * self.hops
         return from_config(settings)
+
+
+def use_threads(threads: int) -> None:
+    """Compute with this many CPU threads. Raises `ConfigError` if there are none."""
+    import torch
+
+    if threads < 1:
+        raise ConfigError(f"threads must be at least 1, got {threads}: give the number of cores to use")
+    torch.set_num_threads(threads)
 
 
 def with_options(verb: Callable[..., None]) -> Callable[..., None]:

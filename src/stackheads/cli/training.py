@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stackheads.cli.options import Device, Json, Quiet, Seed, TaskOptions, with_options
-from stackheads.errors import ConfigError
+from stackheads.cli.options import Device, Json, Quiet, Seed, TaskOptions, use_threads, with_options
 
 
 @with_options
@@ -40,15 +39,11 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a model on a task and write a run folder with its snapshots."""
-    import torch
-
     from stackheads.models import model_config
     from stackheads.training.config import training_config
     from stackheads.training.trainer import train as run
 
-    if threads < 1:
-        raise ConfigError(f"threads must be at least 1, got {threads}: give the number of cores to use")
-    torch.set_num_threads(threads)
+    use_threads(threads)
     checkpoint = run(
         options.task(task),
         model_config({"layers": layers, "heads": heads, "d_model": d_model, "d_head": d_head, "attn_only": not mlp}),
