@@ -78,3 +78,27 @@ class Role:
     def positional(self) -> bool:
         """Whether the target depends on the position alone, so that another example's map is the same."""
         return self.name in ("previous", "self", "start")
+
+
+class Status(StrEnum):
+    """The verdict on one row of the labels (DESIGN §6), in the order in which tables and legends list them.
+
+    `colour` is for figures and pages (Okabe and Ito's, 2008, for colour-blind readers), `symbol` the one character that says
+    the same without colour; both are given here and nowhere else.
+    """
+
+    colour: str
+    symbol: str
+
+    CONFIRMED = "confirmed", "#009E73", "●"
+    REDUNDANT = "redundant", "#56B4E9", "◍"
+    OPPOSING = "opposing", "#CC79A7", "▼"
+    PATTERN_ONLY = "pattern-only", "#E69F00", "◐"
+    CAUSAL_UNCLASSIFIED = "causal-unclassified", "#0072B2", "◒"
+    UNDECIDED = "undecided", "#D55E00", "?"
+    NONE = "none", "#BBBBBB", "·"
+
+    def __new__(cls, value: str, colour: str, symbol: str) -> "Status":
+        member = str.__new__(cls, value)
+        member._value_, member.colour, member.symbol = value, colour, symbol
+        return member
