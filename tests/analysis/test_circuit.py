@@ -1,14 +1,12 @@
 """Circuits and reach of models whose wiring is known."""
 
 import pytest
-import torch
 
 from stackheads import Analysis, analyze
 from stackheads.analysis.bench import make_bench, read_labels
 from stackheads.analysis.circuit import LOGITS, find_circuit
 from stackheads.analysis.mechanism import furthest, name_mechanism
 from stackheads.analysis.reach import reach
-from stackheads.analysis.statistics import bootstrap
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.models.compiled.mechanisms import MECHANISMS
 from stackheads.models.compiled.program import possible_part
@@ -66,8 +64,7 @@ def test_a_circuit_with_a_member_missing_is_not_complete():
     labels = analysis.labels.copy()
     labels.loc[(labels["hop"] == 3).fillna(False).astype(bool), "status"] = "none"
     bench = make_bench(made.model, made.task, 64, 0, Thresholds())
-    boot = bootstrap(32, 200, 0.95, torch.Generator().manual_seed(0), bench.clean.batch.tokens.device)
-    circuit = find_circuit(bench, read_labels(labels), boot, Thresholds(), 0)
+    circuit = find_circuit(bench, read_labels(labels), Thresholds(), 0)
     assert circuit.faithfulness["mean"] < 0.8
     assert circuit.completeness["greedy"] > 0.2
 

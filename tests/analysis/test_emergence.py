@@ -22,7 +22,7 @@ from stackheads.types import Destination, HeadId, Role
 @pytest.fixture(scope="module")
 def constructed(tmp_path_factory):
     run = write_run(tmp_path_factory.mktemp("run"), "untrained", "first", "whole", "whole")
-    return emergence(run, examples=64, progress=False)
+    return emergence(run, examples=256, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def shipped(checkpoints, tmp_path_factory):
     run = tmp_path_factory.mktemp("run")
     for step in SHIPPED:
         (run / f"step-{step:06d}").symlink_to(checkpoints / "cycle-d4-l4-run" / f"step-{step:06d}")
-    return emergence(run, examples=64, progress=False)
+    return emergence(run, examples=256, progress=False)
 
 
 SHIPPED = [400, 1600, 1800, 2000, 4000]
@@ -76,7 +76,7 @@ def test_a_close_case_has_a_wide_interval(constructed, tmp_path):
     """At the threshold itself about half of the resamplings are below it, so that the step is the next one there."""
     threshold = float(constructed.accuracy.loc[200, 2])
     run = write_run(tmp_path, "first", "whole")
-    close = emergence(run, examples=64, progress=False, thresholds=Thresholds(emerged_accuracy=threshold))
+    close = emergence(run, examples=256, progress=False, thresholds=Thresholds(emerged_accuracy=threshold))
     row = steps_of(close)["hop 2"]
     assert (row["step"], row["low"], row["boot_low"], row["boot_high"]) == (100, 0, 100, 200)
     assert row["boot_share"] == 1
@@ -117,7 +117,7 @@ def test_the_shipped_run_solves_its_hops_after_its_first_heads(shipped):
 
 def test_the_last_snapshot_is_labelled_as_analyze_labels_it(shipped, checkpoints):
     """The run folder means its last snapshot to `analyze`: same seed and examples, same confirmed cells and numbers."""
-    analysis = analyze(checkpoints / "cycle-d4-l4-run", examples=64, progress=False, explain=False)
+    analysis = analyze(checkpoints / "cycle-d4-l4-run", examples=256, progress=False, explain=False)
     columns = ["head", "destination", "role", "hop", "status", "pattern", "effect"]
     expected = analysis.labels[analysis.labels["status"] == "confirmed"][columns]
     last = shipped.heads[(shipped.heads["step"] == 4000) & (shipped.heads["status"] == "confirmed")][columns]

@@ -22,7 +22,7 @@ def test_backups_are_redundant():
 
 
 def check_labels(made):
-    labels = analyze(made.model, made.task, examples=128, progress=False, explain=False).labels
+    labels = analyze(made.model, made.task, examples=256, progress=False, explain=False).labels
     for row in records(labels):
         truth = made.truth[HeadId.parse(row["head"]), Destination(row["destination"])]
         assert row["status"] == truth.status, row["reason"]
@@ -33,7 +33,7 @@ def check_labels(made):
 def test_the_ambiguous_layout_says_so():
     made = specimen("h", CIRCUITS["h: ambiguous"](), Guise())
     row = (
-        analyze(made.model, made.task, examples=128, progress=False, explain=False)
+        analyze(made.model, made.task, examples=256, progress=False, explain=False)
         .labels.query("destination == 'query'")
         .iloc[0]
     )
@@ -44,7 +44,7 @@ def test_the_ambiguous_layout_says_so():
 @pytest.mark.parametrize("name", ["doubling", "tripling"])
 def test_heads_taken_apart_are_not_confirmed(name):
     made = specimen(name, CIRCUITS[name](), Guise(seed=3, idle=2))
-    labels = analyze(permuted_heads(made.model, 3), made.task, examples=128, progress=False, explain=False).labels
+    labels = analyze(permuted_heads(made.model, 3), made.task, examples=256, progress=False, explain=False).labels
     assert not (labels["status"] == "confirmed").any()
 
 
@@ -62,7 +62,7 @@ def test_scores_by_hand():
     result = Validation(tuple(cells), {}, nulls, 1.0)
     assert result.null_false_positive_rate == 0.5
     assert result.confusion["confirmed"] == {
-        "confirmed": 4, "redundant": 0, "opposing": 0, "pattern-only": 0, "causal-unclassified": 0, "none": 1
+        "confirmed": 4, "redundant": 0, "opposing": 0, "pattern-only": 0, "causal-unclassified": 0, "undecided": 0, "none": 1
     }  # fmt: skip
     assert result.decoys == {"a: x": 3 / 6}
 

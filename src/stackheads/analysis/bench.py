@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stackheads.analysis.readouts import Baseline, Scorer, make_scorer, measure_baseline
 from stackheads.analysis.records import records
-from stackheads.analysis.statistics import bootstrap, shares
+from stackheads.analysis.statistics import shares
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.interventions import Recorded, recorded, rerun, run_variants
 from stackheads.models.hooks import Edit, analysing
@@ -49,6 +49,11 @@ class Bench:
     clean: Recorded
     scorer: Scorer
     baseline: Baseline
+
+    @property
+    def open_readouts(self) -> list[int]:
+        """The numbers of the readouts that the model answers."""
+        return self.baseline.open.nonzero().flatten().tolist()
 
     def run(self, edits: list[Edit], frozen_norms: bool = False) -> Float[Tensor, "batch pos d_vocab_out"]:
         """Logits with edits in place, as clean where nothing is asked; `frozen_norms` as in `rerun`. Cost: one forward pass."""
@@ -89,8 +94,7 @@ def make_bench(model: Any, task: Task, examples: int, seed: int, thresholds: Thr
     with analysing(model):
         clean = recorded(model, batch)
         scorer = make_scorer(task, batch)
-        whole = bootstrap(examples, thresholds.bootstrap_draws, thresholds.confidence, generator, batch.tokens.device)
-        return Bench(model, task, clean, scorer, measure_baseline(scorer, clean, whole, thresholds))
+        return Bench(model, task, clean, scorer, measure_baseline(scorer, clean, thresholds))
 
 
 def read_labels(labels: pd.DataFrame) -> list[Label]:

@@ -29,10 +29,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stackheads.analysis.bench import Bench, Label
-from stackheads.analysis.cause import choose
-from stackheads.analysis.statistics import Bootstrap, halves
+from stackheads.analysis.cause import effects_on_open
+from stackheads.analysis.statistics import Resampling, resampling
 from stackheads.analysis.sufficiency import silenced
 from stackheads.analysis.thresholds import Thresholds
+from stackheads.analysis.verdict import decisive, telling
 from stackheads.interventions import ABLATIONS, INPUTS, Sender, destination_rows, direct_logits, path_edits
 from stackheads.interventions.paths import Input
 from stackheads.types import Destination
@@ -85,21 +86,23 @@ class Circuit(nx.MultiDiGraph):
         return circuit
 
 
-def find_circuit(bench: Bench, labels: Sequence[Label], boot: Bootstrap, thresholds: Thresholds, seed: int) -> Circuit:
-    """The circuit of the confirmed cells. `boot` is over the estimating half of the bench's examples."""
+def find_circuit(bench: Bench, labels: Sequence[Label], thresholds: Thresholds, seed: int) -> Circuit:
+    """The circuit of the confirmed cells."""
     confirmed = [label for label in labels if label.status == "confirmed" and label.role is not None]
     circuit = Circuit(faithfulness={}, completeness={}, minimality={})
     if not confirmed or not bool(bench.baseline.open.any()):
         return circuit
-    _add_nodes(circuit, bench, confirmed, boot, thresholds)
+    generator, batch = torch.Generator().manual_seed(seed), bench.clean.batch
+    draws = resampling(len(batch), thresholds.resampling_draws, thresholds.confidence, generator, batch.tokens.device)
+    _add_nodes(circuit, bench, confirmed, draws, thresholds)
     for receiver in confirmed:
-        _add_edges(circuit, bench, confirmed, receiver, boot, thresholds)
-    criteria = _Criteria(bench, labels, confirmed, torch.Generator().manual_seed(seed))
+        _add_edges(circuit, bench, confirmed, receiver, draws, thresholds)
+    criteria = _Criteria(bench, labels, confirmed, generator)
     circuit.graph.update(criteria.all())
     return circuit
 
 
-def _add_nodes(circuit: Circuit, bench: Bench, confirmed: Sequence[Label], boot: Bootstrap, thresholds: Thresholds) -> None:
+def _add_nodes(circuit: Circuit, bench: Bench, confirmed: Sequence[Label], draws: Resampling, thresholds: Thresholds) -> None:
     circuit.add_node(LOGITS)
     for label in confirmed:
         assert label.role is not None
@@ -107,8 +110,8 @@ def _add_nodes(circuit: Circuit, bench: Bench, confirmed: Sequence[Label], boot:
         direct = bench.scorer.score(direct_logits(bench.model, bench.clean, sender)).margin
         moved = {"total": bench.margin(_ablated(bench, [label])), "direct": direct}
         lost = {name: bench.baseline.clean.margin - margin for name, margin in moved.items()}
-        at = choose(lost["total"], bench.baseline, thresholds)
-        assert at is not None
+        effects = effects_on_open(lost["total"], bench.baseline, draws)
+        at = bench.open_readouts[telling(effects, thresholds.min_effect)]
         shares = {name: (value[:, at].sum() / bench.baseline.gap[:, at].sum()).item() for name, value in lost.items()}
         circuit.add_node(
             str(label),
@@ -121,11 +124,11 @@ def _add_nodes(circuit: Circuit, bench: Bench, confirmed: Sequence[Label], boot:
             **shares,
             self_repair=shares["direct"] - shares["total"],
         )
-        _add_edge(circuit, bench, str(label), LOGITS, LOGITS, direct, boot, thresholds)
+        _add_edge(circuit, bench, str(label), LOGITS, LOGITS, direct, draws, thresholds)
 
 
 def _add_edges(
-    circuit: Circuit, bench: Bench, confirmed: Sequence[Label], receiver: Label, boot: Bootstrap, thresholds: Thresholds
+    circuit: Circuit, bench: Bench, confirmed: Sequence[Label], receiver: Label, draws: Resampling, thresholds: Thresholds
 ) -> None:
     """All edges into one receiver, its senders batched."""
     rows = destination_rows(bench.clean.batch, receiver.destination)
@@ -140,7 +143,7 @@ def _add_edges(
         senders = [_sender(bench, label) for label in labels]
         edits = path_edits(bench.model, bench.clean, receiver.head, rows, senders, part)
         for label, margin in zip(labels, bench.margins([[edit] for edit in edits]), strict=True):
-            _add_edge(circuit, bench, str(label), str(receiver), part, margin, boot, thresholds)
+            _add_edge(circuit, bench, str(label), str(receiver), part, margin, draws, thresholds)
 
 
 def _reaches(sender: Destination, receiver: Destination, part: Input) -> bool:
@@ -155,15 +158,13 @@ def _add_edge(
     receiver: str,
     key: str,
     margin: Float[Tensor, "example readout"],
-    boot: Bootstrap,
+    draws: Resampling,
     thresholds: Thresholds,
 ) -> None:
-    moved = bench.baseline.clean.margin - margin
-    at = choose(moved, bench.baseline, thresholds)
-    assert at is not None
-    estimating = halves(len(moved))[1]
-    effect = boot.share(moved[estimating, at], bench.baseline.gap[estimating, at])
-    if effect.above(thresholds.min_effect) or effect.below(thresholds.min_effect):
+    effects = effects_on_open(bench.baseline.clean.margin - margin, bench.baseline, draws)
+    if decisive(effects, thresholds.min_effect):
+        number = telling(effects, thresholds.min_effect)
+        effect = effects.at(number)
         circuit.add_edge(
             sender,
             receiver,
@@ -171,7 +172,7 @@ def _add_edge(
             strength=effect.value,
             low=effect.low,
             high=effect.high,
-            readout=str(bench.baseline.readouts[at]),
+            readout=str(bench.baseline.readouts[bench.open_readouts[number]]),
         )
 
 

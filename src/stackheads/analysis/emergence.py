@@ -32,16 +32,19 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from stackheads.analysis.pipeline import MIN_EXAMPLES, measure
+from stackheads.analysis.measure import MIN_EXAMPLES, measure
 from stackheads.analysis.readouts import Baseline
 from stackheads.analysis.stability import confirmed_in
-from stackheads.analysis.statistics import KEPT_DRAWS, bootstrap
+from stackheads.analysis.statistics import KEPT_DRAWS, bootstrap_counts
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.analysis.timeline import OTHER_ROLE, Emergence, accuracy_frame, heads_frame, steps_frame
-from stackheads.analysis.verdict import Evidence, status
+from stackheads.analysis.verdict import Answer, Evidence, pattern_answer, status, telling
 from stackheads.errors import CheckpointError, ConfigError
 from stackheads.models import Checkpoint, load, parse_device, snapshots
-from stackheads.types import Destination, HeadId, Role
+from stackheads.types import Destination, HeadId, Role, Status
+
+CONFIDENCE = 0.95
+"""Coverage of the bootstrap intervals of emergence steps: a hundred samples tell no more."""
 
 
 @dataclass(frozen=True)
@@ -63,20 +66,22 @@ class _Snapshot:
     step: int
     evidence: Mapping[tuple[HeadId, Destination], Evidence]
     baseline: Baseline
+    thresholds: Thresholds
 
     def confirms(self, cell: Cell) -> bool:
-        return self.status(cell) == "confirmed"
+        return self.status(cell) == Status.CONFIRMED
 
     def status(self, cell: Cell) -> str:
         item = self.evidence[cell.head, cell.destination]
-        return OTHER_ROLE if item.pattern.passed and item.pattern.role != cell.role else status(item)
+        passed = pattern_answer(item.pattern, self.thresholds) == Answer.YES
+        return OTHER_ROLE if passed and item.pattern.role != cell.role else status(item, self.thresholds)
 
     @property
     def confirmed(self) -> set[Cell]:
         return {
             Cell(*place, item.pattern.role)
             for place, item in self.evidence.items()
-            if item.pattern.role is not None and status(item) == "confirmed"
+            if item.pattern.role is not None and status(item, self.thresholds) == Status.CONFIRMED
         }
 
 
@@ -105,7 +110,7 @@ def emergence(
     for step, folder in tqdm(folders.items(), desc="emerge", unit="snapshot", disable=None if progress else True, leave=False):
         checkpoint = _alike(load(folder, place), last, folder)
         evidence, baseline = measure(checkpoint.model, checkpoint.task, examples, seed, thresholds)
-        measured.append(_Snapshot(step, {(item.head, item.destination): item for item in evidence}, baseline))
+        measured.append(_Snapshot(step, {(item.head, item.destination): item for item in evidence}, baseline, thresholds))
     cells = followed([snapshot.confirmed for snapshot in measured])
     return Emergence(
         model={"name": Path(run).resolve().name, **last.config.model_dump()},
@@ -176,14 +181,15 @@ def _accuracy(baseline: Baseline) -> dict[int, float]:
 
 def _head_row(snapshot: _Snapshot, cell: Cell) -> dict[str, Any]:
     item = snapshot.evidence[cell.head, cell.destination]
-    readout = item.cause.readout
+    effects, bar = item.cause.effects, snapshot.thresholds.min_effect
+    number = telling(effects, bar) if len(effects) else None
     return {
         "step": snapshot.step,
         **_named(cell),
         "status": snapshot.status(cell),
         "pattern": item.pattern.masses.get(cell.role),
-        "effect": None if readout is None else item.cause.effect.value,
-        "readout": None if readout is None else str(readout),
+        "effect": None if number is None else effects.at(number).value,
+        "readout": None if number is None else str(item.cause.readouts[number]),
     }
 
 
@@ -205,7 +211,7 @@ def _hop_steps(measured: Sequence[_Snapshot], seed: int, bootstraps: int, thresh
     right = torch.stack([snapshot.baseline.clean.right[:, at_query] for snapshot in measured]).double()
     count = first.count[:, at_query].double()
     generator = torch.Generator().manual_seed(seed)
-    counts = bootstrap(len(count), bootstraps, thresholds.confidence, generator, count.device).counts
+    counts = bootstrap_counts(len(count), bootstraps, generator).to(count.device)
     shares = torch.einsum("de,ser->rds", counts, right) / torch.einsum("de,er->rd", counts, count)[..., None]
     rows = []
     for number, readout in enumerate(at_query):
@@ -213,7 +219,7 @@ def _hop_steps(measured: Sequence[_Snapshot], seed: int, bootstraps: int, thresh
         holds = [_accuracy(snapshot.baseline)[hop] >= thresholds.emerged_accuracy for snapshot in measured]
         named = {"what": f"hop {hop}", "kind": "hop", "destination": str(Destination.QUERY), "hop": hop}
         drawn = (shares[number] >= thresholds.emerged_accuracy).tolist()
-        rows.append(named | step_row(holds, drawn, [snapshot.step for snapshot in measured], thresholds.confidence))
+        rows.append(named | step_row(holds, drawn, [snapshot.step for snapshot in measured], CONFIDENCE))
     return rows
 
 
@@ -228,7 +234,7 @@ def _head_steps(
             for draw in range(bootstraps)
         ]
         holds = [snapshot.confirms(cell) for snapshot in measured]
-        rows.append({"what": str(cell), "kind": "head"} | _named(cell) | step_row(holds, drawn, steps, thresholds.confidence))
+        rows.append({"what": str(cell), "kind": "head"} | _named(cell) | step_row(holds, drawn, steps, CONFIDENCE))
     return rows
 
 

@@ -1,141 +1,226 @@
 """Channel 1: where does a head look, is it nowhere else, and is it more than chance?
 
 For each (head, destination) and role r: the mean attention mass on r's target over the rows where that target exists and is
-no other role's target. It must beat every rival's mass on the same rows, uniform attention among them, by
-`pattern_margin`; and it must beat the null: the map of *another* example with the same slots (for roles that depend on the
-position alone, whose map is the same in every example, uniform attention; so too for an operand whose place the layout of the
-statements fixes). The null is a one-sided paired t-test over examples, Bonferroni-corrected over heads × destinations × roles.
-No forward pass: patterns come from the clean run.
+no other role's target. It is compared with every rival's mass on the same rows, uniform attention among them (`lead`), and with
+the null: the map of *another* example with the same slots (for roles that depend on the position alone, whose map is the same
+in every example, uniform attention; so too for an operand whose place the layout of the statements fixes). The null is a
+one-sided paired t-test over examples, Bonferroni-corrected over heads × destinations × roles; leads have intervals by Student's t
+over examples, Bonferroni-corrected over roles.
+
+What the examples cannot show is said and not judged: roles that no row tells apart (`coinciding`), a role whose source stands
+at the same place in every example, so that looking there is looking at a place (`fixed`), and roles whose source stands in too
+few of these examples (`rare`), each where the head looks there much. No forward pass: patterns come from the clean run.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import stats
 from torch import Tensor
 
 from stackheads.analysis.roles import candidate_roles, role_targets, visible
-from stackheads.analysis.statistics import KEPT_DRAWS, Bootstrap
+from stackheads.analysis.statistics import Estimate, Resampling, mean_interval
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.interventions import Recorded, destination_rows
 from stackheads.tasks import Task, operand_roles
 from stackheads.types import Destination, HeadId, Role
+
+CHUNK = 256
+"""Examples whose maps, [role, example, row, source], are held at a time."""
 
 
 @dataclass(frozen=True)
 class PatternEvidence:
     """Where one head looks at one destination.
 
-    `role` is the best role whether it passed or not (None if no row tells any role apart); `coinciding` are roles that no
-    row tells apart and that take more attention than the best one. `lead_draws`: mass - rival mass on bootstrap samples.
-    `masses`: the attention mass on every role that has rows enough to tell, for following one role that may not be the best.
+    `role` is the one with the largest lead (None if no row tells any role apart), `lead` its mass - `rival_mass`, `beyond` its
+    mass beyond the null's, `p_value` that of the null after correction; `furthest` the lead, of any role's, whose upper bound is
+    the largest.
+    `coinciding`, `fixed` and `rare` name roles that take more attention than the best one and were not judged (see the module).
+    `lead_draws`: the lead on bootstrap samples. `masses`: the attention mass on every role that was judged, for following one
+    role that may not be the best. `examples` is how many there were.
     """
 
     role: Role | None
     mass: float
     rival: str
     rival_mass: float
+    lead: Estimate
+    beyond: Estimate
     p_value: float
+    furthest: Estimate
     rows: int
-    passed: bool
-    coinciding: tuple[Role, ...]
+    examples: int
+    coinciding: tuple[Role, ...] = ()
+    fixed: tuple[Role, ...] = ()
+    rare: tuple[Role, ...] = ()
     lead_draws: tuple[float, ...] = field(default=(), compare=False, repr=False)
     masses: dict[Role, float] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
+class _Maps:
+    """What the roles say about a batch, and how much attention each head has there; layers and heads are on one axis.
+
+    `mass` on each role's sources, `null` on those of another example, `uniform` by position; `exists`, `null_exists`: whether
+    there are any; `distinct`: they exist and are no other role's; `placed` roles have uniform attention as null.
+    """
+
+    mass: Float[Tensor, "role head batch pos"]
+    null: Float[Tensor, "role head batch pos"]
+    uniform: Float[Tensor, "pos"]
+    exists: Bool[Tensor, "role batch pos"]
+    null_exists: Bool[Tensor, "role batch pos"]
+    distinct: Bool[Tensor, "role batch pos"]
+    first: Int[Tensor, "role batch pos"]
+
+
+@dataclass(frozen=True)
 class _Scores:
-    """Per destination: means over each role's own rows. Axis `rival` ends with uniform attention."""
+    """One destination: means over each role's own rows, of every head. Axis `rival` ends with uniform attention."""
 
     mass: Float[Tensor, "role rival head"]
-    rows: Float[Tensor, "role"]
-    p_value: Float[Tensor, "role head"]
     anywhere: Float[Tensor, "role head"]
+    rows: Int[Tensor, "role"]
+    examples: Int[Tensor, "role"]
+    fixed: Bool[Tensor, "role"]
+    p_value: Float[Tensor, "role head"]
+    lead: tuple[Float[Tensor, "role head"], ...]
+    beyond: tuple[Float[Tensor, "role head"], ...]
+    single: Float[Tensor, "role head batch"]
+    weight: Float[Tensor, "role batch"]
+
+    @cached_property
+    def rival(self) -> Int[Tensor, "role head"]:
+        """The strongest rival of each role."""
+        return _rivals(self.mass).argmax(dim=1)
 
 
 def pattern_evidence(
-    task: Task, clean: Recorded, destinations: list[Destination], boot: Bootstrap, thresholds: Thresholds
+    task: Task, clean: Recorded, destinations: list[Destination], draws: Resampling, thresholds: Thresholds
 ) -> dict[tuple[HeadId, Destination], PatternEvidence]:
-    """Score every head at every destination against every role. `boot` is over all examples."""
+    """Score every head at every destination against every role. `draws` is over all examples."""
     roles = candidate_roles(task)
-    targets = role_targets(task, clean.batch, roles)
-    uniform = 1.0 / visible(task, targets.shape[-1], targets.device).double().sum(dim=1)
-    mass = _mass(clean, targets)
-    null = _mass(clean, targets[:, clean.partner])
-    placed = {role for role in operand_roles(task) if _same_everywhere(targets[roles.index(role)])}
-    positional = torch.tensor([role.positional or role in placed for role in roles], device=null.device)
-    null = torch.where(positional[:, None, None, None], uniform.to(null.dtype), null)
-    null_exists = targets[:, clean.partner].any(dim=-1) | positional[:, None, None]
-    distinct = _distinct_rows(targets)
-
-    evidence: dict[tuple[HeadId, Destination], PatternEvidence] = {}
+    maps = _maps(task, clean, roles)
+    placed = {role for role in operand_roles(task) if _same_everywhere(maps.first[roles.index(role)])}
+    positional = torch.tensor([role.positional or role in placed for role in roles], device=maps.null.device)
     layers, _, heads = clean.run.pattern.shape[:3]
     tests = layers * heads * len(destinations) * len(roles)
+    evidence: dict[tuple[HeadId, Destination], PatternEvidence] = {}
     for destination in destinations:
         rows = destination_rows(clean.batch, destination)
-        scores = _scores(mass, null, null_exists, uniform, distinct & rows, targets.any(dim=-1) & rows)
+        scores = _scores(maps, positional, rows, thresholds)
         for number in range(layers * heads):
-            head = HeadId(number // heads, number % heads)
-            found = _judge(roles, scores, number, tests, thresholds)
-            if found.passed:
-                best, rows_of_best = roles.index(found.role), distinct & rows  # type: ignore[arg-type]
-                own = mass[best, number]
-                rival = uniform.to(own.dtype).expand_as(own)
-                if found.rival != "uniform":
-                    rival = mass[[str(role) for role in roles].index(found.rival), number]
-                lead = _lead_draws(own - rival, rows_of_best[best], boot)
-                found = replace(found, lead_draws=lead)
-            evidence[head, destination] = found
+            found = _best(roles, scores, number, tests, draws, thresholds)
+            evidence[HeadId(number // heads, number % heads), destination] = found
     return evidence
 
 
-def _same_everywhere(targets: Bool[Tensor, "batch pos source"]) -> bool:
-    return bool((targets == targets[:1]).all())
+def _maps(task: Task, clean: Recorded, roles: list[Role]) -> _Maps:
+    """Made a chunk of the examples at a time: with their sources, maps are the largest tensors of an analysis."""
+    n, n_pos = clean.batch.tokens.shape
+    parts: list[list[Tensor]] = [[] for _ in range(6)]
+    for start in range(0, n, CHUNK):
+        some = slice(start, start + CHUNK)
+        pattern = clean.run.pattern[:, some]
+        targets = role_targets(task, clean.batch[some], roles)
+        null = role_targets(task, clean.batch[clean.partner[some]], roles)
+        exists = targets.any(dim=-1)
+        first = targets.to(torch.uint8).argmax(dim=-1).where(exists, -1)
+        found = (_mass(pattern, targets), _mass(pattern, null), exists, null.any(dim=-1), _distinct_rows(targets), first)
+        for part, tensor in zip(parts, found, strict=True):
+            part.append(tensor)
+    mass, null_mass = (torch.cat(part, dim=2) for part in parts[:2])
+    exists, null_exists, distinct, first = (torch.cat(part, dim=1) for part in parts[2:])
+    uniform = 1.0 / visible(task, n_pos, mass.device).double().sum(dim=1)
+    return _Maps(mass, null_mass, uniform, exists, null_exists, distinct, first)
 
 
-def _lead_draws(lead: Float[Tensor, "batch pos"], rows: Bool[Tensor, "batch pos"], boot: Bootstrap) -> tuple[float, ...]:
-    """The mean lead over the rows of each bootstrap sample."""
-    counts = boot.counts[:KEPT_DRAWS]
-    weight = rows.double()
-    total, number = (lead.double() * weight).sum(dim=1), weight.sum(dim=1)
-    return tuple(((counts @ total) / (counts @ number).clamp(min=1)).tolist())
-
-
-def _mass(clean: Recorded, targets: Bool[Tensor, "role batch pos source"]) -> Float[Tensor, "role head batch pos"]:
+def _mass(
+    pattern: Float[Tensor, "layer batch head pos source"], targets: Bool[Tensor, "role batch pos source"]
+) -> Float[Tensor, "role every_head batch pos"]:
     """Attention mass on each role's targets; layers and heads on one axis."""
-    mass = torch.einsum("lbhps,rbps->rlhbp", clean.run.pattern, targets.to(clean.run.pattern.dtype))
-    return mass.flatten(1, 2)
+    return torch.einsum("lbhps,rbps->rlhbp", pattern, targets.to(pattern.dtype)).flatten(1, 2)
 
 
 def _distinct_rows(targets: Bool[Tensor, "role batch pos source"]) -> Bool[Tensor, "role batch pos"]:
     """Rows where a role's target exists and shares no source with any other role's."""
-    as_float = targets.float()
-    overlap = torch.einsum("rbps,tbps->rtbp", as_float, as_float)
-    others = overlap.sum(dim=1) - torch.diagonal(overlap, dim1=0, dim2=1).movedim(-1, 0)
-    return targets.any(dim=-1) & (others == 0)
+    claimed = targets.sum(dim=0)  # [batch, pos, source]: by how many roles
+    shared = (targets & (claimed > 1)).any(dim=-1)
+    return targets.any(dim=-1) & ~shared
 
 
-def _scores(
-    mass: Float[Tensor, "role head batch pos"],
-    null: Float[Tensor, "role head batch pos"],
-    null_exists: Bool[Tensor, "role batch pos"],
-    uniform: Float[Tensor, "pos"],
-    rows: Bool[Tensor, "role batch pos"],
-    anywhere: Bool[Tensor, "role batch pos"],
-) -> _Scores:
-    weight = rows.double()
-    n_rows = weight.sum(dim=(1, 2))
-    flat = weight.flatten(1) / n_rows.clamp(min=1)[:, None]
-    mean_mass = torch.einsum("rn,thn->rth", flat, mass.flatten(2).double())
-    mean_uniform = (flat.unflatten(1, rows.shape[1:]) * uniform).sum(dim=(1, 2))
-    mean_uniform = mean_uniform[:, None, None].expand(-1, 1, mass.shape[1])
-    tested = (rows & null_exists).double()
-    difference = torch.einsum("rhbp,rbp->rhb", (mass - null).double(), tested)
-    per_example = tested.sum(dim=2)
-    everywhere = anywhere.double()
-    plain = torch.einsum("rhbp,rbp->rh", mass.double(), everywhere) / everywhere.sum(dim=(1, 2)).clamp(min=1)[:, None]
-    return _Scores(torch.cat([mean_mass, mean_uniform], dim=1), n_rows, _p_values(difference, per_example), plain)
+def _same_everywhere(first: Int[Tensor, "batch pos"], rows: Bool[Tensor, "batch pos"] | None = None) -> bool:
+    """Whether a role's source, where it has one, stands at the same place of a row in every example."""
+    there = first >= 0 if rows is None else rows & (first >= 0)
+    nowhere = first.shape[1]
+    highest, lowest = first.where(there, -1).amax(dim=0), first.where(there, nowhere).amin(dim=0)
+    several = there.sum(dim=0) > 1
+    return bool(several.any()) and bool((highest <= lowest)[several].all())
+
+
+def _scores(maps: _Maps, positional: Bool[Tensor, "role"], rows: Bool[Tensor, "batch pos"], thresholds: Thresholds) -> _Scores:
+    own, anywhere = (maps.distinct & rows).double(), (maps.exists & rows).double()
+    per_example = own.sum(dim=2)  # [role, example]: rows
+    share = own / per_example.sum(dim=1).clamp(min=1)[:, None, None]
+    mass = torch.einsum("rbp,thbp->rth", share, maps.mass.double())
+    uniform = torch.einsum("rbp,p->r", share, maps.uniform)
+    mass = torch.cat([mass, uniform[:, None, None].expand(-1, 1, mass.shape[2])], dim=1)
+    plain = torch.einsum("rhbp,rbp->rh", maps.mass.double(), anywhere) / anywhere.sum(dim=(1, 2)).clamp(min=1)[:, None]
+    uniform_everywhere = torch.einsum("rbp,p->rb", own, maps.uniform)
+    rival = _rivals(mass).argmax(dim=1)  # [role, head]
+    single = torch.einsum("rhbp,rbp->rhb", maps.mass.double(), own)
+    single = single - _rival_sums(maps, own, rival, uniform_everywhere)
+    beyond, tested = _beyond(maps, positional, own)
+    intervals = [_interval(value, weight, thresholds.confidence) for value, weight in ((single, per_example), (beyond, tested))]
+    fixed = torch.tensor([_same_everywhere(first, rows) for first in maps.first], device=rows.device) & ~positional
+    return _Scores(
+        mass,
+        plain,
+        own.sum(dim=(1, 2)).long(),
+        (per_example > 0).sum(dim=1),
+        fixed,
+        _p_values(beyond, tested),
+        *intervals,
+        single,
+        per_example,
+    )
+
+
+def _rivals(mass: Float[Tensor, "role rival head"]) -> Float[Tensor, "role rival head"]:
+    """The masses with each role's own left out."""
+    rivals = mass.clone()
+    rivals[range(len(mass)), range(len(mass))] = -1.0
+    return rivals
+
+
+def _rival_sums(maps: _Maps, own: Tensor, rival: Int[Tensor, "role head"], uniform: Tensor) -> Float[Tensor, "role head batch"]:
+    """The strongest rival's mass on each role's rows, summed per example."""
+    n_roles, heads = rival.shape
+    number = torch.arange(heads, device=rival.device)
+    chosen = maps.mass[rival.clamp(max=n_roles - 1), number]  # [role, head, batch, pos]
+    sums = torch.einsum("rhbp,rbp->rhb", chosen.double(), own)
+    return torch.where((rival == n_roles)[..., None], uniform[:, None], sums)
+
+
+def _beyond(
+    maps: _Maps, positional: Bool[Tensor, "role"], own: Float[Tensor, "role batch pos"]
+) -> tuple[Float[Tensor, "role head batch"], Float[Tensor, "role batch"]]:
+    """Each role's mass beyond the null's, summed over an example's rows at which the null has a source, and how many these are."""
+    null = torch.where(positional[:, None, None, None], maps.uniform.to(maps.null.dtype), maps.null)
+    tested = own * (maps.null_exists | positional[:, None, None])
+    return torch.einsum("rhbp,rbp->rhb", (maps.mass - null).double(), tested), tested.sum(dim=2)
+
+
+def _interval(
+    value: Float[Tensor, "role head batch"], weight: Float[Tensor, "role batch"], confidence: float
+) -> tuple[Float[Tensor, "role head"], ...]:
+    roles, heads = value.shape[:2]
+    flat = value.flatten(0, 1).T  # [example, role and head]
+    weights = weight[:, None].expand_as(value).flatten(0, 1).T
+    return tuple(part.unflatten(0, (roles, heads)) for part in mean_interval(flat, weights, confidence, roles))
 
 
 def _p_values(difference: Float[Tensor, "role head batch"], rows: Float[Tensor, "role batch"]) -> Float[Tensor, "role head"]:
@@ -150,33 +235,41 @@ def _p_values(difference: Float[Tensor, "role head batch"], rows: Float[Tensor, 
     return p.where(n >= 2, 1.0)
 
 
-def _judge(roles: list[Role], scores: _Scores, head: int, tests: int, thresholds: Thresholds) -> PatternEvidence:
-    mass = scores.mass[:, :, head]
-    own = mass.diagonal().clone()
-    rivals = mass.clone()
-    rivals[range(len(roles)), range(len(roles))] = -1.0
-    best_rival, rival_index = rivals.max(dim=1)
-    enough = scores.rows >= thresholds.min_rows
-    lead = (own - best_rival).where(enough, -torch.inf)
+def _best(
+    roles: list[Role], scores: _Scores, head: int, tests: int, draws: Resampling, thresholds: Thresholds
+) -> PatternEvidence:
+    """The role that this head leads in, with what it was compared to."""
+    enough = (scores.rows >= thresholds.min_rows) & (scores.examples >= thresholds.min_asked)
+    judged = enough & ~scores.fixed
+    lead, low, high = (part[:, head].where(judged, -torch.inf) for part in scores.lead)
     best = int(lead.argmax())
-    coinciding = tuple(
-        role
-        for number, role in enumerate(roles)
-        if not enough[number] and scores.anywhere[number, head] > max(float(own[best]), thresholds.pattern_margin)
-    )
-    if not bool(enough.any()):
-        return PatternEvidence(None, 0.0, "", 0.0, 1.0, 0, False, coinciding)
-    p_value = min(1.0, float(scores.p_value[best, head]) * tests)
-    passed = float(lead[best]) >= thresholds.pattern_margin and p_value < thresholds.null_p and not coinciding
-    names = [*map(str, roles), "uniform"]
+    own = float(scores.mass[best, best, head]) if bool(judged.any()) else 0.0
+    taken = scores.anywhere[:, head] > max(own, thresholds.pattern_margin)
+
+    def named(which: Tensor) -> tuple[Role, ...]:
+        return tuple(role for role, is_meant in zip(roles, (which & taken).tolist(), strict=True) if is_meant)
+
+    aside = {"coinciding": named(scores.rows == 0), "fixed": named(enough & scores.fixed)}
+    aside["rare"] = named((scores.rows > 0) & ~enough)
+    n = scores.single.shape[2]
+    if not bool(judged.any()):
+        nothing = Estimate(0.0, -torch.inf, torch.inf)
+        return PatternEvidence(None, 0.0, "", 0.0, nothing, nothing, 1.0, nothing, 0, n, **aside)
+    far = int(high.argmax())
+    rival = int(scores.rival[best, head])
+    single, weight = scores.single[best, head], scores.weight[best]
     return PatternEvidence(
         role=roles[best],
-        mass=float(own[best]),
-        rival=names[int(rival_index[best])],
-        rival_mass=float(best_rival[best]),
-        p_value=p_value,
+        mass=own,
+        rival=[*map(str, roles), "uniform"][rival],
+        rival_mass=float(scores.mass[best, rival, head]),
+        lead=Estimate(float(lead[best]), float(low[best]), float(high[best]), int(scores.examples[best])),
+        beyond=Estimate(*(float(part[best, head]) for part in scores.beyond), int(scores.examples[best])),
+        p_value=min(1.0, float(scores.p_value[best, head]) * tests),
+        furthest=Estimate(float(lead[far]), float(low[far]), float(high[far]), int(scores.examples[far])),
         rows=int(scores.rows[best]),
-        passed=passed,
-        coinciding=coinciding,
-        masses={role: float(own[number]) for number, role in enumerate(roles) if enough[number]},
+        examples=n,
+        lead_draws=tuple(((draws.counts @ single) / (draws.counts @ weight).clamp(min=1)).tolist()),
+        masses={role: float(scores.mass[at, at, head]) for at, role in enumerate(roles) if judged[at]},
+        **aside,
     )

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from stackheads.analysis.statistics import Bootstrap
+from stackheads.analysis.statistics import mean_interval
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.interventions import Recorded, destination_rows
 from stackheads.tasks import Batch, Task
@@ -41,7 +41,9 @@ class Score:
 class Baseline:
     """The clean run between 0 and 1: its score, the score on unrelated examples, and how often each readout is asked.
 
-    `open` are the readouts that the model answers: only on these there is a gap for an intervention to destroy.
+    `open` are the readouts that the model answers better than chance, asked often enough to measure: only on these there is a
+    gap for an intervention to destroy. `unclear` are those of which these examples do not tell: asked in too few, or answered
+    by a gap that is not known to within its half. All others are closed: the model does not answer them.
     """
 
     readouts: tuple[Readout, ...]
@@ -49,6 +51,12 @@ class Baseline:
     chance: Score
     count: Float[Tensor, "example readout"]
     open: Bool[Tensor, "readout"]
+    unclear: Bool[Tensor, "readout"]
+
+    @property
+    def asked(self) -> Bool[Tensor, "example readout"]:
+        """The examples in which each readout is asked."""
+        return self.count > 0
 
     @property
     def gap(self) -> Float[Tensor, "example readout"]:
@@ -95,11 +103,16 @@ class Scorer:
         self, logits: Float[Tensor, "example pos d_vocab_out"], other: Int[Tensor, "example pos slot"]
     ) -> Float[Tensor, "example readout"]:
         """Logit of another batch's right symbol minus that of this one's, summed where both are asked and differ."""
-        answer_logits = self.task.readout(logits, self.batch)
-        mine = self.batch.targets
-        differs = (mine >= 0) & (other >= 0) & (mine != other)
+        answer_logits, mine = self.task.readout(logits, self.batch), self.batch.targets
         gain = answer_logits.gather(-1, other.clamp(min=0)[..., None]) - answer_logits.gather(-1, mine.clamp(min=0)[..., None])
-        return self.summed(gain.squeeze(-1) * differs)
+        return self.summed(gain.squeeze(-1) * self._differing(other))
+
+    def differs(self, other: Int[Tensor, "example pos slot"]) -> Float[Tensor, "example readout"]:
+        """How many answers of each readout another batch's targets change."""
+        return self.summed(self._differing(other).to(self.where.dtype))
+
+    def _differing(self, other: Int[Tensor, "example pos slot"]) -> Bool[Tensor, "example pos slot"]:
+        return (self.batch.targets >= 0) & (other >= 0) & (self.batch.targets != other)
 
 
 def make_scorer(task: Task, batch: Batch) -> Scorer:
@@ -115,11 +128,17 @@ def make_scorer(task: Task, batch: Batch) -> Scorer:
     return Scorer(task, batch, tuple(readouts), torch.stack(where).float())
 
 
-def measure_baseline(scorer: Scorer, clean: Recorded, boot: Bootstrap, thresholds: Thresholds) -> Baseline:
+def measure_baseline(scorer: Scorer, clean: Recorded, thresholds: Thresholds) -> Baseline:
     """Score the clean run and, as chance, each example's targets under its matched example's logits. No forward pass."""
     own, unrelated = scorer.score(clean.run.logits), scorer.score(clean.run.logits[clean.partner])
     count = scorer.summed(torch.ones_like(scorer.batch.targets, dtype=own.margin.dtype))
-    closed = Baseline(scorer.readouts, own, unrelated, count, torch.zeros(len(scorer.readouts), dtype=torch.bool))
+    nothing = torch.zeros(len(scorer.readouts), dtype=torch.bool)
+    closed = Baseline(scorer.readouts, own, unrelated, count, nothing, nothing)
+    gap, low, high = mean_interval(closed.gap, count, thresholds.confidence, len(scorer.readouts))
     better = closed.accuracy - closed.chance_accuracy >= thresholds.min_accuracy_gain
-    wide = [boot.share(gap, number).low > 0 for gap, number in zip(closed.gap.T, count.T, strict=True)]
-    return Baseline(scorer.readouts, own, unrelated, count, better.cpu() & torch.tensor(wide))
+    examples = closed.asked.sum(dim=0)
+    often = examples >= thresholds.min_asked
+    known = low > gap / 2  # so that a share of it is one of something, and its denominator cannot be near zero
+    told = len(count) * thresholds.rare_share >= thresholds.min_asked  # whether a readout that is not often asked is rare
+    unclear = ~often & torch.tensor(not told, device=often.device) | often & better & (high > 0) & ~known
+    return Baseline(scorer.readouts, own, unrelated, count, (often & better & known).cpu(), unclear.cpu())

@@ -12,7 +12,7 @@ def label_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     numbers = dict.fromkeys(("pattern", "rival", "effect", "effect_low", "effect_high", "accuracy_effect"), "Float64")
     numbers |= dict.fromkeys(("write", "null_p", "effect_mean", "effect_zero"), "Float64")
-    return frame.astype({"layer": "int64", "hop": "Int64", **numbers})
+    return frame.astype({"layer": "int64", "hop": "Int64", "examples": "Int64", "would_decide": "Int64", **numbers})
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

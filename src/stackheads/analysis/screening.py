@@ -8,10 +8,9 @@ matched example – what resample ablation does – as a share of the readout's 
 the largest share.
 
 Candidates go through all channels as without screening, except that mean and zero ablation, which are reported beside the
-resample ablation that carries the verdict, are made only where that finds something. The others are judged by pattern and
-guess alone: they get `evidence` "screened" instead of "exact", the status `pattern-only` or `none`, and the guess as their
-effect, without an interval. A screened cell that matters all the same is missed: how many do can be measured by interventions
-on a sample of them. Where the model answers nothing there is nothing to destroy, and no candidate.
+resample ablation that carries the verdict, are made only where that finds something. The others were not tested: they get
+`evidence` "screened" instead of "exact", the status `undecided`, and the guess as their effect, without an interval. A screened
+cell that matters all the same is missed: how many do can be measured by interventions on a sample of them. Where the model answers nothing there is nothing to destroy, and no candidate.
 Pairs of heads are not ablated – a language model has dozens that look at the previous token – so no head is `redundant`.
 
 Cost: a forward and a backward pass for each readout, on `chunk` examples at a time, whose activations are what takes memory.
@@ -25,10 +24,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stackheads.analysis.cause import CauseEvidence
 from stackheads.analysis.patterns import PatternEvidence
 from stackheads.analysis.readouts import Baseline, Scorer
-from stackheads.analysis.statistics import Estimate
+from stackheads.analysis.thresholds import Thresholds
+from stackheads.analysis.verdict import Answer, pattern_answer
 from stackheads.errors import ConfigError
 from stackheads.interventions import Recorded, destination_rows
 from stackheads.interventions.attribution import gradients
@@ -83,15 +82,15 @@ def guessed_effects(
     }
 
 
-def candidates(patterns: dict[Cell, PatternEvidence], guesses: dict[Cell, float], top: int) -> set[Cell]:
+def candidates(
+    patterns: dict[Cell, PatternEvidence], guesses: dict[Cell, float], top: int, thresholds: Thresholds
+) -> set[Cell]:
     """The cells that go through all channels."""
     largest = sorted(guesses, key=lambda cell: (-abs(guesses[cell]), cell[0], cell[1]))[:top]
-    return {cell for cell, found in patterns.items() if found.passed and found.role != RESTING} | set(largest)
-
-
-def screened_cause(guess: float) -> CauseEvidence:
-    """What is known of a cell that no intervention was made on."""
-    return CauseEvidence(None, Estimate(guess, -torch.inf, torch.inf), 0.0, {}, False, False, {}, exact=False)
+    looking = {
+        cell for cell, found in patterns.items() if found.role != RESTING and pattern_answer(found, thresholds) == Answer.YES
+    }
+    return looking | set(largest)
 
 
 def _total_margin(scorer: Scorer, readout: int, logits: Tensor) -> Float[Tensor, ""]:

@@ -1,10 +1,10 @@
 """Stability: would other examples have given the same labels?
 
-`bootstrap_jaccard`  the labels are given again on bootstrap samples of the examples, from the same runs: a cell (head,
-                     destination) is confirmed in a sample if its lead over the rival, its effect and its write reach their
-                     thresholds there. Mean over 100 samples of |A and B| / |A or B|, A the confirmed cells on all examples, B
-                     those on the sample. Cells whose pattern fails on all examples have no write evidence and are never
-                     confirmed. No forward pass.
+`bootstrap_jaccard`  the labels are given again on bootstrap samples of the examples, from the same runs: every share becomes
+                     that of the sample, its interval as wide as on all examples, and the verdict is given anew. Mean over 100
+                     samples of |A and B| / |A or B|, A the cells (head, destination) confirmed on all examples, B those on the
+                     sample. Cells whose pattern fails on all examples have no write evidence and are never confirmed. No
+                     forward pass.
 `kappa`              Cohen's kappa (1960) between whole analyses on other data seeds, mean over pairs; a cell's category is its
                      status with its role.
 `same_multiset`      across training seeds head numbers mean nothing; what can be compared is the multiset of
@@ -13,6 +13,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import pandas as pd
@@ -21,11 +22,13 @@ from stackheads.analysis.records import records
 from stackheads.analysis.statistics import KEPT_DRAWS
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.analysis.verdict import Evidence, status
+from stackheads.analysis.write import WriteEvidence
+from stackheads.types import Status
 
 
 def bootstrap_jaccard(evidence: Sequence[Evidence], thresholds: Thresholds) -> float | None:
     """Mean Jaccard index of the confirmed cells under resampling of the examples; None if nothing is ever confirmed."""
-    whole = {number for number, item in enumerate(evidence) if status(item) == "confirmed"}
+    whole = {number for number, item in enumerate(evidence) if status(item, thresholds) == Status.CONFIRMED}
     indices = []
     for draw in range(KEPT_DRAWS):
         again = {number for number, item in enumerate(evidence) if confirmed_in(item, draw, thresholds)}
@@ -61,14 +64,20 @@ def multiset_jaccard(one: Counter, other: Counter) -> float:
 
 def confirmed_in(item: Evidence, draw: int, thresholds: Thresholds) -> bool:
     """Whether a cell is confirmed on one of the `KEPT_DRAWS` bootstrap samples."""
-    if not item.pattern.passed or item.write is None or not (item.write.share.draws and item.cause.effect.draws):
-        return False
-    return (
-        item.pattern.lead_draws[draw] >= thresholds.pattern_margin
-        and item.cause.effect.low > 0
-        and item.cause.effect.draws[draw] >= thresholds.min_effect
-        and item.write.share.low > 0
-        and item.write.share.draws[draw] >= thresholds.min_write
+    return item.write is not None and status(_redrawn(item, item.write, draw), thresholds) == Status.CONFIRMED
+
+
+def _redrawn(item: Evidence, write: WriteEvidence, draw: int) -> Evidence:
+    """The evidence on a bootstrap sample."""
+    pattern, lead = item.pattern, item.pattern.lead
+    if pattern.lead_draws:
+        moved = pattern.lead_draws[draw] - lead.value
+        lead = replace(lead, value=lead.value + moved, low=lead.low + moved, high=lead.high + moved)
+    return replace(
+        item,
+        pattern=replace(pattern, lead=lead),
+        cause=replace(item.cause, effects=item.cause.effects.redrawn(draw)),
+        write=replace(write, moved=write.moved.redrawn(draw)),
     )
 
 

@@ -1,16 +1,28 @@
-"""Shares of a gap with bootstrap intervals, honest about having looked: chosen on one half, estimated on the other.
+"""Shares of a gap with intervals that hold for all that was tried at once.
 
-A share is a ratio of sums over examples, Σ moved / Σ gap, because single examples have gaps near zero. Where the largest of
-several shares is wanted (which readout does this head matter for?), it is chosen on the first half of the examples and its
-value and interval come from the second half, so that choosing does not inflate them.
+A share is a ratio of sums over examples, Σ moved / Σ gap, because single examples have gaps near zero. Its standard error is
+that of the ratio estimator: with residuals e = moved - share · gap, which sum to zero, se² = n / (n - 1) · Σ e² / (Σ gap)²,
+over the n examples in which it is asked.
+
+Several shares are tried for one question (does some readout need this head?), so their intervals hold simultaneously, by
+max-t (Westfall & Young 1993, Chernozhukov, Chetverikov & Kato 2013, arXiv 1212.6906): the signs of the residuals of all shares
+are flipped together, example by example; each flipped t is put on the scale of a standard normal through its own Student
+distribution, so that a share asked in 16 examples is not judged like one asked in 512; and the quantile of the largest absolute
+value over shares is what all intervals are made of. Max-t and not cross-fitting (choosing on one half of the examples,
+estimating on the other), because all examples count for everything, no half decides which share is looked at, and shares that
+are much alike cost hardly more than one. Flipping signs and not drawing examples again, because it is exact at any size where
+residuals are symmetric, and keeps a share that is asked rarely as rare as it is.
+
+An interval does not know what no example showed: if an effect is in one of m examples and there were n, all miss it with
+probability (1 - 1/m)^n. `unseen(n)` is the share of examples that may hide so.
 """
 
 import math
 from dataclasses import dataclass, field
-from statistics import NormalDist
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
+from scipy import stats
 from torch import Tensor
 
 KEPT_DRAWS = 100
@@ -19,51 +31,143 @@ KEPT_DRAWS = 100
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share with its bootstrap interval; `draws` are the shares of single bootstrap samples, for stability."""
+    """A share with its interval, and the number of examples it was measured on."""
 
     value: float
     low: float
     high: float
-    draws: tuple[float, ...] = field(default=(), compare=False, repr=False)
-
-    def above(self, threshold: float) -> bool:
-        """At least the threshold, with the interval above zero."""
-        return self.value >= threshold and self.low > 0
-
-    def below(self, threshold: float) -> bool:
-        """At most minus the threshold, with the interval below zero."""
-        return self.value <= -threshold and self.high < 0
+    examples: int = 0
 
 
 @dataclass(frozen=True)
-class Bootstrap:
-    """How many times each example stands in each bootstrap sample."""
+class Shares:
+    """Several shares tried for one question, with simultaneous intervals, each [tried], in double precision on the CPU.
 
-    counts: Float[Tensor, "draw example"]
+    `se` are standard errors, `examples` those in which a share is asked, `draws` the shares on bootstrap samples, for stability.
+    `p_value` is that of all shares being zero, by max-t.
+    """
+
+    value: Float[Tensor, "tried"]
+    low: Float[Tensor, "tried"]
+    high: Float[Tensor, "tried"]
+    se: Float[Tensor, "tried"]
+    examples: Int[Tensor, "tried"]
+    p_value: float = 1.0
+    draws: Float[Tensor, "draw tried"] | None = field(default=None, compare=False, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def at(self, number: int) -> Estimate:
+        """One of them as plain numbers."""
+        return Estimate(
+            self.value[number].item(), self.low[number].item(), self.high[number].item(), int(self.examples[number])
+        )
+
+    def redrawn(self, draw: int) -> "Shares":
+        """What they would be on a bootstrap sample: other values, intervals of the same width around them."""
+        assert self.draws is not None
+        moved = self.draws[draw] - self.value
+        return Shares(self.draws[draw], self.low + moved, self.high + moved, self.se, self.examples, self.p_value)
+
+
+def no_shares() -> Shares:
+    """Where nothing could be tried."""
+    nothing = torch.zeros(0, dtype=torch.double)
+    return Shares(nothing, nothing, nothing, nothing, nothing.long(), draws=torch.zeros(KEPT_DRAWS, 0, dtype=torch.double))
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How examples are resampled, the same for all questions: signs for max-t, counts of bootstrap samples for stability."""
+
+    signs: Float[Tensor, "draw example"]
+    counts: Float[Tensor, "kept example"]
     confidence: float
 
-    def share(self, moved: Float[Tensor, "example"], gap: Float[Tensor, "example"]) -> Estimate:
-        """Σ moved / Σ gap with its percentile interval; zero with an unbounded interval where the gap is empty."""
-        total = gap.double().sum()
-        if total == 0:
-            return Estimate(0.0, -torch.inf, torch.inf)
-        draws = (self.counts @ moved.double()) / (self.counts @ gap.double())
-        tail = (1 - self.confidence) / 2
-        low, high = torch.quantile(draws, torch.tensor([tail, 1 - tail], dtype=draws.dtype, device=draws.device)).tolist()
-        return Estimate((moved.double().sum() / total).item(), low, high, tuple(draws[:KEPT_DRAWS].tolist()))
+    def shares(
+        self,
+        moved: Float[Tensor, "example tried"],
+        gap: Float[Tensor, "example tried"],
+        asked: Bool[Tensor, "example tried"],
+    ) -> Shares:
+        """Σ moved / Σ gap of each column over the examples in which it is asked, with simultaneous intervals.
+
+        Every column must be asked in two examples or more, and have a gap.
+        """
+        if not moved.shape[1]:
+            return no_shares()
+        moved, gap = (torch.where(asked, part.double(), 0.0) for part in (moved, gap))
+        total, n = gap.sum(dim=0), asked.sum(dim=0)
+        value = moved.sum(dim=0) / total
+        residual = moved - value * gap  # [example, tried]; sums to zero over examples
+        square = residual.square().sum(dim=0)
+        se = (n / (n - 1) * square).sqrt() / total.abs()
+        largest = self._largest(residual, square, n)
+        bound = student(torch.quantile(largest, self.confidence), n - 1)
+        observed = normal(torch.where(se > 0, value.abs() / se.clamp(min=1e-300), 0.0), n - 1)
+        p_value = (1 + int((largest >= observed.max()).sum())) / (1 + len(largest))
+        draws = (self.counts @ moved) / (self.counts @ gap)
+        parts = (value, value - bound * se, value + bound * se, se, n, p_value, draws.where(draws.isfinite(), 0.0))
+        return Shares(*(part.cpu() if isinstance(part, Tensor) else part for part in parts))
+
+    def _largest(self, residual: Tensor, square: Tensor, n: Tensor) -> Float[Tensor, "draw"]:
+        """The largest |t| over columns, as a standard normal's, of residuals whose signs are flipped."""
+        flipped = self.signs @ residual  # [draw, tried]: their sum
+        spread = (square - flipped.square() / n).clamp(min=0) * n / (n - 1)  # … and n² times its squared standard error
+        floor = 1e-12 * square.clamp(min=1e-300)
+        t = flipped.abs() / torch.maximum(spread, floor).sqrt()
+        return normal(t.where(square > 0, 0.0), n - 1).amax(dim=1)
 
 
-def bootstrap(n: int, draws: int, confidence: float, generator: torch.Generator, device: torch.device) -> Bootstrap:
-    """`draws` bootstrap samples of n examples."""
+def resampling(
+    n: int, draws: int, confidence: float, generator: torch.Generator, device: torch.device | str = "cpu"
+) -> Resampling:
+    """`draws` sign flips and `KEPT_DRAWS` bootstrap samples of n examples."""
+    signs = torch.randint(2, (draws, n), generator=generator).double() * 2 - 1
+    return Resampling(signs.to(device), bootstrap_counts(n, KEPT_DRAWS, generator).to(device), confidence)
+
+
+def bootstrap_counts(n: int, draws: int, generator: torch.Generator) -> Float[Tensor, "draw example"]:
+    """How many times each of n examples stands in each of `draws` bootstrap samples."""
     picks = torch.randint(n, (draws, n), generator=generator)
     counts = torch.zeros(draws, n, dtype=torch.double)
-    counts.scatter_add_(1, picks, torch.ones_like(picks, dtype=torch.double))
-    return Bootstrap(counts.to(device), confidence)
+    return counts.scatter_add_(1, picks, torch.ones_like(picks, dtype=torch.double))
 
 
-def halves(n: int) -> tuple[slice, slice]:
-    """The examples to choose on and the examples to estimate on."""
-    return slice(0, n // 2), slice(n // 2, n)
+def normal(t: Float[Tensor, "*tried"], df: Int[Tensor, "tried"]) -> Float[Tensor, "*tried"]:
+    """|t| of Student's distribution as the |z| that a standard normal exceeds as rarely, to about 1e-2 (Wallace 1959)."""
+    return (8 * df + 1) / (8 * df + 3) * (df * torch.log1p(t.square() / df)).sqrt()
+
+
+def student(z: Float[Tensor, ""], df: Int[Tensor, "tried"]) -> Float[Tensor, "tried"]:
+    """The inverse of `normal`."""
+    scaled = z * (8 * df + 3) / (8 * df + 1)
+    return (df * torch.expm1(scaled.square() / df)).sqrt()
+
+
+def mean_interval(
+    value: Float[Tensor, "example tried"], weight: Float[Tensor, "example tried"], confidence: float, tests: int
+) -> tuple[Float[Tensor, "tried"], Float[Tensor, "tried"], Float[Tensor, "tried"]]:
+    """Σ value / Σ weight over examples with its interval by Student's t, Bonferroni-corrected for `tests` of them.
+
+    `value` are sums over what an example holds, `weight` how many that are. 0 with an unbounded interval where fewer than two
+    examples have any.
+    """
+    value, weight = value.double(), weight.double()
+    total, n = weight.sum(dim=0), (weight > 0).sum(dim=0)
+    mean = value.sum(dim=0) / total.clamp(min=1)
+    residual = value - mean * weight
+    se = (n / (n - 1).clamp(min=1) * residual.square().sum(dim=0)).sqrt() / total.clamp(min=1)
+    bound = stats.t.isf((1 - confidence) / 2 / tests, (n - 1).clamp(min=1).cpu().numpy())
+    half = torch.from_numpy(bound).to(se.device) * se
+    half = half.where(n >= 2, torch.inf)
+    return mean, mean - half, mean + half
+
+
+def unseen(examples: int, confidence: float) -> float:
+    """The share of examples that may be of a kind of which none was among these: (1 - share)^examples = 1 - confidence."""
+    return 1 - (1 - confidence) ** (1 / max(examples, 1))
 
 
 def shares(moved: Float[Tensor, "example *rest"], gap: Float[Tensor, "example *rest"]) -> Float[Tensor, "*rest"]:
@@ -76,8 +180,10 @@ def wilson(successes: int, n: int, confidence: float) -> tuple[float, float]:
     """Wilson's interval (1927) for a share of n: not empty where all or none succeed. (0, 1) for n = 0."""
     if n == 0:
         return 0.0, 1.0
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = successes / n
-    centre, spread = share + z**2 / (2 * n), z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    scale = 1 + z**2 / n
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    interval = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return max(0.0, float(interval.low)), min(1.0, float(interval.high))
+
+
+def rounded_up(examples: float) -> int:
+    """To a power of two."""
+    return 2 ** math.ceil(math.log2(max(examples, 1)))

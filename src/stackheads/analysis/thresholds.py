@@ -13,8 +13,13 @@ class Thresholds:
     `min_rows`          rows that tell a role apart from all others, below which nothing is said about it.
     `min_effect`        share of the margin gap that ablation must destroy: below 2 % a head is of no use to a reader.
     `min_write`         share of the gap that the attended source alone must move; the same bar.
-    `confidence`        coverage of the bootstrap intervals that must exclude zero.
-    `bootstrap_draws`   bootstrap samples behind an interval.
+    `confidence`        coverage of the intervals, simultaneous over all that was tried for one question: with three channels
+                        that must all say yes, less than one verdict in a hundred is wrong by chance.
+    `resampling_draws`  sign flips behind an interval: ten of a thousand lie beyond it.
+    `min_asked`         examples in which a readout, or a pattern's source, must stand before it is measured: below this an
+                        interval rests on the shape of a distribution that nobody has seen.
+    `rare_share`        share of examples below which a readout is left out, and no claim is made on it, once there are examples
+                        enough to tell: less than one question in 200 is not what a model is for.
     `redundant_factor`  joint effect over the sum of single effects from which two heads count as each other's backup.
     `min_accuracy_gain` accuracy above that on unrelated answers which a readout needs before effects on it mean anything.
     `emerged_accuracy`  accuracy at the query from which a hop counts as there in training: far above the plateaus of a model
@@ -26,8 +31,10 @@ class Thresholds:
     min_rows: int = 32
     min_effect: float = 0.02
     min_write: float = 0.02
-    confidence: float = 0.95
-    bootstrap_draws: int = 1000
+    confidence: float = 0.99
+    resampling_draws: int = 1000
+    min_asked: int = 16
+    rare_share: float = 0.005
     redundant_factor: float = 1.3
     min_accuracy_gain: float = 0.05
     emerged_accuracy: float = 0.9

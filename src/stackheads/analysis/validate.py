@@ -20,16 +20,17 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from stackheads.analysis.pipeline import measure
+from stackheads.analysis.measure import measure
 from stackheads.analysis.thresholds import Thresholds
-from stackheads.analysis.verdict import Evidence, judged_anew, label_row, status
+from stackheads.analysis.verdict import Evidence, label_row, status
 from stackheads.models.compiled.specimens import CIRCUITS, Guise, Specimen, specimen
 from stackheads.models.config import ModelConfig, build
 from stackheads.models.nulls import permuted_heads
 from stackheads.tasks import Cycle, Retrieval, Task
+from stackheads.types import Status
 
 EXAMPLES = 256
-QUICK_EXAMPLES = 160
+QUICK_EXAMPLES = 256
 NOISE = 0.1
 BARS = {
     "macro F1 without noise": 0.98,
@@ -39,7 +40,7 @@ BARS = {
     "null heads confirmed": 0.01,
 }
 """What the labeller must reach; the last is a most, the others are leasts. A decoy a, b or c is never confirmed at all."""
-STATUSES = ("confirmed", "redundant", "opposing", "pattern-only", "causal-unclassified", "none")
+
 ALTERNATIVES: dict[str, Thresholds] = {
     "default": Thresholds(),
     "pattern_margin 0.1": Thresholds(pattern_margin=0.1),
@@ -121,7 +122,7 @@ class Validation:
     def confusion(self) -> dict[str, dict[str, int]]:
         """True status against verdict, counts."""
         counts = Counter((cell.true_status, cell.status) for cell in self.cells)
-        return {truth: {found: counts[truth, found] for found in STATUSES} for truth in STATUSES}
+        return {truth: {found: counts[truth, found] for found in Status} for truth in Status}
 
     @property
     def missed(self) -> list[str]:
@@ -198,7 +199,7 @@ def score(cells: Sequence[Cell]) -> dict[str, Any]:
             found=[cell.status == name for cell in cells],
             right=[cell.right for cell in cells],
         )
-        for name in STATUSES
+        for name in Status
         if any(cell.true_status == name for cell in cells)
     }
     roles = {
@@ -260,10 +261,7 @@ def _compare_thresholds(case: Case) -> dict[str, list[Cell]]:
     """The same under each alternative set of thresholds, from one measurement."""
     made = _made(case)
     evidence, _ = measure(made.model, made.task, EXAMPLES, case.guise.seed, LOOSEST)
-    return {
-        name: _cells(case, made, [judged_anew(item, thresholds) for item in evidence], thresholds)
-        for name, thresholds in ALTERNATIVES.items()
-    }
+    return {name: _cells(case, made, evidence, thresholds) for name, thresholds in ALTERNATIVES.items()}
 
 
 def _made(case: Case) -> Specimen:
@@ -282,7 +280,7 @@ def _cells(case: Case, made: Specimen, evidence: Sequence[Evidence], thresholds:
 
 def _label_null(kind: str, model: Any, task: Task, examples: int) -> list[NullHead]:
     evidence, _ = measure(model, task, examples, 0, Thresholds())
-    confirmed = {item.head for item in evidence if status(item) == "confirmed"}
+    confirmed = {item.head for item in evidence if status(item, Thresholds()) == Status.CONFIRMED}
     return [NullHead(kind, str(head), head in confirmed) for head in sorted({item.head for item in evidence})]
 
 

@@ -8,37 +8,67 @@ with the counterfactuals in which the condition of one link is the token that ch
 
 A counterfactual changes where links lead, not where they come from, so for the roles that look elsewhere (`previous`,
 `duplicate`, `self`, `start`, and the hops j < 0, which bring what a position can be found by) the source's value vector comes
-from a matched example, where the attended token differs, and write is the share of the margin gap that this destroys.
+from a matched example, where the attended token differs, and write is the share of the margin gap that this destroys. So too
+where no counterfactual of the task changes what a head of another role reads, as at value slots that are on no queried chain.
 
-As in channel 2, counterfactual and readout are chosen on one half of the examples and estimated on the other.
-Cost: one forward pass per counterfactual, or one.
+A pair of counterfactual and readout can show something only where the model answers the readout, the counterfactual's own run
+gives its answer, and the patch changes what the head gives; all such pairs are tried together, as in channel 2. Where there is
+none, nothing is tested, and nothing is said.
+
+Cost: one forward pass for each counterfactual, shared by all questions, and one for each question and counterfactual.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from stackheads.analysis.cause import choose
 from stackheads.analysis.readouts import Baseline, Scorer
 from stackheads.analysis.roles import role_targets
-from stackheads.analysis.statistics import Bootstrap, Estimate, halves, shares
+from stackheads.analysis.statistics import Resampling, Shares, mean_interval
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.interventions import Recorded, destination_rows, rerun, source_edit
-from stackheads.models.hooks import record_values
-from stackheads.tasks import Batch, Operand, Task
+from stackheads.models.hooks import HeadEdit, record_values
+from stackheads.tasks import OPERANDS, Batch, Operand, Task
 from stackheads.types import Destination, HeadId, Role
+
+ACTS = 1e-4
+"""A patch acts in an example if it moves the head's output by this share of its largest value vector: more than rounding."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Does what these heads carry together, from the sources of this role to this destination, matter?"""
+
+    heads: tuple[HeadId, ...]
+    destination: Destination
+    role: Role
+
+
+@dataclass(frozen=True)
+class WriteEvidence:
+    """What the attended source alone moves.
+
+    `moved` are the shares of all that was `tried`, each in words; `acting` the examples, of `examples`, in which the patch
+    changed what the head gives.
+    """
+
+    moved: Shares
+    tried: tuple[str, ...]
+    acting: int
+    examples: int
 
 
 @dataclass(frozen=True)
 class Counterfactual:
     """A counterfactual at one operand of one hop: its batch, and the value vectors of the heads that are asked about.
 
-    `start` and `goal` are the sums of (logit of its answer - logit of the clean answer) in the clean and in its own run.
+    `start` and `goal` are the sums of (logit of its answer - logit of the clean answer) in the clean and in its own run,
+    `differs` the number of answers that it changes.
     """
 
     hop: int
@@ -47,91 +77,125 @@ class Counterfactual:
     v: dict[HeadId, Float[Tensor, "batch pos d_head"]]
     start: Float[Tensor, "example readout"]
     goal: Float[Tensor, "example readout"]
+    differs: Float[Tensor, "example readout"]
 
 
 @dataclass(frozen=True)
-class WriteEvidence:
-    """What the attended source alone moves. `against`: it moves the answer away from where the role predicts."""
+class _Tried:
+    """One counterfactual's part of the answer to a question."""
 
-    share: Estimate
-    passed: bool
-    against: bool
-    how: str
+    moved: Float[Tensor, "example readout"]
+    acts: Bool[Tensor, "example"]
 
 
-def write_evidence(
-    model: Any,
-    task: Task,
-    clean: Recorded,
-    scorer: Scorer,
-    baseline: Baseline,
-    counterfactuals: Sequence[Counterfactual],
-    heads: Sequence[HeadId],
-    destination: Destination,
-    role: Role,
-    boot: Bootstrap,
-    thresholds: Thresholds,
-) -> WriteEvidence:
-    """Patch the attended source of these heads together at a destination."""
-    targets = role_targets(task, clean.batch, [role])[0]
-    rows = destination_rows(clean.batch, destination)
-    if operand := rewired_operand(role):
-        rewired = [other for other in counterfactuals if other.operand == operand]
-        return _from_counterfactuals(model, clean, scorer, rewired, heads, rows, targets, boot, thresholds)
-    return _from_matched(model, clean, scorer, baseline, heads, rows, targets, boot, thresholds)
+class Writes:
+    """Answers questions about what heads carry, on one recorded run."""
 
+    def __init__(
+        self,
+        model: Any,
+        task: Task,
+        clean: Recorded,
+        scorer: Scorer,
+        baseline: Baseline,
+        draws: Resampling,
+        thresholds: Thresholds,
+        generator: torch.Generator,
+    ):
+        self.model, self.task, self.clean, self.scorer, self.baseline = model, task, clean, scorer, baseline
+        self.draws, self.thresholds, self.generator = draws, thresholds, generator
 
-def _from_counterfactuals(
-    model: Any,
-    clean: Recorded,
-    scorer: Scorer,
-    counterfactuals: Sequence[Counterfactual],
-    heads: Sequence[HeadId],
-    rows: Tensor,
-    targets: Tensor,
-    boot: Bootstrap,
-    thresholds: Thresholds,
-) -> WriteEvidence:
-    moved, gap = [], []
-    for other in counterfactuals:
-        edits = [source_edit(clean, other.v[head], head, rows, targets) for head in heads]
-        patched = scorer.towards(rerun(model, clean, edits, read=scorer.read), other.batch.targets)
-        moved.append(patched - other.start)
-        gap.append(other.goal - other.start)
-    all_moved, all_gap = torch.stack(moved, dim=1), torch.stack(gap, dim=1)
-    choosing, estimating = halves(len(all_moved))
-    chosen = shares(all_moved[choosing], all_gap[choosing])
-    best = int(chosen.argmax() if chosen.max() >= thresholds.min_write else chosen.abs().argmax())
-    at = best // all_gap.shape[2], best % all_gap.shape[2]
-    share = boot.share(all_moved[estimating, *at], all_gap[estimating, *at])
-    rewired = counterfactuals[at[0]]
-    link = f"hop {rewired.hop}" if rewired.operand == "value" else f"the {rewired.operand} of hop {rewired.hop}"
-    how = f"its source from the counterfactual at {link} moves {scorer.readouts[at[1]]}"
-    return WriteEvidence(share, share.above(thresholds.min_write), share.below(thresholds.min_write), how)
+    def answer(self, questions: Sequence[Question]) -> list[WriteEvidence]:
+        """The evidence for each question, in their order."""
+        found: dict[Question, WriteEvidence] = {}
+        for operand in OPERANDS:
+            some = [question for question in questions if rewired_operand(question.role) == operand]
+            found |= self._from_counterfactuals(some, operand)
+        return [found.get(question) or self._from_matched(question) for question in questions]
 
+    def _from_counterfactuals(self, questions: Sequence[Question], operand: Operand) -> dict[Question, WriteEvidence]:
+        """Those of the questions that some counterfactual can show anything about."""
+        heads = {head for question in questions for head in question.heads}
+        tried: dict[Question, list[_Tried]] = {question: [] for question in questions}
+        rewired: list[Counterfactual] = []
+        for other in self._counterfactuals(heads, operand) if questions else ():
+            for question in questions:
+                tried[question].append(self._patched(question, other))
+            rewired.append(Counterfactual(other.hop, operand, other.batch, {}, other.start, other.goal, other.differs))
+        found = {question: self._judged(rewired, tried[question]) for question in questions}
+        return {question: evidence for question, evidence in found.items() if evidence is not None}
 
-def _from_matched(
-    model: Any,
-    clean: Recorded,
-    scorer: Scorer,
-    baseline: Baseline,
-    heads: Sequence[HeadId],
-    rows: Tensor,
-    targets: Tensor,
-    boot: Bootstrap,
-    thresholds: Thresholds,
-) -> WriteEvidence:
-    other = clean.batch.tokens[clean.partner]
-    changed = targets & (other != clean.batch.tokens)[:, None, :]
-    edits = [source_edit(clean, clean.run.of(head)[1][clean.partner], head, rows, changed) for head in heads]
-    moved = baseline.clean.margin - scorer.score(rerun(model, clean, edits, read=scorer.read)).margin
-    chosen = choose(moved, baseline, thresholds)
-    if chosen is None:
-        return WriteEvidence(Estimate(0.0, 0.0, 0.0), False, False, "there is no answer to destroy")
-    estimating = halves(len(moved))[1]
-    share = boot.share(moved[estimating, chosen], baseline.gap[estimating, chosen])
-    how = f"its source from a matched example destroys {baseline.readouts[chosen]}"
-    return WriteEvidence(share, share.above(thresholds.min_write), share.below(thresholds.min_write), how)
+    def _counterfactuals(self, heads: Iterable[HeadId], operand: Operand) -> Iterator[Counterfactual]:
+        """One for each hop that is asked at any readout's depth, run when its turn comes."""
+        rewire: Any = self.task.counterfactual
+        if operand != "value":  # tasks without operands need not know the argument
+            rewire = partial(rewire, operand=operand)
+        deepest = max(readout.hop for readout in self.scorer.readouts)
+        device, clean = self.clean.batch.tokens.device, self.clean
+        for hop in range(1, deepest + 1):
+            batch = rewire(clean.batch.to("cpu"), hop, self.generator).to(device)
+            changed, v = record_values(self.model, batch.tokens)
+            start, goal = (self.scorer.towards(logits, batch.targets) for logits in (clean.run.logits, changed))
+            kept = {head: v[head.layer, :, :, head.index].clone() for head in sorted(set(heads))}
+            yield Counterfactual(hop, operand, batch, kept, start, goal, self.scorer.differs(batch.targets))
+
+    def _patched(self, question: Question, other: Counterfactual) -> _Tried:
+        edits = self._edits(question, self._sources(question), other.v)
+        logits = rerun(self.model, self.clean, edits, read=self.scorer.read)
+        return _Tried(self.scorer.towards(logits, other.batch.targets) - other.start, self._acts(edits))
+
+    def _judged(self, rewired: Sequence[Counterfactual], tried: Sequence[_Tried]) -> WriteEvidence | None:
+        """The shares of all pairs that can show something; None where there is none."""
+        gap = torch.cat([other.goal - other.start for other in rewired], dim=1)
+        differs = torch.cat([other.differs for other in rewired], dim=1)
+        moved = torch.cat([part.moved for part in tried], dim=1)
+        acting = torch.stack([part.acts for part in tried], dim=1)  # [example, counterfactual]
+        n_readouts = len(self.scorer.readouts)
+        shown = (differs > 0) & acting.repeat_interleave(n_readouts, dim=1)
+        often = shown.sum(dim=0) >= self.thresholds.min_asked
+        value, low, _ = mean_interval(gap, differs, self.thresholds.confidence, max(1, int(often.sum())))
+        is_open = self.baseline.open.to(often.device).repeat(len(rewired))
+        at = (often & is_open & (low > value / 2)).nonzero().flatten().tolist()
+        if not at:
+            return None
+        names = [self._name(rewired[number // n_readouts], number % n_readouts) for number in at]
+        shares = self.draws.shares(moved[:, at], gap[:, at], differs[:, at] > 0)
+        return WriteEvidence(shares, tuple(names), int(acting.any(dim=1).sum()), len(moved))
+
+    def _name(self, other: Counterfactual, readout: int) -> str:
+        link = f"hop {other.hop}" if other.operand == "value" else f"the {other.operand} of hop {other.hop}"
+        return f"its source from the counterfactual at {link} moves {self.scorer.readouts[readout]}"
+
+    def _from_matched(self, question: Question) -> WriteEvidence:
+        clean, baseline = self.clean, self.baseline
+        other = clean.batch.tokens[clean.partner]
+        changed = self._sources(question) & (other != clean.batch.tokens)[:, None, :]
+        v = {head: clean.run.of(head)[1][clean.partner] for head in question.heads}
+        edits = self._edits(question, changed, v)
+        margin = self.scorer.score(rerun(self.model, clean, edits, read=self.scorer.read)).margin
+        acts, at = self._acts(edits), baseline.open.to(margin.device)
+        shown = baseline.asked & acts[:, None]
+        at = at & (shown.sum(dim=0) >= self.thresholds.min_asked)
+        shares = self.draws.shares((baseline.clean.margin - margin)[:, at], baseline.gap[:, at], baseline.asked[:, at])
+        readouts = [readout for readout, tried in zip(baseline.readouts, at.tolist(), strict=True) if tried]
+        names = tuple(f"its source from a matched example destroys {readout}" for readout in readouts)
+        return WriteEvidence(shares, names, int(acts.sum()), len(margin))
+
+    def _sources(self, question: Question) -> Bool[Tensor, "batch pos source"]:
+        return role_targets(self.task, self.clean.batch, [question.role])[0]
+
+    def _edits(self, question: Question, sources: Tensor, v: dict[HeadId, Tensor]) -> list[HeadEdit]:
+        rows = destination_rows(self.clean.batch, question.destination)
+        return [source_edit(self.clean, v[head], head, rows, sources) for head in question.heads]
+
+    def _acts(self, edits: Sequence[HeadEdit]) -> Bool[Tensor, "example"]:
+        """The examples in which some edit changes its head's output beyond rounding."""
+        acts = torch.zeros(len(self.clean.batch), dtype=torch.bool, device=self.clean.batch.tokens.device)
+        for edit in edits:
+            _, v, z = self.clean.run.of(edit.head)
+            change = ((edit.z - z).abs().amax(dim=-1) * edit.rows).amax(dim=-1)
+            acts |= change > ACTS * v.abs().max()
+        return acts
 
 
 def rewired_operand(role: Role | None) -> Operand | None:
@@ -141,34 +205,3 @@ def rewired_operand(role: Role | None) -> Operand | None:
     if role.name == "condition":
         return "condition"
     return "value" if role.name == "hop" and role.hop > 0 else None
-
-
-def run_counterfactuals(
-    model: Any,
-    task: Task,
-    clean: Recorded,
-    scorer: Scorer,
-    heads: Iterable[HeadId],
-    generator: torch.Generator,
-    operand: Operand = "value",
-) -> list[Counterfactual]:
-    """One counterfactual for each hop that is asked at any readout's depth; value vectors of `heads` only are kept.
-
-    None where there are no heads. Cost: one forward pass each.
-    """
-    needed = sorted(set(heads))
-    if not needed:
-        return []
-    rewire: Any = task.counterfactual
-    if operand != "value":  # tasks without operands need not know the argument
-        rewire = partial(rewire, operand=operand)
-    deepest = max(readout.hop for readout in scorer.readouts)
-    device = clean.batch.tokens.device
-    result = []
-    for hop in range(1, deepest + 1):
-        batch = rewire(clean.batch.to("cpu"), hop, generator).to(device)
-        changed, v = record_values(model, batch.tokens)
-        start, goal = (scorer.towards(logits, batch.targets) for logits in (clean.run.logits, changed))
-        kept = {head: v[head.layer, :, :, head.index].clone() for head in needed}
-        result.append(Counterfactual(hop, operand, batch, kept, start, goal))
-    return result
