@@ -35,6 +35,7 @@ from stackheads.analysis.sufficiency import silenced
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.interventions import ABLATIONS, INPUTS, Sender, destination_rows, direct_logits, path_edits
 from stackheads.interventions.paths import Input
+from stackheads.seeds import Stream, stream
 from stackheads.types import Destination
 
 LOGITS = "logits"
@@ -94,7 +95,7 @@ def find_circuit(bench: Bench, labels: Sequence[Label], boot: Bootstrap, thresho
     _add_nodes(circuit, bench, confirmed, boot, thresholds)
     for receiver in confirmed:
         _add_edges(circuit, bench, confirmed, receiver, boot, thresholds)
-    criteria = _Criteria(bench, labels, confirmed, torch.Generator().manual_seed(seed))
+    criteria = _Criteria(bench, labels, confirmed, stream(seed, Stream.CIRCUIT_SETS))
     circuit.graph.update(criteria.all())
     return circuit
 

@@ -41,6 +41,7 @@ from stackheads.analysis.timeline import OTHER_ROLE, Emergence, accuracy_frame, 
 from stackheads.analysis.verdict import Evidence, status
 from stackheads.errors import CheckpointError, ConfigError
 from stackheads.models import Checkpoint, load, parse_device, snapshots
+from stackheads.seeds import Stream, stream
 from stackheads.types import Destination, HeadId, Role
 
 
@@ -204,7 +205,7 @@ def _hop_steps(measured: Sequence[_Snapshot], seed: int, bootstraps: int, thresh
     at_query = [number for number, readout in enumerate(first.readouts) if readout.destination == Destination.QUERY]
     right = torch.stack([snapshot.baseline.clean.right[:, at_query] for snapshot in measured]).double()
     count = first.count[:, at_query].double()
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream(seed, Stream.EMERGENCE)
     counts = bootstrap(len(count), bootstraps, thresholds.confidence, generator, count.device).counts
     shares = torch.einsum("de,ser->rds", counts, right) / torch.einsum("de,er->rd", counts, count)[..., None]
     rows = []

@@ -155,7 +155,7 @@ def _explanation(labels: pd.DataFrame, model: Any, task: Task, seed: int, thresh
         "mechanism": mechanism.name,
         "mechanism_reason": mechanism.reason,
         "program": None if extracted is None else str(extracted),
-        "program_agreement": None if extracted is None else agreement(extracted, model, task),
+        "program_agreement": None if extracted is None else agreement(extracted, model, task, seed=seed),
     }
 
 
