@@ -38,11 +38,12 @@ from stackheads.analysis.readouts import make_scorer
 from stackheads.analysis.statistics import wilson
 from stackheads.models.fused import forward_for_training
 from stackheads.models.hooks import analysing
+from stackheads.seeds import Reserved, bare
 from stackheads.tasks import StatementTask
 from stackheads.theory import guesses, layers_needed
 from stackheads.types import Destination
 
-EXAMPLES, CHUNK, SEED = 4096, 1024, 3_000_003
+EXAMPLES, CHUNK, SEED = 4096, 1024, Reserved.DEPTH
 ANSWERED, CONFIDENCE = 0.99, 0.999
 ODD = "violation"
 SWEEPS = {"depth-bidirectional": "both ways", "depth-causal": "causal"}
@@ -102,7 +103,7 @@ def best_guesses(task: StatementTask) -> dict[Key, float]:
 
 def accuracies(model: Any, task: StatementTask, examples: int) -> dict[tuple[Destination, int], tuple[float, int]]:
     """For each destination and hop the accuracy on fresh examples, and in how many of them it is asked."""
-    generator, totals = torch.Generator().manual_seed(SEED), {}
+    generator, totals = bare(SEED), {}
     with analysing(model):
         for start in range(0, examples, CHUNK):
             batch = task.sample(min(CHUNK, examples - start), generator)

@@ -23,13 +23,13 @@ from collections import Counter
 from typing import Any
 
 import pandas as pd
-import torch
 from claims import BLUE, KEPT, ORANGE, Claim, Run, Tables, kept_analysis, main, markdown, span
 
 from stackheads import load
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.interventions import ablation_edits, recorded, rerun
 from stackheads.models.hooks import all_heads, analysing
+from stackheads.seeds import bare
 from stackheads.tasks.scoring import query_accuracy
 from stackheads.types import Destination
 
@@ -65,7 +65,7 @@ def least_accuracy(run: Run) -> dict[int, float]:
     checkpoint = load(run.folder)
     model, task = checkpoint.model, checkpoint.task
     with analysing(model):
-        clean = recorded(model, task.sample(EXAMPLES, torch.Generator().manual_seed(SEED)))
+        clean = recorded(model, task.sample(EXAMPLES, bare(SEED)))
         shares = []
         for head in all_heads(model):
             edits = [edit for destination in Destination for edit in ablation_edits(clean, [head], destination, "zero")]

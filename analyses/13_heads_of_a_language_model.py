@@ -18,7 +18,8 @@ Labels: `analyze` on 64 prompts, seeds 0 and 1 (-runs.csv says which have run), 
 cells (head, destination) whose pattern passes (in a role other than `start`) and the 64 with the largest effect by gradient.
 Of the cells that were screened out 40 are drawn (seed 0) and ablated too: how many of them matter is what screening misses.
 
-What labelled heads carry, at D = 1, on 64 other prompts (seed 1,000,003), for two sets of cells of seed 0:
+What labelled heads carry, at D = 1, on 64 other prompts (seed 0, stream `trial`; the committed tables were made before
+streams had names, with seed 1,000,003 here and the bare seeds for labels), for two sets of cells of seed 0:
 `confirmed`  those with status confirmed;
 `needed`     those whose ablation has an effect of 0.02 or more with its interval above zero: confirmed, causal-unclassified.
 The cells of a set are resample-ablated together, against 100 random sets (seed 0) with as many other heads in each layer at
@@ -109,34 +110,33 @@ def missed(model: Any, task: Any, labels: pd.DataFrame, seed: int) -> dict[str, 
     """Exact effects of cells that were screened out, on the prompts of the analysis."""
     from functools import partial
 
-    import torch
-
     from stackheads.analysis.cause import cause_evidence
     from stackheads.analysis.readouts import make_scorer, measure_baseline
-    from stackheads.analysis.statistics import bootstrap
+    from stackheads.analysis.statistics import resampling
     from stackheads.analysis.thresholds import Thresholds
     from stackheads.interventions import recorded
     from stackheads.models.hooks import analysing
+    from stackheads.seeds import Stream, stream
+    from stackheads.tasks import labelling_batch
     from stackheads.types import Destination, HeadId
 
     out = labels[labels["evidence"] == "screened"].reset_index(drop=True)
     drawn = out.loc[sorted(random.Random(0).sample(range(len(out)), SAMPLED))]
-    thresholds, generator = Thresholds(), torch.Generator().manual_seed(seed)
-    batch = task.sample(EXAMPLES, generator)
+    thresholds, numbers = Thresholds(), stream(seed, Stream.BOOTSTRAP)
+    batch = labelling_batch(task, EXAMPLES, seed)
     with analysing(model):
         clean, scorer = recorded(model, batch), make_scorer(task, batch)
-        settings = thresholds.bootstrap_draws, thresholds.confidence, generator, batch.tokens.device
-        boot, whole = (bootstrap(n, *settings) for n in (EXAMPLES - EXAMPLES // 2, EXAMPLES))
-        baseline = measure_baseline(scorer, clean, whole, thresholds)
-        cause = partial(cause_evidence, model, clean, scorer, baseline, boot=boot, thresholds=thresholds, methods=("resample",))
+        draws = resampling(EXAMPLES, thresholds.resampling_draws, thresholds.confidence, numbers, batch.tokens.device)
+        baseline = measure_baseline(scorer, clean, thresholds)
+        cause = partial(cause_evidence, model, clean, scorer, baseline, draws=draws, methods=("resample",))
         found = [
             cause(heads=[HeadId.parse(row["head"])], destination=Destination(row["destination"]))
             for row in drawn.to_dict("records")
         ]
     return {
         "sampled": SAMPLED,
-        "sampled_matter": sum(each.needed or each.hinders for each in found),
-        "sampled_largest": max(abs(each.effect.value) for each in found),
+        "sampled_matter": sum(decisive(each.effects, thresholds.min_effect) for each in found),
+        "sampled_largest": max(each.effects.value.abs().max().item() for each in found),
     }
 
 
@@ -144,8 +144,9 @@ def carried(model: Any, task: Any, labels: pd.DataFrame) -> pd.DataFrame:
     """What sets of labelled cells carry: one row a set, the random ones too."""
     from stackheads.analysis.bench import make_bench
     from stackheads.analysis.thresholds import Thresholds
+    from stackheads.seeds import Stream
 
-    bench = make_bench(model, task, EXAMPLES, 0, Thresholds())
+    bench = make_bench(model, task, EXAMPLES, 0, Thresholds(), Stream.TRIAL)
     cells = [(row["head"], row["destination"]) for row in labels.to_dict("records")]
     needed = labels["status"].isin(["confirmed", "causal-unclassified"]) & (labels["effect"] > 0)
     chosen = {"confirmed": labels["status"] == "confirmed", "needed": needed}

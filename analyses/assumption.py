@@ -13,6 +13,7 @@ import torch
 
 from stackheads.analysis.readouts import make_scorer
 from stackheads.models.hooks import analysing, hook_name
+from stackheads.seeds import bare
 from stackheads.tasks import Retrieval, StatementTask
 from stackheads.theory import knowledge, radius
 from stackheads.theory.flow import joined
@@ -65,7 +66,7 @@ def confined(model: Any, task: StatementTask, layer: int, examples: int, seed: i
 
     Known is what the simulation of `theory/flow.py` says after the layers before; scores elsewhere become minus infinity.
     """
-    batch = task.sample(examples, torch.Generator().manual_seed(seed))
+    batch = task.sample(examples, bare(seed))
     known = list(knowledge(batch.tokens, task.attention_dir))
     knows, edges = known[min(layer, len(known) - 1)].float(), joined(batch.tokens).float()
     touching = (knows @ edges).clamp(max=1) @ knows.mT > 0

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from stackheads.interventions import ablate_heads, patch_heads, patch_heads_by_position, recorded
 from stackheads.models import ModelConfig, build
+from stackheads.seeds import Stream, stream
 from stackheads.tasks import Batch, Cycle
 from stackheads.tasks.scoring import margins
 
@@ -36,7 +37,7 @@ def setting(direction: str, dtype: str, examples: int) -> dict[str, Any]:
     """A model, two recorded runs, and what TransformerLens needs of them."""
     task = Cycle(symbols=16, max_hops=4, attention_dir=direction)  # type: ignore[arg-type]
     model = build(ModelConfig(layers=4, heads=4, d_model=64, d_head=16, dtype=dtype), task, seed=0).eval()
-    generator = torch.Generator().manual_seed(0)
+    generator = stream(0, Stream.BENCHMARK)
     batch = task.sample(examples, generator)
     other = task.counterfactual(batch, 1, generator)
     with torch.no_grad():

@@ -25,6 +25,7 @@ from stackheads import analyze
 from stackheads.interventions import patch_heads_by_position, recorded
 from stackheads.interventions.attribution import attribution, guess_by_gradient
 from stackheads.models import ModelConfig, build
+from stackheads.seeds import Stream, stream
 from stackheads.tasks import Cycle
 from stackheads.tasks.scoring import margins
 
@@ -36,7 +37,7 @@ def setting(layers: int, heads: int, symbols: int, examples: int) -> tuple[Any, 
     """Model, the run patched into, the run patched from, and a metric."""
     task = Cycle(symbols=symbols, max_hops=4, attention_dir="causal")
     model = build(ModelConfig(layers=layers, heads=heads, d_model=64, d_head=16), task, seed=0).eval()
-    generator = torch.Generator().manual_seed(0)
+    generator = stream(0, Stream.BENCHMARK)
     batch = task.sample(examples, generator)
     other = task.counterfactual(batch, 1, generator)
     runs = recorded(model, batch), recorded(model, other)
@@ -88,7 +89,7 @@ def guesses(repeats: int) -> list[dict[str, Any]]:
     from stackheads import load
 
     checkpoint = load(CHECKPOINT)
-    generator = torch.Generator().manual_seed(0)
+    generator = stream(0, Stream.BENCHMARK)
     batch = checkpoint.task.sample(64, generator)
     into, source = (recorded(checkpoint.model, b) for b in (batch, checkpoint.task.counterfactual(batch, 1, generator)))
 

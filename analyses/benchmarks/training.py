@@ -17,6 +17,7 @@ import torch
 
 from stackheads.models import ModelConfig, build
 from stackheads.models.fused import forward_for_training
+from stackheads.seeds import Stream, stream
 from stackheads.tasks import Cycle
 from stackheads.training.trainer import answer_loss
 
@@ -25,7 +26,7 @@ BATCH = 128
 
 def block(task: Cycle, model: Any, forward: Any, optimiser: torch.optim.AdamW, steps: int, seed: int) -> float:
     """Seconds for `steps` training steps."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream(seed, Stream.BENCHMARK)
     batches = [task.sample(BATCH, generator) for _ in range(steps)]
     start = time.perf_counter()
     for batch in batches:

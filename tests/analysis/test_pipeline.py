@@ -12,7 +12,7 @@ from stackheads.analysis.thresholds import Thresholds
 from stackheads.errors import CheckpointError, ConfigError, TaskMismatchError
 from stackheads.interventions import ablate, recorded
 from stackheads.models import build
-from stackheads.tasks import Cycle
+from stackheads.tasks import Cycle, labelling_batch
 from stackheads.types import HeadId
 
 COLUMNS = ["head", "layer", "destination", "role", "hop", "status", "pattern", "rival"]
@@ -68,7 +68,7 @@ def test_the_columns_are_the_documented_ones(analysis):
 def test_effects_and_accuracy_are_those_of_a_plain_ablation(analysis, checkpoints):
     """One cell again, from the definitions: run, ablate, compare margins."""
     checkpoint = load(checkpoints / "cycle-d4-l3")
-    batch = checkpoint.task.sample(256, torch.Generator().manual_seed(0))
+    batch = labelling_batch(checkpoint.task, 256, 0)
     clean = recorded(checkpoint.model, batch)
     ablated = ablate(checkpoint.model, clean, [HeadId(1, 0)], "query")
 
@@ -92,7 +92,7 @@ def test_an_untrained_model_gets_no_label(checkpoints):
     checkpoint = load(checkpoints / "cycle-d4-l3")
     for seed in range(3):
         untrained = build(checkpoint.config, checkpoint.task, seed=seed)
-        labels = analyze(untrained, checkpoint.task, examples=128, progress=False, explain=False).labels
+        labels = analyze(untrained, checkpoint.task, examples=1024, progress=False, explain=False).labels
         assert set(labels["status"]) <= {"none", "pattern-only"}
         assert "answers nothing" in labels["reason"].iloc[0]
 
@@ -144,7 +144,7 @@ def test_it_shows_itself_in_a_notebook(analysis):
 def test_bad_requests_are_refused(checkpoints):
     path = checkpoints / "cycle-d4-l3"
     checkpoint = load(path)
-    with pytest.raises(ConfigError, match="at least 16 for an interval, or .auto., got 0"):
+    with pytest.raises(ConfigError, match=r"at least 16 for an interval, or .auto., got 0"):
         analyze(path, examples=0)
     with pytest.raises(ConfigError, match="torch can use here, got 'abacus'"):
         analyze(path, device="abacus")

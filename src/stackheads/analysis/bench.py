@@ -20,11 +20,9 @@ from stackheads.analysis.statistics import shares
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.interventions import Recorded, recorded, rerun, run_variants
 from stackheads.models.hooks import Edit, analysing
+from stackheads.seeds import Stream, stream
 from stackheads.tasks import Task
 from stackheads.types import Destination, HeadId, Role
-
-FRESH = 1_000_003
-"""Added to an analysis' seed to draw examples that its labels were not made on."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +85,11 @@ class Bench:
         return medians, tenths
 
 
-def make_bench(model: Any, task: Task, examples: int, seed: int, thresholds: Thresholds) -> Bench:
-    """Draw fresh examples and run the model on them. Cost: one forward pass."""
-    generator = torch.Generator().manual_seed(seed + FRESH)
-    batch = task.sample(examples, generator).to(next(model.parameters()).device)
+def make_bench(
+    model: Any, task: Task, examples: int, seed: int, thresholds: Thresholds, name: Stream = Stream.CIRCUIT
+) -> Bench:
+    """Draw examples of a stream that labels were not made on, and run the model on them. Cost: one forward pass."""
+    batch = task.sample(examples, stream(seed, name)).to(next(model.parameters()).device)
     with analysing(model):
         clean = recorded(model, batch)
         scorer = make_scorer(task, batch)

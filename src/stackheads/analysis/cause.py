@@ -1,8 +1,9 @@
 """Channel 2: does the answer need this head? Ablate it at one destination and see what share of the margin gap goes.
 
 effect = Σ (clean margin - ablated margin) / Σ (clean margin - margin on unrelated answers), over examples, per readout.
-Resample ablation carries the verdict; positional mean and zero ablation are measured beside it. The effects on all open readouts
-are tried together, with simultaneous intervals (`statistics.py`). Cost: one forward pass per (head, destination, ablation).
+Resample ablation carries the verdict; positional mean and zero ablation are measured beside it. The effects on all open
+readouts are tried together, with simultaneous intervals (`statistics.py`). Cost: one forward pass per (head, destination,
+ablation).
 """
 
 from collections.abc import Sequence
@@ -31,8 +32,9 @@ class CauseEvidence:
     """What ablating a head (or several together) at a destination does.
 
     `effects` are those on `readouts`, the open ones, under resample ablation; `accuracy_effect` the share of answers that are
-    lost there; `unclear` are readouts that these `examples` examples do not tell about. `ablations` holds everything, per method
-    and readout of the baseline, and `every` these readouts. Where `guess` is not None nothing was ablated (`screening.py`).
+    lost there; `unclear` are readouts that these `examples` examples do not tell about. `ablations` holds everything, per
+    method and readout of the baseline, and `every` these readouts. Where `guess` is not None nothing was ablated
+    (`screening.py`).
     """
 
     readouts: tuple[Readout, ...]

@@ -36,6 +36,7 @@ from stackheads.analysis.thresholds import Thresholds
 from stackheads.analysis.verdict import decisive, telling
 from stackheads.interventions import ABLATIONS, INPUTS, Sender, destination_rows, direct_logits, path_edits
 from stackheads.interventions.paths import Input
+from stackheads.seeds import Stream, stream
 from stackheads.types import Destination
 
 LOGITS = "logits"
@@ -92,12 +93,12 @@ def find_circuit(bench: Bench, labels: Sequence[Label], thresholds: Thresholds, 
     circuit = Circuit(faithfulness={}, completeness={}, minimality={})
     if not confirmed or not bool(bench.baseline.open.any()):
         return circuit
-    generator, batch = torch.Generator().manual_seed(seed), bench.clean.batch
+    generator, batch = stream(seed, Stream.BOOTSTRAP, "circuit"), bench.clean.batch
     draws = resampling(len(batch), thresholds.resampling_draws, thresholds.confidence, generator, batch.tokens.device)
     _add_nodes(circuit, bench, confirmed, draws, thresholds)
     for receiver in confirmed:
         _add_edges(circuit, bench, confirmed, receiver, draws, thresholds)
-    criteria = _Criteria(bench, labels, confirmed, generator)
+    criteria = _Criteria(bench, labels, confirmed, stream(seed, Stream.CIRCUIT_SETS))
     circuit.graph.update(criteria.all())
     return circuit
 

@@ -41,6 +41,7 @@ from stackheads.analysis.timeline import OTHER_ROLE, Emergence, accuracy_frame, 
 from stackheads.analysis.verdict import Answer, Evidence, pattern_answer, status, telling
 from stackheads.errors import CheckpointError, ConfigError
 from stackheads.models import Checkpoint, load, parse_device, snapshots
+from stackheads.seeds import Stream, stream
 from stackheads.types import Destination, HeadId, Role, Status
 
 CONFIDENCE = 0.95
@@ -210,8 +211,7 @@ def _hop_steps(measured: Sequence[_Snapshot], seed: int, bootstraps: int, thresh
     at_query = [number for number, readout in enumerate(first.readouts) if readout.destination == Destination.QUERY]
     right = torch.stack([snapshot.baseline.clean.right[:, at_query] for snapshot in measured]).double()
     count = first.count[:, at_query].double()
-    generator = torch.Generator().manual_seed(seed)
-    counts = bootstrap_counts(len(count), bootstraps, generator).to(count.device)
+    counts = bootstrap_counts(len(count), bootstraps, stream(seed, Stream.EMERGENCE)).to(count.device)
     shares = torch.einsum("de,ser->rds", counts, right) / torch.einsum("de,er->rd", counts, count)[..., None]
     rows = []
     for number, readout in enumerate(at_query):

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from stackheads.analysis.cause import CauseEvidence, cause_evidence, screened_cause
@@ -27,7 +26,8 @@ from stackheads.analysis.write import Question, Writes
 from stackheads.errors import ConfigError
 from stackheads.interventions import destination_rows, recorded
 from stackheads.models.hooks import all_heads, analysing
-from stackheads.tasks import Task
+from stackheads.seeds import Stream, stream
+from stackheads.tasks import Task, labelling_batch
 from stackheads.types import Destination, HeadId
 
 Cell = tuple[HeadId, Destination]
@@ -70,14 +70,14 @@ def measure(
     again: Collection[Cell] | None = None,
 ) -> tuple[list[Evidence], Baseline]:
     """All the evidence on one sample. With `again`, that of these cells only, beside what is `known` of the others."""
-    generator = torch.Generator().manual_seed(seed)
-    batch = task.sample(examples, generator).to(next(model.parameters()).device)
+    batch = labelling_batch(task, examples, seed).to(next(model.parameters()).device)
     destinations = [place for place in Destination if bool(destination_rows(batch, place).any())]
     with analysing(model):
         clean = recorded(model, batch)
         scorer = make_scorer(task, batch)
         baseline = measure_baseline(scorer, clean, thresholds)
-        draws = resampling(examples, thresholds.resampling_draws, thresholds.confidence, generator, batch.tokens.device)
+        numbers = stream(seed, Stream.BOOTSTRAP)
+        draws = resampling(examples, thresholds.resampling_draws, thresholds.confidence, numbers, batch.tokens.device)
         patterns = pattern_evidence(task, clean, destinations, draws, thresholds)
         every = [(head, destination) for head in all_heads(model) for destination in destinations]
         cells = every if again is None else [cell for cell in every if cell in again]
@@ -91,7 +91,8 @@ def measure(
             causes = {cell: screened_cause(guesses[cell], baseline) for cell in cells}
         causes |= {cell: ablated(heads=[cell[0]], destination=cell[1]) for cell in _shown(chosen, "cause", progress)}
         evidence = [Evidence(*cell, patterns[cell], causes[cell], None) for cell in cells]
-        writes = Writes(model, task, clean, scorer, baseline, draws, thresholds, generator)
+        rewiring = stream(seed, Stream.COUNTERFACTUALS)
+        writes = Writes(model, task, clean, scorer, baseline, draws, thresholds, rewiring)
         evidence = _together(every, known, _with_write(evidence, writes, thresholds))
         if screen is None:
             joint = partial(_joint_cause, cause)

@@ -21,6 +21,7 @@ from stackheads.analysis.program import Extracted
 from stackheads.interventions import ABLATIONS, destination_rows
 from stackheads.models.compiled.program import Program, possible_part, same_offset
 from stackheads.models.hooks import HeadEdit
+from stackheads.seeds import Stream, stream
 from stackheads.tasks import StatementTask
 from stackheads.types import Destination, Role
 
@@ -35,7 +36,7 @@ def necessity(bench: Bench, labels: Sequence[Label], extracted: Extracted | None
     readout is not at the query); `destroyed` the share of its gap that goes; `random_median` and `random_high` (95th
     percentile) the same for the random sets; `p` as above.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream(seed, Stream.NECESSITY)
     rows = []
     for role in _roles(labels):
         mine = [label for label in labels if label.status == "confirmed" and label.role == role]

@@ -24,6 +24,7 @@ import torch
 from stackheads.analysis.records import records
 from stackheads.analysis.statistics import wilson
 from stackheads.errors import ConfigError
+from stackheads.seeds import Stream, stream
 
 if TYPE_CHECKING:
     from stackheads.analysis.timeline import Emergence
@@ -133,7 +134,7 @@ def _interval(taus: Mapping[tuple[int, int], float], runs: int, seed: int) -> tu
     """Percentiles of the mean over resampled runs; a pair counts as often as both its runs were drawn together."""
     if not taus:
         return None, None
-    picks = torch.randint(runs, (DRAWS, runs), generator=torch.Generator().manual_seed(seed))
+    picks = torch.randint(runs, (DRAWS, runs), generator=stream(seed, Stream.ORDERS))
     counts = torch.zeros(DRAWS, runs, dtype=torch.double).scatter_add_(1, picks, torch.ones(DRAWS, runs, dtype=torch.double))
     first, second = (torch.tensor([pair[side] for pair in taus]) for side in (0, 1))
     weights = counts[:, first] * counts[:, second]

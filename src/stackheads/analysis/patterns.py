@@ -4,8 +4,8 @@ For each (head, destination) and role r: the mean attention mass on r's target o
 no other role's target. It is compared with every rival's mass on the same rows, uniform attention among them (`lead`), and with
 the null: the map of *another* example with the same slots (for roles that depend on the position alone, whose map is the same
 in every example, uniform attention; so too for an operand whose place the layout of the statements fixes). The null is a
-one-sided paired t-test over examples, Bonferroni-corrected over heads × destinations × roles; leads have intervals by Student's t
-over examples, Bonferroni-corrected over roles.
+one-sided paired t-test over examples, Bonferroni-corrected over heads × destinations × roles; leads have intervals by Student's
+t over examples, Bonferroni-corrected over roles.
 
 What the examples cannot show is said and not judged: roles that no row tells apart (`coinciding`), a role whose source stands
 at the same place in every example, so that looking there is looking at a place (`fixed`), and roles whose source stands in too
@@ -36,8 +36,8 @@ class PatternEvidence:
     """Where one head looks at one destination.
 
     `role` is the one with the largest lead (None if no row tells any role apart), `lead` its mass - `rival_mass`, `beyond` its
-    mass beyond the null's, `p_value` that of the null after correction; `furthest` the lead, of any role's, whose upper bound is
-    the largest.
+    mass beyond the null's, `p_value` that of the null after correction; `furthest` the lead, of any role's, whose upper bound
+    is the largest.
     `coinciding`, `fixed` and `rare` name roles that take more attention than the best one and were not judged (see the module).
     `lead_draws`: the lead on bootstrap samples. `masses`: the attention mass on every role that was judged, for following one
     role that may not be the best. `examples` is how many there were.
@@ -208,7 +208,7 @@ def _rival_sums(maps: _Maps, own: Tensor, rival: Int[Tensor, "role head"], unifo
 def _beyond(
     maps: _Maps, positional: Bool[Tensor, "role"], own: Float[Tensor, "role batch pos"]
 ) -> tuple[Float[Tensor, "role head batch"], Float[Tensor, "role batch"]]:
-    """Each role's mass beyond the null's, summed over an example's rows at which the null has a source, and how many these are."""
+    """Each role's mass beyond the null's, summed over an example's rows where the null has a source, and how many these are."""
     null = torch.where(positional[:, None, None, None], maps.uniform.to(maps.null.dtype), maps.null)
     tested = own * (maps.null_exists | positional[:, None, None])
     return torch.einsum("rhbp,rbp->rhb", (maps.mass - null).double(), tested), tested.sum(dim=2)

@@ -48,7 +48,8 @@ def analyze(
     `TransformerBridge` (`models.bridge`) with a `task`.
     `device` None means where the model is, CPU for a path; a model that is given is moved to a device that is given. Its
     weights, hooks and mode stay as they are. `examples`: a number, or `auto`: 512, and while rows are undecided that more would
-    decide, twice as many for these rows, up to `budget` (`analysis/measure.py`). `explain` adds how the heads work together: mechanism, program, reach, circuit.
+    decide, twice as many for these rows, up to `budget` (`analysis/measure.py`).
+    `explain` adds how the heads work together: mechanism, program, reach, circuit.
     `screen` is for models of many heads: exact interventions for candidates only, and the column `evidence` of the labels says
     for which (`analysis/screening.py`); nothing is explained then.
 
@@ -60,7 +61,7 @@ def analyze(
     thresholds = thresholds or Thresholds()
     if examples != "auto" and (not isinstance(examples, int) or examples < MIN_EXAMPLES):
         raise ConfigError(
-            f"examples must be at least {MIN_EXAMPLES} for an interval, or 'auto', got {examples!r}: ask for 512, or leave it out"
+            f"examples must be at least {MIN_EXAMPLES} for an interval, or 'auto', got {examples!r}: ask for 512 or leave it out"
         )
     model, task, described = _resolve(model, task, device)
     if examples == "auto":
@@ -101,7 +102,7 @@ def _explanation(labels: pd.DataFrame, model: Any, task: Task, seed: int, thresh
         "mechanism": mechanism.name,
         "mechanism_reason": mechanism.reason,
         "program": None if extracted is None else str(extracted),
-        "program_agreement": None if extracted is None else agreement(extracted, model, task),
+        "program_agreement": None if extracted is None else agreement(extracted, model, task, seed=seed),
     }
 
 

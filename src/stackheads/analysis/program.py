@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import torch
 
 from stackheads.analysis.records import records
 from stackheads.models.compiled.compiler import compile_layers
 from stackheads.models.compiled.program import Program, Step, Windows, lower, own_register, possible_part, same_offset
 from stackheads.models.hooks import analysing
+from stackheads.seeds import Stream, stream
 from stackheads.tasks import StatementTask
 from stackheads.types import Destination, HeadId, Role
 
@@ -86,14 +86,14 @@ def compiled(extracted: Extracted, task: StatementTask) -> Runnable:
     return Runnable(model, heads)
 
 
-def agreement(extracted: Extracted, model: Any, task: StatementTask, examples: int = 512, seed: int = 1) -> dict[int, float]:
+def agreement(extracted: Extracted, model: Any, task: StatementTask, examples: int = 512, seed: int = 0) -> dict[int, float]:
     """Per readout hop at the query, the share of fresh examples on which program and model give the same answer.
 
     Cost: one forward pass of each.
     """
     if not extracted.program.steps:
         return {}
-    batch = task.sample(examples, torch.Generator().manual_seed(seed))
+    batch = task.sample(examples, stream(seed, Stream.AGREEMENT))
     device = next(model.parameters()).device
     with analysing(model):
         theirs = task.readout(model(batch.tokens.to(device)), batch)[:, -1].argmax(dim=-1).cpu()

@@ -25,6 +25,7 @@ from stackheads.analysis.statistics import wilson
 from stackheads.errors import CheckpointError, ConfigError, bad_setting
 from stackheads.models.files import write_file, write_json
 from stackheads.models.language import LanguageModel, Precision
+from stackheads.seeds import bare
 from stackheads.tasks.prompts import FORMULATIONS, MAX_HOPS, Prompts, Question
 
 if TYPE_CHECKING:
@@ -79,9 +80,9 @@ class Cell:
 
 
 def _stream(seed: int, prompts: Prompts, use: str) -> torch.Generator:
-    """A generator of its own for every use, the same on every machine."""
+    """A generator of its own for every use, the same on every machine; kept as it was, since finished quizzes are committed."""
     name = f"{seed} {prompts.formulation} {prompts.hops} {use}"
-    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big"))
+    return bare(int.from_bytes(hashlib.sha256(name.encode()).digest()[2:6], "big"))
 
 
 def quiz(language: LanguageModel, plain: bool = False, **settings: Any) -> Quiz:

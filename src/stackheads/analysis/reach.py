@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stackheads.analysis.bench import FRESH
 from stackheads.models.hooks import analysing, hook_name
+from stackheads.seeds import Stream, stream
 from stackheads.tasks import Batch, Task
 from stackheads.types import Destination
 
@@ -32,7 +32,7 @@ def reach(model: Any, task: Task, seed: int = 0, examples: int = EXAMPLES) -> pd
 
     Layer -1 is the embedding, before any head.
     """
-    generator = torch.Generator().manual_seed(seed + 2 * FRESH)
+    generator = stream(seed, Stream.REACH)
     batches = [task.sample(min(CHUNK, examples - start), generator) for start in range(0, examples, CHUNK)]
     kept: dict[tuple[int, Destination], list[Tensor]] = {}
     symbols: dict[Destination, list[Tensor]] = {}
@@ -43,8 +43,8 @@ def reach(model: Any, task: Task, seed: int = 0, examples: int = EXAMPLES) -> pd
             if sum(map(len, symbols.get(destination, []))) >= MAX_ROWS or not bool(at.any()):
                 continue
             symbols.setdefault(destination, []).append(_symbols(batch).movedim(1, -1)[at])
-            for layer, stream in enumerate(streams, start=-1):
-                kept.setdefault((layer, destination), []).append(stream[at])
+            for layer, after in enumerate(streams, start=-1):
+                kept.setdefault((layer, destination), []).append(after[at])
     rows = []
     for (layer, destination), parts in sorted(kept.items(), key=lambda item: (item[0][0], list(Destination).index(item[0][1]))):
         accuracy = _probe(torch.cat(parts), torch.cat(symbols[destination]), task.d_vocab)

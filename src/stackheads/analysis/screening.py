@@ -10,7 +10,8 @@ the largest share.
 Candidates go through all channels as without screening, except that mean and zero ablation, which are reported beside the
 resample ablation that carries the verdict, are made only where that finds something. The others were not tested: they get
 `evidence` "screened" instead of "exact", the status `undecided`, and the guess as their effect, without an interval. A screened
-cell that matters all the same is missed: how many do can be measured by interventions on a sample of them. Where the model answers nothing there is nothing to destroy, and no candidate.
+cell that matters all the same is missed: how many do can be measured by interventions on a sample of them. Where the model
+answers nothing there is nothing to destroy, and no candidate.
 Pairs of heads are not ablated – a language model has dozens that look at the previous token – so no head is `redundant`.
 
 Cost: a forward and a backward pass for each readout, on `chunk` examples at a time, whose activations are what takes memory.

@@ -43,8 +43,8 @@ class Estimate:
 class Shares:
     """Several shares tried for one question, with simultaneous intervals, each [tried], in double precision on the CPU.
 
-    `se` are standard errors, `examples` those in which a share is asked, `draws` the shares on bootstrap samples, for stability.
-    `p_value` is that of all shares being zero, by max-t.
+    `se` are standard errors, `examples` those in which a share is asked, `p_value` that of all shares being zero, by max-t,
+    `draws` the shares on bootstrap samples, for stability.
     """
 
     value: Float[Tensor, "tried"]

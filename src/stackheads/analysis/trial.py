@@ -20,6 +20,7 @@ from stackheads.analysis.redirection import redirection
 from stackheads.analysis.sufficiency import VARIANTS, sufficiency, unexplained
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.models.hooks import analysing
+from stackheads.seeds import Stream
 from stackheads.tasks import StatementTask, Task
 
 
@@ -110,7 +111,7 @@ def put_on_trial(
     Cost: about 4 + 3 × (head, destination) + 101 × roles + 2 × redirections forward passes on `examples` examples.
     """
     thresholds = thresholds or Thresholds()
-    bench = make_bench(model, task, examples, seed, thresholds)
+    bench = make_bench(model, task, examples, seed, thresholds, Stream.TRIAL)
     parsed = read_labels(labels)
     extracted = extract_program(labels, task) if isinstance(task, StatementTask) else None
     looks_like: Sequence[str | None] = [row["looks_like"] for row in records(labels)]

@@ -138,7 +138,7 @@ def is_redundant(evidence: Evidence, thresholds: Thresholds) -> bool:
 
 
 def joint_answer(joint: JointEvidence, thresholds: Thresholds) -> Answer:
-    """Yes: the joint effect on some readout passes channel 2 and is more than `redundant_factor` times the sum, and so write."""
+    """Yes: the joint effect on some readout passes channel 2 and exceeds `redundant_factor` times the sum, and write passes."""
     if not exceeds_sum(joint.cause, joint.sum_of_effects, thresholds):
         return Answer.NO
     return write_answer(joint.write, thresholds)
@@ -218,7 +218,7 @@ def _needed_of_all(shares: Shares, bar: float, examples: int, thresholds: Thresh
 
 
 def _needed(estimate: Estimate, bar: float, examples: int, thresholds: Thresholds) -> int | None:
-    """Examples, as many times more as is needed, after which an estimate that stays as it is leaves zero or the bar's outside."""
+    """How many examples until an estimate that stays as it is, with a narrower interval, leaves zero or lies inside the bar."""
     size, half = abs(estimate.value), (estimate.high - estimate.low) / 2
     if size >= bar:
         return rounded_up(examples * max(1.0, (half / size) ** 2) * 1.01)

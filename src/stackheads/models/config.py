@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stackheads.errors import ConfigError, TaskMismatchError, bad_setting
+from stackheads.seeds import initialising
 from stackheads.tasks import Task
 
 
@@ -48,8 +49,7 @@ def build(config: ModelConfig, task: Task, seed: int = 0, device: torch.device |
 
     The global random state is left as it was.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with initialising(seed):
         model = hooked(
             n_layers=config.layers,
             n_heads=config.heads,

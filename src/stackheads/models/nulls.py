@@ -5,13 +5,15 @@ from typing import Any
 
 import torch
 
+from stackheads.seeds import Stream, stream
+
 
 def permuted_heads(model: Any, seed: int) -> Any:
     """A copy of the model in which each layer's query, key and value weights are dealt out to its heads anew.
 
     Queries, keys and values move by different shifts, so with two heads or more no head keeps its parts together.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream(seed, Stream.NULLS)
     permuted = copy.deepcopy(model)
     n_heads = model.cfg.n_heads
     with torch.no_grad():

@@ -27,7 +27,7 @@ from stackheads.errors import ConfigError
 from stackheads.interventions import destination_rows
 from stackheads.models.hooks import check_head, record
 from stackheads.report.tokens import tokens_as_text
-from stackheads.tasks import Batch, Task
+from stackheads.tasks import Batch, Task, labelling_batch
 from stackheads.types import Destination, HeadId, Role, Slot
 
 ELEMENTS = {"heads": "AttentionHeads", "patterns": "AttentionPatterns"}
@@ -98,7 +98,7 @@ def show(
     if not 0 <= example < analysis.examples:
         raise ConfigError(f"an example is one of 0..{analysis.examples - 1}, got {example}: ask for one of these")
     model, task = analysis.subject
-    batch = task.sample(analysis.examples, torch.Generator().manual_seed(analysis.seed))[example : example + 1]
+    batch = labelling_batch(task, analysis.examples, analysis.seed)[example : example + 1]
     rows, notes = _chosen(analysis, model, heads, destination)
     if not rows:
         raise ConfigError("heads must name one head or more, got none: name some, or 'all'")

@@ -13,6 +13,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from stackheads.errors import TaskError
+from stackheads.seeds import Stream, stream
 from stackheads.tasks.base import Batch, Task
 from stackheads.types import NOWHERE, Slot
 
@@ -24,9 +25,9 @@ def check(task: Task, examples: int = 256, seed: int = 0) -> None:
 
     Cost: sampling, and one counterfactual for each hop asked; no model is needed.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream(seed, Stream.CHECK)
     batch = task.sample(examples, generator)
-    again = task.sample(examples, torch.Generator().manual_seed(seed))
+    again = task.sample(examples, stream(seed, Stream.CHECK))
     same = all(_equal(getattr(batch, field.name), getattr(again, field.name)) for field in fields(batch))
     if not same:
         raise TaskError("the same generator state must give the same examples, it gave others: draw from the generator only")

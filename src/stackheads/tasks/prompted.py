@@ -23,13 +23,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stackheads.errors import ConfigError
+from stackheads.seeds import Reserved, Stream, bare, stream
 from stackheads.tasks.base import AttentionDir, Batch
 from stackheads.tasks.formulations import CHAINED
 from stackheads.tasks.prompts import CHAINS, Mention, Prompts, Question
 from stackheads.types import IGNORE, NOWHERE, Role, Slot
-
-SHOTS_SEED = 9_999_991
-"""Seed of the solved questions before each question; no small seed draws the same ones."""
 
 Style = Literal["plain", "chat"]
 
@@ -66,7 +64,7 @@ class Prompted:
             )
         self.prompts, self.tokenizer, self.shots, self.style = prompts, tokenizer, shots, style
         self.d_vocab = d_vocab or len(tokenizer)
-        solved = prompts.sample(shots, torch.Generator().manual_seed(SHOTS_SEED)) if shots else ()
+        solved = prompts.sample(shots, bare(Reserved.SHOTS)) if shots else ()
         self.before = "".join(f"{self._asked_in(question)} {question.answer}.\n\n" for question in solved)
 
     @property
@@ -165,7 +163,7 @@ class Prompted:
 
     @cached_property
     def _layout(self) -> _Layout:
-        return self._placed(self.prompts.sample(1, torch.Generator().manual_seed(0))[0])[1]
+        return self._placed(self.prompts.sample(1, stream(0, Stream.LAYOUT))[0])[1]
 
     def _asked_in(self, question: Question) -> str:
         if self.style == "plain":

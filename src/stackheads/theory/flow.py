@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from stackheads.seeds import Stream, stream
 from stackheads.tasks.base import AttentionDir, Batch
 from stackheads.tasks.links import read_links
 from stackheads.tasks.statements import StatementTask
@@ -105,7 +106,7 @@ def least_layers(task: StatementTask, examples: int = 256, seed: int = 0) -> lis
     In causal orders other than definition-first they differ between examples, and hold for those drawn. Raises `ConfigError` if
     examples < 1.
     """
-    batch = task.sample(examples, torch.Generator().manual_seed(seed))
+    batch = task.sample(examples, stream(seed, Stream.FLOW))
     chain = chains(task, batch.tokens)
     found = []
     for destination, shares in readable(task, batch).items():

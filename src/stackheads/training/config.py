@@ -1,11 +1,12 @@
 """The settings of a training run, as stored in its `run.json` and in every checkpoint it writes."""
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from stackheads.errors import bad_setting
+from stackheads.seeds import check_training_seed
 
 
 class TrainingConfig(BaseModel):
@@ -34,7 +35,7 @@ class TrainingConfig(BaseModel):
     loudness: float = Field(default=0.0, ge=0)
     sharpen_from: int = Field(default=0, ge=0)
     drop_heads: float = Field(default=0.0, ge=0, lt=1)
-    seed: int = 0
+    seed: Annotated[int, BeforeValidator(check_training_seed)] = 0
     stop_at: float | None = Field(default=None, gt=0, le=1)
     evaluate_every: int = Field(default=250, ge=1)
     evaluate_examples: int = Field(default=1024, ge=1)

@@ -20,6 +20,7 @@ from torch import Tensor
 from stackheads.errors import ConfigError
 from stackheads.models.fused import FusedForward, supported
 from stackheads.models.hooks import all_heads
+from stackheads.seeds import bare
 from stackheads.tasks import Task
 from stackheads.tasks.scoring import loss, query_accuracy
 from stackheads.types import HeadId
@@ -48,7 +49,7 @@ def select_heads(
         raise ConfigError(f"keep must be in 0..{len(heads)}, the heads of the model, got {keep}: choose one of these")
     if not supported(model):
         raise ConfigError("head selection needs a model that the fused forward covers, got another: ablate heads instead")
-    generator = torch.Generator().manual_seed(seed)
+    generator = bare(seed)
     device = next(model.parameters()).device
     logits = torch.zeros(len(heads), requires_grad=True, device=device)
     optimiser = torch.optim.Adam([logits], lr=lr)
@@ -70,7 +71,7 @@ def kept_accuracy(
 ) -> dict[int, float]:
     """Accuracy per hop at the query with all heads but these at their positional mean. Cost: one forward pass."""
     device = next(model.parameters()).device
-    fresh = task.sample(examples, generator or torch.Generator().manual_seed(0)).to(device)
+    fresh = task.sample(examples, generator or bare(0)).to(device)
     gates = torch.tensor([float(head in heads) for head in all_heads(model)], device=device)
     with torch.no_grad():
         return query_accuracy(task, GatedForward(model, gates)(fresh.tokens), fresh)

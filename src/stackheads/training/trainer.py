@@ -18,11 +18,13 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from stackheads import seeds
 from stackheads.errors import ConfigError, StackheadsError
 from stackheads.models import Checkpoint, ModelConfig, build, check_fit, save_checkpoint
 from stackheads.models.config import parse_device
 from stackheads.models.fused import Forward, FusedForward, forward_for_training, supported
 from stackheads.models.hooks import analysing
+from stackheads.seeds import Reserved, bare
 from stackheads.tasks import Batch, StoredTask
 from stackheads.tasks.scoring import asked, loss, query_accuracy
 from stackheads.training.config import TrainingConfig
@@ -30,10 +32,6 @@ from stackheads.training.dropping import DroppingForward
 from stackheads.training.run import RunFolder, load_state, open_run, read_metrics, save_state, write_metrics
 from stackheads.training.sharpen import SharpeningForward
 
-HELD_OUT_SEED = 1_000_003
-"""Evaluation examples come from their own seed, far from the training seeds."""
-
-FRESH_SEED = 2_000_003
 FRESH_EXAMPLES = 4096
 """The accuracies stored in a checkpoint are measured on examples that no decision of the run looked at."""
 
@@ -93,9 +91,9 @@ def train(
     return Checkpoint(name, run.model, task, model, _provenance(run), _fresh_metrics(run))
 
 
-def accuracy(model: Any, task: StoredTask, examples: int, seed: int) -> dict[int, float]:
-    """Accuracy per hop at the query on fresh examples. Cost: one forward pass for each 1,024 examples."""
-    generator = torch.Generator().manual_seed(seed)
+def accuracy(model: Any, task: StoredTask, examples: int, seed: int = Reserved.FRESH) -> dict[int, float]:
+    """Accuracy per hop at the query, on fresh examples unless a bare seed is given. Cost: a forward pass for each 1,024."""
+    generator = bare(seed)
     totals: dict[int, float] = {}
     device = next(model.parameters()).device
     with analysing(model):
@@ -124,7 +122,7 @@ def _start(
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
     )
-    generator = torch.Generator().manual_seed(training.seed)
+    generator = seeds.training(training.seed)
     run = _Run(task, config, training, model.train(), optimiser, generator, None, start_from)
     if output_dir is not None:
         run.folder = open_run(Path(output_dir), task, config, training, resume)
@@ -173,7 +171,7 @@ def answer_loss(task: StoredTask, forward: Forward, batch: Batch, balanced: bool
 
 
 def _evaluate(run: _Run) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(HELD_OUT_SEED)
+    generator = bare(Reserved.HELD_OUT)
     batch = run.task.sample(run.training.evaluate_examples, generator).to(next(run.model.parameters()).device)
     with analysing(run.model):
         logits = forward_for_training(run.model)(batch.tokens)
@@ -212,10 +210,10 @@ def _provenance(run: _Run) -> dict[str, Any]:
 
 
 def _fresh_metrics(run: _Run) -> dict[str, Any]:
-    shares = accuracy(run.model, run.task, FRESH_EXAMPLES, FRESH_SEED)
+    shares = accuracy(run.model, run.task, FRESH_EXAMPLES)
     return {
         "examples": FRESH_EXAMPLES,
-        "seed": FRESH_SEED,
+        "seed": int(Reserved.FRESH),
         "accuracy": {str(hop): share for hop, share in shares.items()},
     }
 

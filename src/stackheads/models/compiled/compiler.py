@@ -20,6 +20,7 @@ from torch import Tensor
 
 from stackheads.models.compiled.program import PLACES, POSITION, TOKEN, HeadSpec, Layers, Readouts, plain_readouts
 from stackheads.models.config import ModelConfig, build
+from stackheads.seeds import Stream, stream
 from stackheads.tasks import StatementTask
 from stackheads.tasks.links import statement_slots
 from stackheads.types import Destination, Slot
@@ -70,7 +71,7 @@ def compile_layers(
     model = build(config, task)
     with torch.no_grad():
         _embed(model, layout, task)
-        tokens = task.sample(CALIBRATION_EXAMPLES, torch.Generator().manual_seed(0)).tokens
+        tokens = task.sample(CALIBRATION_EXAMPLES, stream(0, Stream.GAINS)).tokens
         for layer, heads in enumerate(layers):
             scales = _scales(model, tokens, f"blocks.{layer}.ln1.hook_scale")
             for index, head in enumerate(heads):
@@ -99,7 +100,7 @@ def _basis(width: int, rotation_seed: int | None) -> Float[Tensor, "d_model widt
     if rotation_seed is None:
         rest = torch.eye(d_model, dtype=torch.double)[:, :width]
     else:
-        generator = torch.Generator().manual_seed(rotation_seed)
+        generator = stream(rotation_seed, Stream.ROTATION)
         rest = torch.randn(d_model, width, generator=generator, dtype=torch.double)
     columns = torch.cat([torch.ones(d_model, 1, dtype=torch.double), rest], dim=1)
     return torch.linalg.qr(columns)[0][:, 1:].float()

@@ -27,6 +27,7 @@ from stackheads.models.compiled.compiler import compile_layers
 from stackheads.models.compiled.mechanisms import doubling, one_hop_per_layer, tripling
 from stackheads.models.compiled.program import TOKEN, Copy, HeadSpec, Layers, Readouts, lower, plain_readouts, register
 from stackheads.models.compiled.truth import Truth, labels_by_construction
+from stackheads.seeds import Stream, stream
 from stackheads.tasks import Cycle, Retrieval, StatementTask
 from stackheads.types import Destination, HeadId, Role, Slot
 
@@ -71,7 +72,7 @@ class Specimen:
 
 def specimen(name: str, circuit: Circuit, guise: Guise) -> Specimen:
     """Dress a circuit up and compile it."""
-    generator = torch.Generator().manual_seed(guise.seed)
+    generator = stream(guise.seed, Stream.SPECIMENS)
     width = max(len(heads) for heads in circuit.layers) + guise.idle
     layers = []
     for heads in circuit.layers:

@@ -7,9 +7,8 @@ a pattern but nothing that depends on them `pattern-only` (parked rows too, whic
 
 from dataclasses import dataclass
 
-import torch
-
 from stackheads.models.compiled.program import PLACES, HeadSpec, Layers, Readouts, plain_readouts
+from stackheads.seeds import Stream, stream
 from stackheads.tasks import StatementTask
 from stackheads.types import Destination, HeadId, Role
 
@@ -45,7 +44,7 @@ def labels_by_construction(
 
 def _existing(task: StatementTask) -> set[tuple[int, Destination]]:
     """The offsets whose source exists at some row of a destination."""
-    batch = task.sample(256, torch.Generator().manual_seed(0))
+    batch = task.sample(256, stream(0, Stream.TRUTH))
     return {
         (hop, destination)
         for number, hop in enumerate(task.hops)

@@ -16,7 +16,7 @@ from stackheads.errors import ConfigError
 from stackheads.interventions import destination_rows
 from stackheads.models.hooks import record
 from stackheads.report.tokens import symbol_as_text, tokens_as_text
-from stackheads.tasks import Batch, Task
+from stackheads.tasks import Batch, Task, labelling_batch
 from stackheads.types import IGNORE, Destination, HeadId, Role, Slot
 
 MAX_TOKENS = 128
@@ -44,7 +44,7 @@ def attention_data(analysis: Analysis, examples: int) -> dict[str, Any]:
     kept, count = heads[:room], min(examples, analysis.examples, max(1, room // len(heads)))
     if len(kept) < len(heads):
         note = f"{note} The first {len(kept)} of {len(heads)} heads are shown.".strip()
-    batch = task.sample(analysis.examples, torch.Generator().manual_seed(analysis.seed))[:count]
+    batch = labelling_batch(task, analysis.examples, analysis.seed)[:count]
     run = record(model, batch.tokens.to(next(model.parameters()).device))
     shares = (run.pattern.float().cpu() * 100).round().int()
     return {
