@@ -12,15 +12,28 @@ import pandas as pd
 
 from stackheads.analysis.circuit import Circuit
 from stackheads.analysis.reach import reach_frame, reach_records
-from stackheads.analysis.records import label_frame, records
+from stackheads.analysis.records import label_frame, natural, records
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.analysis.trial import Trial, put_on_trial
 from stackheads.errors import CheckpointError, ConfigError
 from stackheads.models.files import write_folder, write_json
 from stackheads.tasks import Task
+from stackheads.types import HeadId, Role, RoleName
 
 FORMAT = 2
 FILE = "analysis.json"
+VERDICT_ORDER: tuple[RoleName, ...] = (
+    "previous",
+    "duplicate",
+    "self",
+    "start",
+    "asked",
+    "condition",
+    "unchosen",
+    "key",
+    "hop",
+)
+"""In which order the verdict names roles: those without a number, then what is looked up, then the hops."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -92,28 +105,24 @@ class Analysis:
 
     def _numbered(self, role: str) -> dict[int, list[str]]:
         rows = self.labels[(self.labels["status"] == "confirmed") & (self.labels["role"] == role)]
-        return {int(str(hop)): sorted(set(group["head"])) for hop, group in rows.groupby("hop")}
+        return {int(str(hop)): sorted(set(group["head"]), key=natural) for hop, group in rows.groupby("hop")}
 
     def confirmed(self, role: str) -> list[str]:
         """The heads confirmed in a role ("hop", "previous", …), at any destination."""
         rows = self.labels[(self.labels["status"] == "confirmed") & (self.labels["role"] == role)]
-        return sorted(set(rows["head"]))
+        return sorted(set(rows["head"]), key=natural)
 
     @property
     def verdict(self) -> str:
         """Which heads implement which hop, in words."""
-        lines = []
-        for role in ("previous", "duplicate", "self", "start", "asked"):
-            if heads := self.confirmed(role):
-                lines.append(f"{role}: {', '.join(heads)}")
-        for role in ("condition", "unchosen", "key", "hop"):
-            rows = self.labels[(self.labels["status"] == "confirmed") & (self.labels["role"] == role)]
-            for hop, group in rows.groupby("hop"):
-                places = [f"{head} @{where}" for head, where in zip(group["head"], group["destination"], strict=True)]
-                lines.append(f"{role} {int(str(hop))}: {', '.join(places)}")
-        if not lines:
+        rows = [row for row in records(self.labels) if row["status"] == "confirmed" and row["role"] is not None]
+        if not rows:
             return "no head is confirmed in any role"
-        return "\n".join(lines)
+        places: dict[Role, dict[str, None]] = {}
+        for row in sorted(rows, key=_verdict_order):
+            where = row["head"] if row["hop"] is None else f"{row['head']} @{row['destination']}"
+            places.setdefault(Role(row["role"], row["hop"]), {})[where] = None
+        return "\n".join(f"{role}: {', '.join(found)}" for role, found in places.items())
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of DESIGN §5; missing values are null."""
@@ -209,3 +218,7 @@ class Analysis:
         from stackheads.report.notebook import analysis_html
 
         return analysis_html(self)
+
+
+def _verdict_order(row: dict[str, Any]) -> tuple[bool, int, int, HeadId]:
+    return row["hop"] is not None, VERDICT_ORDER.index(row["role"]), row["hop"] or 0, HeadId.parse(row["head"])

@@ -9,26 +9,19 @@ from typing import Any
 import pandas as pd
 
 from stackheads.analysis.orders import in_order
-from stackheads.analysis.records import records
+from stackheads.analysis.records import natural, records
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.errors import CheckpointError
 from stackheads.models.files import write_file, write_json
+from stackheads.types import Status
 
 FORMAT = 1
 FILE = "emergence.json"
 OTHER_ROLE = "other role"
 """Status of a cell at a snapshot where its head shows the pattern of another role."""
 
-SYMBOLS = {
-    "confirmed": "●",
-    "redundant": "◐",
-    "opposing": "▼",
-    "pattern-only": "○",
-    "causal-unclassified": "~",
-    OTHER_ROLE: "×",
-    "none": "·",
-}
-"""One character for each status, for tables."""
+SYMBOLS = {**{status.value: status.symbol for status in Status}, OTHER_ROLE: "×"}
+"""One character for each status of a cell at a snapshot, for tables."""
 
 HEAD_TYPES = {"step": "Int64", "head": "object", "layer": "Int64", "destination": "object", "role": "object", "hop": "Int64"}
 HEAD_TYPES |= {"status": "object", "pattern": "Float64", "effect": "Float64", "readout": "object"}
@@ -103,7 +96,7 @@ class Emergence:
             "accuracy": {str(step): {str(hop): share for hop, share in row.items()} for step, row in accuracy.items()},
             "heads": records(self.heads),
             "steps": records(self.steps),
-            "order": [sorted(names) for names in self.order],
+            "order": [sorted(names, key=natural) for names in self.order],
             "thresholds": asdict(self.thresholds),
             "versions": self.versions,
         }
@@ -137,7 +130,7 @@ class Emergence:
         )
 
     def __repr__(self) -> str:
-        lines = [f"{rank}. {', '.join(sorted(names))}" for rank, names in enumerate(self.order, start=1)]
+        lines = [f"{rank}. {', '.join(sorted(names, key=natural))}" for rank, names in enumerate(self.order, start=1)]
         return "\n".join([f"Emergence in {self.model.get('name')} on {self.task['name']}", *lines])
 
 

@@ -1,17 +1,16 @@
 """A sweep in a terminal: success rates per setting, and what failed."""
 
-import sys
 from typing import TextIO
 
+from stackheads.report.console import console_on
 from stackheads.training.workers import Outcome
 
 
 def print_sweep(outcome: Outcome, file: TextIO | None = None) -> None:
     """Print a sweep's outcome to a text stream, stdout by default."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=file or sys.stdout, highlight=False)
+    console = console_on(file)
     console.print(Text(f"{outcome.folder}: {len(outcome.results)} of {outcome.cells} cells done", style="bold"))
     known = ("runs", "solved", "rate", "low", "high", "solved_at_q25", "solved_at_median", "solved_at_q75")
     for row in outcome.success.to_dict("records"):
