@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SHOWN_SHARE = 0.1
 """Edges and unexplained heads below this are in the data, but not in the terminal."""
 SHOWN = ("head", "destination", "role", "status", "pattern", "effect", "write")
+GAP = 2
+"""Columns between those of a table."""
 NUMBERS = ("pattern", "effect", "write")
 
 
@@ -68,7 +70,7 @@ def table_of(*columns: str, numbers: Collection[str] = ()) -> "Table":
     """An empty table of the kind that all printers use: no lines, `numbers` right-aligned, nothing cut off."""
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
     for name in columns:
         table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
     return table
@@ -86,7 +88,7 @@ def _reasons(rows: list[dict[str, Any]]) -> "Table":
     """Why each label is what it is, beside its head and destination."""
     from rich.table import Table
 
-    table = Table.grid(padding=(0, 2, 0, 0))
+    table = Table.grid(padding=(0, GAP, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for row in rows:
