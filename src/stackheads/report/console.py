@@ -20,7 +20,7 @@ FALLBACK = "stackheads"
 IN_ASCII = {
     **dict(zip((status.symbol for status in Status), "*=vo~?.", strict=True)),
     **dict(zip("▁▂▃▄▅▆▇█", "12345678", strict=True)),
-    **dict(zip("–—−×→…“”’ü\xa0", "---x>.\"\"'u ", strict=True)),
+    **dict(zip("–—−×→…“”’ü\xa0", '---x>.""\'u ', strict=True)),
     "±": "+-",
     "≥": ">=",
     "≤": "<=",

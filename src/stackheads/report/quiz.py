@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, TextIO
 
-from stackheads.report.console import console_on
 from stackheads.analysis.quiz import CONFIDENCE, Quiz
+from stackheads.report.console import console_on
 
 if TYPE_CHECKING:
     import pandas as pd
