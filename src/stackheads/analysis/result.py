@@ -13,15 +13,17 @@ import pandas as pd
 from stackheads.analysis.circuit import Circuit
 from stackheads.analysis.reach import reach_frame, reach_records
 from stackheads.analysis.records import label_frame, natural, records
+from stackheads.analysis.stored import StoredAnalysis
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.analysis.trial import Trial, put_on_trial
 from stackheads.errors import CheckpointError, ConfigError
-from stackheads.models.files import write_folder, write_json
+from stackheads.models.files import checked, read_json, write_folder, write_json
 from stackheads.tasks import Task
 from stackheads.types import HeadId, Role, RoleName
 
 FORMAT = 2
 FILE = "analysis.json"
+CURE = "save it again"
 VERDICT_ORDER: tuple[RoleName, ...] = (
     "previous",
     "duplicate",
@@ -178,12 +180,10 @@ class Analysis:
     def load(cls, folder: Path | str) -> "Analysis":
         """Read what `save` wrote. Raises `CheckpointError` if it is missing, damaged or of another format."""
         path = Path(folder) / FILE
-        try:
-            content = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"a saved analysis is a folder with {FILE}, {folder}: {error}: check the path") from None
-        if content.get("format") != FORMAT:
-            raise CheckpointError(f"{path} must have format {FORMAT}, got {content.get('format')!r}: save it again")
+        if not path.exists():
+            raise CheckpointError(f"a saved analysis is a folder with {FILE}, {folder} has none: check the path")
+        content = read_json(path, CURE, FORMAT)
+        checked(StoredAnalysis, content, path, CURE)
         return cls(
             content["model"],
             content["task"],

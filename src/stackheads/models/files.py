@@ -41,7 +41,10 @@ def read_json(path: Path, cure: str, version: int | None = None) -> dict[str, An
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} must hold one JSON object, it holds a {type(content).__name__}: {cure}")
     if version is not None and content.get("format") != version:
-        raise CheckpointError(f"{path} must have format {version}, got {content.get('format')!r}: {cure}")
+        found = _short(content.get("format"))
+        raise CheckpointError(
+            f"{path} must have format {version}, got {found}: use the stackheads version that wrote it, or {cure}"
+        )
     return content
 
 
@@ -52,7 +55,8 @@ def checked(shape: type[T], content: dict[str, Any], path: Path, cure: str) -> T
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
-        raise CheckpointError(f"{path} is damaged at {where}: {first['msg']}, got {_short(first['input'])}: {cure}") from None
+        got = "none" if first["type"] == "missing" else _short(first["input"])
+        raise CheckpointError(f"{path} is damaged at {where}: {first['msg']}, got {got}: {cure}") from None
 
 
 def _no_number(name: str) -> NoReturn:

@@ -1,7 +1,7 @@
-"""Where every printer writes: colours on a terminal, plain text in a pipe, and nothing lost where the encoding lacks a character.
+"""Where every printer writes: colours on a terminal, plain text in a pipe, and nothing lost where a character can't be written.
 
-A stream that is strict about its encoding (`PYTHONIOENCODING=ascii`, a Latin-1 locale) would end in an error at the first bullet,
-after the whole work. It is told to write what stands for the character in ASCII instead; statuses stay different ones.
+A stream that is strict about its encoding (`PYTHONIOENCODING=ascii`, a Latin-1 locale) would end in an error at the first
+bullet, after the whole work. It is told to write what stands for the character in ASCII; statuses stay different ones.
 """
 
 import codecs

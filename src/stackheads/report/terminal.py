@@ -1,4 +1,4 @@
-"""An analysis in a terminal: accuracy, one row per (head, destination), the reasons of those that have a label, and the verdict.
+"""An analysis in a terminal: accuracy, one row per (head, destination), the reasons of what is labelled, and the verdict.
 
 Colours only where the output is a terminal; the same text, plain, in a pipe.
 """
