@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stackheads.analysis.readouts import Baseline, Scorer, make_scorer, measure_baseline
-from stackheads.analysis.records import records
+from stackheads.analysis.records import records, role_of
 from stackheads.analysis.statistics import shares
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.interventions import Recorded, recorded, rerun, run_variants
@@ -102,7 +102,7 @@ def read_labels(labels: pd.DataFrame) -> list[Label]:
         Label(
             HeadId.parse(row["head"]),
             Destination(row["destination"]),
-            None if row["role"] is None else Role(row["role"], row["hop"]),
+            role_of(row),
             row["status"],
         )
         for row in records(labels)

@@ -88,7 +88,7 @@ class _Snapshot:
 
 def emergence(
     run: Path | str,
-    examples: int = 256,
+    examples: int = 512,
     seed: int = 0,
     device: torch.device | str | None = None,
     progress: bool = True,
@@ -102,7 +102,7 @@ def emergence(
     """
     thresholds = thresholds or Thresholds()
     if examples < MIN_EXAMPLES:
-        raise ConfigError(f"examples must be at least {MIN_EXAMPLES} for an interval, got {examples}: ask for 256")
+        raise ConfigError(f"examples must be at least {MIN_EXAMPLES} for an interval, got {examples}: ask for 512")
     if not 0 <= bootstraps <= KEPT_DRAWS:
         raise ConfigError(f"bootstraps must be between 0 and {KEPT_DRAWS}, got {bootstraps}: give another number")
     folders, place = run_snapshots(Path(run)), parse_device(device)

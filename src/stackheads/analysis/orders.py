@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from stackheads.analysis.records import records
+from stackheads.analysis.records import natural, records, role_of
 from stackheads.analysis.statistics import wilson
 from stackheads.errors import ConfigError
 from stackheads.seeds import Stream, stream
@@ -82,8 +82,7 @@ def role_steps(rows: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
     """When the first head of each (layer, destination, role) emerges, from rows of `Emergence.steps`."""
     steps: dict[str, int | None] = {}
     for row in sorted((row for row in rows if row["kind"] == "head" and row["step"] is not None), key=lambda row: row["step"]):
-        role = row["role"] if row["hop"] is None else f"hop {row['hop']}"
-        steps.setdefault(f"layer {row['layer']} @{row['destination']} {role}", row["step"])
+        steps.setdefault(f"layer {row['layer']} @{row['destination']} {role_of(row)}", row["step"])
     return steps
 
 
@@ -97,7 +96,7 @@ def agreement(runs: Sequence[Steps], seed: int = 0) -> Agreement:
     """Compare orders of emergence, one for each run. Raises `ConfigError` for fewer than two."""
     if len(runs) < 2:
         raise ConfigError(f"orders are compared between at least 2 runs, got {len(runs)}: give more runs")
-    orders = [tuple(tuple(sorted(names)) for names in in_order(run)) for run in runs]
+    orders = [tuple(tuple(sorted(names, key=natural)) for names in in_order(run)) for run in runs]
     modal, count = Counter(orders).most_common(1)[0]
     share_low, share_high = wilson(count, len(runs), CONFIDENCE)
     taus = {pair: tau_b(runs[pair[0]], runs[pair[1]]) for pair in combinations(range(len(runs)), 2)}

@@ -174,7 +174,6 @@ def _scores(maps: _Maps, positional: Bool[Tensor, "role"], rows: Bool[Tensor, "b
     single = torch.einsum("rhbp,rbp->rhb", maps.mass.double(), own)
     single = single - _rival_sums(maps, own, rival, uniform_everywhere)
     beyond, tested = _beyond(maps, positional, own)
-    intervals = [_interval(value, weight, thresholds.confidence) for value, weight in ((single, per_example), (beyond, tested))]
     fixed = torch.tensor([_same_everywhere(first, rows) for first in maps.first], device=rows.device) & ~positional
     return _Scores(
         mass,
@@ -183,7 +182,8 @@ def _scores(maps: _Maps, positional: Bool[Tensor, "role"], rows: Bool[Tensor, "b
         (per_example > 0).sum(dim=1),
         fixed,
         _p_values(beyond, tested),
-        *intervals,
+        _interval(single, per_example, thresholds.confidence),
+        _interval(beyond, tested, thresholds.confidence),
         single,
         per_example,
     )
@@ -241,7 +241,7 @@ def _best(
     """The role that this head leads in, with what it was compared to."""
     enough = (scores.rows >= thresholds.min_rows) & (scores.examples >= thresholds.min_asked)
     judged = enough & ~scores.fixed
-    lead, low, high = (part[:, head].where(judged, -torch.inf) for part in scores.lead)
+    lead, _, high = (part[:, head].where(judged, -torch.inf) for part in scores.lead)
     best = int(lead.argmax())
     own = float(scores.mass[best, best, head]) if bool(judged.any()) else 0.0
     taken = scores.anywhere[:, head] > max(own, thresholds.pattern_margin)
@@ -249,12 +249,12 @@ def _best(
     def named(which: Tensor) -> tuple[Role, ...]:
         return tuple(role for role, is_meant in zip(roles, (which & taken).tolist(), strict=True) if is_meant)
 
-    aside = {"coinciding": named(scores.rows == 0), "fixed": named(enough & scores.fixed)}
-    aside["rare"] = named((scores.rows > 0) & ~enough)
+    coinciding, fixed = named(scores.rows == 0), named(enough & scores.fixed)
+    rare = named((scores.rows > 0) & ~enough)
     n = scores.single.shape[2]
     if not bool(judged.any()):
         nothing = Estimate(0.0, -torch.inf, torch.inf)
-        return PatternEvidence(None, 0.0, "", 0.0, nothing, nothing, 1.0, nothing, 0, n, **aside)
+        return PatternEvidence(None, 0.0, "", 0.0, nothing, nothing, 1.0, nothing, 0, n, coinciding, fixed, rare)
     far = int(high.argmax())
     rival = int(scores.rival[best, head])
     single, weight = scores.single[best, head], scores.weight[best]
@@ -263,13 +263,21 @@ def _best(
         mass=own,
         rival=[*map(str, roles), "uniform"][rival],
         rival_mass=float(scores.mass[best, rival, head]),
-        lead=Estimate(float(lead[best]), float(low[best]), float(high[best]), int(scores.examples[best])),
-        beyond=Estimate(*(float(part[best, head]) for part in scores.beyond), int(scores.examples[best])),
+        lead=_estimate(scores.lead, best, head, scores.examples),
+        beyond=_estimate(scores.beyond, best, head, scores.examples),
         p_value=min(1.0, float(scores.p_value[best, head]) * tests),
-        furthest=Estimate(float(lead[far]), float(low[far]), float(high[far]), int(scores.examples[far])),
+        furthest=_estimate(scores.lead, far, head, scores.examples),
         rows=int(scores.rows[best]),
         examples=n,
+        coinciding=coinciding,
+        fixed=fixed,
+        rare=rare,
         lead_draws=tuple(((draws.counts @ single) / (draws.counts @ weight).clamp(min=1)).tolist()),
         masses={role: float(scores.mass[at, at, head]) for at, role in enumerate(roles) if judged[at]},
-        **aside,
     )
+
+
+def _estimate(parts: tuple[Tensor, ...], role: int, head: int, examples: Int[Tensor, "role"]) -> Estimate:
+    """One role's mean and interval for one head."""
+    value, low, high = (float(part[role, head]) for part in parts)
+    return Estimate(value, low, high, int(examples[role]))

@@ -61,7 +61,7 @@ def analyze(
     thresholds = thresholds or Thresholds()
     if examples != "auto" and (not isinstance(examples, int) or examples < MIN_EXAMPLES):
         raise ConfigError(
-            f"examples must be at least {MIN_EXAMPLES} for an interval, or 'auto', got {examples!r}: ask for 512 or leave it out"
+            f"examples must be at least {MIN_EXAMPLES} for an interval, or 'auto', got {examples!r}: ask for 512, say"
         )
     model, task, described = _resolve(model, task, device)
     if examples == "auto":

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from stackheads.analysis.records import records
+from stackheads.analysis.records import natural, records
 from stackheads.models.compiled.compiler import compile_layers
 from stackheads.models.compiled.program import Program, Step, Windows, lower, own_register, possible_part, same_offset
 from stackheads.models.hooks import analysing
@@ -56,7 +56,7 @@ def extract_program(labels: pd.DataFrame, task: StatementTask) -> Extracted | No
     }
     if not steps:
         return None
-    ordered = tuple(sorted(steps, key=lambda step: (step.layer, str(step.role), step.destinations)))
+    ordered = tuple(sorted(steps, key=lambda step: (step.layer, natural(str(step.role)), step.destinations)))
     if task.operands:
         return Extracted(Program(()), (), (), listed=ordered)
     return Extracted(*possible_part(Program(ordered), task.period))

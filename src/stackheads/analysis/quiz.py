@@ -23,7 +23,7 @@ from tqdm import tqdm
 from stackheads.analysis.questions import ask, compose
 from stackheads.analysis.statistics import wilson
 from stackheads.errors import CheckpointError, ConfigError, bad_setting
-from stackheads.models.files import write_file, write_json
+from stackheads.models.files import Stored, check_folder, checked, read_json, write_file, write_json
 from stackheads.models.language import LanguageModel, Precision
 from stackheads.seeds import bare
 from stackheads.tasks.prompts import FORMULATIONS, MAX_HOPS, Prompts, Question
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
+QUIZ = "quiz.json"
+CURE = "delete it and run again"
 CONFIDENCE = 0.95
 
 
@@ -52,6 +54,20 @@ class Quiz(BaseModel):
     questions: int = Field(ge=0)
     few_shot_questions: int = Field(ge=0)
     shots: int = Field(default=3, ge=1)
+
+
+class StoredAnswer(Stored):
+    """One answer of a finished cell: the word, and the one that would have been right."""
+
+    right: str
+    given: str
+
+
+class StoredCell(Stored):
+    """A finished cell's file, besides its names."""
+
+    first_prompt: str
+    answers: list[StoredAnswer]
 
 
 @dataclass(frozen=True)
@@ -136,11 +152,12 @@ def run_quiz(
 
 def open_folder(config: Quiz, folder: Path) -> None:
     """Make the folder of a quiz, or check that it is this one's. Raises `ConfigError` for another."""
-    stored, content = folder / "quiz.json", {"format": FORMAT, **config.model_dump(mode="json")}
+    check_folder(folder, QUIZ)
+    stored, content = folder / QUIZ, {"format": FORMAT, **config.model_dump(mode="json")}
     if not stored.exists():
         write_json(stored, content)
         return
-    before = _read(stored)
+    before = read_json(stored, CURE)
     for name, value in content.items():
         if before.get(name) != value:
             raise ConfigError(
@@ -153,7 +170,7 @@ def _finished(language: LanguageModel, config: Quiz, cell: Cell, folder: Path) -
     """Whether a cell is there, with the prompt that it would get now: the wording may have changed between versions."""
     if not (folder / cell.file).exists():
         return False
-    if _read(folder / cell.file).get("first_prompt") != _first_prompt(language, config, cell):
+    if _stored(folder / cell.file).first_prompt != _first_prompt(language, config, cell):
         raise CheckpointError(f"{folder / cell.file} was asked in other words than this version's: delete it and run again")
     return True
 
@@ -187,12 +204,12 @@ def results(folder: Path, made: list[Cell]) -> "pd.DataFrame":
 def _rows(folder: Path, made: list[Cell]) -> Iterator[dict[str, Any]]:
     for cell in made:
         if (folder / cell.file).exists():
-            answers = _read(folder / cell.file).get("answers", [])
+            answers = _stored(folder / cell.file).answers
             if len(answers) != cell.questions:
                 raise CheckpointError(
                     f"{folder / cell.file} must hold {cell.questions} answers, it holds {len(answers)}: delete it and run again"
                 )
-            right = sum(answer["given"] == answer["right"] for answer in answers)
+            right = sum(answer.given == answer.right for answer in answers)
             low, high = wilson(right, len(answers), CONFIDENCE)
             yield {
                 "formulation": cell.prompts.formulation,
@@ -207,11 +224,5 @@ def _rows(folder: Path, made: list[Cell]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (ValueError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} must be JSON, it is not ({error}): delete it and run again") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} must hold one JSON object, it does not: delete it and run again")
-    return content
+def _stored(path: Path) -> StoredCell:
+    return checked(StoredCell, read_json(path, CURE), path, CURE)

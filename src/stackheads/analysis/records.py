@@ -1,10 +1,14 @@
 """Tables as plain values and back: what JSON needs."""
 
 import math
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from stackheads.types import Role
 
 
 def label_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -24,3 +28,14 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
         return value.item() if isinstance(value, np.generic) else value
 
     return [{name: plain(value) for name, value in row.items()} for row in frame.to_dict(orient="records")]
+
+
+def role_of(row: Mapping[str, Any]) -> Role | None:
+    """The role that a row of a table, or a node of a circuit, names in `role` and `hop`; None where it names none."""
+    return None if row["role"] is None else Role(row["role"], row["hop"])
+
+
+def natural(text: str) -> list[tuple[bool, int, str]]:
+    """Sorts text by the numbers in it: L0H2 before L0H10, "hop -1" before "hop 1"."""
+    parts = re.findall(r"(?<!\w)-\d+|\d+|[^\d-]+|-", text)
+    return [(True, int(part), "") if part.strip("-").isdigit() else (False, 0, part) for part in parts]

@@ -12,15 +12,30 @@ import pandas as pd
 
 from stackheads.analysis.circuit import Circuit
 from stackheads.analysis.reach import reach_frame, reach_records
-from stackheads.analysis.records import label_frame, records
+from stackheads.analysis.records import label_frame, natural, records
+from stackheads.analysis.stored import StoredAnalysis
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.analysis.trial import Trial, put_on_trial
 from stackheads.errors import CheckpointError, ConfigError
-from stackheads.models.files import write_folder, write_json
+from stackheads.models.files import checked, read_json, write_folder, write_json
 from stackheads.tasks import Task
+from stackheads.types import HeadId, Role, RoleName, Status
 
-FORMAT = 2
+FORMAT = 3
 FILE = "analysis.json"
+CURE = "save it again"
+VERDICT_ORDER: tuple[RoleName, ...] = (
+    "previous",
+    "duplicate",
+    "self",
+    "start",
+    "asked",
+    "condition",
+    "unchosen",
+    "key",
+    "hop",
+)
+"""In which order the verdict names roles: those without a number, then what is looked up, then the hops."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,6 +90,14 @@ class Analysis:
         return put_on_trial(*subject, self.labels, examples, self.seed, self.thresholds)
 
     @property
+    def measured_on(self) -> str:
+        """How many examples the rows took, and how many of these are not decided, in words."""
+        numbers = sorted(set(self.labels["examples"].tolist()))
+        text = f"{numbers[0]:,} examples" if len(numbers) == 1 else f"{numbers[0]:,} to {numbers[-1]:,} examples a row"
+        undecided = int(((self.labels["status"] == Status.UNDECIDED) & (self.labels["evidence"] == "exact")).sum())
+        return text + (f", {undecided} of {len(self.labels)} rows undecided" if undecided else "")
+
+    @property
     def accuracy(self) -> dict[int, float]:
         """Share of right answers at the query, per readout hop."""
         rows = self.readouts[self.readouts["destination"] == "query"]
@@ -92,28 +115,24 @@ class Analysis:
 
     def _numbered(self, role: str) -> dict[int, list[str]]:
         rows = self.labels[(self.labels["status"] == "confirmed") & (self.labels["role"] == role)]
-        return {int(str(hop)): sorted(set(group["head"])) for hop, group in rows.groupby("hop")}
+        return {int(str(hop)): sorted(set(group["head"]), key=natural) for hop, group in rows.groupby("hop")}
 
     def confirmed(self, role: str) -> list[str]:
         """The heads confirmed in a role ("hop", "previous", …), at any destination."""
         rows = self.labels[(self.labels["status"] == "confirmed") & (self.labels["role"] == role)]
-        return sorted(set(rows["head"]))
+        return sorted(set(rows["head"]), key=natural)
 
     @property
     def verdict(self) -> str:
         """Which heads implement which hop, in words."""
-        lines = []
-        for role in ("previous", "duplicate", "self", "start", "asked"):
-            if heads := self.confirmed(role):
-                lines.append(f"{role}: {', '.join(heads)}")
-        for role in ("condition", "unchosen", "key", "hop"):
-            rows = self.labels[(self.labels["status"] == "confirmed") & (self.labels["role"] == role)]
-            for hop, group in rows.groupby("hop"):
-                places = [f"{head} @{where}" for head, where in zip(group["head"], group["destination"], strict=True)]
-                lines.append(f"{role} {int(str(hop))}: {', '.join(places)}")
-        if not lines:
+        rows = [row for row in records(self.labels) if row["status"] == "confirmed" and row["role"] is not None]
+        if not rows:
             return "no head is confirmed in any role"
-        return "\n".join(lines)
+        places: dict[Role, dict[str, None]] = {}
+        for row in sorted(rows, key=_verdict_order):
+            where = row["head"] if row["hop"] is None else f"{row['head']} @{row['destination']}"
+            places.setdefault(Role(row["role"], row["hop"]), {})[where] = None
+        return "\n".join(f"{role}: {', '.join(found)}" for role, found in places.items())
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of DESIGN §5; missing values are null."""
@@ -169,12 +188,10 @@ class Analysis:
     def load(cls, folder: Path | str) -> "Analysis":
         """Read what `save` wrote. Raises `CheckpointError` if it is missing, damaged or of another format."""
         path = Path(folder) / FILE
-        try:
-            content = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"a saved analysis is a folder with {FILE}, {folder}: {error}: check the path") from None
-        if content.get("format") != FORMAT:
-            raise CheckpointError(f"{path} must have format {FORMAT}, got {content.get('format')!r}: save it again")
+        if not path.exists():
+            raise CheckpointError(f"a saved analysis is a folder with {FILE}, {folder} has none: check the path")
+        content = read_json(path, CURE, FORMAT)
+        checked(StoredAnalysis, content, path, CURE)
         return cls(
             content["model"],
             content["task"],
@@ -209,3 +226,7 @@ class Analysis:
         from stackheads.report.notebook import analysis_html
 
         return analysis_html(self)
+
+
+def _verdict_order(row: dict[str, Any]) -> tuple[bool, int, int, HeadId]:
+    return row["hop"] is not None, VERDICT_ORDER.index(row["role"]), row["hop"] or 0, HeadId.parse(row["head"])

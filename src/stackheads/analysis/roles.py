@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stackheads.interventions import source_mask
 from stackheads.tasks import Batch, Task, operand_roles
-from stackheads.types import Role, RoleName
+from stackheads.types import NOWHERE, Role, RoleName
 
 
 def candidate_roles(task: Task) -> list[Role]:
@@ -38,8 +38,11 @@ def role_targets(task: Task, batch: Batch, roles: list[Role]) -> Bool[Tensor, "r
 
 
 def _named_sources(task: Task, batch: Batch, role: Role) -> Bool[Tensor, "batch pos source"]:
-    """The sources of a hop, by its find map, and of what else the task names so, by all of its maps of that name."""
-    maps = [batch.find[:, number] for number, hop in enumerate(task.hops) if role == Role("hop", hop)]
+    """The sources of a hop, by its find map, and of what else the task names so, by all of its maps of that name; none of a
+    role that the task does not have.
+    """
+    maps = [torch.full_like(batch.tokens, NOWHERE)]
+    maps += [batch.find[:, number] for number, hop in enumerate(task.hops) if role == Role("hop", hop)]
     if batch.operands is not None:
         maps += [batch.operands[:, number] for number, other in enumerate(operand_roles(task)) if other == role]
     return torch.stack([source_mask(one, batch.tokens.shape[1]) for one in maps]).any(dim=0)

@@ -108,8 +108,9 @@ class Resampling:
         observed = normal(torch.where(se > 0, value.abs() / se.clamp(min=1e-300), 0.0), n - 1)
         p_value = (1 + int((largest >= observed.max()).sum())) / (1 + len(largest))
         draws = (self.counts @ moved) / (self.counts @ gap)
-        parts = (value, value - bound * se, value + bound * se, se, n, p_value, draws.where(draws.isfinite(), 0.0))
-        return Shares(*(part.cpu() if isinstance(part, Tensor) else part for part in parts))
+        low, high = value - bound * se, value + bound * se
+        value, low, high, se, n, draws = (part.cpu() for part in (value, low, high, se, n, draws))
+        return Shares(value, low, high, se, n, p_value, draws.where(draws.isfinite(), 0.0))
 
     def _largest(self, residual: Tensor, square: Tensor, n: Tensor) -> Float[Tensor, "draw"]:
         """The largest |t| over columns, as a standard normal's, of residuals whose signs are flipped."""

@@ -1,34 +1,30 @@
 """What `emergence()` returns: when what appears in a run, to be looked at, saved, loaded and compared."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
+from pydantic import Field, field_validator, model_validator
 
 from stackheads.analysis.orders import in_order
-from stackheads.analysis.records import records
+from stackheads.analysis.records import natural, records
+from stackheads.analysis.stored import Head, Named, Share, Whole, known_thresholds
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.errors import CheckpointError
-from stackheads.models.files import write_file, write_json
+from stackheads.models.files import Stored, checked, read_json, write_file, write_json
+from stackheads.types import Destination, RoleName, Status
 
 FORMAT = 1
 FILE = "emergence.json"
+CURE = "save it again"
+FILES = (FILE, "accuracy.csv", "heads.csv")
 OTHER_ROLE = "other role"
 """Status of a cell at a snapshot where its head shows the pattern of another role."""
 
-SYMBOLS = {
-    "confirmed": "●",
-    "redundant": "◐",
-    "opposing": "▼",
-    "pattern-only": "○",
-    "causal-unclassified": "~",
-    OTHER_ROLE: "×",
-    "none": "·",
-}
-"""One character for each status, for tables."""
+SYMBOLS = {**{status.value: status.symbol for status in Status}, OTHER_ROLE: "×"}
+"""One character for each status of a cell at a snapshot, for tables."""
 
 HEAD_TYPES = {"step": "Int64", "head": "object", "layer": "Int64", "destination": "object", "role": "object", "hop": "Int64"}
 HEAD_TYPES |= {"status": "object", "pattern": "Float64", "effect": "Float64", "readout": "object"}
@@ -37,6 +33,85 @@ STEP_TYPES |= {"role": "object", "hop": "Int64"}
 STEP_TYPES |= dict.fromkeys(("step", "low", "high", "first", "last", "boot_low", "boot_high"), "Int64")
 STEP_TYPES |= {"boot_share": "Float64"}
 """The columns of the two long tables."""
+
+
+class _HeadRow(Stored):
+    """A row of `Emergence.heads`."""
+
+    step: Whole
+    head: Head
+    layer: Whole
+    destination: Destination
+    role: RoleName
+    hop: Whole | None
+    status: Status | Literal["other role"]
+    pattern: Share
+    effect: Share
+    readout: str | None
+
+
+class _StepRow(Stored):
+    """A row of `Emergence.steps`."""
+
+    what: str
+    kind: Literal["hop", "head"]
+    head: Head | None
+    layer: Whole | None
+    destination: Destination
+    role: RoleName | None
+    hop: Whole | None
+    step: Whole | None
+    low: Whole | None
+    high: Whole | None
+    first: Whole | None
+    last: Whole | None
+    boot_low: Whole | None
+    boot_high: Whole | None
+    boot_share: Share
+
+    @model_validator(mode="after")
+    def _whole(self) -> "_StepRow":
+        """Steps that belong together are there together."""
+        given = self.high if self.step is None else self.low
+        if (self.step is None) != (given is None) or ((self.kind == "head" or self.step is not None) and self.first is None):
+            raise ValueError("steps that belong together are missing")
+        return self
+
+
+class StoredEmergence(Stored):
+    """What `Emergence.to_dict` gives: as many rows of heads at every snapshot as cells are followed."""
+
+    model: dict[str, Any]
+    task: Named
+    training: dict[str, Any]
+    seed: int
+    examples: Whole
+    bootstraps: Whole
+    thresholds: Thresholds
+    versions: dict[str, str]
+    accuracy: dict[Whole, dict[Whole, float]] = Field(min_length=2)
+    heads: list[_HeadRow]
+    steps: list[_StepRow] = Field(min_length=1)
+
+    @field_validator("thresholds", mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        return known_thresholds(given)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "StoredEmergence":
+        hops, *others = self.accuracy.values()
+        cells = [row.what for row in self.steps if row.kind == "head"]
+        asked = [row.hop for row in self.steps if row.kind == "hop"]
+        if any(other.keys() != hops.keys() for other in others) or sorted(hops) != sorted(hop or 0 for hop in asked):
+            raise ValueError("accuracy must be given for the same hops at every snapshot")
+        if [row.step for row in self.heads] != [step for step in self.accuracy for _ in cells]:
+            raise ValueError("heads must be given for every snapshot and cell")
+        if len({row.what for row in self.steps}) != len(self.steps):
+            raise ValueError("each of the steps needs its own name")
+        if any(row.step is not None and row.step not in self.accuracy for row in self.steps):
+            raise ValueError("steps must be snapshots")
+        return self
 
 
 @dataclass(frozen=True, repr=False)
@@ -103,7 +178,7 @@ class Emergence:
             "accuracy": {str(step): {str(hop): share for hop, share in row.items()} for step, row in accuracy.items()},
             "heads": records(self.heads),
             "steps": records(self.steps),
-            "order": [sorted(names) for names in self.order],
+            "order": [sorted(names, key=natural) for names in self.order],
             "thresholds": asdict(self.thresholds),
             "versions": self.versions,
         }
@@ -119,13 +194,10 @@ class Emergence:
     def load(cls, folder: Path | str) -> "Emergence":
         """Read what `save` wrote. Raises `CheckpointError` if it is missing, damaged or of another format."""
         path = Path(folder) / FILE
-        try:
-            content = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"a saved emergence is a folder with {FILE}, {folder}: {error}: check the path") from None
-        found = content.get("format") if isinstance(content, dict) else None
-        if found != FORMAT:
-            raise CheckpointError(f"{path} must have format {FORMAT}, got {found!r}: save it again")
+        if not path.exists():
+            raise CheckpointError(f"a saved emergence is a folder with {FILE}, {folder} has none: check the path")
+        content = read_json(path, CURE, FORMAT)
+        checked(StoredEmergence, content, path, CURE)
         return cls(
             **{name: content[name] for name in ("model", "task", "training", "seed", "examples", "bootstraps", "versions")},
             thresholds=Thresholds(**content["thresholds"]),
@@ -137,7 +209,7 @@ class Emergence:
         )
 
     def __repr__(self) -> str:
-        lines = [f"{rank}. {', '.join(sorted(names))}" for rank, names in enumerate(self.order, start=1)]
+        lines = [f"{rank}. {', '.join(sorted(names, key=natural))}" for rank, names in enumerate(self.order, start=1)]
         return "\n".join([f"Emergence in {self.model.get('name')} on {self.task['name']}", *lines])
 
 

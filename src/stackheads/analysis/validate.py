@@ -213,7 +213,7 @@ def score(cells: Sequence[Cell]) -> dict[str, Any]:
     every = [*statuses.values(), *roles.values()]
     return {
         "macro_f1": _mean([entry["f1"] for entry in every]),
-        "precision_confirmed": statuses["confirmed"]["precision"],
+        "precision_confirmed": statuses[Status.CONFIRMED]["precision"],
         "statuses": statuses,
         "roles": roles,
     }

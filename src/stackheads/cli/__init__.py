@@ -12,6 +12,7 @@ from stackheads.cli.language import llm
 from stackheads.cli.looking import analyze, emerge, validate
 from stackheads.cli.training import sweep, train
 from stackheads.errors import StackheadsError
+from stackheads.report.console import encodable
 
 app = typer.Typer(
     help="Label which attention heads implement which hop, with evidence.",
@@ -47,6 +48,7 @@ def _one_line_errors() -> Iterator[None]:
 
 def main() -> None:
     """Entry point of the `stackheads` command."""
+    encodable(sys.stdout)
     with _one_line_errors():
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         raise SystemExit(status if isinstance(status, int) else 0)

@@ -25,11 +25,13 @@ def theory(
     """How many layers each hop needs: closed forms, simulated flow of information, and shortcuts around the chain."""
     import json as json_module
 
-    from stackheads.models.files import write_json
+    from stackheads.models.files import check_folder, write_json
     from stackheads.report.theory import print_depth
     from stackheads.tasks import StatementTask
     from stackheads.theory import depth
 
+    if output_dir is not None:
+        check_folder(output_dir, files=["theory.json"])
     asked = TaskOptions(hops, symbols, chains, order=order, attention_dir=attention_dir).task(task)
     if not isinstance(asked, StatementTask) or asked.operands:
         raise ConfigError(f"theory counts links between statements of two tokens, {task} has others: use cycle or retrieval")

@@ -29,12 +29,14 @@ def llm(
     """Ask a language model retrieval questions in words, 1 to 5 hops; killed at any point, the same command goes on."""
     import json as json_module
 
-    from stackheads.analysis.quiz import cells, quiz, run_quiz
+    from stackheads.analysis.quiz import QUIZ, cells, quiz, run_quiz
+    from stackheads.models.files import check_folder
     from stackheads.models.language import load_language_model
     from stackheads.report.quiz import print_quiz
     from stackheads.tasks.prompts import FORMULATIONS
 
     use_threads(threads)
+    check_folder(output_dir, kind=QUIZ)
     numbers, names = _numbers(hops), FORMULATIONS if formulation == "all" else tuple(formulation.split(","))
     language = load_language_model(model, dtype, device)
     settings = {"seed": seed, "questions": questions, "few_shot_questions": few_shot_questions, "shots": shots}

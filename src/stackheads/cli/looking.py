@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from stackheads.cli.options import Device, Json, Quiet, Seed, TaskOptions, with_options
 from stackheads.errors import ConfigError
+
+TIMELINE = "timeline.png"
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,10 @@ def analyze(
     *,
     other: Gpt2Options,
     options: TaskOptions,
-    examples: Annotated[int, typer.Option(help="Examples to measure on.")] = 512,
+    examples: Annotated[
+        str, typer.Option(help="Examples to measure on, or auto: from 512 on, until rows are decided.")
+    ] = "auto",
+    budget: Annotated[int, typer.Option(help="The most examples that auto may take.")] = 4096,
     seed: Seed = 0,
     device: Device = "cpu",
     output_dir: Annotated[Path | None, typer.Option(help="Also save the analysis as a folder.")] = None,
@@ -48,14 +53,21 @@ def analyze(
     import json as json_module
 
     from stackheads.analysis.pipeline import analyze as run
-    from stackheads.report.figures import save_figures
-    from stackheads.report.page import check_target
+    from stackheads.analysis.result import FILE
+    from stackheads.models.files import check_file, check_folder
+    from stackheads.report.figures import FILES, save_figures
     from stackheads.report.terminal import print_analysis, print_trial
 
+    if output_dir is not None:
+        check_folder(output_dir, kind=FILE)
     if html is not None:
-        check_target(html)
-    analysis = run(**_subject(path, other, options, device), examples=examples, seed=seed, progress=not quiet)
-    verdict = analysis.trial(examples=examples) if trial else None
+        check_file(html)
+    if figures is not None:
+        check_folder(figures, files=FILES)
+    number = _examples(examples)
+    subject = _subject(path, other, options, device)
+    analysis = run(**subject, examples=number, budget=budget, seed=seed, progress=not quiet)
+    verdict = analysis.trial(examples=512 if number == "auto" else number) if trial else None
     if output_dir is not None:
         analysis.save(output_dir)
     if html is not None:
@@ -73,7 +85,7 @@ def analyze(
 
 def emerge(
     run: Annotated[Path, typer.Argument(help="A run folder with step-* snapshots.", show_default=False)],
-    examples: Annotated[int, typer.Option(help="Examples to measure each snapshot on.")] = 256,
+    examples: Annotated[int, typer.Option(help="Examples to measure each snapshot on.")] = 512,
     seed: Seed = 0,
     device: Device = "cpu",
     output_dir: Annotated[Path | None, typer.Option(help="Also write JSON, tables and the timeline figure here.")] = None,
@@ -84,13 +96,17 @@ def emerge(
     import json as json_module
 
     from stackheads.analysis.emergence import emergence
+    from stackheads.analysis.timeline import FILES
+    from stackheads.models.files import check_folder
     from stackheads.report.emergence import print_emergence
     from stackheads.report.figures import save_figure, timeline
 
+    if output_dir is not None:
+        check_folder(output_dir, files=(*FILES, TIMELINE))
     found = emergence(run, examples=examples, seed=seed, device=device, progress=not quiet)
     if output_dir is not None:
         found.save(output_dir)
-        save_figure(timeline(found), output_dir / "timeline.png")
+        save_figure(timeline(found), output_dir / TIMELINE)
     if json:
         typer.echo(json_module.dumps(found.to_dict(), indent=2, allow_nan=False))
     else:
@@ -112,13 +128,16 @@ def validate(
     import json as json_module
 
     from stackheads.analysis.validate import validate as run
-    from stackheads.models.files import write_json
+    from stackheads.models.files import check_file, write_json
     from stackheads.report.validation import print_validation
     from stackheads.training.nulls import permuted_checkpoints, trained_on_shuffled_answers
 
     if jobs < 1:
         raise ConfigError(f"jobs must be at least 1, got {jobs}: give the number of processes")
-    nulls = [*trained_on_shuffled_answers(1 if quick else 4, seed), *permuted_checkpoints(checkpoints, seed)]
+    if output is not None:
+        check_file(output)
+    permuted = permuted_checkpoints(checkpoints, seed)  # first, since their folder may be a mistake
+    nulls = [*trained_on_shuffled_answers(1 if quick else 4, seed), *permuted]
     result = run(quick, seed, nulls, jobs, progress=not quiet)
     if output is not None:
         write_json(output, result.to_dict())
@@ -128,6 +147,16 @@ def validate(
         print_validation(result)
     if result.missed:
         raise typer.Exit(1)
+
+
+def _examples(text: str) -> int | Literal["auto"]:
+    """A number of examples, or auto."""
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"--examples is a number or auto, got {text!r}: correct it") from None
 
 
 def _subject(path: Path | None, other: Gpt2Options, options: TaskOptions, device: str) -> dict[str, Any]:

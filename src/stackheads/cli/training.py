@@ -40,10 +40,12 @@ def train(
 ) -> None:
     """Train a model on a task and write a run folder with its snapshots."""
     from stackheads.models import model_config
+    from stackheads.models.files import check_folder
     from stackheads.training.config import training_config
     from stackheads.training.trainer import train as run
 
     use_threads(threads)
+    check_folder(output_dir)
     checkpoint = run(
         options.task(task),
         model_config({"layers": layers, "heads": heads, "d_model": d_model, "d_head": d_head, "attn_only": not mlp}),

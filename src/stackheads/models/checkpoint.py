@@ -4,7 +4,6 @@
 checkpoint and means its last snapshot.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,12 +15,22 @@ from torch import Tensor
 
 from stackheads.errors import CheckpointError, StackheadsError
 from stackheads.models.config import ModelConfig, build, check_fit, model_config
-from stackheads.models.files import write_folder, write_json
+from stackheads.models.files import Stored, checked, read_json, write_folder, write_json
 from stackheads.tasks import StoredTask, from_config
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+CURE = "restore the file"
+
+
+class StoredConfig(Stored):
+    """`config.json`; model and task are checked by their own rules."""
+
+    model: dict[str, Any]
+    task: dict[str, Any]
+    training: dict[str, Any]
+    metrics: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -111,18 +120,10 @@ def snapshots(run: Path) -> dict[int, Path]:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise CheckpointError(f"a checkpoint needs {CONFIG}, {path.parent} has none: copy it beside {WEIGHTS}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-        raise CheckpointError(f"{path} must be JSON, got: {error}: restore the file") from None
-    found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
-        raise CheckpointError(f"{path} must have format {FORMAT}, got {found!r}: use the stackheads version that wrote it")
-    missing = [key for key in ("model", "task", "training", "metrics") if not isinstance(content.get(key), dict)]
-    if missing:
-        raise CheckpointError(f"{path} must hold an object {missing[0]!r}, found none: restore the file")
+    if not path.exists():
+        raise CheckpointError(f"a checkpoint needs {CONFIG}, {path.parent} has none: copy it beside {WEIGHTS}")
+    content = read_json(path, CURE, FORMAT)
+    checked(StoredConfig, content, path, CURE)
     return content
 
 

@@ -1,14 +1,148 @@
-"""Writing so that a reader never sees half a file or half a folder: write beside, then rename."""
+"""Reading and writing whole files: what is damaged is refused in a line, what can't be written is refused before the work.
 
+A reader never sees half a file or half a folder: write beside, then rename.
+"""
+
+import contextlib
 import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
-from stackheads.errors import ConfigError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stackheads.errors import CheckpointError, ConfigError
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class Stored(BaseModel):
+    """Base of what is stored as JSON: every value of its own type, numbers finite; further keys are kept."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow", allow_inf_nan=False)
+
+
+def read_json(path: Path, cure: str, version: int | None = None) -> dict[str, Any]:
+    """The JSON object in a file, of this `format` if one is given.
+
+    Raises `CheckpointError` if it can't be read, is no JSON (which has no NaN), no object, or of another format; `cure` says
+    what to do then.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number, parse_float=_finite)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} must be a JSON file, there is none: {cure}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} must be JSON, it is not ({_first_line(error)}): {cure}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} must hold one JSON object, it holds a {type(content).__name__}: {cure}")
+    if version is not None and content.get("format") != version:
+        found = _short(content.get("format"))
+        raise CheckpointError(
+            f"{path} must have format {version}, got {found}: use the stackheads version that wrote it, or {cure}"
+        )
+    return content
+
+
+def checked(shape: type[T], content: dict[str, Any], path: Path, cure: str) -> T:
+    """What was read from a file as what it must be. Raises `CheckpointError` that names the first value which is not."""
+    try:
+        return shape.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        got = "none" if first["type"] == "missing" else _short(first["input"])
+        raise CheckpointError(f"{path} is damaged at {where}: {first['msg']}, got {got}: {cure}") from None
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def check_file(path: Path | str) -> None:
+    """Raise `ConfigError` if this file could not be written, before anything is computed for it. Nothing is left there."""
+    target = Path(path)
+    if target.is_dir():
+        raise ConfigError(f"this output is a file, {path} is a folder: name a file in it")
+    if _exists(target) and not target.is_file():
+        raise ConfigError(f"an output replaces nothing but a file, {path} is none: name another file")
+    _check_writable(target.parent, path)
+
+
+def check_folder(path: Path | str, kind: str | None = None, files: Sequence[str] = ()) -> None:
+    """Raise `ConfigError` if a folder with these files could not be written. Nothing is left there.
+
+    `kind` is the file by which folders of this kind are known: a folder without it must be empty then.
+    """
+    folder = Path(path)
+    if _exists(folder) and not folder.is_dir():
+        raise ConfigError(f"this output is a folder, {path} is a file: choose another place")
+    if kind is not None:
+        _check_kind(folder, kind)
+    for name in files:
+        if (folder / name).is_dir():
+            raise ConfigError(f"an output replaces nothing but a file, {folder / name} is a folder: choose another place")
+    _check_writable(folder, path)
+
+
+def _check_kind(folder: Path, kind: str) -> None:
+    if holds_other(folder, kind):
+        raise ConfigError(
+            f"a folder is only replaced if it is empty or holds {kind}, {folder} is another: choose another place"
+        )
+
+
+def holds_other(folder: Path, kind: str) -> bool:
+    """Whether a folder holds something, and not the file `kind`. What a killed write left beside it does not count."""
+    if not folder.exists() or (folder / kind).exists():
+        return False
+    return not folder.is_dir() or any(not path.name.startswith(f".{kind}-") for path in folder.iterdir())
+
+
+def _exists(path: Path) -> bool:
+    """Whether something is there, be it a link to nothing."""
+    return os.path.lexists(path)
+
+
+def _check_writable(folder: Path, path: Path | str) -> None:
+    """Try it, since permissions do not tell: in the nearest folder that is there a file is made, filled and removed."""
+    nearest = next(each for each in (folder, *folder.absolute().parents) if _exists(each))
+    if not nearest.is_dir():
+        raise ConfigError(f"an output needs a folder, {nearest} on the way to {path} is a file: choose another place")
+    try:
+        if not _exists(Path(path)):
+            _refuse_name(Path(path))
+        with tempfile.TemporaryFile(dir=nearest) as handle:
+            handle.write(bytes(4096))
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError as error:
+        why = error.strerror or _first_line(error)
+        raise ConfigError(f"an output must be writable, {path} is not ({why}): choose another place") from None
+
+
+def _refuse_name(path: Path) -> None:
+    """Raise the `OSError` of a name that can't be, like one that is too long."""
+    with contextlib.suppress(FileNotFoundError):
+        path.lstat()
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -27,7 +161,7 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON, indented, atomically."""
-    write_file(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n"))
+    write_file(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8"))
 
 
 def write_folder(path: Path, write: Callable[[Path], object], kind: str) -> None:
@@ -36,8 +170,7 @@ def write_folder(path: Path, write: Callable[[Path], object], kind: str) -> None
     What is there is only replaced if it is empty or holds the file `kind`, by which folders of this kind are known. Raises
     `ConfigError` otherwise.
     """
-    if path.exists() and not (path.is_dir() and ((path / kind).exists() or not any(path.iterdir()))):
-        raise ConfigError(f"a folder is only replaced if it is empty or holds {kind}, {path} is another: choose another place")
+    _check_kind(path, kind)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
     try:

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 import torch
 
-from stackheads.analysis.records import records
+from stackheads.analysis.records import records, role_of
 from stackheads.analysis.result import Analysis
 from stackheads.analysis.roles import role_targets
 from stackheads.errors import ConfigError
@@ -28,7 +28,7 @@ from stackheads.interventions import destination_rows
 from stackheads.models.hooks import check_head, record
 from stackheads.report.tokens import tokens_as_text
 from stackheads.tasks import Batch, Task, labelling_batch
-from stackheads.types import Destination, HeadId, Role, Slot
+from stackheads.types import Destination, HeadId, Slot, Status
 
 ELEMENTS = {"heads": "AttentionHeads", "patterns": "AttentionPatterns"}
 WAITING = "The attention is drawn once the first cell that shows attention has run: run that cell again."
@@ -129,9 +129,9 @@ def marked_tokens(task: Task, batch: Batch) -> list[str]:
 
 def head_name(row: dict[str, Any]) -> str:
     """A head with its label: "L2H2 hop 2 @value"; with its status where that is not confirmed."""
-    role = row["role"] if row["hop"] is None else f"hop {row['hop']}"
-    status = "" if row["status"] in ("confirmed", "none") else f" ({row['status']})"
-    return " ".join(part for part in (row["head"], role, f"@{row['destination']}") if part) + status
+    role = role_of(row)
+    status = "" if row["status"] in (Status.CONFIRMED, Status.NONE) else f" ({row['status']})"
+    return " ".join(str(part) for part in (row["head"], role, f"@{row['destination']}") if part) + status
 
 
 def _chosen(
@@ -155,9 +155,10 @@ def _chosen(
 
 def _looks(task: Task, batch: Batch, row: dict[str, Any], pattern: torch.Tensor) -> list[str]:
     """Where the label says the head looks in this example, and how much attention is there."""
-    if row["role"] is None:
+    role = role_of(row)
+    if role is None:
         return []
-    target = role_targets(task, batch, [Role(row["role"], row["hop"])])[0, 0]
+    target = role_targets(task, batch, [role])[0, 0]
     at = destination_rows(batch, Destination(row["destination"]))[0] & target.any(dim=-1)
     places = at.nonzero().flatten().tolist()
     if not places:

@@ -3,48 +3,53 @@
 Where there are more snapshots than columns, evenly spaced ones are shown, the last always, and the header says so.
 """
 
-import sys
 from typing import Any, TextIO
 
 from stackheads.analysis.records import records
 from stackheads.analysis.timeline import SYMBOLS, Emergence
-from stackheads.report.terminal import STYLES
+from stackheads.report.console import console_on
+from stackheads.report.terminal import GAP, style_of, table_of
 
 WIDTH = 80
-INTERVAL = 17
+EMERGES = "emerges in"
 BARS = "▁▂▃▄▅▆▇█"
 
 
 def print_emergence(found: Emergence, file: TextIO | None = None) -> None:
     """Print an emergence to a text stream, stdout by default."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=file or sys.stdout, highlight=False, soft_wrap=False, force_jupyter=False)
+    console = console_on(file)
     console.print(Text(f"{found.model['name']}: {found.task['name']}", style="bold"))
     rows, steps = records(found.steps), found.snapshots
-    label = max(len(row["what"]) for row in rows) + 2
-    shown = evenly_spaced(len(steps), WIDTH - label - INTERVAL)
+    shown = evenly_spaced(len(steps), WIDTH - _beside(rows))
     partly = f", {len(shown)} of them shown" if len(shown) < len(steps) else ""
     console.print(
         f"{len(steps)} snapshots, steps {steps[0]:,} to {steps[-1]:,}{partly}; {found.examples} examples, seed {found.seed}"
     )
     console.print()
-    console.print(Text("".ljust(label + len(shown) + 2) + "emerges in", style="bold"))
+    table = table_of("", "", EMERGES)
     for number, row in enumerate(rows):
-        if row["kind"] == "head" and rows[number - 1]["kind"] == "hop":
-            console.print()
-        strip = _accuracy_strip(found, row["hop"], shown) if row["kind"] == "hop" else _status_strip(found, row["what"], shown)
-        console.print(Text(row["what"].ljust(label)).append_text(strip).append(f"  {_interval(row)}"))
+        if row["kind"] == "head" and number and rows[number - 1]["kind"] == "hop":
+            table.add_row()
+        strip = _accuracy_strip if row["kind"] == "hop" else _status_strip
+        table.add_row(row["what"], strip(found, row, shown), _interval(row))
+    console.print(table)
     _print_legend(console, found)
     console.print()
     console.print(Text("order of emergence", style="bold"))
     emerged = {row["what"]: row["step"] for row in rows}
     for names in found.order:
-        step = emerged[min(names)]
+        step = emerged[next(iter(names))]
         console.print(f"by {step:,}: {', '.join(name for name in emerged if name in names)}")
     for line in _notes(found, rows):
         console.print(line)
+
+
+def _beside(rows: list[dict[str, Any]]) -> int:
+    """Columns that the names, the intervals and the gaps take."""
+    intervals = [EMERGES, *map(_interval, rows)]
+    return max(len(row["what"]) for row in rows) + GAP + GAP + max(map(len, intervals))
 
 
 def evenly_spaced(number: int, most: int) -> list[int]:
@@ -54,19 +59,19 @@ def evenly_spaced(number: int, most: int) -> list[int]:
     return [round(place * (number - 1) / (most - 1)) for place in range(most)]
 
 
-def _accuracy_strip(found: Emergence, hop: int, shown: list[int]) -> Any:
+def _accuracy_strip(found: Emergence, row: dict[str, Any], shown: list[int]) -> Any:
     from rich.text import Text
 
-    shares = found.accuracy[hop].tolist()
+    shares = found.accuracy[row["hop"]].tolist()
     return Text("".join(BARS[min(int(shares[place] * len(BARS)), len(BARS) - 1)] for place in shown))
 
 
-def _status_strip(found: Emergence, cell: str, shown: list[int]) -> Any:
+def _status_strip(found: Emergence, row: dict[str, Any], shown: list[int]) -> Any:
     from rich.text import Text
 
     names = {symbol: status for status, symbol in SYMBOLS.items()}
-    symbols = found.table[cell].tolist()
-    return Text.assemble(*((symbols[place], STYLES.get(names[symbols[place]], "")) for place in shown))
+    symbols = found.table[row["what"]].tolist()
+    return Text.assemble(*((symbols[place], style_of(names[symbols[place]])) for place in shown))
 
 
 def _interval(row: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import html
 from typing import TYPE_CHECKING, Any
 
+from stackheads.analysis.records import records, role_of
 from stackheads.analysis.result import Analysis
 from stackheads.report.attention import show
 from stackheads.report.figures import circuit_diagram, svg_text
@@ -10,7 +11,7 @@ from stackheads.report.figures import circuit_diagram, svg_text
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN = ("head", "destination", "role", "hop", "status", "pattern", "effect", "write", "reason")
+SHOWN = ("head", "destination", "role", "status", "pattern", "effect", "write", "reason")
 UNLOADED = "Attention is shown where the model is at hand: analyze(model, task) again."
 
 
@@ -18,7 +19,8 @@ def analysis_html(analysis: Analysis) -> str:
     """What Jupyter shows for an analysis."""
     accuracy = ", ".join(f"hop {hop}: {share:.1%}" for hop, share in analysis.accuracy.items())
     title = html.escape(f"{analysis.model.get('name')} on {analysis.task['name']}")
-    table = _table(analysis.labels.loc[:, list(SHOWN)])
+    roles = [None if role is None else str(role) for role in map(role_of, records(analysis.labels))]
+    table = _table(analysis.labels.assign(role=roles).loc[:, list(SHOWN)])
     verdict = analysis.verdict if analysis.mechanism is None else f"{analysis.verdict}\nmechanism: {analysis.mechanism}"
     circuit = "" if analysis.circuit is None else svg_text(circuit_diagram(analysis))
     attention = f"<p>{UNLOADED}</p>" if analysis.subject is None else show(analysis)._repr_html_()

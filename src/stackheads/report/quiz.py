@@ -1,9 +1,9 @@
 """A quiz in a terminal: accuracy per formulation, D and shots, with interval and chance. 80 columns; plain text in a pipe."""
 
-import sys
 from typing import TYPE_CHECKING, TextIO
 
 from stackheads.analysis.quiz import CONFIDENCE, Quiz
+from stackheads.report.console import console_on
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,10 +13,9 @@ WIDTHS = (14, 6, 8, 14, 12, 16, 8)
 
 def print_quiz(config: Quiz, table: "pd.DataFrame", file: TextIO | None = None) -> None:
     """Print the table of `run_quiz` to a text stream, stdout by default."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=file or sys.stdout, highlight=False)
+    console = console_on(file)
     console.print(Text(f"{config.model}, {config.dtype}, seed {config.seed}", style="bold"))
     console.print("chat template" if config.chat else "plain prompts")
     console.print()

@@ -1,54 +1,49 @@
-"""An analysis in a terminal: accuracy, one entry per (head, destination) with its reason below, and the verdict.
+"""An analysis in a terminal: accuracy, one row per (head, destination), the reasons of what is labelled, and the verdict.
 
 Colours only where the output is a terminal; the same text, plain, in a pipe.
 """
 
-import sys
-from typing import Any, TextIO
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, TextIO
 
 from stackheads.analysis.circuit import Circuit
-from stackheads.analysis.records import records
+from stackheads.analysis.records import natural, records, role_of
 from stackheads.analysis.result import Analysis
 from stackheads.analysis.sufficiency import VARIANTS
 from stackheads.analysis.trial import Trial
+from stackheads.report.console import console_on
+from stackheads.types import Status
 
-STYLES = {
-    "confirmed": "bold green",
-    "redundant": "green",
-    "opposing": "magenta",
-    "pattern-only": "yellow",
-    "causal-unclassified": "cyan",
-    "none": "dim",
-}
+if TYPE_CHECKING:
+    from rich.table import Table
+
 SHOWN_SHARE = 0.1
 """Edges and unexplained heads below this are in the data, but not in the terminal."""
-WIDTHS = {"head": 6, "destination": 12, "role": 10, "hop": 4, "status": 20, "pattern": 8, "effect": 8}
+SHOWN = ("head", "destination", "role", "status", "pattern", "effect", "write")
+GAP = 2
+"""Columns between those of a table."""
+NUMBERS = ("pattern", "effect", "write")
 
 
 def print_analysis(analysis: Analysis, file: TextIO | None = None) -> None:
     """Print an analysis to a text stream, stdout by default."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=file or sys.stdout, highlight=False, soft_wrap=False, force_jupyter=False)
+    console = console_on(file)
     console.print(Text(f"{analysis.model.get('name')}: {analysis.task['name']}", style="bold"))
-    console.print(f"{analysis.examples} examples, seed {analysis.seed}")
-    console.print()
-    console.print(Text("accuracy at the query, per hop", style="bold"))
+    console.print(f"{analysis.measured_on}, seed {analysis.seed}")
+    _title(console, "accuracy at the query, per hop")
     console.print("  ".join(f"{hop}: {share:.1%}" for hop, share in analysis.accuracy.items()))
     console.print()
-    console.print(Text(_line([*WIDTHS]), style="bold"))
-    for row in records(analysis.labels):
-        style = STYLES[row["status"]]
-        console.print(Text(_line([_cell(row[name]) for name in WIDTHS]), style=style))
-        if row["status"] != "none":
-            console.print(_indented(row["reason"]))
-    console.print()
-    console.print(Text("which heads implement which hop", style="bold"))
+    rows = records(analysis.labels)
+    console.print(_label_table(rows))
+    if any(row["status"] != Status.NONE for row in rows):
+        _title(console, "why")
+        console.print(_reasons(rows))
+    _title(console, "which heads implement which hop")
     console.print(Text(analysis.verdict))
     if analysis.mechanism is not None:
-        console.print()
-        console.print(Text(f"mechanism: {analysis.mechanism}", style="bold"))
+        _title(console, f"mechanism: {analysis.mechanism}")
         console.print(Text(analysis.mechanism_reason or ""))
     if analysis.program is not None:
         _title(console, "the confirmed heads as a program")
@@ -62,11 +57,49 @@ def print_analysis(analysis: Analysis, file: TextIO | None = None) -> None:
         console.print(f"confirmed labels under resampled examples: mean Jaccard {analysis.bootstrap_jaccard:.3f}")
 
 
+def style_of(status: str) -> str:
+    """How a status is printed, in rich's words: its colour, confirmed heads bold, unlabelled ones dim."""
+    if status == Status.NONE:
+        return "dim"
+    if status not in tuple(Status):
+        return ""
+    return ("bold " if status == Status.CONFIRMED else "") + Status(status).colour
+
+
+def table_of(*columns: str, numbers: Collection[str] = ()) -> "Table":
+    """An empty table of the kind that all printers use: no lines, `numbers` right-aligned, nothing cut off."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
+    return table
+
+
+def _label_table(rows: list[dict[str, Any]]) -> "Table":
+    table = table_of(*SHOWN, numbers=NUMBERS)
+    for row in rows:
+        shown = row | {"role": role_of(row), "status": f"{Status(row['status']).symbol} {row['status']}"}
+        table.add_row(*(_cell(shown[name]) for name in SHOWN), style=style_of(row["status"]))
+    return table
+
+
+def _reasons(rows: list[dict[str, Any]]) -> "Table":
+    """Why each label is what it is, beside its head and destination."""
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, GAP, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in rows:
+        if row["status"] != Status.NONE:
+            table.add_row(f"{row['head']} @{row['destination']}", row["reason"])
+    return table
+
+
 def print_trial(trial: Trial, file: TextIO | None = None) -> None:
     """Print what a trial found to a text stream, stdout by default."""
-    from rich.console import Console
-
-    console = Console(file=file or sys.stdout, highlight=False, soft_wrap=False, force_jupyter=False)
+    console = console_on(file)
     _title(console, f"on trial: recovered share of the gap per hop, {trial.examples} fresh examples")
     if trial.sufficiency.empty:
         console.print("the model answers nothing better than chance: there is nothing to recover")
@@ -93,7 +126,7 @@ def print_trial(trial: Trial, file: TextIO | None = None) -> None:
 
 def _print_circuit(console: Any, circuit: Circuit) -> None:
     _title(console, "circuit: which head feeds which input, and what goes when only this path is patched")
-    edges = sorted(circuit.edges(keys=True, data=True), key=lambda edge: (edge[0], edge[1], edge[2]))
+    edges = sorted(circuit.edges(keys=True, data=True), key=lambda edge: [natural(part) for part in edge[:3]])
     for sender in dict.fromkeys(edge[0] for edge in edges):
         parts = [
             f"{receiver}{'' if key == receiver else '.' + key} {values['strength']:.2f}"
@@ -114,13 +147,13 @@ def _necessity_lines(rows: list[dict[str, Any]]) -> list[str]:
     """One line per role: what goes at the query, per hop, and the random sets beside it."""
     lines = []
     at_query = [row for row in rows if row["readout"].endswith("@query")]
-    for name in dict.fromkeys((row["role"], row["hop"]) for row in at_query):
-        mine = [row for row in at_query if (row["role"], row["hop"]) == name]
+    for role in dict.fromkeys(map(role_of, at_query)):
         shares = []
-        for row in mine:
+        for row in at_query:
+            if role_of(row) != role:
+                continue
             hop = row["readout"].split()[1] + ("*" if row["needs"] else "")
             shares.append(f"{hop}: {_share(row['destroyed'])} ({_share(row['random_median'])})")
-        role = name[0] if name[1] is None else f"{name[0]} {name[1]}"
         lines.append(f"{role}: " + "  ".join(shares))
     return [*lines, "* needed by the labels; in brackets the median of random sets of as many heads"] if lines else []
 
@@ -132,11 +165,6 @@ def _title(console: Any, text: str) -> None:
     console.print(Text(text, style="bold"))
 
 
-def _line(cells: list[str]) -> str:
-    """One fixed-width line."""
-    return "".join(cell.ljust(width) for cell, width in zip(cells, WIDTHS.values(), strict=True)).rstrip()
-
-
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
@@ -145,10 +173,3 @@ def _cell(value: Any) -> str:
 
 def _share(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}"  # no -0.00
-
-
-def _indented(text: str) -> Any:
-    from rich.padding import Padding
-    from rich.text import Text
-
-    return Padding(Text(text, style="dim"), (0, 0, 0, 6), expand=False)

@@ -1,9 +1,9 @@
 """How deep a task is, in a terminal: bounds and simulated layers per hop, then shortcuts. 80 columns; plain text in a pipe."""
 
-import sys
 from itertools import groupby
 from typing import TextIO
 
+from stackheads.report.console import console_on
 from stackheads.theory.bounds import log2_bound, log3_bound, paper_bound
 from stackheads.theory.depth import Depth
 from stackheads.theory.flow import Least
@@ -12,10 +12,9 @@ from stackheads.theory.shortcuts import MARGIN, READ_AT, Guess
 
 def print_depth(depth: Depth, file: TextIO | None = None) -> None:
     """Print a task's depth to a text stream, stdout by default."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=file or sys.stdout, highlight=False)
+    console = console_on(file)
     task = depth.task
     console.print(Text(task.name, style="bold"))
     console.print(f"{depth.examples} examples, seed {depth.seed}")

@@ -1,44 +1,73 @@
-"""A validation in a terminal: one line per bar, then precision, recall and F1, decoys, nulls and the confusion matrix."""
+"""A validation in a terminal: precision, recall and F1, decoys, nulls, the confusion matrix and the bars. 80 columns."""
 
-import sys
-from typing import TextIO
+from collections.abc import Mapping
+from typing import Any, TextIO
 
 from stackheads.analysis.validate import Validation
+from stackheads.report.console import console_on
+from stackheads.report.terminal import table_of
+from stackheads.types import Status
+
+MEASURES = ("precision", "recall", "f1", "support")
 
 
 def print_validation(result: Validation, file: TextIO | None = None) -> None:
     """Print a validation to a text stream, stdout by default."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=file or sys.stdout, highlight=False)
+    console = console_on(file)
+
+    def section(title: str, table: Any) -> None:
+        console.print(Text(title, style="bold"))
+        console.print(table)
+        console.print()
+
     found = result.to_dict()
     for name in ("clean", "noisy"):
         scores = found[name]
         noise = "no noise" if name == "clean" else f"weight noise {found['noise']}"
-        line = f"{noise}: macro F1 {scores['macro_f1']:.3f}, precision of confirmed {scores['precision_confirmed']:.3f}"
-        console.print(Text(line, style="bold"))
-        for kind in ("statuses", "roles"):
-            for label, entry in scores[kind].items():
-                numbers = f"{entry['precision']:.3f}  {entry['recall']:.3f}  {entry['f1']:.3f}  {entry['support']:5d}"
-                console.print(f"  {label:<20} {numbers}")
-    console.print(Text("decoys: share of heads with the right label", style="bold"))
-    for name, share in found["decoys"].items():
-        console.print(f"  {name:<20} {share:.3f}")
-    rate = found["null_false_positive_rate"]
-    console.print(Text(f"nulls: {found['null_heads']} heads, {rate:.2%} confirmed", style="bold"))
-    for name, entry in found["nulls"].items():
-        console.print(f"  {name:<20} {entry['heads']} heads, {entry['confirmed']} confirmed")
+        title = f"{noise}: macro F1 {scores['macro_f1']:.3f}, precision of confirmed {scores['precision_confirmed']:.3f}"
+        section(title, _scores(scores))
+    section("decoys: share of heads with the right label", _shares(found["decoys"]))
+    title = f"nulls: {found['null_heads']} heads, {found['null_false_positive_rate']:.2%} confirmed"
+    section(title, _nulls(found["nulls"]))
     if found["choosing"]:
-        console.print(Text("thresholds on the choosing half (macro F1); the rest is from the other half", style="bold"))
-        for name, value in found["choosing"].items():
-            console.print(f"  {name:<30} {value:.3f}")
-    console.print(Text("truth (rows) against verdict", style="bold"))
-    names = list(found["confusion"])
-    console.print(" " * 20 + "".join(f"{name[:9]:>10}" for name in names))
-    for truth, row in found["confusion"].items():
-        console.print(f"{truth:<20}" + "".join(f"{row[name]:>10}" for name in names))
+        title = "thresholds on the choosing half (macro F1); the rest is from the other half"
+        section(title, _shares(found["choosing"]))
+    section("truth (rows) against verdict", _confusion(found["confusion"]))
     console.print(f"{found['cells']} cells, {found['seconds']:.0f} s")
-    console.print(
-        Text("bars: " + ("all reached" if not found["missed"] else "missed: " + "; ".join(found["missed"])), style="bold")
-    )
+    missed = "missed: " + "; ".join(found["missed"]) if found["missed"] else "all reached"
+    console.print(Text(f"bars: {missed}", style="bold"))
+
+
+def _scores(scores: Mapping[str, Any]) -> Any:
+    table = table_of("", *MEASURES, numbers=MEASURES)
+    for kind in ("statuses", "roles"):
+        for label, entry in scores[kind].items():
+            shares = [f"{entry[name]:.3f}" for name in MEASURES if name != "support"]
+            table.add_row(label, *shares, str(entry["support"]))
+    return table
+
+
+def _shares(shares: Mapping[str, float]) -> Any:
+    table = table_of("", "share", numbers=["share"])
+    table.show_header = False
+    for name, share in shares.items():
+        table.add_row(name, f"{share:.3f}")
+    return table
+
+
+def _nulls(kinds: Mapping[str, Mapping[str, int]]) -> Any:
+    table = table_of("", "heads", "confirmed", numbers=["heads", "confirmed"])
+    for name, entry in kinds.items():
+        table.add_row(name, str(entry["heads"]), str(entry["confirmed"]))
+    return table
+
+
+def _confusion(confusion: Mapping[str, Mapping[str, int]]) -> Any:
+    """A column for each verdict, headed by its symbol, which stands beside its name in the rows."""
+    symbols = {name: Status(name).symbol for name in confusion}
+    table = table_of("", *symbols.values(), numbers=list(symbols.values()))
+    for truth, row in confusion.items():
+        table.add_row(f"{symbols[truth]} {truth}", *(str(row[name]) for name in confusion))
+    return table

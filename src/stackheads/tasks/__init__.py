@@ -46,7 +46,7 @@ KINDS: dict[str, type[StoredTask]] = {
 def from_config(config: dict[str, Any]) -> StoredTask:
     """Build a task from its stored settings, `{"kind": "cycle", "symbols": 8, …}`. Raises `ConfigError`."""
     kind = config.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ConfigError(f"a task's kind must be one of {', '.join(KINDS)}, got {kind!r}: correct the task's settings")
     try:
         return KINDS[kind](**config)

@@ -10,16 +10,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from stackheads.errors import CheckpointError, ConfigError
 from stackheads.models import ModelConfig, parameters
-from stackheads.models.files import write_file, write_json
+from stackheads.models.files import Stored, checked, holds_other, read_json, write_file, write_json
 from stackheads.tasks import StoredTask
 from stackheads.training.config import TrainingConfig, training_config
 
 FORMAT = 1
+CURE = "start a new run"
 MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class StoredRun(Stored):
+    """`run.json`."""
+
+    model: dict[str, Any]
+    task: dict[str, Any]
+    training: dict[str, Any]
+
+
+class Evaluation(Stored):
+    """A line of `metrics.jsonl`."""
+
+    step: int
+    accuracy: dict[int, float] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
@@ -58,15 +75,16 @@ def open_run(path: Path, task: StoredTask, model: ModelConfig, training: Trainin
         "training": training.model_dump(mode="json"),
     }
     if not folder.settings.exists():
-        if path.exists() and any(path.iterdir()):
+        if holds_other(path, folder.settings.name):
             raise ConfigError(f"a new run needs an empty folder, {path} holds other files: choose another --output-dir")
         write_json(folder.settings, content)
         return folder
     if not resume:
         raise ConfigError(f"a new run needs an empty folder, {path} holds a run: add --resume or choose another --output-dir")
-    stored = json.loads(folder.settings.read_text())
+    stored = read_json(folder.settings, CURE)
     if stored.get("format") == FORMAT:  # settings that are newer than the run have their defaults there
-        stored["training"] = training_config(stored["training"]).model_dump(mode="json")
+        parts = checked(StoredRun, stored, folder.settings, CURE)
+        stored["training"] = training_config(parts.training).model_dump(mode="json")
     for part in content:
         if stored.get(part) != content[part]:
             raise ConfigError(
@@ -109,21 +127,30 @@ def load_state(path: Path, model: Any, optimiser: torch.optim.AdamW, generator: 
                 moments = {moment: tensors[f"{moment}.{name}"].to(parameter.device) for moment in MOMENTS}
                 optimiser.state[parameter] = {"step": torch.tensor(float(step)), **moments}
         generator.set_state(tensors["generator"])
-    except (SafetensorError, KeyError, RuntimeError, OSError) as error:
-        first = str(error).splitlines()[0]
+    except (SafetensorError, KeyError, RuntimeError, OSError, ValueError, TypeError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{path} must hold this run's state, it does not ({first}): start a new run") from None
     return step
 
 
 def read_metrics(folder: RunFolder, up_to: int) -> list[dict[str, Any]]:
-    """The evaluations of the run so far, those after step `up_to` left out (they will be made again)."""
+    """The evaluations of the run so far, those after step `up_to` left out (they will be made again).
+
+    A last line that was cut short is left out. Raises `CheckpointError` for other damage.
+    """
     if not folder.metrics.exists():
         return []
-    lines = [json.loads(line) for line in folder.metrics.read_text().splitlines() if line.endswith("}")]
+    try:
+        text = folder.metrics.read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{folder.metrics} must hold a JSON object a line, it does not ({error}): {CURE}") from None
+    for line in lines:
+        checked(Evaluation, line, folder.metrics, CURE)
     return [line for line in lines if line["step"] <= up_to]
 
 
 def write_metrics(folder: RunFolder, history: list[dict[str, Any]]) -> None:
     """Write all evaluations, one JSON object a line, atomically."""
     text = "".join(json.dumps(line) + "\n" for line in history)
-    write_file(folder.metrics, lambda temporary: temporary.write_text(text))
+    write_file(folder.metrics, lambda temporary: temporary.write_text(text, encoding="utf-8"))

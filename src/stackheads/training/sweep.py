@@ -19,7 +19,7 @@ die at any moment. A lock that the system frees with its process keeps two worke
 import fcntl
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stackheads.errors import ConfigError, StackheadsError, bad_setting
 from stackheads.models import model_config
-from stackheads.models.files import write_file, write_json
+from stackheads.models.files import Stored, check_folder, checked, read_json, write_file, write_json
 from stackheads.tasks import from_config
 from stackheads.training.config import training_config
 from stackheads.training.run import RunFolder, read_metrics
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 PARTS = ("task", "model", "training")
 SEED = "training.seed"
+SWEEP = "sweep.json"
 
 
 class SweepConfig(BaseModel):
@@ -66,6 +67,15 @@ class Cell:
     success: float
 
 
+class Result(Stored):
+    """`result.json`, besides what sets the cell apart and its accuracies. `solved_at` is a step."""
+
+    cell: str
+    steps: int
+    solved: bool
+    solved_at: int | None
+
+
 class CellBusyError(StackheadsError):
     """Another process is training this cell."""
 
@@ -75,9 +85,9 @@ def read_sweep(path: Path, seed: int = 0) -> SweepConfig:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        first = str(error).splitlines()[0]
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"a sweep file must be YAML, {path} is not ({first}): correct it") from None
     if not isinstance(content, dict):
         raise ConfigError(f"a sweep file holds task, model, training and grid, {path} has none of them: see the README")
@@ -134,13 +144,14 @@ def _build(settings: dict[str, dict[str, Any]]) -> tuple[Any, Any, Any]:
 def open_sweep(config: SweepConfig, folder: Path) -> list[Cell]:
     """The cells of a sweep in its folder, which is made, or checked to belong to this sweep.
 
-    Cells may be added to the grid later; those there keep their settings. Raises `ConfigError` if the folder holds a sweep
-    with other shared settings.
+    Cells may be added to the grid later; those there keep their settings. Raises `ConfigError` if the folder can't be written
+    to, or holds something else or a sweep with other shared settings; `CheckpointError` if its `sweep.json` is damaged.
     """
     made = cells(config)
-    stored = folder / "sweep.json"
+    stored = folder / SWEEP
     content = {"format": 1, **config.model_dump(mode="json")}
-    before = json.loads(stored.read_text()) if stored.exists() else None
+    check_folder(folder, SWEEP)
+    before = read_json(stored, "choose another --output-dir") if stored.exists() else None
     if before is not None:
         for part in (*PARTS, "success"):
             if before.get(part) != content[part]:
@@ -159,9 +170,14 @@ def cell_folder(folder: Path, cell: Cell) -> Path:
 
 
 def stored_result(folder: Path, cell: Cell) -> dict[str, Any] | None:
-    """The result of a finished cell."""
+    """The result of a finished cell. Raises `CheckpointError` if it is damaged."""
     path = cell_folder(folder, cell) / "result.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    cure = "delete it and run again"
+    found = read_json(path, cure)
+    checked(Result, found, path, cure)
+    return found
 
 
 def run_cell(cell: Cell, folder: Path, device: str = "cpu", threads: int = 1) -> dict[str, Any]:
@@ -222,7 +238,15 @@ def results(folder: Path, made: list[Cell]) -> "pd.DataFrame":
 
     found = [stored_result(folder, cell) for cell in made]
     table = pd.DataFrame([result for result in found if result is not None])
-    return table.astype({"solved_at": "Int64"}) if len(table) else table
+    return _as_given(table.astype({"solved_at": "Int64"}), found, made[0].varied) if len(table) else table
+
+
+def _as_given(table: "pd.DataFrame", rows: Sequence[Mapping[str, Any] | None], names: Iterable[str]) -> "pd.DataFrame":
+    """The table with these settings as they stand in the rows: a null stays a null, and whole numbers beside it whole."""
+    import pandas as pd
+
+    given = {name: pd.Series([row.get(name) for row in rows if row is not None], dtype=object) for name in names}
+    return table.assign(**given)
 
 
 def success_rates(table: "pd.DataFrame", varied: list[str]) -> "pd.DataFrame":
@@ -234,16 +258,18 @@ def success_rates(table: "pd.DataFrame", varied: list[str]) -> "pd.DataFrame":
     from scipy.stats import binomtest
 
     by = [name for name in varied if name != SEED]
+    groups: dict[str, list[dict[Any, Any]]] = {}
+    for row in table.to_dict("records"):
+        groups.setdefault(json.dumps([row[name] for name in by], default=str), []).append(row)
     rows = []
-    for key, group in table.groupby(by, sort=False, dropna=False) if by else [((), table)]:
-        runs, solved = len(group), sum(group["solved"].tolist())
+    for group in groups.values():
+        runs, solved = len(group), sum(bool(row["solved"]) for row in group)
         interval = binomtest(solved, runs).proportion_ci(method="wilson")
-        steps = [row["solved_at"] for row in group.to_dict("records") if row["solved"]]
-        at = pd.Series(steps, dtype=float).quantile([0.25, 0.5, 0.75]).tolist()
-        names = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
+        at = pd.Series([row["solved_at"] for row in group if row["solved"]], dtype=float).quantile([0.25, 0.5, 0.75]).tolist()
+        names = {name: group[0][name] for name in by}
         counts = {"runs": runs, "solved": solved, "rate": solved / runs, "low": interval.low, "high": interval.high}
         rows.append({**names, **counts, "solved_at_q25": at[0], "solved_at_median": at[1], "solved_at_q75": at[2]})
-    return pd.DataFrame(rows)
+    return _as_given(pd.DataFrame(rows), rows, by)
 
 
 def write_tables(folder: Path, made: list[Cell]) -> tuple["pd.DataFrame", "pd.DataFrame"]:

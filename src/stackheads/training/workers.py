@@ -147,7 +147,7 @@ def _process(cell: Cell, folder: Path, device: str, threads: int, parent: int) -
         time.sleep(1)
         raise SystemExit(2) from None
     except StackheadsError as error:
-        failed.write_text(str(error))
+        failed.write_text(str(error), encoding="utf-8")
         raise SystemExit(1) from None
 
 
@@ -163,7 +163,7 @@ def _failure_file(folder: Path, cell: Cell) -> Path:
 
 def _reason(folder: Path, cell: Cell, exitcode: int | None) -> str:
     path = _failure_file(folder, cell)
-    return path.read_text() if path.exists() else f"its process ended with status {exitcode}"
+    return path.read_text(encoding="utf-8") if path.exists() else f"its process ended with status {exitcode}"
 
 
 def run_on_ray(cells: Sequence[Cell], folder: Path, address: str, device: str, threads: int, report: Report) -> list[Failure]:

@@ -11,6 +11,7 @@ from stackheads.report.figures.timeline import timeline
 
 __all__ = [
     "COLOURS",
+    "FILES",
     "circuit_diagram",
     "evidence_map",
     "hop_colours",
@@ -22,9 +23,13 @@ __all__ = [
 ]
 
 
+DRAWN = {"evidence": evidence_map, "circuit": circuit_diagram, "reach": reach_map}
+FILES = tuple(f"{name}{ending}" for name in DRAWN for ending in FORMATS)
+
+
 def save_figures(analysis: Analysis, folder: Path | str) -> None:
-    """Write `evidence`, `circuit` and `reach` as .png and .svg into a folder."""
-    for name, draw in {"evidence": evidence_map, "circuit": circuit_diagram, "reach": reach_map}.items():
+    """Write `evidence`, `circuit` and `reach` as .png and .svg into a folder; other files there stay."""
+    for name, draw in DRAWN.items():
         figure = draw(analysis)
         for ending in FORMATS:
             save_figure(figure, Path(folder) / f"{name}{ending}")

@@ -4,20 +4,31 @@ An edge's width is its strength: the share of the answer that goes when only thi
 """
 
 from itertools import pairwise
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from stackheads.analysis.circuit import LOGITS, Circuit
+from stackheads.analysis.records import role_of
 from stackheads.analysis.result import Analysis
 from stackheads.report.figures.layout import Item, Layout, layered, strong
+from stackheads.types import Destination
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INPUT_COLOURS = {"q": "#0072B2", "k": "#D55E00", "v": "#009E73", LOGITS: "#777777"}
-FILLS = {"query": "#FFE7B3", "value": "#DCEBF7", "key": "#E6E6E6"}
+FILLS = {
+    Destination.QUERY: "#FFE7B3",
+    Destination.VALUE: "#DCEBF7",
+    Destination.KEY: "#E6E6E6",
+    Destination.CONDITION: "#D9F0E3",
+    Destination.ASKED: "#F3DDEB",
+}
 PORTS = {"q": -0.3, "k": 0.0, "v": 0.3}
 LEAST = 0.1
 """Edges below this are in the data, but not drawn."""
+LETTERS = 12
+"""Letters of a title that fit into an inch."""
 HALF_WIDTH, HALF_HEIGHT, ROW = 0.5, 0.24, 1.3
 
 
@@ -44,26 +55,22 @@ def circuit_diagram(analysis: Analysis, least: float = LEAST) -> "Figure":
         _draw_edge(axes, points, key, values["strength"])
     _draw_boxes(axes, circuit, layout, low)
     _draw_logits(axes, layout, low, high)
-    axes.set_title(title, loc="left", fontsize=10)
-    _legend(figure, least)
+    axes.set_title(fill(title, int(LETTERS * figure.get_figwidth())), loc="left", fontsize=10)
+    places = {values["destination"] for name, values in circuit.nodes(data=True) if name != LOGITS}
+    _legend(figure, least, [place for place in Destination if place in places])
     return figure
 
 
 def _points(layout: Layout, route: tuple[Item, ...], key: str) -> list[tuple[float, float]]:
     """Where the edge passes: from the top of a box, vertically past the rows between, to an input of a box or the logits."""
-    start = route[0]
-    row = _row(layout, start)
-    points = [(layout.x[start], row * ROW + HALF_HEIGHT)]
+    row = layout.at[str(route[0])]
+    points = [(layout.x[route[0]], row * ROW + HALF_HEIGHT)]
     for number, item in enumerate(route[1:], start=row + 1):
         x, y = layout.x[item], number * ROW
         points += [(x + PORTS[key], y - HALF_HEIGHT)] if isinstance(item, str) else [(x, y - HALF_HEIGHT), (x, y + HALF_HEIGHT)]
     if key == LOGITS:
         points.append((points[-1][0], len(layout.rows) * ROW - HALF_HEIGHT))
     return points
-
-
-def _row(layout: Layout, cell: Item) -> int:
-    return layout.rows.index(int(str(cell)[1:].split("H")[0]))
 
 
 def _draw_edge(axes: Any, points: list[tuple[float, float]], key: str, strength: float) -> None:
@@ -100,15 +107,14 @@ def _draw_boxes(axes: Any, circuit: Circuit, layout: Layout, low: float) -> None
     for name, values in circuit.nodes(data=True):
         if name == LOGITS:
             continue
-        x, y = layout.x[name], _row(layout, name) * ROW
-        fill = FILLS.get(values["destination"], "white")
+        x, y = layout.x[name], layout.at[name] * ROW
+        colour = FILLS[Destination(values["destination"])]
         corner = (x - HALF_WIDTH, y - HALF_HEIGHT)
         style = "round,pad=0,rounding_size=0.06"
         axes.add_patch(
-            FancyBboxPatch(corner, 2 * HALF_WIDTH, 2 * HALF_HEIGHT, style, facecolor=fill, edgecolor="#333333", zorder=2)
+            FancyBboxPatch(corner, 2 * HALF_WIDTH, 2 * HALF_HEIGHT, style, facecolor=colour, edgecolor="#333333", zorder=2)
         )
-        role = values["role"] if values["hop"] is None else f"hop {values['hop']}"
-        axes.text(x, y + 0.1, role, ha="center", va="center", fontsize=10, weight="bold", zorder=3)
+        axes.text(x, y + 0.1, str(role_of(values)), ha="center", va="center", fontsize=10, weight="bold", zorder=3)
         axes.text(x, y - 0.08, name, ha="center", va="center", fontsize=8, zorder=3)
         for key, offset in PORTS.items():
             if (name, key) in fed:
@@ -127,13 +133,13 @@ def _draw_logits(axes: Any, layout: Layout, low: float, high: float) -> None:
     axes.text((low + high) / 2, y - 0.07, LOGITS, ha="center", va="center", fontsize=10, weight="bold", zorder=3)
 
 
-def _legend(figure: "Figure", least: float) -> None:
+def _legend(figure: "Figure", least: float, places: list[Destination]) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     what = {"q": "into queries", "k": "into keys", "v": "into values", LOGITS: "straight to the logits"}
     handles: list[Any] = [Line2D([], [], color=INPUT_COLOURS[key], linewidth=2.5, label=text) for key, text in what.items()]
-    handles += [Patch(facecolor=fill, edgecolor="#333333", label=f"@{name}") for name, fill in FILLS.items() if name != "key"]
+    handles += [Patch(facecolor=FILLS[place], edgecolor="#333333", label=f"@{place}") for place in places]
     title = f"width: what goes when only this path is patched (drawn from {least:.0%})"
     figure.legend(
         handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize=8, title=title, title_fontsize=8

@@ -7,15 +7,15 @@ attended source alone moves. A dotted line is the bar that must be passed.
 
 from typing import TYPE_CHECKING, Any
 
-from stackheads.analysis.records import records
+from stackheads.analysis.records import natural, records
 from stackheads.analysis.result import Analysis
 from stackheads.report.figures.style import COLOURS, DOTTED, MARKERS, plain
+from stackheads.types import Status
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROW_HEIGHT = 0.24
-OTHERS = ("previous", "duplicate", "self", "start")
 
 
 def evidence_map(analysis: Analysis) -> "Figure":
@@ -24,8 +24,9 @@ def evidence_map(analysis: Analysis) -> "Figure":
 
     rows = records(analysis.labels)
     roles = _roles(rows)
-    figure = Figure(figsize=(3.6 + 0.34 * len(roles) + 4.6, 1.9 + ROW_HEIGHT * len(rows)), layout="constrained")
-    widths = [0.34 * len(roles), 1.5, 1.5, 1.5]
+    width = 0.34 * max(len(roles), 4)
+    figure = Figure(figsize=(3.6 + width + 4.6, 1.9 + ROW_HEIGHT * len(rows)), layout="constrained")
+    widths = [width, 1.5, 1.5, 1.5]
     where, pattern, effect, write = figure.subplots(1, 4, sharey=True, width_ratios=widths)
     _draw_roles(where, rows, roles)
     _draw_pattern(pattern, rows)
@@ -41,9 +42,8 @@ def evidence_map(analysis: Analysis) -> "Figure":
 
 
 def _roles(rows: list[dict[str, Any]]) -> list[str]:
-    """The columns: the roles without a hop, then every offset from the least to the greatest that any head leans to."""
-    offsets = [int(row["looks_like"].split()[1]) for row in rows if (row["looks_like"] or "").startswith("hop")]
-    return [*OTHERS, *(f"hop {hop}" for hop in range(min(offsets, default=1), max(offsets, default=1) + 1) if hop)]
+    """The columns: every role that any head leans to, in the order of their names and numbers."""
+    return sorted({row["looks_like"] for row in rows if row["looks_like"] is not None}, key=natural)
 
 
 def _draw_roles(axes: Any, rows: list[dict[str, Any]], roles: list[str]) -> None:
@@ -54,17 +54,17 @@ def _draw_roles(axes: Any, rows: list[dict[str, Any]], roles: list[str]) -> None
         axes.plot(
             roles.index(row["looks_like"]),
             number,
-            MARKERS[row["status"]],
+            marker=MARKERS[row["status"]],
             color=colour,
             markerfacecolor=colour if passed else "white",
             markersize=3 + 8 * (row["pattern"] or 0.0),
             zorder=3,
         )
     axes.set_xticks(range(len(roles)), roles, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
-    axes.set_xlim(-0.6, len(roles) - 0.4)
+    axes.set_xlim(-0.6, max(len(roles), 1) - 0.4)
     axes.set_yticks(range(len(rows)), [f"{row['head']} @{row['destination']}" for row in rows], fontsize=8)
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
-        if row["status"] == "confirmed":
+        if row["status"] == Status.CONFIRMED:
             label.set_weight("bold")
     axes.grid(axis="x", color="#E5E5E5", linewidth=0.6)
     axes.set_title("looks like", loc="left", fontsize=9)
@@ -99,7 +99,7 @@ def _draw_write(axes: Any, rows: list[dict[str, Any]], bar: float) -> None:
 
 def _point(axes: Any, value: float | None, number: int, status: str) -> None:
     if value is not None:
-        axes.plot(value, number, MARKERS[status], color=COLOURS[status], markersize=6, zorder=3)
+        axes.plot(value, number, marker=MARKERS[status], color=COLOURS[status], markersize=6, zorder=3)
 
 
 def _stripes(axes: Any, rows: list[dict[str, Any]]) -> None:

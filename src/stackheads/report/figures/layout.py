@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from stackheads.analysis.circuit import LOGITS, Circuit
+from stackheads.analysis.records import natural
 
 SWEEPS = 8
 PULLS = 24
@@ -23,9 +24,12 @@ Item = str | tuple[str, str, int]
 
 @dataclass(frozen=True)
 class Layout:
-    """`rows` are the layers that hold cells, bottom up; `x` places every item; `routes` are the items along each edge."""
+    """`rows` are the layers that hold cells, bottom up; `at` is each cell's row; `x` places every item; `routes` are the
+    items along each edge.
+    """
 
     rows: tuple[int, ...]
+    at: dict[str, int]
     x: dict[Item, float]
     routes: dict[tuple[str, str, str], tuple[Item, ...]]
 
@@ -35,9 +39,9 @@ def layered(circuit: Circuit, least: float) -> Layout:
     layer_of = {name: values["layer"] for name, values in circuit.nodes(data=True) if name != LOGITS}
     rows = tuple(sorted(set(layer_of.values())))
     at = {name: rows.index(layer) for name, layer in layer_of.items()}
-    items: list[list[Item]] = [sorted(name for name in at if at[name] == row) for row in range(len(rows))]
+    items: list[list[Item]] = [sorted((name for name in at if at[name] == row), key=natural) for row in range(len(rows))]
     routes = {}
-    for sender, receiver, key in sorted(strong(circuit, least)):
+    for sender, receiver, key in sorted(strong(circuit, least), key=_edge_order):
         top = len(rows) if receiver == LOGITS else at[receiver]
         via: list[Item] = [(sender, key, row) for row in range(at[sender] + 1, top)]
         for row, point in enumerate(via, start=at[sender] + 1):
@@ -45,7 +49,11 @@ def layered(circuit: Circuit, least: float) -> Layout:
                 items[row].append(point)
         routes[sender, receiver, key] = (sender, *via, *([] if receiver == LOGITS else [receiver]))
     neighbours = _neighbours(routes)
-    return Layout(rows, _places(_ordered(items, neighbours), neighbours), routes)
+    return Layout(rows, at, _places(_ordered(items, neighbours), neighbours), routes)
+
+
+def _edge_order(edge: tuple[str, str, str]) -> list[Any]:
+    return [natural(part) for part in edge]
 
 
 def strong(circuit: Circuit, least: float) -> dict[tuple[str, str, str], dict[str, Any]]:

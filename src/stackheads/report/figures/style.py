@@ -11,27 +11,14 @@ from typing import TYPE_CHECKING, Any
 from stackheads.analysis.timeline import OTHER_ROLE
 from stackheads.errors import ConfigError
 from stackheads.models.files import write_file
+from stackheads.types import Status
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = {
-    "confirmed": "#009E73",
-    "redundant": "#56B4E9",
-    "opposing": "#CC79A7",
-    "pattern-only": "#E69F00",
-    "causal-unclassified": "#0072B2",
-    OTHER_ROLE: "#000000",
-    "none": "#BBBBBB",
-}
-MARKERS = {
-    "confirmed": "o",
-    "redundant": "s",
-    "opposing": "v",
-    "pattern-only": "D",
-    "causal-unclassified": "^",
-    "none": ".",
-}
+COLOURS = {**{status.value: status.colour for status in Status}, OTHER_ROLE: "#000000"}
+MARKERS = {status.value: "." if status is Status.NONE else f"${status.symbol}$" for status in Status}
+"""The symbols as matplotlib draws them: as a glyph, which it scales to one size, so that the dot must stay its own."""
 FORMATS = (".png", ".svg")
 DOTTED = (0, (2, 3))
 SAME_BYTES: Any = {"svg.hashsalt": "stackheads"}

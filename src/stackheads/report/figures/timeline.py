@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from stackheads.analysis.records import records
 from stackheads.analysis.timeline import Emergence
 from stackheads.report.figures.style import COLOURS, DOTTED, hop_colours, plain
+from stackheads.types import Status
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,7 +69,13 @@ def _draw_cells(axes: Any, found: Emergence, cells: list[dict[str, Any]]) -> Non
     for place, cell in enumerate(cells):
         if cell["step"] is not None:
             axes.plot(
-                cell["step"], place - 0.36, "v", color=COLOURS["confirmed"], markeredgecolor="black", markersize=8, zorder=4
+                cell["step"],
+                place - 0.36,
+                "v",
+                color=COLOURS[Status.CONFIRMED],
+                markeredgecolor="black",
+                markersize=8,
+                zorder=4,
             )
         axes.axhline(place + 0.46, color="#DDDDDD", linewidth=0.6)
     axes.set_yticks(range(len(names)), names, fontsize=9)

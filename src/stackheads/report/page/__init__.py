@@ -16,9 +16,10 @@ from typing import Any
 from stackheads.analysis.result import Analysis
 from stackheads.analysis.trial import Trial
 from stackheads.errors import ConfigError
-from stackheads.models.files import write_file
+from stackheads.models.files import check_file, write_file
 from stackheads.report.page.attention import attention_data
 from stackheads.report.page.content import content, number
+from stackheads.types import Status
 
 MAX_BYTES = 3_000_000
 
@@ -27,19 +28,13 @@ def to_html(analysis: Analysis, path: Path | str, trial: Trial | None = None, ex
     """Write an analysis as one HTML page, atomically, with the trial if one is given and attention on the first `examples`.
 
     Attention needs the model: the page of an analysis that was loaded says that it has none. Cost: one forward pass on
-    `examples` examples. Raises `ConfigError` if `path` is a folder, `examples` is negative, or the page would exceed 3 MB.
+    `examples` examples. Raises `ConfigError` if `path` can't be written, `examples` is negative, or the page would exceed 3 MB.
     """
-    check_target(path)
+    check_file(path)
     text = page(analysis, trial, examples).encode("utf-8", "replace")
     if len(text) > MAX_BYTES:
         raise ConfigError(f"a page is at most {MAX_BYTES / 1e6:.0f} MB, got {len(text) / 1e6:.1f} MB: ask for fewer examples")
     write_file(Path(path), lambda temporary: temporary.write_bytes(text))
-
-
-def check_target(path: Path | str) -> None:
-    """Raise `ConfigError` if a page can't be written to this path, before anything is computed for it."""
-    if Path(path).is_dir():
-        raise ConfigError(f"a page is a file, {path} is a folder: name a file in it, like report.html")
 
 
 def page(analysis: Analysis, trial: Trial | None = None, examples: int = 8) -> str:
@@ -51,6 +46,7 @@ def page(analysis: Analysis, trial: Trial | None = None, examples: int = 8) -> s
     environment.filters |= {"number": number}
     folder = files("stackheads.report.page")
     style, script = (folder.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    style = "".join(f'[data-status="{status}"] {{ --status: {status.colour}; }}\n' for status in Status) + style
     attention = attention_data(analysis, examples)
     return environment.get_template("page.html").render(
         policy=policy(script, style),

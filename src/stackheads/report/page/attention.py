@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stackheads.analysis.records import records
+from stackheads.analysis.records import records, role_of
 from stackheads.analysis.result import Analysis
 from stackheads.analysis.roles import role_targets
 from stackheads.errors import ConfigError
@@ -17,7 +17,7 @@ from stackheads.interventions import destination_rows
 from stackheads.models.hooks import record
 from stackheads.report.tokens import symbol_as_text, tokens_as_text
 from stackheads.tasks import Batch, Task, labelling_batch
-from stackheads.types import IGNORE, Destination, HeadId, Role, Slot
+from stackheads.types import IGNORE, Destination, HeadId, Slot
 
 MAX_TOKENS = 128
 """A map of more is neither readable nor quick to draw."""
@@ -53,7 +53,7 @@ def attention_data(analysis: Analysis, examples: int) -> dict[str, Any]:
         "heads": [
             {
                 "head": str(head),
-                "labels": [f"{Role(row['role'], row['hop'])} @{row['destination']}" for row in rows],
+                "labels": [f"{role_of(row)} @{row['destination']}" for row in rows],
                 "patterns": shares[head.layer, :, head.index].tolist(),
                 "targets": _targets(task, batch, rows),
             }
@@ -80,7 +80,9 @@ def _targets(task: Task, batch: Batch, rows: list[dict[str, Any]]) -> list[list[
     named = torch.zeros(*batch.tokens.shape, batch.tokens.shape[1], dtype=torch.bool)
     for row in rows:
         at = destination_rows(batch, Destination(row["destination"]))
-        named |= role_targets(task, batch, [Role(row["role"], row["hop"])])[0] & at[:, :, None]
+        role = role_of(row)
+        if role is not None:
+            named |= role_targets(task, batch, [role])[0] & at[:, :, None]
     return [[line.nonzero().flatten().tolist() for line in example] for example in named]
 
 

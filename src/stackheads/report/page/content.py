@@ -6,14 +6,14 @@ from typing import Any
 import pandas as pd
 
 from stackheads.analysis.circuit import Circuit
-from stackheads.analysis.records import records
+from stackheads.analysis.records import natural, records, role_of
 from stackheads.analysis.result import Analysis
 from stackheads.analysis.sufficiency import VARIANTS
 from stackheads.analysis.trial import Trial
 from stackheads.report.page.diagram import diagram
-from stackheads.types import Role
+from stackheads.types import Destination, Status
 
-ESSENTIAL = ("head", "destination", "role", "hop", "status", "pattern", "effect", "write", "reason")
+ESSENTIAL = ("head", "destination", "role", "status", "pattern", "effect", "write", "reason")
 """Columns of the labels that are shown at first; a control shows all."""
 P_VALUES = ("null_p", "p")
 """Columns whose small numbers differ in their exponents."""
@@ -23,8 +23,9 @@ UNEXPLAINED = 0.1
 
 def content(analysis: Analysis, trial: Trial | None) -> dict[str, Any]:
     """The template's variables."""
-    labels = records(analysis.labels)
+    labels = _with_roles(records(analysis.labels))
     return {
+        "sentence": sentence(analysis),
         "model": str(analysis.model.get("name")),
         "task": str(analysis.task.get("name")),
         "verdict": analysis.verdict.splitlines(),
@@ -36,7 +37,9 @@ def content(analysis: Analysis, trial: Trial | None) -> dict[str, Any]:
         "readouts": table(records(analysis.readouts)),
         "columns": [column | {"essential": column["name"] in ESSENTIAL} for column in _columns(labels)],
         "labels": labels,
-        "counts": dict(analysis.labels["status"].value_counts()),
+        "counts": {status.value: count for status in Status if (count := sum(row["status"] == status for row in labels))},
+        "symbols": {status.value: status.symbol for status in Status},
+        "places": [place.value for place in Destination],
         "heads": len({row["head"] for row in labels}),
         "jaccard": analysis.bootstrap_jaccard,
         "circuit": _circuit(analysis.circuit),
@@ -46,6 +49,30 @@ def content(analysis: Analysis, trial: Trial | None) -> dict[str, Any]:
         "thresholds": asdict(analysis.thresholds),
         "settings": flat({"model": analysis.model, "task": analysis.task}),
     }
+
+
+def sentence(analysis: Analysis) -> str:
+    """The verdict in one sentence: how many heads are confirmed, in which roles, and what they make together."""
+    heads = len(set(analysis.labels["head"]))
+    confirmed = [row for row in records(analysis.labels) if row["status"] == Status.CONFIRMED and row["role"] is not None]
+    if not confirmed:
+        return f"None of {heads} heads is confirmed in any role."
+    roles = ", ".join(sorted({str(role_of(row)) for row in confirmed}, key=natural))
+    found = len({row["head"] for row in confirmed})
+    text = f"{found} of {heads} heads {'is' if found == 1 else 'are'} confirmed in a role ({roles})"
+    return f"{text}; the mechanism is {analysis.mechanism}." if analysis.mechanism not in (None, "none") else f"{text}."
+
+
+def _with_roles(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with their role as text in one column, where they have any."""
+    return [
+        {
+            name: str(role_of(row) or "") or None if name == "role" else value
+            for name, value in row.items()
+            if not (name == "hop" and "role" in row)
+        }
+        for row in rows
+    ]
 
 
 def table(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -126,9 +153,9 @@ def _reach(frame: pd.DataFrame | None) -> list[dict[str, Any]]:
 def _trial(trial: Trial) -> dict[str, Any]:
     necessity = records(trial.necessity)
     at_query = [row for row in necessity if row["readout"].endswith("@query")]
-    roles = dict.fromkeys((row["role"], row["hop"]) for row in at_query)
+    roles = dict.fromkeys(map(role_of, at_query))
     readouts = list(dict.fromkeys(row["readout"] for row in at_query))
-    cell = {(row["role"], row["hop"], row["readout"]): row for row in at_query}
+    cell = {(role_of(row), row["readout"]): row for row in at_query}
     fixed: dict[str, list[str]] = {}
     for row in records(trial.fixed):
         if row["replacement"]:
@@ -140,16 +167,13 @@ def _trial(trial: Trial) -> dict[str, Any]:
         "prediction": trial.prediction,
         "unexplained": [row for row in records(trial.unexplained) if row["adds"] >= UNEXPLAINED],
         "readouts": readouts,
-        "necessity": [
-            {"role": str(Role(role, hop)), "cells": [cell.get((role, hop, readout)) for readout in readouts]}
-            for role, hop in roles
-        ],
+        "necessity": [{"role": str(role), "cells": [cell.get((role, readout)) for readout in readouts]} for role in roles],
         "fixed": fixed,
         "replaced_at_once": trial.replaced_at_once,
         "tables": {
             "Sufficiency: every readout": table(records(trial.sufficiency)),
             "Redirection: every hop pointed elsewhere": table(records(trial.redirection)),
-            "Necessity: every role and readout": table(records(trial.necessity)),
+            "Necessity: every role and readout": table(_with_roles(records(trial.necessity))),
             "Fixed patterns: every head": table(records(trial.fixed)),
         },
     }

@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 from stackheads.analysis.circuit import LOGITS, Circuit
+from stackheads.analysis.records import role_of
 from stackheads.report.figures.layout import Item, Layout, layered, strong
-from stackheads.types import Role
 
 LEAST = 0.1
 """Paths below this are in the table, but not drawn."""
@@ -64,15 +64,15 @@ class _Place:
         return self.height - MARGIN - TALL / 2 - row * ROW
 
     def box(self, name: str, values: dict[str, Any], fed: set[tuple[str, str]]) -> dict[str, Any]:
-        x, y = self.x(name), self.y(self.layout.rows.index(values["layer"]))
+        x, y = self.x(name), self.y(self.layout.at[name])
         ports = [{"kind": key, "x": x + PORTS[key], "y": y + TALL / 2} for key in ("q", "k", "v") if (name, key) in fed]
-        role = str(Role(values["role"], values["hop"]))
+        role = str(role_of(values))
         corner = {"left": x - BOX / 2, "top": y - TALL / 2, "wide": BOX, "tall": TALL}
         return {"name": name, "destination": values["destination"], "role": role, "x": x, "y": y, "ports": ports, **corner}
 
     def path(self, route: tuple[Item, ...], key: str) -> str:
         """From the top of a box, past the rows between, to an input of a box or to the logits."""
-        row = self.layout.rows.index(int(str(route[0])[1:].split("H")[0]))
+        row = self.layout.at[str(route[0])]
         points = [(self.x(route[0]), self.y(row) - TALL / 2)]
         for number, item in enumerate(route[1:], start=row + 1):
             x, y = self.x(item), self.y(number)

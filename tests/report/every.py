@@ -1,0 +1,148 @@
+"""An analysis and an emergence in which every role and every status stands, for all that prints or draws one.
+
+The numbers are made up; a row of each status for each role, at changing heads and destinations, and heads from L0H0 to L1H11,
+so that L0H10 follows L0H9 and not L0H1.
+"""
+
+from typing import get_args
+
+import pandas as pd
+
+from stackheads import Analysis, Emergence
+from stackheads.analysis.circuit import LOGITS, Circuit
+from stackheads.analysis.emergence import step_row
+from stackheads.analysis.records import label_frame
+from stackheads.analysis.thresholds import Thresholds
+from stackheads.analysis.timeline import SYMBOLS, accuracy_frame, heads_frame, steps_frame
+from stackheads.types import Destination, HeadId, Role, RoleName, Status
+
+NUMBERS = {"hop": (-12, -1, 1, 2, 12), "condition": (0, 1, 12), "unchosen": (1, 12), "key": (0, 1, 12), "asked": (None, 1)}
+ROLES = [Role(name, number) for name in get_args(RoleName) for number in NUMBERS.get(name, (None,))]
+HEADS = 12
+PLACES = list(Destination)
+UNDECIDED = "undecided: 0.31 of attention on {role}, 0.14 on start; about 2,048 examples would decide"
+
+
+def cells():
+    """A (head, destination, role, status) for each role with each status, in the order of heads."""
+    pairs = [(role, status) for role in ROLES for status in Status]
+    heads = sorted(HeadId(number % 2, number // 2 % HEADS) for number in range(len(pairs)))
+    return [(head, PLACES[place % len(PLACES)], *pair) for place, (head, pair) in enumerate(zip(heads, pairs, strict=True))]
+
+
+def label(head, destination, role, status):
+    """A row of labels; as verdicts do it, none of `none` or `undecided` names a role, though the head looks like one."""
+    named = role if status not in (Status.NONE, Status.UNDECIDED) else None
+    shares = dict.fromkeys(("pattern", "rival", "effect", "effect_low", "effect_high", "accuracy_effect", "null_p"), 0.5)
+    return {
+        "head": str(head),
+        "layer": head.layer,
+        "destination": str(destination),
+        "role": named and named.name,
+        "hop": named and named.hop,
+        "status": str(status),
+        **shares,
+        "write": 0.25 if named else None,
+        "reason": UNDECIDED.format(role=role) if status == Status.UNDECIDED else f"looks at {role} and is {status}",
+        "looks_like": str(role),
+        "readout": "hop 1 @query",
+        "effect_mean": None,
+        "effect_zero": None,
+        "evidence": "exact",
+        "examples": 2048 if status == Status.UNDECIDED else None,
+    }
+
+
+def circuit():
+    """A node for each confirmed cell, each at layer 0 feeding one at layer 1, and all of these the logits."""
+    found = Circuit(
+        faithfulness={"mean": 1.0, "median": 1.0, "tenth": 1.0},
+        completeness=dict.fromkeys(("random_mean", "random_worst", "greedy", "greedy_median", "greedy_ninetieth"), 0.0),
+        minimality={},
+    )
+    found.add_node(LOGITS)
+    confirmed = [cell[:3] for cell in cells() if cell[3] == Status.CONFIRMED]
+    for head, destination, role in confirmed:
+        named = {"head": str(head), "layer": head.layer, "destination": str(destination), "role": role.name, "hop": role.hop}
+        found.add_node(f"{head} @{destination}", **named, readout="hop 1 @query", total=0.5, direct=0.5, self_repair=0.0)
+        found.graph["minimality"][f"{head} @{destination}"] = 0.5
+    names = [f"{head} @{destination}" for head, destination, _ in confirmed]
+    last = names[-1]
+    for name in names:
+        values = {"strength": 0.5, "low": 0.4, "high": 0.6, "readout": "hop 1 @query"}
+        end = (last, "k") if found.nodes[name]["layer"] == 0 else (LOGITS, LOGITS)
+        found.add_edge(name, end[0], end[1], **values)
+    return found
+
+
+def analysis():
+    """Every role with every status."""
+    return Analysis(
+        model={"name": "made"},
+        task={"name": "by hand"},
+        seed=0,
+        examples=64,
+        thresholds=Thresholds(),
+        versions={"stackheads": "0"},
+        labels=label_frame([label(*cell) for cell in cells()]),
+        readouts=pd.DataFrame(
+            [
+                {
+                    "destination": "query",
+                    "hop": 1,
+                    "accuracy": 1.0,
+                    "chance_accuracy": 0.1,
+                    "margin": 2.0,
+                    "gap": 2.0,
+                    "open": True,
+                }
+            ]
+        ),
+        effects=pd.DataFrame(
+            [
+                {
+                    "head": "L0H0",
+                    "destination": "query",
+                    "ablation": "resample",
+                    "readout": "hop 1 @query",
+                    "effect": 0.5,
+                    "accuracy_effect": 0.5,
+                }
+            ]
+        ),
+        mechanism="other",
+        mechanism_reason="it was made up",
+        program="layer 0: nothing",
+        program_agreement={1: 0.5},
+        reach=pd.DataFrame([{"layer": 0, "destination": "query", "hops": (1,), "accuracy": {1: 1.0}}]),
+        circuit=circuit(),
+        bootstrap_jaccard=1.0,
+    )
+
+
+def emergence():
+    """Every role, and at some snapshot every status, the extra one among them."""
+    steps, heads, rows = [100 * number for number in range(1, 11)], [], []
+    rows.append({"what": "hop 1", "kind": "hop", "destination": "query", "hop": 1} | step_row([True] * 10, [], steps, 0.95))
+    statuses = list(SYMBOLS)
+    for number, role in enumerate(ROLES):
+        head, destination = HeadId(number % 2, number), PLACES[number % len(PLACES)]
+        seen = [statuses[(number + place) % len(statuses)] for place in range(9)] + ["confirmed"]
+        named = {"head": str(head), "layer": head.layer, "destination": str(destination), "role": role.name, "hop": role.hop}
+        heads.append([named | {"status": status, "pattern": 0.5, "effect": None, "readout": None} for status in seen])
+        holds = [status == "confirmed" for status in seen]
+        what = {"what": f"{head} @{destination} {role}", "kind": "head"}
+        rows.append(what | named | step_row(holds, [], steps, 0.95))
+    return Emergence(
+        model={"name": "made"},
+        task={"name": "by hand"},
+        training={},
+        seed=0,
+        examples=64,
+        bootstraps=0,
+        thresholds=Thresholds(),
+        versions={},
+        accuracy=accuracy_frame({step: {1: 1.0} for step in steps}),
+        heads=heads_frame([{"step": step} | row[place] for place, step in enumerate(steps) for row in heads]),
+        steps=steps_frame(rows),
+    )

@@ -1,0 +1,178 @@
+"""Every role and every status through every report: each is shown by its own name, and none is taken for another."""
+
+import io
+import json
+import re
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+from report import every
+
+from stackheads import Analysis, Emergence, orders_agree
+from stackheads.analysis.records import natural, records, role_of
+from stackheads.analysis.result import VERDICT_ORDER
+from stackheads.analysis.timeline import OTHER_ROLE, SYMBOLS
+from stackheads.report.attention import head_name, show
+from stackheads.report.emergence import print_emergence
+from stackheads.report.figures import circuit_diagram, evidence_map, save_figures, timeline
+from stackheads.report.figures.style import COLOURS, MARKERS
+from stackheads.report.notebook import analysis_html
+from stackheads.report.page import page
+from stackheads.report.terminal import print_analysis
+from stackheads.types import HeadId, Role, RoleName, Status
+
+NAMES = [str(role) for role in every.ROLES]
+
+
+@pytest.fixture(scope="module")
+def made():
+    return every.analysis()
+
+
+@pytest.fixture(scope="module")
+def run():
+    return every.emergence()
+
+
+def printed(show, what):
+    out = io.StringIO()
+    show(what, out)
+    assert all(len(line) <= 80 for line in out.getvalue().splitlines())
+    return out.getvalue()
+
+
+def cell(row):
+    return f"{row['head']} @{row['destination']}"
+
+
+def test_there_is_every_role_and_every_status(made):
+    assert {role.name for role in every.ROLES} == set(get_args(RoleName)) == set(VERDICT_ORDER)
+    assert set(made.labels["status"]) == set(Status)
+    assert len(set(NAMES)) == len(NAMES)
+
+
+def test_heads_stand_in_their_order_and_roles_in_theirs():
+    heads = [HeadId(layer, index) for layer in range(3) for index in range(12)]
+    assert sorted(map(str, reversed(heads)), key=natural) == list(map(str, heads))
+    assert sorted(["hop 10", "hop 2", "hop -1", "hop -12"], key=natural) == ["hop -12", "hop -1", "hop 2", "hop 10"]
+    assert natural("L0H10 @value hop 2") > natural("L0H9 @value hop 12")
+
+
+def test_a_row_names_its_role(made):
+    for row, (*_, role, status) in zip(records(made.labels), every.cells(), strict=True):
+        assert role_of(row) == (None if status in (Status.NONE, Status.UNDECIDED) else role)
+
+
+def test_the_verdict_names_each_role_with_its_heads(made):
+    lines = dict(line.split(": ") for line in made.verdict.splitlines())
+    assert set(lines) == set(NAMES)
+    for row in records(made.labels[made.labels["status"] == "confirmed"]):
+        assert row["head"] in lines[str(role_of(row))]
+    for hop, heads in made.hops.items():
+        assert heads == sorted(heads, key=HeadId.parse)
+        assert {row["hop"] for row in records(made.labels) if row["head"] in heads and row["role"] == "hop"} >= {hop}
+
+
+def test_the_terminal(made):
+    lines = printed(print_analysis, made).splitlines()
+    for row in records(made.labels):
+        shown = [row["head"], row["destination"], str(role_of(row) or "–"), Status(row["status"]).symbol, row["status"]]
+        assert any(line.split()[:5] == " ".join(shown).split()[:5] for line in lines)
+    text = " ".join(" ".join(lines).split())
+    assert all(row["reason"] in text for row in records(made.labels) if row["status"] != Status.NONE)
+
+
+def test_the_evidence_map(made):
+    where = evidence_map(made).axes[0]
+    columns = [tick.get_text() for tick in where.get_xticklabels()]
+    assert columns == sorted(NAMES, key=natural)
+    at = {
+        int(line.get_ydata()[0]): columns[int(line.get_xdata()[0])] for line in where.get_lines() if line.get_marker() != "None"
+    }
+    assert at == dict(enumerate(made.labels["looks_like"]))
+    legend = [text.get_text() for text in where.figure.legends[0].get_texts()]
+    assert legend[: len(Status)] == list(Status)
+
+
+def test_the_circuit(made):
+    shown = [text.get_text() for text in circuit_diagram(made).axes[0].texts]
+    assert set(NAMES) <= set(shown)
+
+
+def test_all_figures_are_written(made, tmp_path):
+    save_figures(made, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_the_page(made):
+    text = page(made)
+    rows = re.findall(r'<tr data-status="([^"]*)">(.*?)</tr>', text, re.DOTALL)
+    assert len(rows) == len(made.labels)
+    for (status, inner), row in zip(rows, records(made.labels), strict=True):
+        assert status == row["status"]
+        assert Status(status).symbol in inner
+        assert f">{role_of(row) or '–'}<" in inner
+    drawn = re.findall('<text class="role"[^>]*>([^<]*)<', text)
+    assert set(NAMES) <= set(drawn)
+    assert all(status.colour in text for status in Status)
+
+
+def test_the_notebook(made):
+    text = analysis_html(made)
+    assert all(f">{name}</td>" in text for name in NAMES)
+    assert all(f">{status}</td>" in text for status in Status)
+
+
+def test_the_attention_view(made, analysis):
+    for row in records(made.labels):
+        name = head_name(row)
+        role = role_of(row)
+        assert name.startswith(" ".join(filter(None, (row["head"], role and str(role), f"@{row['destination']}"))))
+        assert (f"({row['status']})" in name) == (row["status"] not in ("confirmed", "none"))
+    labels = made.labels.assign(head="L0H0", layer=0)
+    labels = labels[labels["destination"].isin(["query", "value", "key"])]
+    view = show(replace(analysis, labels=labels), heads="all", destination=None)
+    assert len(view.props["attentionHeadNames"]) == len(labels)
+    for name in NAMES:
+        row = next((row for row in records(labels) if str(role_of(row)) == name), None)
+        assert row is None or any(note.startswith(head_name(row)) for note in view.notes)
+
+
+def test_the_emergence_printer(run):
+    text = printed(print_emergence, run)
+    for name in NAMES:
+        assert any(re.search(rf" {re.escape(name)}  +\S{{10}} ", line) for line in text.splitlines())
+    legend = " ".join(text[text.index("heads: ") :].split())
+    assert all(f"{symbol} {status}" in legend for status, symbol in SYMBOLS.items())
+    assert SYMBOLS.keys() - set(Status) == {OTHER_ROLE}
+
+
+def test_the_timeline(run):
+    bottom = timeline(run).axes[1]
+    assert [label.get_text().split("@")[1].split(" ", 1)[1] for label in bottom.get_yticklabels()] == NAMES
+    assert [text.get_text() for text in bottom.get_legend().get_texts()] == list(SYMBOLS)
+
+
+def test_orders_keep_roles_apart(run):
+    assert orders_agree([run, run])["roles"].shared == len(NAMES)
+
+
+def test_json_and_back(made, run, tmp_path):
+    made.save(tmp_path / "analysis")
+    loaded = Analysis.load(tmp_path / "analysis")
+    assert json.loads(loaded.to_json()) == json.loads(made.to_json())
+    assert loaded.verdict == made.verdict
+    assert printed(print_analysis, loaded) == printed(print_analysis, made)
+    assert page(loaded) == page(made)
+    run.save(tmp_path / "run")
+    assert Emergence.load(tmp_path / "run").to_dict() == run.to_dict()
+    assert printed(print_emergence, Emergence.load(tmp_path / "run")) == printed(print_emergence, run)
+
+
+def test_statuses_look_different_in_every_way():
+    for looks in (COLOURS, SYMBOLS, MARKERS):
+        assert len(set(looks.values())) == len(looks)
+    assert set(MARKERS) == set(Status)
+    assert set(COLOURS) == {*Status, OTHER_ROLE}
+    assert str(Role("condition", 1)) == "condition 1"
