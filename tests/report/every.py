@@ -86,7 +86,17 @@ def analysis():
         versions={"stackheads": "0"},
         labels=label_frame([label(*cell) for cell in cells()]),
         readouts=pd.DataFrame(
-            [{"destination": "query", "hop": 1, "accuracy": 1.0, "chance_accuracy": 0.1, "margin": 2.0, "gap": 2.0, "open": True}]
+            [
+                {
+                    "destination": "query",
+                    "hop": 1,
+                    "accuracy": 1.0,
+                    "chance_accuracy": 0.1,
+                    "margin": 2.0,
+                    "gap": 2.0,
+                    "open": True,
+                }
+            ]
         ),
         effects=pd.DataFrame(
             [

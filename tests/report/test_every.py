@@ -87,7 +87,9 @@ def test_the_evidence_map(made):
     where = evidence_map(made).axes[0]
     columns = [tick.get_text() for tick in where.get_xticklabels()]
     assert columns == sorted(NAMES, key=natural)
-    at = {int(line.get_ydata()[0]): columns[int(line.get_xdata()[0])] for line in where.get_lines() if line.get_marker() != "None"}
+    at = {
+        int(line.get_ydata()[0]): columns[int(line.get_xdata()[0])] for line in where.get_lines() if line.get_marker() != "None"
+    }
     assert at == dict(enumerate(made.labels["looks_like"]))
     legend = [text.get_text() for text in where.figure.legends[0].get_texts()]
     assert legend[: len(Status)] == list(Status)
