@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stackheads import Analysis, analyze, load
-from stackheads.analysis.records import records
+from stackheads.analysis.records import records, role_of
 from stackheads.analysis.stability import kappa
 from stackheads.models import build
 
@@ -28,9 +28,7 @@ Label = tuple[str, str, str]
 def confirmed(analysis: Analysis) -> set[Label]:
     """(role, head, destination) of every confirmed label."""
     return {
-        (row["role"] if row["hop"] is None else f"{row['role']} {row['hop']}", row["head"], row["destination"])
-        for row in records(analysis.labels)
-        if row["status"] == "confirmed"
+        (str(role_of(row)), row["head"], row["destination"]) for row in records(analysis.labels) if row["status"] == "confirmed"
     }
 
 

@@ -122,7 +122,7 @@ def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_pa
         (["analyze", "CHECKPOINT", "--examples", "few"], "--examples"),
         (["analyze", "CHECKPOINT", "--device", "abacus"], "got 'abacus': try --device cpu"),
         (["analyze", "CHECKPOINT", "--device", "cuda:77"], "got 'cuda:77'"),
-        (["analyze", "CHECKPOINT", "--html", "."], "a page is a file, . is a folder: name a file"),
+        (["analyze", "CHECKPOINT", "--html", "."], "this output is a file, . is a folder: name a file"),
         (["analyze"], "got none: name a checkpoint"),
         (["dance"], "No such command 'dance'"),
         (["analyze", "CHECKPOINT", "--depth", "3"], "No such option"),

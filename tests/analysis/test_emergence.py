@@ -131,7 +131,7 @@ def test_the_table_holds_the_symbols_of_the_statuses(shipped):
     names = [row["what"] for row in records(shipped.steps) if row["kind"] == "head"]
     assert list(shipped.table.columns) == names
     for row in records(shipped.heads):
-        role = row["role"] if row["hop"] is None else f"hop {row['hop']}"
+        role = Role(row["role"], row["hop"])
         assert shipped.table.loc[row["step"], f"{row['head']} @{row['destination']} {role}"] == SYMBOLS[row["status"]]
 
 

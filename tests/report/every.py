@@ -49,7 +49,8 @@ def label(head, destination, role, status):
         "effect_mean": None,
         "effect_zero": None,
         "evidence": "exact",
-        "examples": 2048 if status == Status.UNDECIDED else None,
+        "examples": 64,
+        "would_decide": 2048 if status == Status.UNDECIDED else None,
     }
 
 

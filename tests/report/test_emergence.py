@@ -65,9 +65,9 @@ def printed(found):
 def test_the_table_says_what_emerges_when_and_what_goes():
     text = printed(made())
     lines = {line[:20].rstrip(): line[20:].split() for line in text.splitlines()}
-    assert lines["L0H0 @value previous"] == ["○●●●", "250–500"]
+    assert lines["L0H0 @value previous"] == ["◐●●●", "250–500"]
     assert lines["L1H0 @query hop 1"] == ["·×●●", "500–750"]
-    assert lines["L1H1 @value hop -1"] == ["●●~·", "gone", "at", "the", "end"]
+    assert lines["L1H1 @value hop -1"] == ["●●◒·", "gone", "at", "the", "end"]
     assert lines["hop 1"] == ["▁▃██", "500–750"]
     assert lines["hop 2"] == ["▁▁▂▅", "–"]
     assert "by 500: L0H0 @value previous\nby 750: hop 1, L1H0 @query hop 1\n" in text

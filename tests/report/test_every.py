@@ -1,14 +1,17 @@
 """Every role and every status through every report: each is shown by its own name, and none is taken for another."""
 
+import ast
 import io
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import pytest
 from report import every
 
+import stackheads
 from stackheads import Analysis, Emergence, orders_agree
 from stackheads.analysis.records import natural, records, role_of
 from stackheads.analysis.result import VERDICT_ORDER
@@ -176,3 +179,23 @@ def test_statuses_look_different_in_every_way():
     assert set(MARKERS) == set(Status)
     assert set(COLOURS) == {*Status, OTHER_ROLE}
     assert str(Role("condition", 1)) == "condition 1"
+
+
+def test_a_role_is_printed_by_itself_alone():
+    """No text is put together from a row's `role` and `hop`, or a role's name and number; stability joins them as a key."""
+    for path in Path(stackheads.__file__).parent.rglob("*.py"):
+        if path.name in ("types.py", "stability.py"):
+            continue
+        for text in ast.walk(ast.parse(path.read_text())):
+            if isinstance(text, ast.JoinedStr):
+                assert not by_hand(text), f"{path.name}:{text.lineno}: use str(role_of(row))"
+
+
+def by_hand(text):
+    """Whether an f-string shows `row["role"]`, or `.hop` or `.name` of something called role."""
+    for part in ast.walk(text):
+        if isinstance(part, ast.Subscript) and isinstance(part.slice, ast.Constant) and part.slice.value == "role":
+            return True
+        if isinstance(part, ast.Attribute) and part.attr in ("hop", "name") and ast.unparse(part.value).endswith("role"):
+            return True
+    return False

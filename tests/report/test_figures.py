@@ -12,6 +12,7 @@ from stackheads.analysis.circuit import LOGITS, Circuit
 from stackheads.report.figures import circuit_diagram, evidence_map, reach_map, save_figures
 from stackheads.report.figures.circuit import PORTS
 from stackheads.report.figures.layout import WIDTH, layered, strong
+from stackheads.report.figures.style import MARKERS
 
 
 def texts(figure):
@@ -73,7 +74,11 @@ def test_the_map_has_a_row_for_each_cell_at_its_numbers(analysis):
     columns = [tick.get_text() for tick in where.get_xticklabels()]
 
     def marks(axes):
-        return [line.get_xdata()[0] for line in axes.get_lines() if list(line.get_ydata()) == [at] and line.get_marker() == "o"]
+        return [
+            line.get_xdata()[0]
+            for line in axes.get_lines()
+            if list(line.get_ydata()) == [at] and line.get_marker() == MARKERS["confirmed"]
+        ]
 
     assert [columns[int(x)] for x in marks(where)] == ["hop 3"]
     assert marks(pattern) == [label["pattern"]]

@@ -15,6 +15,7 @@ import pytest
 import torch
 from constructed import LAYERS, TASK
 from PIL import Image
+from report import every
 from report.browser import Visit, chromium
 
 from stackheads import Analysis, analyze
@@ -25,9 +26,10 @@ from stackheads.models.compiled.compiler import compile_layers
 from stackheads.models.hooks import record
 from stackheads.report.page import MAX_BYTES, data_block, page, to_html
 from stackheads.report.page.attention import attention_data
+from stackheads.report.page.content import ESSENTIAL, sentence
 from stackheads.report.tokens import symbol_as_text, tokens_as_text
 from stackheads.tasks import Cycle, Retrieval
-from stackheads.types import HeadId, Role
+from stackheads.types import HeadId, Role, Status
 
 SCRIPT = "</script><script>alert(1)</script>"
 NASTY = [
@@ -174,7 +176,7 @@ def test_an_analysis_without_model_trial_or_circuit_has_a_page_that_says_so(anal
 
 
 def test_mistakes_are_one_line(analysis, tmp_path):
-    with pytest.raises(ConfigError, match="a page is a file"):
+    with pytest.raises(ConfigError, match="this output is a file"):
         analysis.to_html(tmp_path)
     with pytest.raises(ConfigError, match="at least 0"):
         analysis.to_html(tmp_path / "page.html", examples=-1)
@@ -211,9 +213,9 @@ def test_the_policy_stops_what_is_not_the_pages_own(browser, path):
         assert set(failures) == {"csp"}
 
 
-@pytest.mark.parametrize("column", ["effect", "hop", "null_p", "reason"])
+@pytest.mark.parametrize("column", ["effect", "layer", "null_p", "reason"])
 def test_labels_sort_by_any_column_both_ways(browser, path, analysis, column):
-    place = list(analysis.labels.columns).index(column)
+    place = list(analysis.labels.columns.drop("hop")).index(column)  # the role's column says the hop too
     present = analysis.labels[column].dropna()
     with Visit(browser, path) as visit:
         visit.page.check("#all-columns")
@@ -276,6 +278,34 @@ def test_it_fits_and_follows_the_colour_scheme(browser, path, size, scheme):
     background = np.bincount(pixels.flatten()).argmax()
     assert background > 200 if scheme == "light" else background < 60
     assert len(np.unique(pixels)) > 50
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_role_and_status_fits_without_a_column_cut_off(browser, tmp_path, scheme):
+    made = every.analysis()
+    to_html(made, tmp_path / "every.html")
+    with Visit(browser, tmp_path / "every.html", viewport=DESKTOP, color_scheme=scheme) as visit:
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= DESKTOP["width"]
+        table = visit.page.get_by_role("region", name="Labels with evidence")
+        assert table.evaluate("box => box.scrollWidth - box.clientWidth") <= 0
+        assert [head.strip(" ↕") for head in visit.page.locator("#label-table thead th:visible").all_inner_texts()] == [
+            *ESSENTIAL
+        ]
+        colours = visit.page.eval_on_selector_all(
+            "#label-table tbody tr",
+            "rows => rows.map(row => [row.dataset.status, getComputedStyle(row).getPropertyValue('--status')])",
+        )
+        assert {status: colour.strip() for status, colour in colours} == {status.value: status.colour for status in Status}
+
+
+def test_the_circuit_and_a_sentence_come_first(browser, path, analysis):
+    with Visit(browser, path, viewport=DESKTOP) as visit:
+        assert visit.page.inner_text("header .lead") == sentence(analysis)
+        sections = visit.page.eval_on_selector_all("main > section", "all => all.map(section => section.id)")
+        assert sections == ["circuit", "labels", "verdict", "attention", "reach", "trial", "provenance"]
+        assert visit.page.locator("#diagram").bounding_box()["y"] < DESKTOP["height"]
+    roles = "hop 1, hop 2, previous"
+    assert sentence(analysis) == f"3 of 3 heads are confirmed in a role ({roles}); the mechanism is one hop per layer."
 
 
 def test_axe_finds_no_issue(browser, path):

@@ -1,5 +1,6 @@
 """A sweep loses nothing when it is killed, and runs no cell twice: with SIGKILL, and with a lost node of a Ray cluster."""
 
+import io
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 
 from stackheads.errors import ConfigError
+from stackheads.report.sweep import print_sweep
 from stackheads.training.sweep import (
     CellBusyError,
     _locked,
@@ -22,7 +24,7 @@ from stackheads.training.sweep import (
     run_cell,
     success_rates,
 )
-from stackheads.training.workers import run_sweep
+from stackheads.training.workers import Outcome, run_sweep
 
 SWEEP = """
 task: {kind: cycle, symbols: 4, max_hops: 1}
@@ -122,6 +124,30 @@ def test_success_rates_have_wilsons_interval():
     assert row["low"] == pytest.approx(middle - half, abs=1e-6)
     assert row["high"] == pytest.approx(middle + half, abs=1e-6)
     assert (row["runs"], row["solved"]) == (10, 5)
+
+
+def test_settings_stay_as_they_were_written():
+    """A null is no nan, a whole number beside it no fraction, true not 1; and settings may be lists."""
+    values = [None, 1, 1.5, True, "none", [0.9, 0.98]]
+    rows = [{"cell": str(k), "training.x": value, "solved": True, "solved_at": 5} for k, value in enumerate(values)]
+    table = pd.DataFrame(rows).assign(**{"training.x": pd.Series(values, dtype=object)})
+    rates = success_rates(pd.concat([table, table]), ["training.x", "training.seed"])
+    assert [type(value) for value in rates["training.x"]] == [type(value) for value in values]
+    assert list(rates["runs"]) == [2] * len(values)
+    out = io.StringIO()
+    outcome = Outcome(Path("s"), len(table), table, rates, [])
+    print_sweep(outcome, out)
+    settings = [line.partition(":")[0] for line in out.getvalue().splitlines()[1:]]
+    assert settings == ["x null", "x 1", "x 1.5", "x true", "x none", "x [0.9, 0.98]"]
+    stored = json.dumps(outcome.to_dict()["success"], allow_nan=False)
+    assert [row["training.x"] for row in json.loads(stored)] == values
+
+
+def test_a_null_in_the_file_is_a_null_in_every_table(file, tmp_path):
+    file.write_text(SWEEP.replace("task.supervision: [chain, final]", "training.stop_at: [null, 1]").replace("300", "2"))
+    outcome = run_sweep(read_sweep(file), tmp_path / "s", workers=1, progress=False)
+    assert list(outcome.results["training.stop_at"]) == [None, None, 1, 1]
+    assert list(outcome.success["training.stop_at"]) == [None, 1]
 
 
 @pytest.mark.parametrize(

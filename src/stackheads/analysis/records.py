@@ -16,7 +16,8 @@ def label_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     numbers = dict.fromkeys(("pattern", "rival", "effect", "effect_low", "effect_high", "accuracy_effect"), "Float64")
     numbers |= dict.fromkeys(("write", "null_p", "effect_mean", "effect_zero"), "Float64")
-    return frame.astype({"layer": "int64", "hop": "Int64", "examples": "Int64", "would_decide": "Int64", **numbers})
+    types = {"layer": "int64", **dict.fromkeys(("hop", "examples", "would_decide"), "Int64"), **numbers}
+    return frame.astype({name: kind for name, kind in types.items() if name in frame})
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

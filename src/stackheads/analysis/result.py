@@ -92,10 +92,11 @@ class Analysis:
     @property
     def measured_on(self) -> str:
         """How many examples the rows took, and how many of these are not decided, in words."""
-        numbers = sorted(set(self.labels["examples"].tolist()))
+        rows = records(self.labels)
+        numbers = sorted({row.get("examples") or self.examples for row in rows}) or [self.examples]
         text = f"{numbers[0]:,} examples" if len(numbers) == 1 else f"{numbers[0]:,} to {numbers[-1]:,} examples a row"
-        undecided = int(((self.labels["status"] == Status.UNDECIDED) & (self.labels["evidence"] == "exact")).sum())
-        return text + (f", {undecided} of {len(self.labels)} rows undecided" if undecided else "")
+        undecided = sum(row["status"] == Status.UNDECIDED and row["evidence"] == "exact" for row in rows)
+        return text + (f", {undecided} of {len(rows)} rows undecided" if undecided else "")
 
     @property
     def accuracy(self) -> dict[int, float]:

@@ -18,7 +18,7 @@ from itertools import combinations
 
 import pandas as pd
 
-from stackheads.analysis.records import records
+from stackheads.analysis.records import records, role_of
 from stackheads.analysis.statistics import KEPT_DRAWS
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.analysis.verdict import Evidence, status
@@ -50,7 +50,7 @@ def kappa(analyses: Sequence[pd.DataFrame]) -> float:
 def layer_roles(labels: pd.DataFrame) -> Counter[tuple[int, str, str]]:
     """The multiset of (layer, destination, role) of the confirmed cells."""
     return Counter(
-        (row["layer"], row["destination"], row["role"] if row["hop"] is None else f"{row['role']} {row['hop']}")
+        (row["layer"], row["destination"], str(role_of(row)))
         for row in records(labels)
         if row["status"] == "confirmed"
     )
@@ -82,7 +82,7 @@ def _redrawn(item: Evidence, write: WriteEvidence, draw: int) -> Evidence:
 
 
 def _categories(labels: pd.DataFrame) -> dict[tuple[str, str], str]:
-    return {(row["head"], row["destination"]): f"{row['status']} {row['role']} {row['hop']}" for row in records(labels)}
+    return {(row["head"], row["destination"]): f"{row['status']} {role_of(row)}" for row in records(labels)}
 
 
 def _kappa(one: dict[tuple[str, str], str], other: dict[tuple[str, str], str]) -> float:

@@ -47,6 +47,8 @@ class LabelRow(Stored):
     effect_mean: Share
     effect_zero: Share
     evidence: str
+    examples: Whole | None = None
+    would_decide: Whole | None = None
 
 
 class ReadoutRow(Stored):

@@ -22,6 +22,8 @@ FORMAT = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CURE = "restore the file"
+PLENTY = 100_000
+"""Numbers that may be asked for before the weights are compared with the config one by one."""
 
 
 class StoredConfig(Stored):
@@ -90,8 +92,10 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Checkpoint:
         task, config = from_config(content["task"]), model_config(content["model"])
     except StackheadsError as error:
         raise type(error)(f"{folder / CONFIG}: {error}") from None
+    weights = _read_weights(folder / WEIGHTS)
+    _check_size(config, task, weights, folder / WEIGHTS)
     model = build(config, task)
-    _load_weights(model, _read_weights(folder / WEIGHTS), folder / WEIGHTS)
+    _load_weights(model, weights, folder / WEIGHTS)
     check_fit(model, task)
     model.eval().requires_grad_(False)
     model = model.to(torch.device(device), print_details=False)
@@ -141,6 +145,17 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} must be a safetensors file, it is {kind} ({str(error).splitlines()[0]}): restore or convert it"
         ) from None
+
+
+def _check_size(config: ModelConfig, task: StoredTask, weights: dict[str, Tensor], path: Path) -> None:
+    """A config that asks for more than the weights have is found before so much memory is asked for."""
+    positions = task.n_ctx if config.positions == "standard" else 0
+    mlp = 0 if config.attn_only else 2 * config.layers * (config.d_mlp or config.d_model)
+    heads = 4 * config.layers * config.heads * config.d_head
+    least, found = config.d_model * (task.d_vocab + positions + mlp + heads), sum(value.numel() for value in weights.values())
+    if least > max(found, PLENTY):
+        rule = f"{path} must hold the weights that {CONFIG} describes"
+        raise CheckpointError(f"{rule}, at least {least:,} numbers, got {found:,}: use matching files")
 
 
 def _load_weights(model: Any, weights: dict[str, Tensor], path: Path) -> None:

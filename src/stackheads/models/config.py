@@ -30,7 +30,7 @@ class ModelConfig(BaseModel):
     d_model: int = Field(default=64, ge=1)
     d_head: int = Field(default=16, ge=1)
     attn_only: bool = True
-    d_mlp: int | None = None
+    d_mlp: int | None = Field(default=None, ge=1)
     normalization: Literal["LN"] | None = "LN"
     positions: Literal["standard", "rotary"] = "standard"
     dtype: Literal["float32", "float64"] = "float32"

@@ -80,9 +80,9 @@ def _short(value: Any) -> str:
 def check_file(path: Path | str) -> None:
     """Raise `ConfigError` if this file could not be written, before anything is computed for it. Nothing is left there."""
     target = Path(path)
-    if target.is_dir():
+    if os.path.isdir(target):
         raise ConfigError(f"this output is a file, {path} is a folder: name a file in it")
-    if _exists(target) and not target.is_file():
+    if _exists(target) and not os.path.isfile(target):
         raise ConfigError(f"an output replaces nothing but a file, {path} is none: name another file")
     _check_writable(target.parent, path)
 
@@ -93,12 +93,12 @@ def check_folder(path: Path | str, kind: str | None = None, files: Sequence[str]
     `kind` is the file by which folders of this kind are known: a folder without it must be empty then.
     """
     folder = Path(path)
-    if _exists(folder) and not folder.is_dir():
+    if _exists(folder) and not os.path.isdir(folder):
         raise ConfigError(f"this output is a folder, {path} is a file: choose another place")
     if kind is not None:
         _check_kind(folder, kind)
     for name in files:
-        if (folder / name).is_dir():
+        if os.path.isdir(folder / name):
             raise ConfigError(f"an output replaces nothing but a file, {folder / name} is a folder: choose another place")
     _check_writable(folder, path)
 
@@ -112,9 +112,9 @@ def _check_kind(folder: Path, kind: str) -> None:
 
 def holds_other(folder: Path, kind: str) -> bool:
     """Whether a folder holds something, and not the file `kind`. What a killed write left beside it does not count."""
-    if not folder.exists() or (folder / kind).exists():
+    if not _exists(folder) or _exists(folder / kind):
         return False
-    return not folder.is_dir() or any(not path.name.startswith(f".{kind}-") for path in folder.iterdir())
+    return not os.path.isdir(folder) or any(not path.name.startswith(f".{kind}-") for path in folder.iterdir())
 
 
 def _exists(path: Path) -> bool:
@@ -125,7 +125,7 @@ def _exists(path: Path) -> bool:
 def _check_writable(folder: Path, path: Path | str) -> None:
     """Try it, since permissions do not tell: in the nearest folder that is there a file is made, filled and removed."""
     nearest = next(each for each in (folder, *folder.absolute().parents) if _exists(each))
-    if not nearest.is_dir():
+    if not os.path.isdir(nearest):
         raise ConfigError(f"an output needs a folder, {nearest} on the way to {path} is a file: choose another place")
     try:
         if not _exists(Path(path)):

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 FALLBACK = "stackheads"
 """Name of the error handler, for `errors=`."""
 
+UNHELPFUL = ("strict", "surrogateescape")
+"""How streams begin: everywhere, and in the C locale."""
+
 IN_ASCII = {
     **dict(zip((status.symbol for status in Status), "*=vo~?.", strict=True)),
     **dict(zip("▁▂▃▄▅▆▇█", "12345678", strict=True)),
@@ -38,8 +41,8 @@ codecs.register_error(FALLBACK, _in_ascii)
 
 
 def encodable(stream: TextIO) -> TextIO:
-    """The stream, which from now on replaces what its encoding lacks, if it was strict about that."""
-    if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+    """The stream, which from now on replaces what its encoding lacks, unless it already did something about that."""
+    if isinstance(stream, io.TextIOWrapper) and stream.errors in UNHELPFUL:
         stream.reconfigure(errors=FALLBACK)
     return stream
 

@@ -60,7 +60,9 @@ def sentence(analysis: Analysis) -> str:
     roles = ", ".join(sorted({str(role_of(row)) for row in confirmed}, key=natural))
     found = len({row["head"] for row in confirmed})
     text = f"{found} of {heads} heads {'is' if found == 1 else 'are'} confirmed in a role ({roles})"
-    return f"{text}; the mechanism is {analysis.mechanism}." if analysis.mechanism not in (None, "none") else f"{text}."
+    return (
+        f"{text}; the mechanism is {analysis.mechanism}." if analysis.mechanism not in (None, "none", "other") else f"{text}."
+    )
 
 
 def _with_roles(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,0 +1,204 @@
+"""Whatever happens to a stored file, reading it gives what can be shown or one line that says what is wrong, never a traceback.
+
+Each kind of file is written whole, then damaged: a value at any depth dropped or replaced, the text cut short, bytes changed.
+"""
+
+import copy
+import io
+import json
+import shutil
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from report import every
+
+from stackheads import Analysis, Emergence, load
+from stackheads.analysis import quiz
+from stackheads.errors import StackheadsError
+from stackheads.models import ModelConfig
+from stackheads.report.emergence import print_emergence
+from stackheads.report.figures import circuit_diagram, timeline
+from stackheads.report.page import page
+from stackheads.report.sweep import print_sweep
+from stackheads.report.terminal import print_analysis
+from stackheads.tasks import Cycle
+from stackheads.tasks.prompts import Prompts
+from stackheads.training.config import TrainingConfig
+from stackheads.training.run import open_run, read_metrics
+from stackheads.training.sweep import cells, open_sweep, read_sweep
+from stackheads.training.trainer import train
+from stackheads.training.workers import Outcome, write_tables
+
+TASK = Cycle(symbols=4, max_hops=1)
+MODEL = ModelConfig(layers=1, heads=1, d_model=8, d_head=4)
+TRAINING = TrainingConfig(steps=2, batch=2, evaluate_every=1, evaluate_examples=4)
+SWEEP = """
+task: {kind: cycle, symbols: 4, max_hops: 1}
+model: {layers: 1, heads: 1}
+grid: {training.stop_at: [null, 1], training.seed: {range: 1}}
+"""
+CELL = quiz.Cell(Prompts(formulation="code", hops=1), 0, 2)
+ASKED = {"first_prompt": "?", "answers": [{"right": "a", "given": "a"}, {"right": "b", "given": "a"}]}
+
+
+def small_analysis():
+    """Every kind of value that an analysis stores, in few rows."""
+    made = every.analysis()
+    object.__setattr__(made, "labels", made.labels.iloc[:6])
+    return made
+
+
+def show_analysis(folder):
+    found = Analysis.load(folder)
+    print_analysis(found, io.StringIO())
+    page(found)
+    if found.circuit is not None:
+        circuit_diagram(found)
+
+
+def show_emergence(folder):
+    found = Emergence.load(folder)
+    print_emergence(found, io.StringIO())
+    timeline(found)
+
+
+def write_sweep(folder):
+    (folder / "sweep.yaml").write_text(SWEEP)
+    open_sweep(read_sweep(folder / "sweep.yaml"), folder / "s")
+    for cell in cells(read_sweep(folder / "sweep.yaml")):
+        result = {"cell": cell.name, **cell.varied, "steps": 2, "solved": True, "solved_at": 1, "accuracy_1": 1.0}
+        (folder / "s" / "cells" / cell.name).mkdir(parents=True)
+        (folder / "s" / "cells" / cell.name / "result.json").write_text(json.dumps(result))
+
+
+def show_sweep(folder):
+    made = open_sweep(read_sweep(folder / "sweep.yaml"), folder / "s")
+    outcome = Outcome(folder, len(made), *write_tables(folder / "s", made), [])
+    print_sweep(outcome, io.StringIO())
+    json.dumps(outcome.to_dict(), allow_nan=False)
+
+
+def write_quiz(folder):
+    quiz.open_folder(quiz_config(), folder)
+    (folder / "cells").mkdir()
+    (folder / CELL.file).write_text(json.dumps(ASKED))
+
+
+def quiz_config():
+    return quiz.Quiz(model="m", bytes=1, dtype="float32", chat=False, seed=0, questions=2, few_shot_questions=0)
+
+
+def show_quiz(folder):
+    quiz.open_folder(quiz_config(), folder)
+    assert len(quiz.results(folder, [CELL])) == 1
+
+
+def show_run(folder):
+    read_metrics(open_run(folder, TASK, MODEL, TRAINING, resume=True), 2)
+
+
+KINDS = {
+    "analysis": (lambda folder: small_analysis().save(folder), show_analysis, "analysis.json"),
+    "emergence": (lambda folder: every.emergence().save(folder), show_emergence, "emergence.json"),
+    "run": (lambda folder: train(TASK, MODEL, TRAINING, folder, progress=False), show_run, "run.json"),
+    "metrics": (lambda folder: train(TASK, MODEL, TRAINING, folder, progress=False), show_run, "metrics.jsonl"),
+    "checkpoint": (lambda folder: train(TASK, MODEL, TRAINING, folder, progress=False), load, "step-000002/config.json"),
+    "sweep": (write_sweep, show_sweep, "s/sweep.json"),
+    "result": (write_sweep, show_sweep, "s/cells/stop-at-None-seed-0/result.json"),
+    "quiz": (write_quiz, show_quiz, "quiz.json"),
+    "answers": (write_quiz, show_quiz, CELL.file),
+}
+OTHER = [None, True, -1, 0, 2.5, 10**30, "", "L0H10", "none", "NaN", [], [1], {}, {"a": 1}, float("nan"), float("inf")]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def stored(request, tmp_path_factory):
+    """A kind of file as it is written, and how it is read and shown."""
+    write, show, name = KINDS[request.param]
+    folder = tmp_path_factory.mktemp(request.param)
+    write(folder)
+    found = folder / name if (folder / name).exists() else next(folder.glob("s/cells/*None*/result.json"))
+    whole = folder.with_name(folder.name + "-whole")
+    shutil.copytree(folder, whole)
+    return folder, found, found.read_bytes(), show
+
+
+def read(stored, content):
+    """What the damaged file gives: nothing where it can still be shown, else the error, which is one line."""
+    folder, path, _, show = stored
+    path.write_bytes(content)
+    said = None
+    try:
+        show(folder)
+    except StackheadsError as error:
+        said = str(error)
+    assert said is None or "\n" not in said
+    return said
+
+
+def places(value, before=()):
+    """The path of every value in a JSON value."""
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in children:
+        yield (*before, key)
+        yield from places(child, (*before, key))
+
+
+def damaged(content, place, other):
+    """The same with the value at a place replaced, or dropped where `other` is Ellipsis."""
+    content = copy.deepcopy(content)
+    parent = content
+    for key in place[:-1]:
+        parent = parent[key]
+    if other is ...:
+        del parent[place[-1]]
+    else:
+        parent[place[-1]] = other
+    return content
+
+
+def test_whole_files_are_read(stored):
+    assert read(stored, stored[2]) is None
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"null", b"[]", b"3", b'"text"', b"{}", b"\x80\x02}", b"[" * 100_000, b'{"format": NaN}']
+)
+def test_what_is_another_thing_altogether_is_one_line(stored, text):
+    assert read(stored, text) is not None or stored[1].name == "metrics.jsonl"
+
+
+@settings(max_examples=80)
+@given(st.data())
+def test_any_value_dropped_or_replaced(stored, data):
+    lines = [json.loads(line) for line in stored[2].splitlines()] if stored[1].suffix == ".jsonl" else [json.loads(stored[2])]
+    place = data.draw(st.sampled_from(sorted(places(lines[0]), key=str)))
+    other = data.draw(st.sampled_from([..., *OTHER]))
+    lines[0] = damaged(lines[0], place, other)
+    read(stored, "\n".join(json.dumps(line) for line in lines).encode())
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_any_part_cut_off_or_changed(stored, data):
+    whole = stored[2]
+    start = data.draw(st.integers(0, len(whole)))
+    length = data.draw(st.sampled_from([0, 1, 7, len(whole)]))
+    instead = data.draw(st.sampled_from([b"", b"\x00", b"\xff\xfe", b"}", b"9" * 30]) | st.binary(max_size=8))
+    content = whole[:start] + instead + whole[start + length :]
+    assume(content != whole)
+    read(stored, content)
+
+
+def test_a_folder_in_the_files_place_is_one_line(stored):
+    folder, path, content, show = stored
+    path.unlink()
+    path.mkdir()
+    try:
+        with pytest.raises(StackheadsError) as caught:
+            show(folder)
+        assert "\n" not in str(caught.value)
+    finally:
+        path.rmdir()
+        path.write_bytes(content)
