@@ -59,7 +59,7 @@ def test_the_write_of_a_condition_head_is_that_of_a_plain_patch(analysis, checkp
 
 def test_an_untrained_model_gets_no_label(checkpoints):
     checkpoint = load(checkpoints / "conditional-d2-l4")
-    labels = analyze(build(checkpoint.config, checkpoint.task), checkpoint.task, 64, progress=False, explain=False).labels
+    labels = analyze(build(checkpoint.config, checkpoint.task), checkpoint.task, 1024, progress=False, explain=False).labels
     assert set(labels["status"]) <= {"none", "pattern-only"}
     assert set(labels["destination"]) == {"query", "value", "key", "condition"}
 
