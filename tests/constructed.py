@@ -32,13 +32,13 @@ def truth(state):
 def write_run(folder: Path, *states: str) -> Path:
     """A run folder with these snapshots, at steps 100, 200, …"""
     for number, state in enumerate(states, start=1):
-        model, config = _model(state)
+        model, config = model_of(state)
         save_checkpoint(folder / f"step-{100 * number:06d}", model, TASK, config, {"seed": 0, "steps": 100 * len(states)})
     return folder
 
 
 @cache
-def _model(state):
+def model_of(state):
     model, config = compile_layers(LAYERS, TASK, rotation_seed=0)
     if state == "untrained":
         return build(config, TASK, seed=1), config

@@ -11,7 +11,7 @@ from stackheads import Analysis
 from stackheads.errors import ConfigError, InterventionError
 from stackheads.report import attention
 from stackheads.report.attention import AttentionView, _Page, marked_tokens, script_html, show
-from stackheads.tasks import Cycle, Retrieval
+from stackheads.tasks import Cycle, Retrieval, labelling_batch
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = ["</script><script>window.hacked = 1</script>", "<img src=x onerror='window.hacked = 1'>", "\"'`${1}", "\u2028", "😀"]
@@ -66,7 +66,7 @@ def test_heads_carry_their_labels_and_the_notes_name_the_source(analysis):
 
 def test_the_attention_is_the_models(analysis):
     model, task = analysis.subject
-    batch = task.sample(64, torch.Generator().manual_seed(0))
+    batch = labelling_batch(task, 64, 0)
     with torch.no_grad():
         _, cache = model.run_with_cache(batch.tokens)
     expected = cache["pattern", 2][5, 1]

@@ -28,7 +28,7 @@ from stackheads.report.page import MAX_BYTES, data_block, page, to_html
 from stackheads.report.page.attention import attention_data
 from stackheads.report.page.content import ESSENTIAL, sentence
 from stackheads.report.tokens import symbol_as_text, tokens_as_text
-from stackheads.tasks import Cycle, Retrieval
+from stackheads.tasks import Cycle, Retrieval, labelling_batch
 from stackheads.types import HeadId, Role, Status
 
 SCRIPT = "</script><script>alert(1)</script>"
@@ -141,7 +141,7 @@ def test_every_label_and_edge_is_in_the_markup(analysis, path):
 def test_attention_is_the_models_and_targets_are_the_labels(analysis):
     model, task = analysis.subject
     data = attention_data(analysis, examples=2)
-    batch = task.sample(analysis.examples, torch.Generator().manual_seed(analysis.seed))[:2]
+    batch = labelling_batch(task, analysis.examples, analysis.seed)[:2]
     run = record(model, batch.tokens)
     for shown in data["heads"]:
         head = HeadId.parse(shown["head"])
