@@ -138,19 +138,27 @@ def open_sweep(config: SweepConfig, folder: Path) -> list[Cell]:
     with other shared settings.
     """
     made = cells(config)
-    stored = folder / "sweep.json"
-    content = {"format": 1, **config.model_dump(mode="json")}
-    before = json.loads(stored.read_text()) if stored.exists() else None
-    if before is not None:
-        for part in (*PARTS, "success"):
-            if before.get(part) != content[part]:
-                raise ConfigError(
-                    f"a sweep resumes with its own settings, {stored} has {part} = {json.dumps(before.get(part))}, "
-                    f"got {json.dumps(content[part])}: choose another --output-dir"
-                )
+    before, content = check_sweep(config, folder), _stored(config)
     if before != content:
-        write_json(stored, content)
+        write_json(folder / "sweep.json", content)
     return made
+
+
+def check_sweep(config: SweepConfig, folder: Path) -> dict[str, Any] | None:
+    """What a sweep's folder says of itself, None if nothing. Raises `ConfigError` if its shared settings are others."""
+    stored, content = folder / "sweep.json", _stored(config)
+    before = json.loads(stored.read_text()) if stored.exists() else None
+    for part in (*PARTS, "success") if before is not None else ():
+        if before.get(part) != content[part]:
+            raise ConfigError(
+                f"a sweep resumes with its own settings, {stored} has {part} = {json.dumps(before.get(part))}, "
+                f"got {json.dumps(content[part])}: choose another --output-dir"
+            )
+    return before
+
+
+def _stored(config: SweepConfig) -> dict[str, Any]:
+    return {"format": 1, **config.model_dump(mode="json")}
 
 
 def cell_folder(folder: Path, cell: Cell) -> Path:
