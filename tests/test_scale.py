@@ -1,16 +1,21 @@
 """The sweeps at the paper's scale: their recipe is one, their runs alternate, a part of them is balanced and goes on."""
 
+import json
+import shutil
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
 ANALYSES = Path(__file__).parent.parent / "analyses"
 sys.path.append(str(ANALYSES))
 
+import collect_scale  # noqa: E402
 import train_in_turn  # noqa: E402
 
+from stackheads.errors import ConfigError  # noqa: E402
 from stackheads.tasks import from_config  # noqa: E402
 from stackheads.theory import layers_needed  # noqa: E402
 from stackheads.training.sweep import open_sweep, read_sweep, stored_result  # noqa: E402
@@ -77,3 +82,66 @@ def test_what_is_done_is_not_trained_again(folders, capsys):
     assert all(stored_result(folder, cell) for folder, cell in train_in_turn.in_turn(folders))
     assert train_in_turn.train(folders) == 0
     assert not capsys.readouterr().out
+
+
+@pytest.fixture
+def trained(folders, tmp_path):
+    """The folder of both tiny sweeps with all runs finished, and their files."""
+    train_in_turn.train(folders)
+    return tmp_path / "sweeps", sorted(tmp_path.glob("*.yaml"))
+
+
+def collected(folders, results, files) -> dict[str, bytes]:
+    results.mkdir(exist_ok=True)
+    for name, table in collect_scale.gather(folders, results, files).items():
+        table.to_csv(results / f"{name}.csv", index=False)
+    return {file.name: file.read_bytes() for file in results.iterdir()}
+
+
+def test_parts_collected_one_after_the_other_are_the_whole_byte_for_byte(trained, tmp_path):
+    """In any order, again and again, and from folders that hold some runs each or the same."""
+    folder, files = trained
+    whole = collected([folder], tmp_path / "whole", files)
+    table = pd.read_csv(tmp_path / "whole" / "scale-runs.csv")
+    assert table[["arm", "seed"]].to_numpy().tolist() == [
+        *(["tiny-chain", seed] for seed in range(2)),
+        *(["tiny-final", seed] for seed in range(3)),
+    ]
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(folder, elsewhere)
+    for run in ("tiny-chain/cells/seed-0", "tiny-final/cells/seed-2"):
+        shutil.rmtree(folder / run)
+    parts = tmp_path / "parts"
+    assert collected([folder], parts, files) != whole
+    assert collected([elsewhere, folder], parts, files) == whole
+    assert collected([folder], parts, files) == whole
+    assert collected([folder, elsewhere], tmp_path / "together", files) == whole
+
+
+def test_a_run_with_two_results_is_an_error(trained, tmp_path):
+    folder, files = trained
+    collected([folder], tmp_path / "results", files)
+    file = folder / "tiny-final/cells/seed-1/result.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"accuracy_1": 0.12345}))
+    with pytest.raises(ConfigError, match="tiny-final seed 1"):
+        collect_scale.gather([folder], tmp_path / "results", files)
+
+
+def test_a_sweep_of_another_recipe_is_an_error(trained, tmp_path):
+    folder, files = trained
+    files[0].write_text(files[0].read_text().replace("steps: 40", "steps: 50"))
+    with pytest.raises(ConfigError, match="training"):
+        collect_scale.gather([folder], tmp_path / "results", files)
+
+
+def test_a_run_in_one_row():
+    history = [
+        {"step": 10, "loss": 2.0, "accuracy": {1: 0.5, 2: 0.1}, "time": 100.0},
+        {"step": 20, "loss": 1.0, "accuracy": {1: 0.95, 2: 0.2}, "time": 103.0},
+        {"step": 30, "loss": 0.5, "accuracy": {1: 0.8, 2: 0.6}, "time": 9000.0},  # it was stopped before
+        {"step": 40, "loss": 0.4, "accuracy": {1: 0.99, 2: 0.7}, "time": 9003.0},
+    ]
+    result = {"steps": 40, "solved": False, "solved_at": None, "accuracy_1": 0.98, "accuracy_2": 0.71}
+    row = collect_scale.summary(result, history)
+    assert (row["half_1"], row["half_2"], row["learnt_1"], row["learnt_2"], row["half_3"]) == (10, 30, 20, None, None)
+    assert (row["accuracy_2"], row["accuracy_3"], row["seconds"]) == (0.71, None, 12)

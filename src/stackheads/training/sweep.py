@@ -148,7 +148,9 @@ def check_sweep(config: SweepConfig, folder: Path) -> dict[str, Any] | None:
     """What a sweep's folder says of itself, None if nothing. Raises `ConfigError` if its shared settings are others."""
     stored, content = folder / "sweep.json", _stored(config)
     before = json.loads(stored.read_text()) if stored.exists() else None
-    for part in (*PARTS, "success") if before is not None else ():
+    if before is None:
+        return None
+    for part in (*PARTS, "success"):
         if before.get(part) != content[part]:
             raise ConfigError(
                 f"a sweep resumes with its own settings, {stored} has {part} = {json.dumps(before.get(part))}, "
