@@ -3,16 +3,16 @@
     python analyses/collect_scale.py runs/sweeps                     # the finished runs of all scale-… sweeps found there
     python analyses/collect_scale.py runs/sweeps elsewhere/sweeps    # with runs that were finished elsewhere
 
-A folder holds `NAME/`, a sweep made from `analyses/sweeps/NAME.yaml` (`train_in_turn.py`, `stackheads sweep`); it is only read.
-The tables, analyses/results/scale-runs.csv and scale-curves.csv, are added to: their key is (arm, seed), their order that of arms
-and seeds, and the same runs give the same bytes in whatever parts they came. A run that is there with other results, as from
-another machine, is an error, and no file is changed. `--only` takes some of the sweeps.
+A folder holds `NAME/`, a sweep made from `analyses/sweeps/NAME.yaml` (`train_in_turn.py`, `stackheads sweep`); it is only
+read. The tables, analyses/results/scale-runs.csv and scale-curves.csv, are added to: their key is (arm, seed), their order
+that of arms and seeds, and the same runs give the same bytes in whatever parts they came. A run that is there with other
+results, as from another machine, is an error, and no file is changed. `--only` takes some of the sweeps.
 
-scale-runs.csv, a row for each run: `steps` trained; `solved`, every hop at the sweep's bar (99 %) on 4,096 fresh examples at the
-end; `solved_at`, the first evaluation at which every hop reached it; `accuracy_J` at the end; `half_J` and `learnt_J`, the first
-evaluation at which hop J reached 50 and 90 %; `seconds` of training, the median time between two evaluations times their number:
-pauses do not count, sharing the machine with others does. scale-curves.csv: held-out loss and accuracy of each hop at every fifth
-evaluation and the last.
+scale-runs.csv, a row for each run: `steps` trained; `solved`, every hop at the sweep's bar (99 %) on 4,096 fresh examples at
+the end; `solved_at`, the first evaluation at which every hop reached it; `accuracy_J` at the end; `half_J` and `learnt_J`,
+the first evaluation at which hop J reached 50 and 90 %; `seconds` of training, the median time between two evaluations times
+their number: pauses do not count, sharing the machine with others does. scale-curves.csv: held-out loss and accuracy of each
+hop at every fifth evaluation and the last.
 """
 
 import argparse
