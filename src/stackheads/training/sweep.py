@@ -148,20 +148,30 @@ def open_sweep(config: SweepConfig, folder: Path) -> list[Cell]:
     to, or holds something else or a sweep with other shared settings; `CheckpointError` if its `sweep.json` is damaged.
     """
     made = cells(config)
-    stored = folder / SWEEP
-    content = {"format": 1, **config.model_dump(mode="json")}
     check_folder(folder, SWEEP)
-    before = read_json(stored, "choose another --output-dir") if stored.exists() else None
-    if before is not None:
-        for part in (*PARTS, "success"):
-            if before.get(part) != content[part]:
-                raise ConfigError(
-                    f"a sweep resumes with its own settings, {stored} has {part} = {json.dumps(before.get(part))}, "
-                    f"got {json.dumps(content[part])}: choose another --output-dir"
-                )
+    before, content = check_sweep(config, folder), _stored(config)
     if before != content:
-        write_json(stored, content)
+        write_json(folder / SWEEP, content)
     return made
+
+
+def check_sweep(config: SweepConfig, folder: Path) -> dict[str, Any] | None:
+    """What a sweep's folder says of itself, None if nothing. Raises `ConfigError` if its shared settings are others."""
+    stored, content = folder / SWEEP, _stored(config)
+    before = read_json(stored, "choose another --output-dir") if stored.exists() else None
+    if before is None:
+        return None
+    for part in (*PARTS, "success"):
+        if before.get(part) != content[part]:
+            raise ConfigError(
+                f"a sweep resumes with its own settings, {stored} has {part} = {json.dumps(before.get(part))}, "
+                f"got {json.dumps(content[part])}: choose another --output-dir"
+            )
+    return before
+
+
+def _stored(config: SweepConfig) -> dict[str, Any]:
+    return {"format": 1, **config.model_dump(mode="json")}
 
 
 def cell_folder(folder: Path, cell: Cell) -> Path:

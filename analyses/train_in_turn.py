@@ -1,0 +1,65 @@
+"""Train several sweeps in turn: the first run of each, then the second of each, so that a part of them is a balanced part.
+
+    python analyses/train_in_turn.py scale-curriculum-cycle-chain scale-curriculum-cycle-final --sweeps runs/sweeps
+
+Each sweep is `analyses/sweeps/NAME.yaml` and goes to --sweeps/NAME, as by `stackheads sweep`: finished runs are not run again,
+begun ones go on, so it may be killed at any moment and begun again with the same command. One process, one thread, one run at a
+time; begun twice, two processes share the work. A line for each run that is finished; status 1 if one failed.
+"""
+
+import argparse
+import sys
+from itertools import zip_longest
+from pathlib import Path
+
+from claims import ROOT
+
+from stackheads.errors import StackheadsError
+from stackheads.training.sweep import Cell, CellBusyError, open_sweep, read_sweep, run_cell, stored_result
+
+
+def in_turn(plans: dict[Path, list[Cell]]) -> list[tuple[Path, Cell]]:
+    """The first cell of each folder, then the second of each …; a folder that has no more is left out."""
+    rounds = zip_longest(*([(folder, cell) for cell in made] for folder, made in plans.items()))
+    return [pair for each in rounds for pair in each if pair is not None]
+
+
+def train(plans: dict[Path, list[Cell]]) -> int:
+    """Train what has no result and is not being trained by another process; how many failed."""
+    failed, order = 0, in_turn(plans)
+    for number, (folder, cell) in enumerate(order, start=1):
+        if stored_result(folder, cell) is not None:
+            continue
+        try:
+            result = run_cell(cell, folder)
+        except CellBusyError:
+            continue
+        except StackheadsError as error:
+            failed += 1
+            print(f"{folder.name} {cell.name} failed: {error}", file=sys.stderr, flush=True)
+            continue
+        shares = " ".join(f"{share:.3f}" for name, share in result.items() if name.startswith("accuracy_"))
+        steps = f"{result['steps']} steps, {'solved' if result['solved'] else 'not solved'}"
+        print(f"{number} of {len(order)}: {folder.name} {cell.name}, {steps}, {shares}", flush=True)
+    return failed
+
+
+def main() -> None:
+    """Run the script from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", help="sweeps, by the names of their files in analyses/sweeps")
+    parser.add_argument("--sweeps", type=Path, default=ROOT / "runs" / "sweeps", help="where the folders of the sweeps are")
+    arguments = parser.parse_args()
+    files = {name: ROOT / "analyses" / "sweeps" / f"{name}.yaml" for name in arguments.names}
+    if missing := [name for name, file in files.items() if not file.exists()]:
+        sys.exit(f"error: a sweep is the name of a file in analyses/sweeps, got {missing[0]!r}: see there")
+    try:
+        folders = {arguments.sweeps / name: read_sweep(file) for name, file in files.items()}
+        plans = {folder: open_sweep(config, folder) for folder, config in folders.items()}
+    except StackheadsError as error:
+        sys.exit(f"error: {error}")
+    sys.exit(1 if train(plans) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""The sweeps at the paper's scale: their recipe is one, their runs alternate, a part of them is balanced and goes on."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+ANALYSES = Path(__file__).parent.parent / "analyses"
+sys.path.append(str(ANALYSES))
+
+import collect_scale  # noqa: E402
+import train_in_turn  # noqa: E402
+
+from stackheads.errors import ConfigError  # noqa: E402
+from stackheads.tasks import from_config  # noqa: E402
+from stackheads.theory import layers_needed  # noqa: E402
+from stackheads.training.sweep import open_sweep, read_sweep, stored_result  # noqa: E402
+
+SWEEPS = sorted((ANALYSES / "sweeps").glob("scale-curriculum-*.yaml"))
+TINY = """
+task: {{kind: cycle, symbols: 4, max_hops: 1, supervision: {}}}
+model: {{layers: 1, heads: 1, d_model: 8, d_head: 4}}
+training: {{steps: 40, batch: 8, evaluate_every: 10, evaluate_examples: 16}}
+grid: {{training.seed: {{range: {}}}}}
+"""
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two opened sweeps of two and three cells, by folder."""
+    plans = {}
+    for supervision, seeds in (("chain", 2), ("final", 3)):
+        file = tmp_path / f"tiny-{supervision}.yaml"
+        file.write_text(TINY.format(supervision, seeds))
+        plans[tmp_path / "sweeps" / file.stem] = open_sweep(read_sweep(file), tmp_path / "sweeps" / file.stem)
+    return plans
+
+
+def recipe(name: str, supervision: str) -> dict:
+    """A sweep's file without its supervision, which is checked, and without snapshots, which training does not see."""
+    content = yaml.safe_load((ANALYSES / "sweeps" / f"{name}-{supervision}.yaml").read_text())
+    assert content["task"].pop("supervision") == supervision
+    content["training"].pop("snapshot_every", None)
+    return content
+
+
+def test_the_arms_of_a_task_differ_in_supervision_alone_and_all_are_trained_alike():
+    names = sorted({file.stem.rpartition("-")[0] for file in SWEEPS})
+    assert len(SWEEPS) == 2 * len(names)
+    assert all(recipe(name, "chain") == recipe(name, "final") for name in names)
+    assert all(
+        recipe(name, "chain")[part] == recipe(names[0], "chain")[part] for name in names for part in ("training", "grid")
+    )
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
+def test_every_model_has_one_layer_more_than_its_furthest_hop_needs(file):
+    content = yaml.safe_load(file.read_text())
+    task = from_config(content["task"])
+    needed = max(layers_needed(hop, task.attention_dir, period=task.period) or 0 for hop in range(1, task.max_hops + 1))
+    assert content["model"]["layers"] == needed + 1
+
+
+def test_sweeps_alternate(folders):
+    order = [(folder.name, cell.name) for folder, cell in train_in_turn.in_turn(folders)]
+    assert order == [
+        ("tiny-chain", "seed-0"),
+        ("tiny-final", "seed-0"),
+        ("tiny-chain", "seed-1"),
+        ("tiny-final", "seed-1"),
+        ("tiny-final", "seed-2"),
+    ]
+
+
+def test_what_is_done_is_not_trained_again(folders, capsys):
+    assert train_in_turn.train(folders) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    assert all(stored_result(folder, cell) for folder, cell in train_in_turn.in_turn(folders))
+    assert train_in_turn.train(folders) == 0
+    assert not capsys.readouterr().out
+
+
+@pytest.fixture
+def trained(folders, tmp_path):
+    """The folder of both tiny sweeps with all runs finished, and their files."""
+    train_in_turn.train(folders)
+    return tmp_path / "sweeps", sorted(tmp_path.glob("*.yaml"))
+
+
+def collected(folders, results, files) -> dict[str, bytes]:
+    results.mkdir(exist_ok=True)
+    for name, table in collect_scale.gather(folders, results, files).items():
+        table.to_csv(results / f"{name}.csv", index=False)
+    return {file.name: file.read_bytes() for file in results.iterdir()}
+
+
+def test_parts_collected_one_after_the_other_are_the_whole_byte_for_byte(trained, tmp_path):
+    """In any order, again and again, and from folders that hold some runs each or the same."""
+    folder, files = trained
+    whole = collected([folder], tmp_path / "whole", files)
+    table = pd.read_csv(tmp_path / "whole" / "scale-runs.csv")
+    assert table[["arm", "seed"]].to_numpy().tolist() == [
+        *(["tiny-chain", seed] for seed in range(2)),
+        *(["tiny-final", seed] for seed in range(3)),
+    ]
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(folder, elsewhere)
+    for run in ("tiny-chain/cells/seed-0", "tiny-final/cells/seed-2"):
+        shutil.rmtree(folder / run)
+    parts = tmp_path / "parts"
+    assert collected([folder], parts, files) != whole
+    assert collected([elsewhere, folder], parts, files) == whole
+    assert collected([folder], parts, files) == whole
+    assert collected([folder, elsewhere], tmp_path / "together", files) == whole
+
+
+def test_a_run_with_two_results_is_an_error(trained, tmp_path):
+    folder, files = trained
+    collected([folder], tmp_path / "results", files)
+    file = folder / "tiny-final/cells/seed-1/result.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"accuracy_1": 0.12345}))
+    with pytest.raises(ConfigError, match="tiny-final seed 1"):
+        collect_scale.gather([folder], tmp_path / "results", files)
+
+
+def test_a_sweep_of_another_recipe_is_an_error(trained, tmp_path):
+    folder, files = trained
+    files[0].write_text(files[0].read_text().replace("steps: 40", "steps: 50"))
+    with pytest.raises(ConfigError, match="training"):
+        collect_scale.gather([folder], tmp_path / "results", files)
+
+
+def test_a_run_in_one_row():
+    history = [
+        {"step": 10, "loss": 2.0, "accuracy": {1: 0.5, 2: 0.1}, "time": 100.0},
+        {"step": 20, "loss": 1.0, "accuracy": {1: 0.95, 2: 0.2}, "time": 103.0},
+        {"step": 30, "loss": 0.5, "accuracy": {1: 0.8, 2: 0.6}, "time": 9000.0},  # it was stopped before
+        {"step": 40, "loss": 0.4, "accuracy": {1: 0.99, 2: 0.7}, "time": 9003.0},
+    ]
+    result = {"steps": 40, "solved": False, "solved_at": None, "accuracy_1": 0.98, "accuracy_2": 0.71}
+    row = collect_scale.summary(result, history)
+    assert (row["half_1"], row["half_2"], row["learnt_1"], row["learnt_2"], row["half_3"]) == (10, 30, 20, None, None)
+    assert (row["accuracy_2"], row["accuracy_3"], row["seconds"]) == (0.71, None, 12)
