@@ -7,6 +7,10 @@ class StackheadsError(Exception):
     """Base of all errors that a user's input can cause; the command line prints it as one line and exits with 2."""
 
 
+class StackheadsWarning(Warning):
+    """What a user should know and need not act on: a run takes the slow road, and why. One line, once for each model."""
+
+
 class ConfigError(StackheadsError):
     """A task, model or training setting breaks a rule."""
 
@@ -25,6 +29,12 @@ class TaskError(StackheadsError):
 
 class InterventionError(StackheadsError):
     """An intervention names a head, a row or a source that the model does not have, or did not take effect."""
+
+
+def check_seed(seed: Any) -> None:
+    """Raise `ConfigError` for a seed that random generators do not take, however far a stream is shifted from it."""
+    if not (isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**63):
+        raise ConfigError(f"a seed is a whole number from 0 to 2**63 - 1, got {seed!r}: choose one, such as 0")
 
 
 def bad_setting(what: str, error: Any) -> ConfigError:
