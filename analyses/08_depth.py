@@ -36,8 +36,8 @@ from claims import KEPT, ORANGE, Claim, Run, Tables, kept_analysis, main, markdo
 from stackheads import load
 from stackheads.analysis.readouts import make_scorer
 from stackheads.analysis.statistics import wilson
-from stackheads.models.fused import forward_for_training
 from stackheads.models.hooks import analysing
+from stackheads.models.trust import forward_for_training
 from stackheads.seeds import Reserved, bare
 from stackheads.tasks import StatementTask
 from stackheads.theory import guesses, layers_needed

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from stackheads.models import ModelConfig, build
-from stackheads.models.fused import forward_for_training
+from stackheads.models.trust import forward_for_training
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import Cycle
 from stackheads.training.trainer import answer_loss

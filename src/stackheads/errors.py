@@ -7,6 +7,10 @@ class StackheadsError(Exception):
     """Base of all errors that a user's input can cause; the command line prints it as one line and exits with 2."""
 
 
+class StackheadsWarning(Warning):
+    """What a user should know and need not act on: a run takes the slow road, and why. One line, once for each model."""
+
+
 class ConfigError(StackheadsError):
     """A task, model or training setting breaks a rule."""
 

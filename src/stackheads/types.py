@@ -39,6 +39,11 @@ class Destination(StrEnum):
         """The slot whose positions make up this destination."""
         return Slot[self.name]
 
+    @classmethod
+    def _missing_(cls, value: object) -> None:
+        """One line for a destination that there is not, wherever one is read."""
+        raise InterventionError(f"a destination is one of {', '.join(cls)}, got {value!r}: name one of these")
+
 
 @dataclass(frozen=True, order=True)
 class HeadId:
@@ -57,6 +62,21 @@ class HeadId:
         if match is None:
             raise InterventionError(f"a head is written like L2H1, got {name!r}: give layer and head number")
         return cls(int(match[1]), int(match[2]))
+
+    @classmethod
+    def of(cls, head: "HeadId | str") -> "HeadId":
+        """A head that is given as one, or by its name. Raises `InterventionError` for anything else."""
+        if isinstance(head, str):
+            return cls.parse(head)
+        if not (isinstance(head, HeadId) and type(head.layer) is type(head.index) is int):
+            raise InterventionError(f"a head is a HeadId of two whole numbers or its name, got {head!r}: give one like L2H1")
+        return head
+
+    def check(self, layers: int, heads: int) -> "HeadId":
+        """The head itself. Raises `InterventionError` if a model of so many layers and heads has none like it."""
+        if not (0 <= self.layer < layers and 0 <= self.index < heads):
+            raise InterventionError(f"heads run from L0H0 to L{layers - 1}H{heads - 1}, got {self}: name one of these")
+        return self
 
 
 RoleName = Literal["hop", "condition", "unchosen", "key", "asked", "previous", "duplicate", "self", "start"]

@@ -11,9 +11,8 @@ from random_models import DIRECTIONS, READS, SEEDS, assert_same_logits, configs,
 
 from stackheads.errors import InterventionError
 from stackheads.interventions import recorded, rerun, run_variants, sweep_positions
-from stackheads.models import ModelConfig, build
+from stackheads.models import ModelConfig
 from stackheads.models.hooks import HeadEdit, run_edited
-from stackheads.tasks import Cycle
 from stackheads.types import HeadId
 
 MEMORIES = st.sampled_from([1, 10**4, 10**9])
@@ -43,7 +42,7 @@ def test_variants_equal_hooked_runs(case, direction, read, seed, memory, sharp):
     for logits, edits in zip(found, variants, strict=True):
         expected = run_edited(model, clean.batch.tokens, edits)
         assert_same_logits(logits, expected, config, slice(None) if wanted is None else wanted)
-        if wanted is not None and config.positions == "standard":
+        if wanted is not None:
             assert torch.equal(logits[:, ~wanted], clean.run.logits[:, ~wanted])
 
 
@@ -51,7 +50,7 @@ def test_variants_equal_hooked_runs(case, direction, read, seed, memory, sharp):
 @given(sweeps(), DIRECTIONS, READS, SEEDS)
 def test_with_norms_frozen_it_equals_hooks_that_hold_the_scales(case, direction, read, seed):
     config, (some, *_) = case
-    config = config.model_copy(update={"positions": "standard", "normalization": "LN"})
+    config = config.model_copy(update={"normalization": "LN"})
     _, model, clean = random_run(config, direction, seed)
     generator = torch.Generator().manual_seed(seed)
     edits = [make_edit(clean.batch, config, place, generator) for place in some]
@@ -80,13 +79,6 @@ def test_the_sweep_equals_hooked_runs(config, direction, read, seed, memory, sha
         edit = HeadEdit(cell.head, rows, z[cell.head.layer, :, :, cell.head.index])
         expected = run_edited(model, clean.batch.tokens, [edit])
         assert_same_logits(cell.logits, expected, config, slice(None) if wanted is None else wanted)
-
-
-def test_norms_that_cannot_be_frozen_are_an_error(generator):
-    task = Cycle(symbols=5, max_hops=2)
-    model = build(ModelConfig(layers=1, heads=1, d_model=8, d_head=4, positions="rotary"), task)
-    with pytest.raises(InterventionError, match="frozen norms need a model"):
-        rerun(model, recorded(model, task.sample(2, generator)), [], frozen_norms=True)
 
 
 def test_without_residuals_the_hooked_forward_is_taken(random_model, generator):

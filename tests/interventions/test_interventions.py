@@ -46,7 +46,7 @@ def test_patching_everything_in_the_last_layer_and_all_before_is_the_other_run_b
     torch.testing.assert_close(patched[same], other.run.logits[same], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("destination", list(Destination))
+@pytest.mark.parametrize("destination", ["query", "value", "key"])
 @pytest.mark.parametrize("method", list(ABLATIONS))
 def test_ablating_a_head_that_writes_nothing_changes_nothing(random_model, method, destination):
     _, model, clean, _ = pair(random_model)

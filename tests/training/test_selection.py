@@ -46,6 +46,3 @@ def test_mistakes():
     model = build(ModelConfig(layers=1, heads=2, d_model=8, d_head=4), task)
     with pytest.raises(ConfigError, match=r"keep must be in 0\.\.2, the heads of the model, got 3"):
         select_heads(model, task, 3)
-    rotary = build(ModelConfig(layers=1, heads=2, d_model=8, d_head=4, positions="rotary"), task)
-    with pytest.raises(ConfigError, match="fused forward covers"):
-        select_heads(rotary, task, 1)

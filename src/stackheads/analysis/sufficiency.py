@@ -18,6 +18,7 @@ Cost: eight forward passes, and one for each causal-unclassified (head, destinat
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pandas as pd
 import torch
@@ -26,8 +27,8 @@ from torch import Tensor
 
 from stackheads.analysis.bench import Bench, Label
 from stackheads.analysis.roles import role_targets
+from stackheads.errors import InterventionError
 from stackheads.interventions import ABLATIONS, destination_rows
-from stackheads.models.fused import supported
 from stackheads.models.hooks import Edit, HeadEdit, PatternEdit
 
 COLUMNS = ["variant", "destination", "hop", "recovered", "median", "tenth", "frozen", "accuracy"]
@@ -58,7 +59,7 @@ def sufficiency(bench: Bench, labels: Sequence[Label]) -> pd.DataFrame:
         score = bench.scorer.score(bench.run(edits))
         recovered = bench.recovered(score.margin).tolist()
         frozen: list[float | None] = [None] * len(recovered)
-        if supported(bench.model):
+        with suppress(InterventionError):  # of a model whose norms can't be seen
             frozen = bench.recovered(bench.scorer.score(bench.run(edits, frozen_norms=True)).margin).tolist()
         medians, tenths = bench.single_examples(score.margin)
         accuracy = (score.right.sum(dim=0) / bench.baseline.count.sum(dim=0)).tolist()

@@ -1,10 +1,11 @@
 """What happens if: ablate heads, patch their outputs, change one attended source, substitute a pattern."""
 
 from stackheads.interventions.ablation import ABLATIONS, ablate, ablate_heads, ablation_edits
-from stackheads.interventions.activations import Recorded, destination_rows, recorded
+from stackheads.interventions.activations import Recorded, destination_rows
 from stackheads.interventions.engine import rerun, run_variants, sweep_positions
 from stackheads.interventions.patching import patch, patch_heads, patch_heads_by_position, source_edit, source_mask
 from stackheads.interventions.paths import INPUTS, Sender, direct_logits, path_edits, receiver_outputs
+from stackheads.interventions.proof import recorded
 from stackheads.interventions.substitution import pattern_edit, substitute_patterns
 
 __all__ = [

@@ -14,22 +14,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stackheads.errors import InterventionError
-from stackheads.interventions.activations import Recorded, destination_rows
+from stackheads.interventions.activations import Recorded, acting_rows, the_heads
 from stackheads.interventions.engine import Read, rerun, run_variants
+from stackheads.interventions.metric import Metric, measured
 from stackheads.models.hooks import HeadEdit, all_heads
 from stackheads.types import Destination, HeadId
 
-Metric = Callable[[Tensor], Tensor]
 Ablation = Callable[[Recorded, HeadId], Float[Tensor, "batch pos d_head"]]
 
 
 def resample(clean: Recorded, head: HeadId) -> Float[Tensor, "batch pos d_head"]:
-    """The head's output on each example's matched example."""
+    """The head's output on each example's matched example. Raises `InterventionError` if no example has another one."""
     return clean.run.of(head)[2][clean.partner]
 
 
 def positional_mean(clean: Recorded, head: HeadId) -> Float[Tensor, "batch pos d_head"]:
-    """The head's mean output at each position."""
+    """The head's mean output at each position. Raises `InterventionError` if all examples are one and the same."""
+    assert len(clean.partner)  # the same rule: other examples
     z = clean.run.of(head)[2]
     return z.mean(dim=0, keepdim=True).expand_as(z)
 
@@ -43,24 +44,30 @@ ABLATIONS: MappingProxyType[str, Ablation] = MappingProxyType({"resample": resam
 
 
 def ablation_edits(
-    clean: Recorded, heads: Sequence[HeadId], destination: Destination | str, method: str = "resample"
+    clean: Recorded, heads: Sequence[HeadId | str], destination: Destination | str, method: str = "resample"
 ) -> list[HeadEdit]:
-    """The edits that ablate these heads together at a destination. Raises `InterventionError` for an unknown method."""
+    """The edits that ablate these heads together at a destination.
+
+    Raises `InterventionError` for an unknown method, head or destination, and where the edits could not act: no heads, a
+    destination that the batch does not have, one example to take means or others' outputs from.
+    """
     if method not in ABLATIONS:
         raise InterventionError(f"an ablation is one of {', '.join(ABLATIONS)}, got {method!r}: name one of these")
-    rows = destination_rows(clean.batch, destination)
-    return [HeadEdit(head, rows, ABLATIONS[method](clean, head)) for head in heads]
+    rows = acting_rows(clean.batch, destination)
+    return [HeadEdit(head, rows, ABLATIONS[method](clean, head)) for head in the_heads(heads)]
 
 
 def ablate(
     model: Any,
     clean: Recorded,
-    heads: Sequence[HeadId],
+    heads: Sequence[HeadId | str],
     destination: Destination | str,
     method: str = "resample",
     read: Read = None,
 ) -> Float[Tensor, "batch pos d_vocab_out"]:
-    """Logits with these heads ablated together at a destination; `read` as in `run_variants`. Cost: one forward pass."""
+    """Logits with these heads ablated together at a destination; `read` as in `run_variants`. Raises `InterventionError` as
+    `ablation_edits` does. Cost: one forward pass.
+    """
     return rerun(model, clean, ablation_edits(clean, heads, destination, method), read=read)
 
 
@@ -74,8 +81,9 @@ def ablate_heads(
 ) -> Float[Tensor, "layer head"]:
     """`metric(logits)`, a scalar, with each head in turn ablated at a destination; `read` as in `run_variants`.
 
+    Raises `InterventionError` as `ablation_edits` does, and if the metric gives no scalar tensor.
     Cost: less than a forward pass for each head (`interventions/engine.py`).
     """
     variants = [ablation_edits(clean, [head], destination, method) for head in all_heads(model)]
-    values = [metric(logits) for logits in run_variants(model, clean, variants, read=read)]
+    values = [measured(metric, logits) for logits in run_variants(model, clean, variants, read=read)]
     return torch.stack(values).unflatten(0, (model.cfg.n_layers, model.cfg.n_heads))

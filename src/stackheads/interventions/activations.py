@@ -1,6 +1,7 @@
 """What an analysis keeps of its runs, so that no run is made twice: the clean run, and one for each counterfactual."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -8,30 +9,61 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from stackheads.models.hooks import Recording, record
+from stackheads.errors import InterventionError
+from stackheads.models.hooks import Recording
 from stackheads.tasks import Batch
-from stackheads.types import Destination
+from stackheads.types import Destination, HeadId
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A batch and what the model did on it."""
+    """A batch and what the model did on it.
+
+    `hooked` says why the run may only be taken up again through the model's own hooks; None where the fast forward was proved
+    on this batch (`interventions/proof.py`), for the model in the state `state`.
+    """
 
     batch: Batch
     run: Recording
+    hooked: str | None = "nothing is proved of a run that was put together by hand"
+    state: tuple[Any, ...] = field(default=(), compare=False, repr=False)
 
     @cached_property
     def partner(self) -> Int[Tensor, "batch"]:
-        """A matched example for each example: another one with the same slots (the next; examples are independent)."""
-        n = len(self.batch)
-        return torch.arange(1, n + 1, device=self.batch.tokens.device) % n
+        """A matched example for each example: another one with the same slots (the next; examples are independent).
 
-
-def recorded(model: Any, batch: Batch) -> Recorded:
-    """Run the model once on a batch and keep both. Cost: one forward pass."""
-    return Recorded(batch, record(model, batch.tokens))
+        Raises `InterventionError` if every example's is the example itself over again.
+        """
+        n, tokens = len(self.batch), self.batch.tokens
+        if n < 2 or torch.equal(tokens, tokens[:1].expand_as(tokens)):
+            found = f"{n} example" if n < 2 else f"{n} times the same one"
+            raise InterventionError(f"a matched example is another one of the batch, got {found}: draw more examples")
+        return torch.arange(1, n + 1, device=tokens.device) % n
 
 
 def destination_rows(batch: Batch, destination: Destination | str) -> Bool[Tensor, "batch pos"]:
-    """The positions of a destination."""
+    """The positions of a destination, which may be none. Raises `InterventionError` for one that there is not."""
     return batch.slots == Destination(destination).slot
+
+
+def acting_rows(batch: Batch, destination: Destination | str) -> Bool[Tensor, "batch pos"]:
+    """The positions of a destination. Raises `InterventionError` where it has none, since an edit there could not act."""
+    rows = destination_rows(batch, destination)
+    if not bool(rows.any()):
+        there = ", ".join(place for place in Destination if bool(destination_rows(batch, place).any()))
+        raise InterventionError(f"an edit acts at some row, and this batch has no {destination}: use one of {there}")
+    return rows
+
+
+def check_rows(rows: Bool[Tensor, "batch pos"]) -> None:
+    """Raise `InterventionError` if no row is marked, since an edit there could not act."""
+    if not bool(rows.any()):
+        raise InterventionError("an edit acts at some row, got rows of which none is marked: mark some")
+
+
+def the_heads(heads: Sequence[HeadId | str] | HeadId | str) -> list[HeadId]:
+    """Heads by themselves or their names, also a single one. Raises `InterventionError` if there are none."""
+    found = [HeadId.of(head) for head in ([heads] if isinstance(heads, (HeadId, str)) else heads)]
+    if not found:
+        raise InterventionError("an intervention acts on heads, got none: name at least one, such as L0H0")
+    return found

@@ -20,8 +20,10 @@ from torch import Tensor
 from stackheads.errors import InterventionError
 from stackheads.interventions.activations import Recorded
 from stackheads.interventions.engine import Read
-from stackheads.interventions.patching import Metric, patch_heads_by_position
-from stackheads.models.hooks import hook_name
+from stackheads.interventions.metric import Metric, gradient_of, measured
+from stackheads.interventions.patching import patch_heads_by_position
+from stackheads.models.hooks import evaluating, hook_name, precise
+from stackheads.models.kinds import check_model
 
 
 @dataclass(frozen=True)
@@ -36,20 +38,23 @@ class Attribution:
     correlation: float
 
 
+@precise()
 def attribution(model: Any, into: Recorded, source: Recorded, metric: Metric, steps: int = 1, read: Read = None) -> Attribution:
     """Guess and exact effect of patching each head at each position of `into` with its output on `source`.
 
     `metric` is a differentiable scalar of the logits; `read` as in `patch_heads_by_position`. Raises `InterventionError` if
-    steps < 1 or the batches differ in shape. Cost: `steps` forward and backward passes, and the engine's sweep.
+    steps < 1, the batches differ in shape, or the metric is none.
+    Cost: `steps` forward and backward passes, and the engine's sweep.
     """
     guess = guess_by_gradient(model, into, source, metric, steps)
-    exact = patch_heads_by_position(model, into, source, metric, read) - metric(into.run.logits)
+    exact = patch_heads_by_position(model, into, source, metric, read) - measured(metric, into.run.logits)
     both = torch.stack([guess.flatten(), exact.flatten()]).double()
     spread = both.std(dim=1).min()
     correlation = torch.corrcoef(both)[0, 1].item() if spread > 0 else 0.0
     return Attribution(guess, exact, correlation)
 
 
+@precise()
 def guess_by_gradient(
     model: Any, into: Recorded, source: Recorded, metric: Metric, steps: int = 1
 ) -> Float[Tensor, "layer pos head"]:
@@ -83,7 +88,11 @@ def _gradient(
 def gradients(
     model: Any, tokens: Int[Tensor, "batch pos"], metric: Metric, hooks: Sequence[Any] = ()
 ) -> Float[Tensor, "layer batch pos head d_head"]:
-    """∂m/∂z of all layers' heads on these tokens, with further hooks in place. Cost: a forward and a backward pass."""
+    """∂m/∂z of all layers' heads on these tokens, with further hooks in place. Cost: a forward and a backward pass.
+
+    Raises `InterventionError` if the metric gives no scalar tensor or has no gradient.
+    """
+    check_model(model)
     shape = (*tokens.shape, model.cfg.n_heads, model.cfg.d_head)
     like = next(model.parameters())
     deltas = [torch.zeros(shape, dtype=like.dtype, device=like.device, requires_grad=True) for _ in range(model.cfg.n_layers)]
@@ -92,10 +101,5 @@ def gradients(
         return value + deltas[hook.layer()]
 
     every = [(hook_name(layer, "z"), add) for layer in range(len(deltas))]
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.enable_grad(), model.hooks(fwd_hooks=[*every, *hooks]):
-            return torch.stack(torch.autograd.grad(metric(model(tokens)), deltas))
-    finally:
-        model.train(was_training)
+    with evaluating(model), precise(), torch.enable_grad(), model.hooks(fwd_hooks=[*every, *hooks]):
+        return torch.stack(gradient_of(metric, model(tokens), deltas))

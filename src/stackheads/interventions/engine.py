@@ -3,8 +3,9 @@
 Ablation, patching by head, by head × position and by attended source, path patching and pattern substitution are all lists of
 edits (`models/hooks.py`). Lists that begin in one layer at the same rows run as one batch, in chunks of at most `memory` bytes;
 one that is too large alone runs on a part of the examples at a time. What a run costs, and why it is exact, is in
-`models/replay.py`. Models for which no forward is known (an unknown structure, most `TransformerBridge`s) take one hooked run
-for each list, with the same results.
+`models/replay.py`. Where the fast forward is not proved on the recorded run (`interventions/proof.py`), or the model has
+changed since, every list takes one run through the model's own hooks (`interventions/hooked.py`), and a `StackheadsWarning`
+says so.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,9 +19,11 @@ from torch import Tensor
 
 from stackheads.errors import InterventionError
 from stackheads.interventions.activations import Recorded
+from stackheads.interventions.hooked import hooked_logits
 from stackheads.models.hooks import Edit, HeadEdit, PatternEdit, Recording, analysing, check_head, run_edited
+from stackheads.models.kinds import check_model
 from stackheads.models.replay import Replay, Rows, edited_rows
-from stackheads.models.rotary import input_hooks
+from stackheads.models.trust import obstacle, state, tell
 from stackheads.types import HeadId
 
 MEMORY = 256 * 1024**2
@@ -49,33 +52,46 @@ def run_variants(
 
     Several edits of one head at one row apply in their order, patterns before outputs. `read` marks the positions whose logits
     are wanted (None: all); elsewhere they are the clean run's. `frozen_norms`: every LayerNorm divides by what it divides by in
-    the clean run. Raises `InterventionError` for a head that does not exist, and if norms are to be frozen in a model for
-    which no forward is known. Cost: at most one forward pass for each list, on average about a third of one.
+    the clean run. Raises `InterventionError` for a head that does not exist, and if norms are to be frozen in a model whose
+    norms can't be seen. Cost: at most one forward pass for each list, on average about a third of one.
     """
+    check_model(model)
     for edit in (edit for edits in variants for edit in edits):
         check_head(model, edit.head)
-    with analysing(model):
-        if not _replayable(model, clean):
-            if frozen_norms:
-                raise InterventionError(
-                    "frozen norms need a model that models/fused.py or rotary.py covers, got another: leave them live"
-                )
-            for edits in variants:
-                yield run_edited(model, clean.batch.tokens, edits)
-            return
-        engine = _Engine(model, clean.run, _rows(read, clean), memory, frozen_norms)
-        acting = ([(edit, edited_rows(edit)) for edit in edits] for edits in variants)
-        for place, group in groupby(([pair for pair in pairs if pair[1]] for pairs in acting), key=_beginning):
-            lists = [[edit for edit, _ in pairs] for pairs in group]
-            if place is None:
-                yield from (clean.run.logits for _ in lists)
-            else:
-                yield from engine.run(place[1], lists)
+    if not replayable(model, clean):
+        for logits in hooked_logits(model, clean.batch.tokens, variants, frozen_norms):
+            yield _where_read(logits, clean, read)
+        return
+    engine = Engine(model, clean.run, _rows(read, clean), memory, frozen_norms)
+    acting = ([(edit, edited_rows(edit)) for edit in edits] for edits in variants)
+    for place, group in groupby(([pair for pair in pairs if pair[1]] for pairs in acting), key=_beginning):
+        lists = [[edit for edit, _ in pairs] for pairs in group]
+        if place is None:
+            yield from (clean.run.logits for _ in lists)
+        else:
+            yield from engine.run(place[1], lists)
 
 
-def _replayable(model: Any, clean: Recorded) -> bool:
-    """Whether the run can be taken up again: all that this needs was recorded, and a forward is known."""
-    return clean.run.residual is not None and clean.run.q is not None and input_hooks(model) is not None
+def _where_read(logits: Tensor, clean: Recorded, read: Read) -> Tensor:
+    """These logits where they are wanted, elsewhere those of the clean run."""
+    return logits if read is None else torch.where(read[None, :, None], logits, clean.run.logits)
+
+
+def replayable(model: Any, clean: Recorded) -> bool:
+    """Whether the run can be taken up again without hooks: that was proved, and the model is still what it was.
+
+    Where it can't, a `StackheadsWarning` says why, once for each model and reason.
+    """
+    reason = clean.hooked
+    if reason is None and (clean.run.residual is None or clean.run.q is None):
+        reason = "the run was recorded without its residual stream"
+    if reason is None:
+        reason = obstacle(model)
+    if reason is None and state(model) != clean.state:
+        reason = "it is not as it was when the run was recorded"
+    if reason is not None:
+        tell(model, reason)
+    return reason is None
 
 
 def _beginning(pairs: Sequence[tuple[Edit, Rows]]) -> tuple[int, Rows] | None:
@@ -117,17 +133,16 @@ def sweep_positions(
         want, got = tuple(clean.run.z.shape), tuple(z.shape)
         raise InterventionError(f"a sweep takes outputs shaped like the run's, {want}, got {got}: record a batch of one size")
     layers, _, n_pos, heads = z.shape[:4]
-    fast = _replayable(model, clean)
-    with analysing(model):
-        engine = _Engine(model, clean.run, _rows(read, clean), memory) if fast else None
-        for layer in range(layers):
-            for position in range(n_pos):
-                if engine is not None:
-                    found = engine.heads(layer, position, z[layer, :, position])
-                else:
-                    found = _hooked_heads(model, clean, layer, position, z[layer])
-                for index, logits in zip(range(heads), found, strict=True):
-                    yield Cell(HeadId(layer, index), position, logits)
+    check_model(model)
+    engine = Engine(model, clean.run, _rows(read, clean), memory) if replayable(model, clean) else None
+    for layer in range(layers):
+        for position in range(n_pos):
+            if engine is not None:
+                found = engine.heads(layer, position, z[layer, :, position])
+            else:
+                found = (_where_read(each, clean, read) for each in _hooked_heads(model, clean, layer, position, z[layer]))
+            for index, logits in zip(range(heads), found, strict=True):
+                yield Cell(HeadId(layer, index), position, logits)
 
 
 def _hooked_heads(model: Any, clean: Recorded, layer: int, position: int, z: Tensor) -> Iterator[Tensor]:
@@ -137,8 +152,8 @@ def _hooked_heads(model: Any, clean: Recorded, layer: int, position: int, z: Ten
         yield run_edited(model, clean.batch.tokens, [HeadEdit(HeadId(layer, index), rows, z[:, :, index])])
 
 
-class _Engine:
-    """A run ready to be taken up again, and how much of it fits in memory at once."""
+class Engine:
+    """A run ready to be taken up again, and how much of it fits in memory at once. For runs on which that is proved."""
 
     def __init__(self, model: Any, run: Recording, read: Rows, memory: int, frozen_norms: bool = False):
         self.model, self.logits, self.read = model, run.logits, read
@@ -154,12 +169,12 @@ class _Engine:
         """Logits for lists of edits that begin in one layer at the rows `live`."""
         for start in range(0, len(variants), self.variants):
             chunk = variants[start : start + self.variants]
-            yield from self._whole(
-                [
+            with analysing(self.model):
+                found = [
                     replayed.variants([[_of(edit, part) for edit in edits] for edits in chunk], live, self.read)
                     for replayed, part in zip(self.replays, self.parts, strict=True)
                 ]
-            )
+            yield from self._whole(found)
 
     def heads(self, layer: int, position: int, z: Float[Tensor, "batch head d_head"]) -> Iterator[Tensor]:
         """Logits with each head of a layer in turn giving its `z` at one position."""
@@ -170,10 +185,11 @@ class _Engine:
         for start in range(0, z.shape[1], self.variants):
             which = torch.arange(start, min(z.shape[1], start + self.variants))
             found = []
-            for replayed, part in zip(self.replays, self.parts, strict=True):
-                new = replayed.run.z[layer, :, None, position].unsqueeze(0).repeat(len(which), 1, 1, 1, 1)
-                new[torch.arange(len(which)), :, 0, which] = z[part, which].transpose(0, 1)
-                found.append(replayed.from_z(layer, live, new, self.read))
+            with analysing(self.model):
+                for replayed, part in zip(self.replays, self.parts, strict=True):
+                    new = replayed.run.z[layer, :, None, position].unsqueeze(0).repeat(len(which), 1, 1, 1, 1)
+                    new[torch.arange(len(which)), :, 0, which] = z[part, which].transpose(0, 1)
+                    found.append(replayed.from_z(layer, live, new, self.read))
             yield from self._whole(found)
 
     def _whole(self, parts: list[Tensor]) -> Iterator[Tensor]:
@@ -200,6 +216,6 @@ def _of(edit: Edit, part: slice) -> Edit:
     """The edit on some examples."""
     match edit:
         case HeadEdit():
-            return replace(edit, rows=edit.rows[part], z=edit.z[part])
+            return HeadEdit(edit.head, edit.rows[part], edit.z[part])
         case PatternEdit():
             return replace(edit, rows=edit.rows[part], pattern=edit.pattern[part])

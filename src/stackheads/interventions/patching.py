@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stackheads.errors import InterventionError
-from stackheads.interventions.ablation import Metric
-from stackheads.interventions.activations import Recorded, destination_rows
+from stackheads.interventions.activations import Recorded, acting_rows, check_rows, the_heads
 from stackheads.interventions.engine import Read, rerun, run_variants, sweep_positions
-from stackheads.models.hooks import HeadEdit, all_heads
+from stackheads.interventions.metric import Metric, measured
+from stackheads.models.hooks import CarryEdit, HeadEdit, all_heads, precise
 from stackheads.types import Destination, HeadId
 
 
@@ -24,31 +24,33 @@ def patch(
     model: Any,
     into: Recorded,
     source: Recorded,
-    heads: Sequence[HeadId],
+    heads: Sequence[HeadId | str],
     destination: Destination | str | None = None,
     read: Read = None,
 ) -> Float[Tensor, "batch pos d_vocab_out"]:
     """Logits of the run on `into` with these heads' outputs taken from `source`, at a destination or (None) everywhere.
 
-    `read` as in `run_variants`. Raises `InterventionError` if the two batches differ in shape. Cost: one forward pass.
+    `read` as in `run_variants`. Raises `InterventionError` as `patch_edits` does. Cost: one forward pass.
     """
     return rerun(model, into, patch_edits(into, source, heads, destination), read=read)
 
 
 def patch_edits(
-    into: Recorded, source: Recorded, heads: Sequence[HeadId], destination: Destination | str | None = None
+    into: Recorded, source: Recorded, heads: Sequence[HeadId | str], destination: Destination | str | None = None
 ) -> list[HeadEdit]:
-    """The edits that patch these heads together. Raises `InterventionError` if the two batches differ in shape."""
+    """The edits that patch these heads together.
+
+    Raises `InterventionError` if the two batches differ in shape, for no heads or unknown ones, and for a destination that does
+    not exist or that the batch does not have.
+    """
     if into.batch.tokens.shape != source.batch.tokens.shape:
         raise InterventionError(
             f"patching needs two batches of one shape, got {tuple(into.batch.tokens.shape)} and "
             f"{tuple(source.batch.tokens.shape)}: take the counterfactual of the same batch"
         )
-    if destination is None:
-        rows = torch.ones_like(into.batch.slots, dtype=torch.bool)
-    else:
-        rows = destination_rows(into.batch, destination)
-    return [HeadEdit(head, rows, source.run.of(head)[2]) for head in heads]
+    everywhere = torch.ones_like(into.batch.slots, dtype=torch.bool)
+    rows = everywhere if destination is None else acting_rows(into.batch, destination)
+    return [HeadEdit(head, rows, source.run.of(head)[2]) for head in the_heads(heads)]
 
 
 def patch_heads(
@@ -62,11 +64,11 @@ def patch_heads(
     """`metric(logits)`, a scalar, after patching each head in turn.
 
     `read` marks the positions whose logits the metric looks at (None: all); the others hold the logits of `into`. Raises
-    `InterventionError` if the two batches differ in shape. Cost: less than a forward pass for each head
-    (`interventions/engine.py`).
+    `InterventionError` as `patch_edits` does, and if the metric gives no scalar tensor. Cost: less than a forward pass for
+    each head (`interventions/engine.py`).
     """
     variants = [patch_edits(into, source, [head], destination) for head in all_heads(model)]
-    values = [metric(logits) for logits in run_variants(model, into, variants, read=read)]
+    values = [measured(metric, logits) for logits in run_variants(model, into, variants, read=read)]
     return torch.stack(values).unflatten(0, (model.cfg.n_layers, model.cfg.n_heads))
 
 
@@ -78,24 +80,27 @@ def patch_heads_by_position(
     Raises `InterventionError` if the two batches differ in shape. Cost: far less than a forward pass for each cell.
     """
     n_pos = into.batch.tokens.shape[1]
-    values = [metric(cell.logits) for cell in sweep_positions(model, into, source.run.z, read)]
+    values = [measured(metric, cell.logits) for cell in sweep_positions(model, into, source.run.z, read)]
     return torch.stack(values).unflatten(0, (model.cfg.n_layers, n_pos, model.cfg.n_heads))
 
 
+@precise()
 def source_edit(
     into: Recorded,
     v: Float[Tensor, "batch pos d_head"],
-    head: HeadId,
+    head: HeadId | str,
     rows: Bool[Tensor, "batch pos"],
     sources: Bool[Tensor, "batch pos source"],
-) -> HeadEdit:
+) -> CarryEdit:
     """Change what a head carries from the marked sources to the marked rows, its pattern held as it is.
 
     z' = z + sum over marked sources s of pattern[s] · (v[s] - v_clean[s]); `v` are the head's value vectors in another
-    run at the same positions.
+    run at the same positions. Raises `InterventionError` for an unknown head and if no row is marked.
     """
+    check_rows(rows)
     pattern, v_clean, z = into.run.of(head)
-    return HeadEdit(head, rows, z + torch.einsum("bps,bsd->bpd", pattern * sources, v - v_clean))
+    change = torch.einsum("bps,bsd->bpd", pattern * sources, v - v_clean)
+    return CarryEdit(HeadId.of(head), rows, z + change, change)
 
 
 def source_mask(source: Int[Tensor, "batch pos"], n_pos: int) -> Bool[Tensor, "batch pos source"]:

@@ -11,11 +11,13 @@ to these: the same logits for them, without the memory (64 prompts of 100 tokens
 import copy
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from stackheads.errors import ConfigError
+from stackheads.models.language import LanguageModel
 
 
 def bridge(hf_model: Any, tokenizer: Any = None, answers: Sequence[int] | None = None) -> Any:
@@ -23,8 +25,9 @@ def bridge(hf_model: Any, tokenizer: Any = None, answers: Sequence[int] | None =
 
     `answers`: token ids; logits have one column for each, in this order (None: the whole vocabulary). The modules of
     `hf_model` are wrapped in place: it goes on to compute what it computed. Raises `ConfigError` if TransformerLens knows no
-    such architecture, or an answer is no token of the model.
+    such architecture, or an answer is no token of the model, or what is given is no such model.
     """
+    _check(hf_model)
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
     config = hf_model.config
@@ -45,6 +48,25 @@ def bridge(hf_model: Any, tokenizer: Any = None, answers: Sequence[int] | None =
     if answers is not None:
         model.cfg.d_vocab_out = len(answers)
     return model.eval()
+
+
+def _check(hf_model: Any) -> None:
+    """Raise `ConfigError` with the cure for what is no model of transformers."""
+    if isinstance(hf_model, (str, Path)):
+        kind, cure = repr(str(hf_model)), "load it, load_language_model(path).model (a checkpoint of ours needs no bridge)"
+    elif isinstance(hf_model, LanguageModel):
+        kind, cure = "a LanguageModel", "give its .model"
+    elif hasattr(hf_model, "cfg") or (hasattr(hf_model, "model") and hasattr(hf_model, "task")):
+        kind, cure = type(hf_model).__name__, "it needs no bridge, analyse it as it is"
+    elif isinstance(getattr(hf_model, "module", None), torch.nn.Module):
+        kind, cure = type(hf_model).__name__, "give the model inside, .module"
+    elif hasattr(hf_model, "_orig_mod"):
+        kind, cure = type(hf_model).__name__, "give the model that was compiled, ._orig_mod"
+    elif not (isinstance(hf_model, torch.nn.Module) and hasattr(hf_model, "config")):
+        kind, cure = type(hf_model).__name__, "load one with AutoModelForCausalLM"
+    else:
+        return
+    raise ConfigError(f"a bridge is built around a causal language model of transformers, got {kind}: {cure}")
 
 
 def _cut(hf_model: Any, answers: Sequence[int]) -> Any:

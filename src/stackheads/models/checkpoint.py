@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stackheads.errors import CheckpointError, StackheadsError
-from stackheads.models.config import ModelConfig, build, check_fit, model_config
+from stackheads.models.config import ModelConfig, build, check_fit, model_config, moved, parse_device
 from stackheads.models.files import Stored, checked, read_json, write_folder, write_json
 from stackheads.tasks import StoredTask, from_config
 
@@ -84,8 +84,12 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Checkpoint:
     """Load a checkpoint folder, or the last snapshot of a run folder, and check it whole.
 
     Raises `CheckpointError` for a missing folder or file, another format version, weights that are not safetensors, are
-    cut short, have other names or shapes than the config says, or are not finite; `ConfigError` for bad settings.
+    cut short, have other names or shapes than the config says, or are not finite; `ConfigError` for bad settings and a device
+    that does not exist.
     """
+    if not isinstance(path, (str, Path)):
+        raise CheckpointError(f"a checkpoint is given by its folder, got {type(path).__name__}: give a path")
+    place = parse_device(device)
     folder = snapshot_folder(Path(path))
     content = _read_config(folder / CONFIG)
     try:
@@ -98,7 +102,7 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Checkpoint:
     _load_weights(model, weights, folder / WEIGHTS)
     check_fit(model, task)
     model.eval().requires_grad_(False)
-    model = model.to(torch.device(device), print_details=False)
+    model = moved(model, place)
     return Checkpoint(Path(path).resolve().name, model, task, config, content["training"], content["metrics"])
 
 

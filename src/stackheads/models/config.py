@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stackheads.errors import ConfigError, TaskMismatchError, bad_setting
+from stackheads.models.kinds import check_model
 from stackheads.seeds import initialising
 from stackheads.tasks import Task
 
@@ -49,6 +50,7 @@ def build(config: ModelConfig, task: Task, seed: int = 0, device: torch.device |
 
     The global random state is left as it was.
     """
+    place = parse_device(device)
     with initialising(seed):
         model = hooked(
             n_layers=config.layers,
@@ -68,7 +70,12 @@ def build(config: ModelConfig, task: Task, seed: int = 0, device: torch.device |
             dtype=getattr(torch, config.dtype),
             device="cpu",
         )
-    return model.to(torch.device(device), print_details=False)
+    return moved(model, place)
+
+
+def moved(model: Any, device: torch.device) -> Any:
+    """The model on a device, without TransformerLens' line on stdout."""
+    return model.to(device, print_details=False) if type(model).__name__ == "HookedTransformer" else model.to(device)
 
 
 def hooked(**settings: Any) -> Any:
@@ -81,7 +88,11 @@ def hooked(**settings: Any) -> Any:
 
 
 def check_fit(model: Any, task: Task) -> None:
-    """Raise `TaskMismatchError` if the model cannot be asked this task's questions."""
+    """Raise `TaskMismatchError` if the model cannot be asked this task's questions, `ConfigError` if one of the two is none."""
+    check_model(model)
+    parts = ("name", "n_ctx", "d_vocab", "d_vocab_out", "sample", "readout")
+    if missing := [name for name in parts if not hasattr(task, name)]:
+        raise ConfigError(f"a task is an object like tasks.Cycle(…), got {type(task).__name__} without {missing[0]}: give one")
     cfg = model.cfg
     if cfg.n_ctx < task.n_ctx:
         raise TaskMismatchError(

@@ -1,10 +1,12 @@
 """The same model without hooks: one fused forward over a `HookedTransformer`'s own parameters, for training.
 
-Equal to the hooked forward up to rounding (tested to 1e-5). Query, key and value projections are one matrix product and
+Equal to the hooked forward up to rounding (tested to 1e-5), and used only where that has been seen on the model at hand
+(`models/trust.py`). Query, key and value projections are one matrix product and
 attention is torch's `scaled_dot_product_attention`, which never materialises the pattern for autograd. Models with parts
-not covered here (rotary positions, gated MLPs, other normalisations) are trained through the hooked forward.
+not covered here (rotary positions, gated MLPs, other normalisations) are run through the hooked forward.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from types import MappingProxyType
@@ -24,23 +26,53 @@ ACTIVATIONS: MappingProxyType[str, Forward] = MappingProxyType(
 """Activation functions under TransformerLens' names."""
 
 
-def forward_for_training(model: Any) -> Forward:
-    """The fastest forward that computes what `model(tokens)` computes; `model` itself where no fused one is known."""
-    return FusedForward(model) if supported(model) else model
+PARTS = {"embed": ("Embed",), "pos_embed": ("PosEmbed",), "unembed": ("Unembed",)}
+BLOCK = {"ln1": ("LayerNorm", "Identity"), "attn": ("Attention",)}
+MLP = {"ln2": ("LayerNorm", "Identity"), "mlp": ("MLP",)}
+"""The kinds of TransformerLens' parts that the fused forward reads the parameters of."""
+
+SIZES = "d_model d_head n_layers n_ctx n_heads d_mlp d_vocab d_vocab_out n_params dtype device"
+READ = "eps attn_only act_fn normalization_type attention_dir use_attn_scale attn_scale"
+ORIGIN = (
+    "model_name tokenizer_name tokenizer_prepends_bos default_prepend_bos from_checkpoint checkpoint_index "
+    "checkpoint_label_type checkpoint_value init_mode initializer_range init_weights seed original_architecture "
+    "trust_remote_code tie_word_embeddings"
+)
+HOOKED_ONLY = "use_attn_result use_split_qkv_input use_attn_in use_hook_mlp_in use_hook_tokens"
+UNDERSTOOD = frozenset(f"{SIZES} {READ} {ORIGIN} {HOOKED_ONLY}".split())
+"""Settings that may have any value: sizes, what the fused forward reads, where a model comes from, and what only adds hooks.
+
+Every other one must be what TransformerLens makes it when nothing is said: a setting that is not known here can't be trusted
+to show itself on every batch (a clamp only acts on large values).
+"""
 
 
 def supported(model: Any) -> bool:
-    """Whether every part of the model is one that the fused forward computes."""
+    """Whether a fused forward can be built: the parts that it reads are there, and no setting is that it has not heard of.
+
+    That its numbers are the model's is another question (`models/trust.py`).
+    """
+    if type(model).__name__ != "HookedTransformer":
+        return False
     cfg = model.cfg
+    normed = cfg.normalization_type is not None
+    parts = PARTS | ({"ln_final": ("LayerNorm",)} if normed else {})
+    each = BLOCK | ({} if cfg.attn_only else MLP)
     return (
-        type(model).__name__ == "HookedTransformer"
+        _made_of(model, parts)
+        and all(_made_of(block, each) for block in model.blocks)
         and cfg.normalization_type in ("LN", None)
-        and cfg.positional_embedding_type == "standard"
-        and (cfg.attn_only or (cfg.act_fn in ACTIVATIONS and not cfg.gated_mlp))
-        and not getattr(cfg, "parallel_attn_mlp", False)
-        and getattr(cfg, "n_key_value_heads", None) is None
-        and not cfg.use_local_attn
+        and (cfg.attn_only or cfg.act_fn in ACTIVATIONS)
+        and all(field.name in UNDERSTOOD or getattr(cfg, field.name) == _default(field) for field in dataclasses.fields(cfg))
     )
+
+
+def _made_of(whole: Any, parts: dict[str, tuple[str, ...]]) -> bool:
+    return all(type(getattr(whole, name, None)).__name__ in kinds for name, kinds in parts.items())
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 class FusedForward:

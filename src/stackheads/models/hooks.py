@@ -9,7 +9,7 @@ patterns, values and outputs are those of single heads, and so are edits.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,17 +19,31 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stackheads.errors import InterventionError
+from stackheads.models.kinds import check_model
 from stackheads.models.rotary import input_hooks
 from stackheads.types import HeadId
 
 
 @dataclass(frozen=True)
 class HeadEdit:
-    """Replace a head's output z (before W_O) by `z` at the rows where `rows` is True."""
+    """Replace a head's output z (before W_O) by `z` at the rows where `rows` is True. `head` may be given by its name."""
 
     head: HeadId
     rows: Bool[Tensor, "batch pos"]
     z: Float[Tensor, "batch pos d_head"]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "head", HeadId.of(self.head))
+
+
+@dataclass(frozen=True)
+class CarryEdit(HeadEdit):
+    """Change what a head carries by `change`, `z` being what comes of it where nothing stands between pattern · v and z.
+
+    Where hooks of the caller's do, they act on the changed output, as they would if the values themselves had changed.
+    """
+
+    change: Float[Tensor, "batch pos d_head"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,9 @@ class PatternEdit:
     head: HeadId
     rows: Bool[Tensor, "batch pos"]
     pattern: Float[Tensor, "batch pos source"]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "head", HeadId.of(self.head))
 
 
 Edit = HeadEdit | PatternEdit
@@ -60,27 +77,53 @@ class Recording:
     q: Float[Tensor, "layer batch head pos d_head"] | None = None
     k: Float[Tensor, "layer batch head pos d_head"] | None = None
 
-    def of(self, head: HeadId) -> tuple[Tensor, Tensor, Tensor]:
-        """This head's pattern [batch, pos, source], v [batch, pos, d_head] and z [batch, pos, d_head]."""
+    def of(self, head: HeadId | str) -> tuple[Tensor, Tensor, Tensor]:
+        """This head's pattern [batch, pos, source], v [batch, pos, d_head] and z [batch, pos, d_head].
+
+        Raises `InterventionError` if there is no such head.
+        """
+        head = HeadId.of(head).check(self.pattern.shape[0], self.pattern.shape[2])
         layer, index = head.layer, head.index
         return self.pattern[layer, :, index], self.v[layer, :, :, index], self.z[layer, :, :, index]
 
 
 def hook_name(layer: int, what: str) -> str:
-    """The hook point of "pattern", "v", "z", "q", "k", "rot_q", "rot_k" (in attention) or "resid_pre" in a layer."""
-    return f"blocks.{layer}.hook_{what}" if what == "resid_pre" else f"blocks.{layer}.attn.hook_{what}"
+    """The hook point of "pattern", "v", "z", "q", "k", "rot_q", "rot_k" (in attention), "resid_pre", "resid_post" or "attn_out"
+    in a layer.
+    """
+    outside = ("resid_pre", "resid_post", "attn_out")
+    return f"blocks.{layer}.hook_{what}" if what in outside else f"blocks.{layer}.attn.hook_{what}"
+
+
+@contextmanager
+def precise() -> Iterator[None]:
+    """Numbers as precise as the model's own inside, whatever autocast the caller is in."""
+    with ExitStack() as stack:
+        for kind in ("cpu", "cuda", "mps", "xpu"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Eval mode inside; afterwards every part is in the mode that it was in."""
+    training = [part for part in model.modules() if part.training]
+    if training:
+        model.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 @contextmanager
 def analysing(model: Any) -> Iterator[None]:
-    """No gradients and eval mode inside; the model's training flag as it was afterwards."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
+    """No gradients, no autocast and eval mode inside; the model's modes as they were afterwards."""
+    check_model(model)
+    with evaluating(model), torch.no_grad(), precise():
+        yield
 
 
 def all_heads(model: Any) -> list[HeadId]:
@@ -89,7 +132,8 @@ def all_heads(model: Any) -> list[HeadId]:
 
 
 def record(model: Any, tokens: Int[Tensor, "batch pos"]) -> Recording:
-    """Run the model once and keep what its heads do. Cost: one forward pass."""
+    """Run the model once and keep what its heads do. Raises `ConfigError` for what is no such model. Cost: one forward pass."""
+    check_model(model)
     inputs = input_hooks(model) or ()
     logits, kept = _run_keeping(model, tokens, ("pattern", "v", "z", "resid_pre", *inputs))
     q, k = (kept.pop(name).transpose(2, 3).contiguous() for name in inputs) if inputs else (None, None)
@@ -136,8 +180,12 @@ def edited(model: Any, edits: Sequence[Edit]) -> Iterator[None]:
     never ran, so that an intervention can't be silently without effect.
     """
     pending = [False] * len(edits)
+    check_model(model)
     hooks = [_hook(model, edit, partial(pending.__setitem__, number, True)) for number, edit in enumerate(edits)]
-    with analysing(model), model.hooks(fwd_hooks=hooks):
+    carried = [isinstance(edit, CarryEdit) for edit in edits]
+    first = [hook for hook, early in zip(hooks, carried, strict=True) if early]
+    last = [hook for hook, early in zip(hooks, carried, strict=True) if not early]
+    with analysing(model), model.hooks(fwd_hooks=last), _before_others(model, first):
         yield
     if not all(pending):
         missed = edits[pending.index(False)].head
@@ -152,10 +200,23 @@ def run_edited(model: Any, tokens: Int[Tensor, "batch pos"], edits: Sequence[Edi
 
 def check_head(model: Any, head: HeadId) -> None:
     """Raise `InterventionError` if the model has no such head."""
-    if head.layer >= model.cfg.n_layers or head.index >= model.cfg.n_heads:
-        raise InterventionError(
-            f"heads run from L0H0 to L{model.cfg.n_layers - 1}H{model.cfg.n_heads - 1}, got {head}: name one of these"
-        )
+    HeadId.of(head).check(model.cfg.n_layers, model.cfg.n_heads)
+
+
+@contextmanager
+def _before_others(model: Any, hooks: Sequence[tuple[str, Callable[..., Tensor]]]) -> Iterator[None]:
+    """Inside, these hooks run before all others at their points."""
+    added = []
+    try:
+        for name, hook in reversed(hooks):
+            point = model.hook_dict[name]
+            point.add_hook(hook, prepend=True)
+            added.append((point, point.fwd_hooks[0]))
+        yield
+    finally:
+        for point, handle in added:
+            handle.hook.remove()
+            point.fwd_hooks.remove(handle)
 
 
 def _hook(model: Any, edit: Edit, fired: Callable[[], None]) -> tuple[str, Callable[..., Tensor]]:
@@ -165,7 +226,9 @@ def _hook(model: Any, edit: Edit, fired: Callable[[], None]) -> tuple[str, Calla
     def replace(value: Tensor, hook: Any) -> Tensor:
         fired()
         value = value.clone()
-        if isinstance(edit, HeadEdit):
+        if isinstance(edit, CarryEdit):
+            value[:, :, head.index] += torch.where(edit.rows[..., None], edit.change, 0.0)
+        elif isinstance(edit, HeadEdit):
             value[:, :, head.index] = torch.where(edit.rows[..., None], edit.z, value[:, :, head.index])
         else:
             value[:, head.index] = torch.where(edit.rows[..., None], edit.pattern, value[:, head.index])

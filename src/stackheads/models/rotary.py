@@ -72,13 +72,15 @@ def _turned(x: Float[Tensor, "batch head pos d_head"], cos: Tensor, sin: Tensor)
 
 
 def covers(model: Any) -> bool:
-    """Whether every part of the model is one that `RotaryForward` computes."""
+    """Whether a `RotaryForward` can be built: the parts that it reads are there. Its numbers are another question
+    (`models/trust.py`).
+    """
     cfg = model.cfg
     return (
         type(model).__name__ == "TransformerBridge"
-        and cfg.architecture == "LlamaForCausalLM"
+        and getattr(cfg, "architecture", None) == "LlamaForCausalLM"
         and getattr(cfg, "hidden_act", None) == "silu"
-        and not model.compatibility_mode
+        and not getattr(model, "compatibility_mode", False)
     )
 
 

@@ -22,8 +22,9 @@ from stackheads import seeds
 from stackheads.errors import ConfigError, StackheadsError
 from stackheads.models import Checkpoint, ModelConfig, build, check_fit, save_checkpoint
 from stackheads.models.config import parse_device
-from stackheads.models.fused import Forward, FusedForward, forward_for_training, supported
+from stackheads.models.fused import Forward, FusedForward
 from stackheads.models.hooks import analysing
+from stackheads.models.trust import forward_for_training, why_not_fused
 from stackheads.seeds import Reserved, bare
 from stackheads.tasks import Batch, StoredTask
 from stackheads.tasks.scoring import asked, loss, query_accuracy
@@ -99,7 +100,7 @@ def accuracy(model: Any, task: StoredTask, examples: int, seed: int = Reserved.F
     with analysing(model):
         for start in range(0, examples, 1024):
             batch = task.sample(min(1024, examples - start), generator).to(device)
-            for hop, share in query_accuracy(task, forward_for_training(model)(batch.tokens), batch).items():
+            for hop, share in query_accuracy(task, forward_for_training(model, batch.tokens)(batch.tokens), batch).items():
                 totals[hop] = totals.get(hop, 0.0) + share * len(batch)
     return {hop: total / examples for hop, total in totals.items()}
 
@@ -134,16 +135,16 @@ def _start(
 def _forward(run: _Run) -> Forward:
     if not run.training.drop_heads:
         return forward_for_training(run.model)
-    if not supported(run.model):
-        raise ConfigError("drop_heads needs a model that the fused forward covers, got another: set it to 0")
+    if why := why_not_fused(run.model):
+        raise ConfigError(f"drop_heads needs a model that the fused forward covers, got another, {why}: set it to 0")
     return DroppingForward(run.model, run.training.drop_heads, run.generator)
 
 
 def _sharpening(run: _Run) -> SharpeningForward | None:
     if run.training.entropy == run.training.loudness == 0:
         return None
-    if not supported(run.model):
-        raise ConfigError("entropy and loudness need a model that the fused forward covers, got another: set both to 0")
+    if why := why_not_fused(run.model):
+        raise ConfigError(f"entropy and loudness need a model that the fused forward covers, got another, {why}: set both to 0")
     return SharpeningForward(run.model)
 
 
@@ -174,7 +175,7 @@ def _evaluate(run: _Run) -> dict[str, Any]:
     generator = bare(Reserved.HELD_OUT)
     batch = run.task.sample(run.training.evaluate_examples, generator).to(next(run.model.parameters()).device)
     with analysing(run.model):
-        logits = forward_for_training(run.model)(batch.tokens)
+        logits = forward_for_training(run.model, batch.tokens)(batch.tokens)
         value = loss(run.task, logits, batch).item()
     shares = query_accuracy(run.task, logits, batch)
     return {"step": run.step, "loss": value, "accuracy": shares, "time": time.time()}

@@ -1,0 +1,107 @@
+"""Record a batch, and prove on it whether runs may be taken up again without hooks.
+
+Three things are compared with what the model itself does, the caller's hooks in place, on the batch that was recorded:
+
+- what every head gives is its pattern times its values, so that a pattern can be put in its place;
+- the run taken up again in layer 0 with nothing changed gives the recorded logits: all later layers are computed anew;
+- the run taken up again with an edit of one head in every layer – its output and its pattern from the next example and the
+  position before, in turns at the rows of the later half – gives the logits of the hooked run with the same edits.
+
+They may differ by rounding (`models/trust.py`). One that differs more, a part or setting that is not known, or a hook of the
+caller's, and every edited run on this batch goes through the model's own hooks: slower, and right by definition.
+
+Cost: one forward pass for the record, one for the hooked run and about one for the two replays.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stackheads.errors import InterventionError
+from stackheads.interventions.activations import Recorded
+from stackheads.interventions.engine import MEMORY, Engine
+from stackheads.models.hooks import Edit, HeadEdit, PatternEdit, Recording, analysing, record, run_edited
+from stackheads.models.replay import Rows
+from stackheads.models.trust import MATTERS, differs, obstacle, state
+from stackheads.tasks import Batch
+from stackheads.types import HeadId
+
+
+def recorded(model: Any, batch: Batch, like: Recorded | None = None) -> Recorded:
+    """Run the model once on a batch and keep both, and how the run may be taken up again.
+
+    `like`: a record of the same model, whose proof holds for this batch too (a counterfactual). Raises `InterventionError` if
+    the logits are not finite, `ConfigError` for what is no model. Cost: one forward pass, and two for the proof.
+    """
+    run = record(model, batch.tokens)
+    _check_finite(model, run.logits)
+    if like is not None:
+        return Recorded(batch, run, like.hooked, like.state)
+    return Recorded(batch, run, why_hooked(model, batch, run), state(model))
+
+
+def why_hooked(model: Any, batch: Batch, run: Recording) -> str | None:
+    """Why edited runs must go through the model's hooks; None where the fast forward is proved on this batch."""
+    if reason := obstacle(model):
+        return reason
+    try:
+        with analysing(model):
+            return _mixing(run) or _replays(model, batch, run)
+    except (
+        AttributeError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        IndexError,
+        KeyError,
+    ) as error:  # parts that are not as expected
+        return f"the fast forward can't compute it ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
+
+
+def _mixing(run: Recording) -> str | None:
+    """Whether heads give their pattern times their values."""
+    mixed = torch.einsum("lbhps,lbshd->lbphd", run.pattern, run.v)
+    difference, bound = (mixed - run.z).abs().max().item(), MATTERS * run.v.abs().max().item()
+    return None if difference <= bound else f"its heads do not give pattern · value (off by up to {difference:.1g})"
+
+
+def _replays(model: Any, batch: Batch, run: Recording) -> str | None:
+    n_pos = batch.tokens.shape[1]
+    everywhere, later = Rows.of(range(n_pos)), Rows.of(range(n_pos // 2, n_pos))
+    engine = Engine(model, run, everywhere, MEMORY)
+    same = HeadEdit(HeadId(0, 0), torch.ones_like(batch.slots, dtype=torch.bool), run.of(HeadId(0, 0))[2])
+    (again,) = engine.run(everywhere, [[same]])
+    if reason := differs(model, batch.tokens, again, run.logits):
+        return f"the fast forward is not the model's ({reason})"
+    edits = _in_every_layer(run)
+    (edited,) = engine.run(later, [edits])
+    if reason := differs(model, batch.tokens, edited, run_edited(model, batch.tokens, edits)):
+        return f"the fast forward does not follow edits as the model does ({reason})"
+    return None
+
+
+def _in_every_layer(run: Recording) -> list[Edit]:
+    """One head of each layer edited in the later half: its output at every other row, its pattern at the rows between."""
+    layers, n, heads, n_pos = run.pattern.shape[:4]
+    position = torch.arange(n_pos, device=run.z.device).expand(n, -1)
+    later = position >= n_pos // 2
+    edits: list[Edit] = []
+    for layer in range(layers):
+        head = HeadId(layer, layer % heads)
+        pattern, _, z = run.of(head)
+        edits.append(HeadEdit(head, later & (position % 2 == layer % 2), z.roll((1, 1), (0, 1))))
+        edits.append(PatternEdit(head, later & (position % 2 != layer % 2), pattern.roll((1, 1), (0, 1))))
+    return edits
+
+
+def _check_finite(model: Any, logits: Float[Tensor, "batch pos d_vocab_out"]) -> None:
+    """Nothing can be said of a model that answers with NaN."""
+    if bool(logits.isfinite().all()):
+        return
+    bad = [name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())]
+    what = f"its weight {bad[0]} is not finite" if bad else "its weights are finite, so they overflow on the way"
+    cure = "train or load it again" if bad else "compute in float32 or float64"
+    count = int((~logits.isfinite()).sum())
+    raise InterventionError(f"a model's logits must be finite, {count} of {logits.numel()} are not and {what}: {cure}")
