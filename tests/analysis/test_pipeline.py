@@ -9,7 +9,7 @@ import torch
 from stackheads import Analysis, analyze, load
 from stackheads.analysis.readouts import make_scorer, measure_baseline
 from stackheads.analysis.thresholds import Thresholds
-from stackheads.errors import CheckpointError, ConfigError, TaskMismatchError
+from stackheads.errors import CheckpointError, ConfigError, InterventionError, StackheadsWarning, TaskMismatchError
 from stackheads.interventions import ablate, recorded
 from stackheads.models import build
 from stackheads.tasks import Cycle, labelling_batch
@@ -148,6 +148,9 @@ def test_bad_requests_are_refused(checkpoints):
         analyze(path, examples=0)
     with pytest.raises(ConfigError, match="torch can use here, got 'abacus'"):
         analyze(path, device="abacus")
+    assert analyze(checkpoint, examples=32, progress=False, explain=False).accuracy
+    with pytest.raises(ConfigError, match=r"a model is a HookedTransformer .* got DataParallel: give the model inside"):
+        analyze(torch.nn.DataParallel(checkpoint.model), checkpoint.task)
     with pytest.raises(ConfigError, match="needs a task"):
         analyze(checkpoint.model)
     with pytest.raises(TaskMismatchError, match="needs a context of 17"):
@@ -171,3 +174,36 @@ def test_saving_never_replaces_a_folder_of_another_kind(checkpoints, tmp_path):
     assert (folder / "model.safetensors").exists()
     analysis.save(tmp_path / "other")
     analysis.save(tmp_path / "other")
+
+
+def test_a_hook_of_the_users_own_is_part_of_the_model(checkpoints):
+    """A head silenced by a permanent hook is a head whose output is zero: the same labels as with its W_O at zero."""
+    hooked, zeroed = (load(checkpoints / "cycle-d4-l3") for _ in range(2))
+
+    def silence(z, hook):
+        z = z.clone()
+        z[:, :, 0] = 0
+        return z
+
+    hooked.model.add_hook("blocks.2.attn.hook_z", silence, is_permanent=True)
+    zeroed.model.blocks[2].attn.W_O.data[0] = 0
+    with pytest.warns(StackheadsWarning, match="running the model through its own hooks"):
+        one = analyze(hooked, examples=256, progress=False, explain=False).labels
+    other = analyze(zeroed, examples=256, progress=False, explain=False).labels
+    same = one["head"] != "L2H0"  # whose own pattern is there in both, and moves nothing
+    columns = ["head", "destination", "status", "role", "hop"]
+    pd.testing.assert_frame_equal(one[same][columns], other[same][columns])
+
+
+def test_autocast_does_not_leak_in(checkpoints):
+    path = checkpoints / "cycle-d4-l3"
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = analyze(path, examples=64, progress=False, explain=False)
+    assert inside.to_json() == analyze(path, examples=64, progress=False, explain=False).to_json()
+
+
+def test_a_model_with_a_weight_that_is_not_a_number_is_refused(checkpoints):
+    checkpoint = load(checkpoints / "cycle-d4-l3")
+    checkpoint.model.blocks[1].attn.W_Q.data[0, 0, 0] = float("nan")
+    with pytest.raises(InterventionError, match=r"weights must be finite, blocks\.1\.attn\.W_Q is not"):
+        analyze(checkpoint, examples=32, progress=False)

@@ -1,5 +1,6 @@
 """`analyze()`: the whole method, readable as its table of contents."""
 
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +21,11 @@ from stackheads.analysis.screening import Screen
 from stackheads.analysis.stability import bootstrap_jaccard
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.analysis.verdict import Evidence, label_row
-from stackheads.errors import ConfigError
-from stackheads.models import check_fit, load, parse_device
-from stackheads.models.fused import supported
+from stackheads.errors import ConfigError, InterventionError
+from stackheads.models import Checkpoint, check_fit, load, parse_device
+from stackheads.models.config import moved
 from stackheads.models.hooks import analysing
+from stackheads.models.kinds import check_model
 from stackheads.tasks import StatementTask, StoredTask, Task
 
 CIRCUIT_EXAMPLES = 192
@@ -44,8 +46,8 @@ def analyze(
 ) -> Analysis:
     """Label every (head, destination) of a model by the rules of evidence (DESIGN §6).
 
-    `model` is the path of a checkpoint or run folder (model and task come from it), or a `HookedTransformer` or
-    `TransformerBridge` (`models.bridge`) with a `task`.
+    `model` is the path of a checkpoint or run folder, or what `load` gave (model and task come from it), or a
+    `HookedTransformer` or `TransformerBridge` (`models.bridge`) with a `task`.
     `device` None means where the model is, CPU for a path; a model that is given is moved to a device that is given. Its
     weights, hooks and mode stay as they are. `examples`: a number, or `auto`: 512, and while rows are undecided that more would
     decide, twice as many for these rows, up to `budget` (`analysis/measure.py`).
@@ -89,7 +91,7 @@ def _explanation(labels: pd.DataFrame, model: Any, task: Task, seed: int, thresh
     """How the heads work together. Mechanism and program exist for tasks made of statements, circuits where paths do."""
     readable = reach(model, task, seed)
     explained: dict[str, Any] = {"reach": readable}
-    if supported(model):
+    with suppress(InterventionError):  # of a model whose parts have no hooks to patch a path by
         bench = make_bench(model, task, CIRCUIT_EXAMPLES, seed, thresholds)
         with analysing(model):
             explained["circuit"] = find_circuit(bench, read_labels(labels), thresholds, seed)
@@ -113,11 +115,14 @@ def _resolve(model: Any, task: Task | None, device: torch.device | str | None) -
         task = task or checkpoint.task
         check_fit(checkpoint.model, task)
         return checkpoint.model, task, {"name": checkpoint.name, **checkpoint.config.model_dump()}
+    if isinstance(model, Checkpoint):
+        model, task = model.model, task or model.task
+    check_model(model)
     if task is None:
         raise ConfigError("a model needs a task to be analysed on, got none: analyze(model, task)")
     check_fit(model, task)
     if device is not None:
-        model = model.to(parse_device(device))
+        model = moved(model, parse_device(device))
     cfg = model.cfg
     name = getattr(cfg, "model_name", None) or type(model).__name__
     return model, task, {"name": name, "layers": cfg.n_layers, "heads": cfg.n_heads, "d_model": cfg.d_model}

@@ -50,9 +50,7 @@ def kappa(analyses: Sequence[pd.DataFrame]) -> float:
 def layer_roles(labels: pd.DataFrame) -> Counter[tuple[int, str, str]]:
     """The multiset of (layer, destination, role) of the confirmed cells."""
     return Counter(
-        (row["layer"], row["destination"], str(role_of(row)))
-        for row in records(labels)
-        if row["status"] == "confirmed"
+        (row["layer"], row["destination"], str(role_of(row))) for row in records(labels) if row["status"] == "confirmed"
     )
 
 

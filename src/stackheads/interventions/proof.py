@@ -33,7 +33,7 @@ def recorded(model: Any, batch: Batch, like: Recorded | None = None) -> Recorded
     """Run the model once on a batch and keep both, and how the run may be taken up again.
 
     `like`: a record of the same model, whose proof holds for this batch too (a counterfactual). Raises `InterventionError` if
-    the logits are not finite, `ConfigError` for what is no model. Cost: one forward pass, and two for the proof.
+    logits or weights are not finite, `ConfigError` for what is no model. Cost: one forward pass, and two for the proof.
     """
     run = record(model, batch.tokens)
     _check_finite(model, run.logits)
@@ -97,11 +97,13 @@ def _in_every_layer(run: Recording) -> list[Edit]:
 
 
 def _check_finite(model: Any, logits: Float[Tensor, "batch pos d_vocab_out"]) -> None:
-    """Nothing can be said of a model that answers with NaN."""
-    if bool(logits.isfinite().all()):
-        return
+    """Nothing can be said of a model that answers with NaN, nor of one whose attention drops the NaN that its weights make."""
     bad = [name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())]
-    what = f"its weight {bad[0]} is not finite" if bad else "its weights are finite, so they overflow on the way"
-    cure = "train or load it again" if bad else "compute in float32 or float64"
-    count = int((~logits.isfinite()).sum())
-    raise InterventionError(f"a model's logits must be finite, {count} of {logits.numel()} are not and {what}: {cure}")
+    if bad:
+        raise InterventionError(f"a model's weights must be finite, {bad[0]} is not: train or load it again")
+    if not bool(logits.isfinite().all()):
+        count = int((~logits.isfinite()).sum())
+        raise InterventionError(
+            f"a model's logits must be finite, {count} of {logits.numel()} are not, though its weights are: "
+            "compute in float32 or float64"
+        )
