@@ -1,7 +1,7 @@
 """Docstrings explain names in aligned columns; on the site these become definition lists.
 
-    `name`     what it is, and how
-               it goes on
+`name`     what it is, and how
+           it goes on
 
 """
 

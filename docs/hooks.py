@@ -10,7 +10,9 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = re.compile(r"(?<=\]\()(?:\.\./)+(analyses/[^)#\s]+)")
 """A link out of docs/ to a script, a table or a figure; it works in a checkout and, copied, on the site."""
-FETCHED = re.compile(r"""<(?:script|img|iframe|source)\b[^>]*\ssrc=["']?(?:https?:)?//|<link\b[^>]*\shref=["']?(?:https?:)?//""")
+FETCHED = re.compile(
+    r"""<(?:script|img|iframe|source)\b[^>]*\ssrc=["']?(?:https?:)?//|<link\b[^>]*\shref=["']?(?:https?:)?//"""
+)
 log = logging.getLogger("mkdocs.hooks.site")
 
 
