@@ -1,9 +1,9 @@
-# `make demo` and `make test` work from a fresh clone; both create .venv. PYTHON chooses the interpreter (3.11 or newer).
+# Every target works from a fresh clone and creates .venv. PYTHON chooses the interpreter (3.11 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types clean
+.PHONY: demo test lint types docs notebooks clean
 
 demo: .venv/installed
 	$(BIN)/stackheads analyze checkpoints/cycle-d4-l3
@@ -20,6 +20,14 @@ lint: .venv/installed-dev
 types: .venv/installed-dev
 	$(BIN)/pyright
 
+# The site, in site/; a warning is an error. The variable silences an announcement about other software.
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Runs the notebooks and stores what they print, without the scripts that make it move.
+notebooks: .venv/installed-dev
+	$(BIN)/python analyses/notebooks.py
+
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, this is %d.%d: make PYTHON=python3.11" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
@@ -30,5 +38,9 @@ types: .venv/installed-dev
 	$(PIP) --editable '.[dev]'
 	touch $@
 
+.venv/installed-docs: .venv/installed
+	$(PIP) --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf .venv
+	rm -rf .venv site
