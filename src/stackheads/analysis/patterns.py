@@ -64,15 +64,16 @@ class PatternEvidence:
 class _Maps:
     """What the roles say about a batch, and how much attention each head has there; layers and heads are on one axis.
 
-    `mass` on each role's sources, `null` on those of another example, `uniform` by position; `exists`, `null_exists`: whether
-    there are any; `distinct`: they exist and are no other role's; `placed` roles have uniform attention as null.
+    `mass` on each role's sources, `null` on those of another example, `uniform` by position; `exists`: whether there are any;
+    `distinct`, `null_distinct`: they exist, here or in the other example, and are no other role's. Both, since else a head that
+    looks at a rival's source would look there less by the one map than by the other.
     """
 
     mass: Float[Tensor, "role head batch pos"]
     null: Float[Tensor, "role head batch pos"]
     uniform: Float[Tensor, "pos"]
     exists: Bool[Tensor, "role batch pos"]
-    null_exists: Bool[Tensor, "role batch pos"]
+    null_distinct: Bool[Tensor, "role batch pos"]
     distinct: Bool[Tensor, "role batch pos"]
     first: Int[Tensor, "role batch pos"]
 
@@ -118,10 +119,21 @@ def pattern_evidence(
     return evidence
 
 
+def null_p_values(task: Task, clean: Recorded, destination: Destination) -> dict[Role, dict[HeadId, float]]:
+    """For every role and head the p-value of the null alone, not corrected for how many there are: for calibration."""
+    roles, heads = candidate_roles(task), clean.run.pattern.shape[2]
+    positional = torch.tensor([role.positional for role in roles], device=clean.run.pattern.device)
+    scores = _scores(_maps(task, clean, roles), positional, destination_rows(clean.batch, destination), Thresholds())
+    return {
+        role: {HeadId(number // heads, number % heads): value for number, value in enumerate(row)}
+        for role, row in zip(roles, scores.p_value.tolist(), strict=True)
+    }
+
+
 def _maps(task: Task, clean: Recorded, roles: list[Role]) -> _Maps:
     """Made a chunk of the examples at a time: with their sources, maps are the largest tensors of an analysis."""
     n, n_pos = clean.batch.tokens.shape
-    parts: list[list[Tensor]] = [[] for _ in range(6)]
+    parts: list[list[Tensor]] = [[] for _ in range(5)]
     for start in range(0, n, CHUNK):
         some = slice(start, start + CHUNK)
         pattern = clean.run.pattern[:, some]
@@ -129,13 +141,13 @@ def _maps(task: Task, clean: Recorded, roles: list[Role]) -> _Maps:
         null = role_targets(task, clean.batch[clean.partner[some]], roles)
         exists = targets.any(dim=-1)
         first = targets.to(torch.uint8).argmax(dim=-1).where(exists, -1)
-        found = (_mass(pattern, targets), _mass(pattern, null), exists, null.any(dim=-1), _distinct_rows(targets), first)
+        found = (_mass(pattern, targets), _mass(pattern, null), exists, _distinct_rows(targets), first)
         for part, tensor in zip(parts, found, strict=True):
             part.append(tensor)
     mass, null_mass = (torch.cat(part, dim=2) for part in parts[:2])
-    exists, null_exists, distinct, first = (torch.cat(part, dim=1) for part in parts[2:])
+    exists, distinct, first = (torch.cat(part, dim=1) for part in parts[2:])
     uniform = 1.0 / visible(task, n_pos, mass.device).double().sum(dim=1)
-    return _Maps(mass, null_mass, uniform, exists, null_exists, distinct, first)
+    return _Maps(mass, null_mass, uniform, exists, distinct[:, clean.partner], distinct, first)
 
 
 def _mass(
@@ -210,7 +222,7 @@ def _beyond(
 ) -> tuple[Float[Tensor, "role head batch"], Float[Tensor, "role batch"]]:
     """Each role's mass beyond the null's, summed over an example's rows where the null has a source, and how many these are."""
     null = torch.where(positional[:, None, None, None], maps.uniform.to(maps.null.dtype), maps.null)
-    tested = own * (maps.null_exists | positional[:, None, None])
+    tested = own * (maps.null_distinct | positional[:, None, None])
     return torch.einsum("rhbp,rbp->rhb", (maps.mass - null).double(), tested), tested.sum(dim=2)
 
 

@@ -13,13 +13,14 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from stackheads.analysis.calibration import QUICK_SAMPLES, UNIFORM_SAMPLES, calibration_points, judged, rates, uniformity
 from stackheads.analysis.measure import measure
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.analysis.verdict import Evidence, label_row, status
@@ -38,6 +39,9 @@ BARS = {
     "precision of confirmed": 0.98,
     "each decoy": 0.95,
     "null heads confirmed": 0.01,
+    "false yes": 0.01,
+    "false no": 0.01,
+    "uniform p": 1e-3,
 }
 """What the labeller must reach; the last is a most, the others are leasts. A decoy a, b or c is never confirmed at all."""
 
@@ -95,13 +99,17 @@ class NullHead:
 class Validation:
     """The result: the cells of the reporting half, and the null heads.
 
-    `choosing` gives macro F1 on the choosing half for each alternative set of thresholds.
+    `choosing` gives macro F1 on the choosing half for each alternative set of thresholds; `calibration` the rates of each
+    channel's errors at every size, and `uniform` for each channel how likely its p under the null is uniform
+    (`calibration.py`).
     """
 
     cells: tuple[Cell, ...]
     choosing: dict[str, float]
     nulls: tuple[NullHead, ...]
     seconds: float
+    calibration: tuple[dict[str, Any], ...] = ()
+    uniform: dict[str, float] = field(default_factory=dict)
 
     def scores(self, noisy: bool) -> dict[str, Any]:
         """Macro F1, precision of `confirmed`, and precision, recall and F1 per status and per role."""
@@ -138,6 +146,14 @@ class Validation:
         if self.null_false_positive_rate > BARS["null heads confirmed"]:
             rate = self.null_false_positive_rate
             missed.append(f"null heads confirmed {rate:.3f}, at most {BARS['null heads confirmed']}")
+        for kind in ("false_yes", "false_no"):
+            name = kind.replace("_", " ")
+            worst = max((row[kind] for row in self.calibration), default=0.0)
+            if worst > BARS[name]:
+                missed.append(f"{name} {worst:.3f} at some size, at most {BARS[name]}")
+        for channel, value in self.uniform.items():
+            if value < BARS["uniform p"]:
+                missed.append(f"p of {channel} under the null is not uniform, {value:.2g}, at least {BARS['uniform p']}")
         fooled = [cell for cell in self.cells if cell.circuit[:2] in ("a:", "b:", "c:") and _false_alarm(cell)]
         return missed + ([f"heads of decoys a, b, c falsely confirmed: {len(fooled)}, none allowed"] if fooled else [])
 
@@ -153,6 +169,8 @@ class Validation:
             "null_heads": len(self.nulls),
             "nulls": {kind: {"heads": len(found), "confirmed": sum(found)} for kind, found in of_kind.items()},
             "choosing": self.choosing,
+            "calibration": list(self.calibration),
+            "uniform": self.uniform,
             "confusion": self.confusion,
             "cells": len(self.cells),
             "noise": NOISE,
@@ -183,8 +201,12 @@ def validate(
         found = _flat(_shown(cells, len(reporting), "grid", progress))
         null_heads = _flat(_shown(null_rows, len(null_jobs), "nulls", progress))
         compared = list(_shown(pool.map(_compare_thresholds, choosing), len(choosing), "thresholds", progress))
+        points = calibration_points(quick, seed)
+        answers = _flat(_shown(pool.map(judged, *zip(*points, strict=True)), len(points), "calibration", progress))
+    uniform = uniformity(QUICK_SAMPLES if quick else UNIFORM_SAMPLES, seed)
     chosen = {name: score(_flat(each[name] for each in compared))["macro_f1"] for name in ALTERNATIVES if compared}
-    return Validation(tuple(found), chosen, tuple(null_heads), time.monotonic() - start)
+    seconds = time.monotonic() - start
+    return Validation(tuple(found), chosen, tuple(null_heads), seconds, tuple(rates(answers)), uniform)
 
 
 def _false_alarm(cell: Cell) -> bool:

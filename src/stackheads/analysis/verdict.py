@@ -116,7 +116,8 @@ def write_answer(write: WriteEvidence | None, thresholds: Thresholds) -> Answer:
         return Answer.UNTESTED
     if not len(write.moved):
         return Answer.UNDECIDED
-    return shares_answer(write.moved, thresholds.min_write, write.examples, thresholds)
+    found = shares_answer(write.moved, thresholds.min_write, write.examples, thresholds)
+    return Answer.UNDECIDED if found == Answer.NO and write.left_out else found
 
 
 def shares_answer(shares: Shares, bar: float, examples: int, thresholds: Thresholds) -> Answer:
@@ -202,7 +203,7 @@ def _needs(evidence: Evidence, thresholds: Thresholds) -> list[int | None]:
             return [2 * cause.examples]
         return [_needed_of_all(cause.effects, thresholds.min_effect, cause.examples, thresholds)]
     if matters != Answer.UNTESTED and write is not None and write_answer(write, thresholds) == Answer.UNDECIDED:
-        if not len(write.moved):
+        if not len(write.moved) or write.left_out:
             return [2 * write.examples]
         return [_needed_of_all(write.moved, thresholds.min_write, write.examples, thresholds)]
     return []
@@ -356,5 +357,6 @@ def _write_reason(evidence: Evidence, thresholds: Thresholds) -> str:
     told = write.moved.at(number)
     text = f"{write.tried[number]} by {told.value:.2f}"
     if answer == Answer.UNDECIDED:
-        return f"undecided whether what it carries matters: {text} [{told.low:.2f}, {told.high:.2f}]"
+        few = f"; {_few(write.left_out)} asked in too few examples" if write.left_out else ""
+        return f"undecided whether what it carries matters: {text} [{told.low:.2f}, {told.high:.2f}]{few}"
     return f"but what it carries does not matter: {text}" if answer == Answer.NO else text

@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from stackheads.analysis.readouts import Baseline, Scorer
+from stackheads.analysis.readouts import Baseline, Readout, Scorer
 from stackheads.analysis.roles import role_targets
 from stackheads.analysis.statistics import Resampling, Shares, mean_interval
 from stackheads.analysis.thresholds import Thresholds
@@ -54,13 +54,14 @@ class WriteEvidence:
     """What the attended source alone moves.
 
     `moved` are the shares of all that was `tried`, each in words; `acting` the examples, of `examples`, in which the patch
-    changed what the head gives.
+    changed what the head gives; `left_out` readouts that it may move and that these examples do not tell about.
     """
 
     moved: Shares
     tried: tuple[str, ...]
     acting: int
     examples: int
+    left_out: tuple[Readout, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,14 @@ class Writes:
             return None
         names = [self._name(rewired[number // n_readouts], number % n_readouts) for number in at]
         shares = self.draws.shares(moved[:, at], gap[:, at], differs[:, at] > 0)
-        return WriteEvidence(shares, tuple(names), int(acting.any(dim=1).sum()), len(moved))
+        ever = (shown.sum(dim=0) > 0).unflatten(0, (len(rewired), n_readouts)).any(dim=0)
+        left_out = self._left_out(ever, {number % n_readouts for number in at})
+        return WriteEvidence(shares, tuple(names), int(acting.any(dim=1).sum()), len(moved), left_out)
+
+    def _left_out(self, ever: Bool[Tensor, "readout"], measured: set[int]) -> tuple[Readout, ...]:
+        """The readouts that the model may answer and that were moved in some example, but were not measured."""
+        may = ever.cpu() & (self.baseline.open | self.baseline.unclear)
+        return tuple(self.baseline.readouts[number] for number in may.nonzero().flatten().tolist() if number not in measured)
 
     def _name(self, other: Counterfactual, readout: int) -> str:
         link = f"hop {other.hop}" if other.operand == "value" else f"the {other.operand} of hop {other.hop}"
@@ -179,7 +187,8 @@ class Writes:
         shares = self.draws.shares((baseline.clean.margin - margin)[:, at], baseline.gap[:, at], baseline.asked[:, at])
         readouts = [readout for readout, tried in zip(baseline.readouts, at.tolist(), strict=True) if tried]
         names = tuple(f"its source from a matched example destroys {readout}" for readout in readouts)
-        return WriteEvidence(shares, names, int(acts.sum()), len(margin))
+        left_out = self._left_out(shown.any(dim=0), set(at.nonzero().flatten().tolist()))
+        return WriteEvidence(shares, names, int(acts.sum()), len(margin), left_out)
 
     def _sources(self, question: Question) -> Bool[Tensor, "batch pos source"]:
         return role_targets(self.task, self.clean.batch, [question.role])[0]

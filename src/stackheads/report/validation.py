@@ -1,6 +1,6 @@
 """A validation in a terminal: precision, recall and F1, decoys, nulls, the confusion matrix and the bars. 80 columns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from stackheads.analysis.validate import Validation
@@ -34,6 +34,9 @@ def print_validation(result: Validation, file: TextIO | None = None) -> None:
     if found["choosing"]:
         title = "thresholds on the choosing half (macro F1); the rest is from the other half"
         section(title, _shares(found["choosing"]))
+    if found["calibration"]:
+        section("calibration: shares of each channel's answers", _calibration(found["calibration"]))
+        section("p under the null: how likely it is uniform (Kolmogorov-Smirnov)", _shares(found["uniform"]))
     section("truth (rows) against verdict", _confusion(found["confusion"]))
     console.print(f"{found['cells']} cells, {found['seconds']:.0f} s")
     missed = "missed: " + "; ".join(found["missed"]) if found["missed"] else "all reached"
@@ -54,6 +57,15 @@ def _shares(shares: Mapping[str, float]) -> Any:
     table.show_header = False
     for name, share in shares.items():
         table.add_row(name, f"{share:.3f}")
+    return table
+
+
+def _calibration(rows: Sequence[Mapping[str, Any]]) -> Any:
+    numbers = ("examples", "cells", "false yes", "false no", "undecided")
+    table = table_of("readouts", "channel", *numbers, numbers=numbers)
+    for row in rows:
+        shares = [f"{row[name.replace(' ', '_')]:.3f}" for name in numbers[2:]]
+        table.add_row(row["readouts"], row["channel"], f"{row['examples']:,}", str(row["cells"]), *shares)
     return table
 
 
