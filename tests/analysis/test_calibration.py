@@ -32,7 +32,7 @@ def test_rates_by_hand():
 
 
 def test_a_head_that_only_a_rare_question_needs_is_never_denied():
-    """The last layer's head of the doubling circuit serves hops 3 and 4 alone, and hop 4 is asked in one example of a hundred."""
+    """The last layer of the doubling circuit serves hops 3 and 4 alone, and hop 4 is asked in one example of a hundred."""
     for examples in (32, 256):
         answers = judged("many", "doubling", examples, seed=0)
         assert not [each for each in answers if each.false_no or each.false_yes]

@@ -57,7 +57,7 @@ def test_a_head_that_looks_where_a_role_says_gets_that_role(task, strength):
     for role in candidate_roles(task):
         if task is CHAIN and role.hop is not None and (role.hop < 0 or role.hop > 2):
             continue  # a value slot can't see later statements, and D - 1 links are left below it
-        found = judge(task, lambda batch, role=role: pattern_of(task, batch, role, strength), n=512)
+        found = judge(task, lambda batch, role=role: pattern_of(task, batch, role, strength))
         assert found.role == role
         assert passed(found)
         assert found.mass >= strength - 1e-9
