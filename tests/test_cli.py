@@ -118,7 +118,7 @@ def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_pa
     ("arguments", "says"),
     [
         (["analyze", "nowhere"], "nowhere is nothing: check the path"),
-        (["analyze", "CHECKPOINT", "--examples", "0"], "at least 16 for an interval, got 0"),
+        (["analyze", "CHECKPOINT", "--examples", "0"], "at least 16 for an interval, or 'auto', got 0"),
         (["analyze", "CHECKPOINT", "--examples", "few"], "--examples"),
         (["analyze", "CHECKPOINT", "--device", "abacus"], "got 'abacus': try --device cpu"),
         (["analyze", "CHECKPOINT", "--device", "cuda:77"], "got 'cuda:77'"),

@@ -45,12 +45,12 @@ def exported(checkpoints, tmp_path_factory):
 
 def test_the_labels_are_those_of_the_model_itself(checkpoints, exported):
     """Here as a user runs it, in a process of its own."""
-    options = [*TASK, "--supervision", "chain", "--examples", 64, "--json", "--quiet"]
+    options = [*TASK, "--supervision", "chain", "--examples", 256, "--json", "--quiet"]
     command = [STACKHEADS, "analyze", "--gpt2", exported, "--heads", 4, *options]
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     found = json.loads(result.stdout)
-    expected = analyze(checkpoints / "chain-d3-l3-curriculum", examples=64, progress=False, explain=False).to_dict()
+    expected = analyze(checkpoints / "chain-d3-l3-curriculum", examples=256, progress=False, explain=False).to_dict()
     silent = [row for row in found["labels"] if row["head"][-1] in "23"]
     assert {row["status"] for row in silent} <= {"none", "pattern-only"}
     spoken = [row for row in found["labels"] if row["head"][-1] in "01"]

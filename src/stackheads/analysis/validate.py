@@ -30,8 +30,8 @@ from stackheads.models.nulls import permuted_heads
 from stackheads.tasks import Cycle, Retrieval, Task
 from stackheads.types import Status
 
-EXAMPLES = 256
-QUICK_EXAMPLES = 256
+EXAMPLES = 512
+QUICK_EXAMPLES = 512
 NOISE = 0.1
 BARS = {
     "macro F1 without noise": 0.98,

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,9 +47,15 @@ def _one_line_errors() -> Iterator[None]:
     raise SystemExit(2)
 
 
+def _one_line_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Warnings of ours as one line on stderr, without the place in the code."""
+    sys.stderr.write("note: " + " ".join(str(message).split()) + "\n")
+
+
 def main() -> None:
     """Entry point of the `stackheads` command."""
     encodable(sys.stdout)
+    warnings.showwarning = _one_line_warning
     with _one_line_errors():
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         raise SystemExit(status if isinstance(status, int) else 0)

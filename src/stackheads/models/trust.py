@@ -83,12 +83,19 @@ def differs(
     Cost: nothing where they differ by little, else one forward pass.
     """
     difference, epsilon = (found - expected).abs().max().item(), torch.finfo(expected.dtype).eps
-    matters = MATTERS * (expected.amax(dim=-1) - expected.amin(dim=-1)).max().item()
-    bound = _rounding(model, epsilon * (model.cfg.n_layers + 1) * expected.abs().max().item())
+    size, terms = expected.abs().max().item(), _terms(model)
+    matters = MATTERS * max((expected.amax(dim=-1) - expected.amin(dim=-1)).max().item(), terms)
+    bound = _rounding(model, epsilon * (model.cfg.n_layers + 1) * max(size, terms))
     if bound < difference <= matters:
         bound = max(bound, _rounding(model, _disturbed(model, tokens, epsilon)))
     bound = min(bound, matters)
     return None if difference <= bound else f"logits differ by up to {difference:.1g}, rounding explains {bound:.1g}"
+
+
+def _terms(model: Any) -> float:
+    """How large a logit's terms are, for a stream of length 1: where logits are all but zero they cancel, rounding does not."""
+    weight = getattr(getattr(model, "unembed", None), "W_U", None)
+    return weight.detach().norm(dim=0).max().item() if isinstance(weight, Tensor) else 0.0
 
 
 def _rounding(model: Any, of_one: float) -> float:
