@@ -7,7 +7,8 @@ asked in every example; and with many, of which each example asks one, some in o
 *Uniformity.* Where two things differ by chance alone p is uniform: attention on the map of another example against that on the
 map of a third; a head's output, or what it carries from its source, replaced from one matched example against from another.
 One p for each sample of examples, so that they are independent; compared with the uniform distribution by Kolmogorov and
-Smirnov.
+Smirnov. For patterns only p that are too small count: the null keeps the rows at which its source is a rival's too, which makes
+p too large for a head that looks at rivals (`patterns.py`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -167,7 +168,10 @@ def uniformity(samples: int, seed: int) -> dict[str, float]:
         for number in range(samples):
             for channel, value in _null_p(made, stream(seed, Stream.NULLS, "uniformity", number)).items():
                 found[channel].append(value)
-    return {channel: float(stats.kstest(values, "uniform").pvalue) for channel, values in found.items()}
+    sides = {"pattern": "greater", "cause": "two-sided", "write": "two-sided"}
+    return {
+        channel: float(stats.kstest(values, "uniform", alternative=sides[channel]).pvalue) for channel, values in found.items()
+    }
 
 
 def _null_p(made: Specimen, numbers: torch.Generator) -> dict[str, float]:

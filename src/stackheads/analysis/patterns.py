@@ -65,7 +65,7 @@ class _Maps:
     """What the roles say about a batch, and how much attention each head has there; layers and heads are on one axis.
 
     `mass` on each role's sources, `null` on those of another example, `uniform` by position; `exists`: whether there are any;
-    `distinct`: they exist and are no other role's; `null_exists`, `null_distinct`: the same in the other example.
+    `distinct`: they exist and are no other role's; `null_exists`: whether there are any in the other example.
     """
 
     mass: Float[Tensor, "role head batch pos"]
@@ -73,7 +73,6 @@ class _Maps:
     uniform: Float[Tensor, "pos"]
     exists: Bool[Tensor, "role batch pos"]
     null_exists: Bool[Tensor, "role batch pos"]
-    null_distinct: Bool[Tensor, "role batch pos"]
     distinct: Bool[Tensor, "role batch pos"]
     first: Int[Tensor, "role batch pos"]
 
@@ -147,8 +146,7 @@ def _maps(task: Task, clean: Recorded, roles: list[Role]) -> _Maps:
     mass, null_mass = (torch.cat(part, dim=2) for part in parts[:2])
     exists, distinct, first = (torch.cat(part, dim=1) for part in parts[2:])
     uniform = 1.0 / visible(task, n_pos, mass.device).double().sum(dim=1)
-    partner = clean.partner
-    return _Maps(mass, null_mass, uniform, exists, exists[:, partner], distinct[:, partner], distinct, first)
+    return _Maps(mass, null_mass, uniform, exists, exists[:, clean.partner], distinct, first)
 
 
 def _mass(
@@ -186,7 +184,7 @@ def _scores(maps: _Maps, positional: Bool[Tensor, "role"], rows: Bool[Tensor, "b
     rival = _rivals(mass).argmax(dim=1)  # [role, head]
     single = torch.einsum("rhbp,rbp->rhb", maps.mass.double(), own)
     single = single - _rival_sums(maps, own, rival, uniform_everywhere)
-    beyond, tested = _beyond(maps, positional, own, thresholds)
+    beyond, tested = _beyond(maps, positional, own)
     fixed = torch.tensor([_same_everywhere(first, rows) for first in maps.first], device=rows.device) & ~positional
     return _Scores(
         mass,
@@ -219,18 +217,14 @@ def _rival_sums(maps: _Maps, own: Tensor, rival: Int[Tensor, "role head"], unifo
 
 
 def _beyond(
-    maps: _Maps, positional: Bool[Tensor, "role"], own: Float[Tensor, "role batch pos"], thresholds: Thresholds
+    maps: _Maps, positional: Bool[Tensor, "role"], own: Float[Tensor, "role batch pos"]
 ) -> tuple[Float[Tensor, "role head batch"], Float[Tensor, "role batch"]]:
     """Each role's mass beyond the null's, summed over an example's rows where the null has a source, and how many these are.
 
-    Where there are enough such rows, only those at which the null's source too is no other role's: a head that looks at a
-    rival's source looks there less by a map that leaves them out than by one that does not, and p is not uniform.
+    The null keeps the rows at which its source is a rival's too: a head that looks at rivals gets a p that is too large.
     """
     null = torch.where(positional[:, None, None, None], maps.uniform.to(maps.null.dtype), maps.null)
-    both = own * maps.null_distinct
-    often = (both.sum(dim=(1, 2)) >= thresholds.min_rows) & (both.any(dim=2).sum(dim=1) >= thresholds.min_asked)
-    there = torch.where(often[:, None, None], maps.null_distinct, maps.null_exists)
-    tested = own * (there | positional[:, None, None])
+    tested = own * (maps.null_exists | positional[:, None, None])
     return torch.einsum("rhbp,rbp->rhb", (maps.mass - null).double(), tested), tested.sum(dim=2)
 
 

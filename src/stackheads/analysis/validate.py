@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from stackheads.analysis.calibration import QUICK_SAMPLES, UNIFORM_SAMPLES, calibration_points, judged, rates, uniformity
-from stackheads.analysis.measure import measure
+from stackheads.analysis.measure import BUDGET, measure, measure_until_decided
 from stackheads.analysis.thresholds import Thresholds
 from stackheads.analysis.verdict import Evidence, label_row, status
 from stackheads.models.compiled.specimens import CIRCUITS, Guise, Specimen, specimen
@@ -31,7 +31,7 @@ from stackheads.tasks import Cycle, Retrieval, Task
 from stackheads.types import Status
 
 EXAMPLES = 512
-QUICK_EXAMPLES = 512
+NULL_EXAMPLES, QUICK_NULL_EXAMPLES = 512, 256
 NOISE = 0.1
 BARS = {
     "macro F1 without noise": 0.98,
@@ -188,15 +188,15 @@ def validate(
 ) -> Validation:
     """Run the grid. `nulls` are further (kind, model, task) that must get no confirmed label.
 
-    `quick` uses one guise for each circuit, clean and noisy, fewer nulls, and 160 examples instead of 256; the thresholds are
+    `quick` uses one guise for each circuit, clean and noisy, and fewer nulls, on 256 examples; the thresholds are
     then not compared.
     """
     start = time.monotonic()
     choosing, reporting = _grid(quick, seed)
     null_jobs = [*_untrained(quick, seed), *_permuted(quick, seed), *nulls]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        number = QUICK_EXAMPLES if quick else EXAMPLES
-        cells = pool.map(_label_case, reporting, [number] * len(reporting))
+        number = QUICK_NULL_EXAMPLES if quick else NULL_EXAMPLES
+        cells = pool.map(_label_case, reporting)
         null_rows = pool.map(_label_null, *zip(*null_jobs, strict=True), [number] * len(null_jobs))
         found = _flat(_shown(cells, len(reporting), "grid", progress))
         null_heads = _flat(_shown(null_rows, len(null_jobs), "nulls", progress))
@@ -271,12 +271,11 @@ def _grid(quick: bool, seed: int) -> tuple[list[Case], list[Case]]:
     return sides
 
 
-def _label_case(case: Case, examples: int) -> list[Cell]:
+def _label_case(case: Case) -> list[Cell]:
     """Truth and verdict of every (head, destination) of one specimen."""
     made = _made(case)
-    thresholds = Thresholds()
-    evidence, _ = measure(made.model, made.task, examples, case.guise.seed, thresholds)
-    return _cells(case, made, evidence, thresholds)
+    found = measure_until_decided(made.model, made.task, case.guise.seed, Thresholds(), BUDGET)
+    return _cells(case, made, found.evidence, found.thresholds)
 
 
 def _compare_thresholds(case: Case) -> dict[str, list[Cell]]:
