@@ -4,8 +4,8 @@
     python analyses/02_check_labels.py checkpoints/NAME …  # only these
 
 Labels: accuracies are those stored in the checkpoint (4,096 fresh examples); a cell (head, destination) that is confirmed in a
-role for some of the seeds 0, 1, 2 only is listed as unstable; kappa is between whole analyses (`analysis/stability.py`).
-Trials: 512 fresh examples, seed 0; recovered shares (i) to (iii) at the query as in `analysis/sufficiency.py`. The untrained
+role for some of the seeds 0, 1, 2 only is listed as unstable; kappa is between whole analyses (`labelling/stability.py`).
+Trials: 512 fresh examples, seed 0; recovered shares (i) to (iii) at the query as in `trial/sufficiency.py`. The untrained
 row is the architecture of `cycle-d4-l4-final`.
 """
 
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from stackheads import Analysis, analyze, load
-from stackheads.analysis.records import records, role_of
-from stackheads.analysis.stability import kappa
+from stackheads.tables import records, role_of
+from stackheads.labelling.stability import kappa
 from stackheads.models import build
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"

@@ -15,7 +15,7 @@ from itertools import combinations
 from pathlib import Path
 
 from stackheads import Analysis, analyze
-from stackheads.analysis.stability import layer_roles, multiset_jaccard
+from stackheads.labelling.stability import layer_roles, multiset_jaccard
 
 ROOT = Path(__file__).resolve().parent.parent
 SOLVED = 0.99

@@ -3,7 +3,7 @@
     python analyses/04_head_selection.py                  # table and figure from analyses/results/head_selection.csv; seconds
     python analyses/04_head_selection.py --from-scratch   # search again; about ten minutes on one core
 
-For every solved checkpoint and every K, differentiable subset pruning (`training/selection.py`; 300 steps, seed 0) keeps K
+For every solved checkpoint and every K, differentiable subset pruning (`explanation/selection.py`; 300 steps, seed 0) keeps K
 heads and holds the others at their positional means. Beside it stands the set of heads with a confirmed label (512 examples,
 seed 0), under the same gates. Accuracy is the least over hops, on 1,024 fresh examples. Columns of the CSV: checkpoint, kind
 (learned, or confirmed: the labels' set), keep, heads, accuracy.
@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from stackheads.models.files import write_file
+from stackheads.files import write_file
 from stackheads.report.figures import save_figure
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,7 +38,7 @@ BLUE, ORANGE = "#0072B2", "#D55E00"
 def search(name: str) -> list[dict[str, Any]]:
     """One row for each K, and one for the confirmed heads."""
     from stackheads import analyze, load
-    from stackheads.training.selection import kept_accuracy, selection_curve
+    from stackheads.explanation.selection import kept_accuracy, selection_curve
     from stackheads.types import HeadId
 
     checkpoint = load(ROOT / "checkpoints" / name)

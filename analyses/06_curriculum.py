@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 from claims import BLUE, GREEN, GREY, ORANGE, Claim, Run, Tables, main, markdown, middle, number, percent, plain, rate, span
 
-from stackheads.analysis.statistics import wilson
+from stackheads.labelling.statistics import wilson
 from stackheads.report.figures import hop_colours
 
 SUPERVISIONS = {"dense": GREEN, "chain": BLUE, "final": ORANGE}

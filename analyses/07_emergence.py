@@ -10,7 +10,7 @@ again, so an interrupted call goes on where it was.
 Writes analyses/results/emergence.csv, one row per run and hop or followed cell, and emergence.png. "Never" counts as later than
 all steps: a median is over all runs, and missing where half of them or more never get there; the range is of those that do.
 Heads of different seeds are matched by (layer, destination, role), not by number; the first of them counts, and such a row says
-in how many runs it is there at the end. Tau-b and its interval as in `analysis/orders.py`.
+in how many runs it is there at the end. Tau-b and its interval as in `timeline/orders.py`.
 """
 
 from collections import Counter
@@ -23,13 +23,13 @@ from claims import ROOT, Claim, Run, Tables, main, markdown, middle, number, spa
 from tqdm import tqdm
 
 from stackheads import Emergence, emergence
-from stackheads.analysis.orders import Agreement, agreement, hop_steps, role_steps
-from stackheads.analysis.records import records
-from stackheads.analysis.timeline import STEP_TYPES
+from stackheads.timeline.orders import Agreement, agreement, hop_steps, role_steps
+from stackheads.tables import records
+from stackheads.timeline.record import STEP_TYPES
 from stackheads.errors import CheckpointError
 from stackheads.models import snapshots
 from stackheads.report.figures import hop_colours
-from stackheads.training.sweep import Cell
+from stackheads.sweeps.sweep import Cell
 
 KEPT = ROOT / "runs" / "emergence" / "cells"
 SUPERVISIONS = ("chain", "dense")

@@ -34,8 +34,8 @@ from assumption import Key, confined, order_guesses
 from claims import KEPT, ORANGE, Claim, Run, Tables, kept_analysis, main, markdown, percent, span
 
 from stackheads import load
-from stackheads.analysis.readouts import make_scorer
-from stackheads.analysis.statistics import wilson
+from stackheads.labelling.readouts import make_scorer
+from stackheads.labelling.statistics import wilson
 from stackheads.models.hooks import analysing
 from stackheads.models.trust import forward_for_training
 from stackheads.seeds import Reserved, bare

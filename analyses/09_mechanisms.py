@@ -6,7 +6,7 @@
 Every run of the sweeps `curriculum`, `depth-bidirectional`, `depth-causal` and `dropping` that is solved (every hop at 99 % or
 more at the query) is analysed at its last snapshot (`analyze`, 256 examples, seed 0); each analysis is kept below
 runs/mechanisms and not made again. Training seeds as in the sweeps. The names of mechanisms are those of
-`analysis/mechanism.py`; `other` means that the confirmed heads alone do not bring the query every hop. Columns of
+`explanation/mechanism.py`; `other` means that the confirmed heads alone do not bring the query every hop. Columns of
 mechanisms.csv, a row for each finished run, empty from `mechanism` on where it is not solved:
 
 `cells`, `confirmed`, …   (head, destination) cells by status
@@ -24,7 +24,7 @@ import pandas as pd
 from claims import GREY, KEPT, Claim, Run, Tables, kept_analysis, main, markdown, number, percent, span
 from tqdm import tqdm
 
-from stackheads.analysis.stability import layer_roles
+from stackheads.labelling.stability import layer_roles
 
 MECHANISMS = {
     "tripling": "#009E73",

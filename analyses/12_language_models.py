@@ -9,7 +9,7 @@ From scratch is this command, in runs/language-models; interrupted, it goes on w
     stackheads llm --model smollm2 --questions 500 --few-shot-questions 100 --hops 1..5 --dtype bfloat16 --output-dir …
 
 Five formulations (`tasks/formulations.py`), D = 1 to 5; 500 questions each without examples, 100 each after 3 solved ones, in
-the model's chat template, seed 0 (`analysis/questions.py` says how prompts are put together and answers read). The end of the
+the model's chat template, seed 0 (`quiz/questions.py` says how prompts are put together and answers read). The end of the
 chain is chosen among the ends of four chains, in `code` it is written freely; chance is that of picking one of the four.
 
 Fixed before the answers were read:
@@ -48,8 +48,8 @@ def measure(runs: list[Run], jobs: int, kept: Path = KEPT) -> Tables:
     """Ask what is not answered yet in the kept quiz."""
     import torch
 
-    from stackheads.analysis.quiz import cells, quiz, run_quiz
-    from stackheads.models.language import SMOLLM2, load_language_model
+    from stackheads.quiz.quiz import cells, quiz, run_quiz
+    from stackheads.models.outside.language import SMOLLM2, load_language_model
 
     torch.set_num_threads(jobs)
     language = load_language_model(SMOLLM2, "bfloat16")

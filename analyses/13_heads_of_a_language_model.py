@@ -44,7 +44,7 @@ from typing import Any
 import pandas as pd
 
 from stackheads.errors import StackheadsError
-from stackheads.models.files import write_file
+from stackheads.files import write_file
 from stackheads.report.figures import save_figure
 from stackheads.report.figures.style import COLOURS, MARKERS
 
@@ -74,7 +74,7 @@ KEPT_COLUMNS += [
 def subject(source: str, hops: int) -> tuple[Any, Any]:
     """The model as a bridge, its answers cut to those of the task, and the task."""
     from stackheads.models import bridge
-    from stackheads.models.language import load_language_model
+    from stackheads.models.outside.language import load_language_model
     from stackheads.tasks import Prompted
     from stackheads.tasks.prompts import Prompts
 
@@ -86,7 +86,7 @@ def subject(source: str, hops: int) -> tuple[Any, Any]:
 def label(model: Any, task: Any, hops: int, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
     """All labels of one analysis, and what it took."""
     from stackheads import analyze
-    from stackheads.analysis.screening import Screen
+    from stackheads.labelling.screening import Screen
 
     start = time.perf_counter()
     analysis = analyze(model, task, examples=EXAMPLES, seed=seed, screen=Screen(top=TOP))
@@ -110,10 +110,10 @@ def missed(model: Any, task: Any, labels: pd.DataFrame, seed: int) -> dict[str, 
     """Exact effects of cells that were screened out, on the prompts of the analysis."""
     from functools import partial
 
-    from stackheads.analysis.cause import cause_evidence
-    from stackheads.analysis.readouts import make_scorer, measure_baseline
-    from stackheads.analysis.statistics import resampling
-    from stackheads.analysis.thresholds import Thresholds
+    from stackheads.labelling.cause import cause_evidence
+    from stackheads.labelling.readouts import make_scorer, measure_baseline
+    from stackheads.labelling.statistics import resampling
+    from stackheads.labelling.thresholds import Thresholds
     from stackheads.interventions import recorded
     from stackheads.models.hooks import analysing
     from stackheads.seeds import Stream, stream
@@ -142,8 +142,8 @@ def missed(model: Any, task: Any, labels: pd.DataFrame, seed: int) -> dict[str, 
 
 def carried(model: Any, task: Any, labels: pd.DataFrame) -> pd.DataFrame:
     """What sets of labelled cells carry: one row a set, the random ones too."""
-    from stackheads.analysis.bench import make_bench
-    from stackheads.analysis.thresholds import Thresholds
+    from stackheads.labelling.bench import make_bench
+    from stackheads.labelling.thresholds import Thresholds
     from stackheads.seeds import Stream
 
     bench = make_bench(model, task, EXAMPLES, 0, Thresholds(), Stream.TRIAL)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from stackheads.analysis.readouts import make_scorer
+from stackheads.labelling.readouts import make_scorer
 from stackheads.models.hooks import analysing, hook_name
 from stackheads.seeds import bare
 from stackheads.tasks import Retrieval, StatementTask

@@ -19,13 +19,13 @@ from typing import Any
 import pandas as pd
 
 from stackheads import Analysis, analyze
-from stackheads.analysis.statistics import wilson
+from stackheads.labelling.statistics import wilson
 from stackheads.errors import CheckpointError
 from stackheads.models import snapshots
-from stackheads.models.files import write_file
+from stackheads.files import write_file
 from stackheads.report.figures import save_figure
-from stackheads.training.sweep import Cell, cell_folder, cells, read_sweep, stored_result
-from stackheads.training.workers import run_sweep
+from stackheads.sweeps.sweep import Cell, cell_folder, cells, read_sweep, stored_result
+from stackheads.sweeps.workers import run_sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "analyses" / "results"
@@ -37,7 +37,7 @@ Tables = dict[str, pd.DataFrame]
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run of a sweep; `result` is what the sweep stored about it (`training/sweep.py`)."""
+    """One finished run of a sweep; `result` is what the sweep stored about it (`sweeps/sweep.py`)."""
 
     sweep: str
     cell: Cell

@@ -25,8 +25,8 @@ import pandas as pd
 from claims import RESULTS, ROOT
 
 from stackheads.errors import ConfigError, StackheadsError
-from stackheads.models.files import write_file
-from stackheads.training.sweep import Cell, cell_folder, cells, check_sweep, read_sweep, stored_result
+from stackheads.files import write_file
+from stackheads.sweeps.sweep import Cell, cell_folder, cells, check_sweep, read_sweep, stored_result
 
 SWEEPS = ROOT / "analyses" / "sweeps"
 KEY = ["arm", "seed"]

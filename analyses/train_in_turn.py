@@ -15,7 +15,7 @@ from pathlib import Path
 from claims import ROOT
 
 from stackheads.errors import StackheadsError
-from stackheads.training.sweep import Cell, CellBusyError, open_sweep, read_sweep, run_cell, stored_result
+from stackheads.sweeps.sweep import Cell, CellBusyError, open_sweep, read_sweep, run_cell, stored_result
 
 
 def in_turn(plans: dict[Path, list[Cell]]) -> list[tuple[Path, Cell]]:

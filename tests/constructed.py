@@ -11,10 +11,10 @@ from functools import cache
 from pathlib import Path
 
 from stackheads.models import build, save_checkpoint
-from stackheads.models.compiled.compiler import compile_layers
-from stackheads.models.compiled.mechanisms import doubling
-from stackheads.models.compiled.program import lower
-from stackheads.models.compiled.truth import labels_by_construction
+from stackheads.programs.compiler import compile_layers
+from stackheads.programs.mechanisms import doubling
+from stackheads.programs.program import lower
+from stackheads.validation.truth import labels_by_construction
 from stackheads.tasks import Retrieval
 
 TASK = Retrieval(chains=3, max_hops=2, attention_dir="causal")

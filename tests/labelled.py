@@ -9,7 +9,7 @@ from constructed import TASK, model_of
 from subjects import subject
 
 from stackheads import analyze
-from stackheads.models.compiled.specimens import CIRCUITS, Guise, specimen
+from stackheads.validation.specimens import CIRCUITS, Guise, specimen
 from stackheads.types import HeadId
 
 COLUMNS = ("head", "destination", "status", "role", "hop")

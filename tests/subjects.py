@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from stackheads import load
-from stackheads.models.compiled.specimens import CIRCUITS, Guise, specimen
+from stackheads.validation.specimens import CIRCUITS, Guise, specimen
 
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 COMPILED = {

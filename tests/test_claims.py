@@ -16,9 +16,9 @@ sys.path.append(str(ANALYSES))
 import assumption  # noqa: E402
 import claims  # noqa: E402
 
-from stackheads.models.compiled.compiler import compile_layers  # noqa: E402
-from stackheads.models.compiled.mechanisms import doubling  # noqa: E402
-from stackheads.models.compiled.program import lower  # noqa: E402
+from stackheads.programs.compiler import compile_layers  # noqa: E402
+from stackheads.programs.mechanisms import doubling  # noqa: E402
+from stackheads.programs.program import lower  # noqa: E402
 from stackheads.tasks import Retrieval  # noqa: E402
 from stackheads.types import Destination  # noqa: E402
 

@@ -26,9 +26,9 @@ from stackheads.tasks import Cycle
 from stackheads.tasks.prompts import Prompts
 from stackheads.training.config import TrainingConfig
 from stackheads.training.run import open_run, read_metrics
-from stackheads.training.sweep import cells, open_sweep, read_sweep
+from stackheads.sweeps.sweep import cells, open_sweep, read_sweep
 from stackheads.training.trainer import train
-from stackheads.training.workers import Outcome, write_tables
+from stackheads.sweeps.workers import Outcome, write_tables
 
 TASK = Cycle(symbols=4, max_hops=1)
 MODEL = ModelConfig(layers=1, heads=1, d_model=8, d_head=4)

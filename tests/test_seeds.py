@@ -10,11 +10,11 @@ import torch
 
 import stackheads
 from stackheads import analyze
-from stackheads.analysis.trial import put_on_trial
+from stackheads.trial.trial import put_on_trial
 from stackheads.errors import ConfigError
-from stackheads.models.compiled.compiler import compile_layers
-from stackheads.models.compiled.mechanisms import doubling
-from stackheads.models.compiled.program import lower
+from stackheads.programs.compiler import compile_layers
+from stackheads.programs.mechanisms import doubling
+from stackheads.programs.program import lower
 from stackheads.seeds import LARGEST, Reserved, Stream, bare, check_seed, check_training_seed, initialising, stream, training
 from stackheads.tasks import Cycle, Retrieval, labelling_batch
 from stackheads.tasks.check import check

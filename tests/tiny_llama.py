@@ -10,7 +10,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from stackheads.models.language import LanguageModel
+from stackheads.models.outside.language import LanguageModel
 from stackheads.tasks.prompts import FORMULATIONS, Prompts
 
 TEMPLATE = (

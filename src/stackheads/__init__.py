@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stackheads import tasks as tasks
-    from stackheads.analysis.emergence import emergence as emergence
-    from stackheads.analysis.orders import orders_agree as orders_agree
-    from stackheads.analysis.pipeline import analyze as analyze
-    from stackheads.analysis.result import Analysis as Analysis
-    from stackheads.analysis.timeline import Emergence as Emergence
+    from stackheads.timeline.emergence import emergence as emergence
+    from stackheads.timeline.orders import orders_agree as orders_agree
+    from stackheads.analysis import analyze as analyze
+    from stackheads.record import Analysis as Analysis
+    from stackheads.timeline.record import Emergence as Emergence
     from stackheads.models.checkpoint import load as load
     from stackheads.models.config import ModelConfig as ModelConfig
     from stackheads.training.config import TrainingConfig as TrainingConfig
     from stackheads.training.trainer import train as train
 
 _HOMES = {
-    "Analysis": "stackheads.analysis.result",
-    "Emergence": "stackheads.analysis.timeline",
+    "Analysis": "stackheads.record",
+    "Emergence": "stackheads.timeline.record",
     "ModelConfig": "stackheads.models.config",
     "TrainingConfig": "stackheads.training.config",
-    "analyze": "stackheads.analysis.pipeline",
-    "emergence": "stackheads.analysis.emergence",
+    "analyze": "stackheads.analysis",
+    "emergence": "stackheads.timeline.emergence",
     "load": "stackheads.models.checkpoint",
-    "orders_agree": "stackheads.analysis.orders",
+    "orders_agree": "stackheads.timeline.orders",
     "train": "stackheads.training.trainer",
 }
 

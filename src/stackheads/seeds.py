@@ -8,8 +8,8 @@ again from the scripts that made it:
 
 - weights and training examples (`models/config.py`, `training/trainer.py`): the checkpoints and every sweep's runs;
 - held-out and fresh examples (`Reserved`): when runs stopped, and the accuracies stored with checkpoints;
-- head selection (`training/selection.py`): analyses/results/head_selection.csv;
-- the questions of a quiz (`analysis/quiz.py`, which hashes by itself) and the solved examples of prompted tasks:
+- head selection (`explanation/selection.py`): analyses/results/head_selection.csv;
+- the questions of a quiz (`quiz/quiz.py`, which hashes by itself) and the solved examples of prompted tasks:
   analyses/results/language-models.csv, heads_of_a_language_model-*.csv;
 - depths and dropping (`analyses/08_depth.py`, `11_dropping.py`): analyses/results/depth*.csv, dropping.csv.
 """

@@ -17,7 +17,7 @@ import typer
 from docs.blocks import EXCUSES, LANGUAGES, PAGES, ROOT, blocks, commands, every_block, inline_commands, sessions, with_checks
 
 from stackheads.cli import app
-from stackheads.training.sweep import cells, read_sweep
+from stackheads.sweeps.sweep import cells, read_sweep
 
 ELISION = "…"
 

@@ -9,11 +9,11 @@ from typing import get_args
 import pandas as pd
 
 from stackheads import Analysis, Emergence
-from stackheads.analysis.circuit import LOGITS, Circuit
-from stackheads.analysis.emergence import step_row
-from stackheads.analysis.records import label_frame
-from stackheads.analysis.thresholds import Thresholds
-from stackheads.analysis.timeline import SYMBOLS, accuracy_frame, heads_frame, steps_frame
+from stackheads.explanation.circuit import LOGITS, Circuit
+from stackheads.timeline.emergence import step_row
+from stackheads.tables import label_frame
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.timeline.record import SYMBOLS, accuracy_frame, heads_frame, steps_frame
 from stackheads.types import Destination, HeadId, Role, RoleName, Status
 
 NUMBERS = {"hop": (-12, -1, 1, 2, 12), "condition": (0, 1, 12), "unchosen": (1, 12), "key": (0, 1, 12), "asked": (None, 1)}

@@ -13,9 +13,9 @@ from report import every
 
 import stackheads
 from stackheads import Analysis, Emergence, orders_agree
-from stackheads.analysis.records import natural, records, role_of
-from stackheads.analysis.result import VERDICT_ORDER
-from stackheads.analysis.timeline import OTHER_ROLE, SYMBOLS
+from stackheads.tables import natural, records, role_of
+from stackheads.record import VERDICT_ORDER
+from stackheads.timeline.record import OTHER_ROLE, SYMBOLS
 from stackheads.report.attention import head_name, show
 from stackheads.report.emergence import print_emergence
 from stackheads.report.figures import circuit_diagram, evidence_map, save_figures, timeline

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from matplotlib._pylab_helpers import Gcf
 
 from stackheads import analyze
-from stackheads.analysis.circuit import LOGITS, Circuit
+from stackheads.explanation.circuit import LOGITS, Circuit
 from stackheads.report.figures import circuit_diagram, evidence_map, reach_map, save_figures
 from stackheads.report.figures.circuit import PORTS
 from stackheads.report.figures.layout import WIDTH, layered, strong

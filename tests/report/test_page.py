@@ -19,10 +19,10 @@ from report import every
 from report.browser import Visit, chromium
 
 from stackheads import Analysis, analyze
-from stackheads.analysis.records import records
-from stackheads.analysis.roles import role_targets
+from stackheads.tables import records
+from stackheads.labelling.roles import role_targets
 from stackheads.errors import ConfigError
-from stackheads.models.compiled.compiler import compile_layers
+from stackheads.programs.compiler import compile_layers
 from stackheads.models.hooks import record
 from stackheads.report.page import MAX_BYTES, data_block, page, to_html
 from stackheads.report.page.attention import attention_data

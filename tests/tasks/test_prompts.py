@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tasks.reader import links, query, solve, statements
 
-from stackheads.analysis.statistics import wilson
+from stackheads.labelling.statistics import wilson
 from stackheads.tasks import prompts as prompts_module
 from stackheads.tasks.prompts import CHAINS, FORMULATIONS, MAX_HOPS, Prompts
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from stackheads.models.fused import FusedForward
+from stackheads.models.forwards.fused import FusedForward
 from stackheads.models.hooks import HeadEdit, run_edited
 from stackheads.training.dropping import DroppingForward
 from stackheads.types import HeadId

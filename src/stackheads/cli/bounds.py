@@ -25,7 +25,7 @@ def theory(
     """How many layers each hop needs: closed forms, simulated flow of information, and shortcuts around the chain."""
     import json as json_module
 
-    from stackheads.models.files import check_folder, write_json
+    from stackheads.files import check_folder, write_json
     from stackheads.report.theory import print_depth
     from stackheads.tasks import StatementTask
     from stackheads.theory import depth

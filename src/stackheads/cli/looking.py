@@ -52,9 +52,9 @@ def analyze(
     """
     import json as json_module
 
-    from stackheads.analysis.pipeline import analyze as run
-    from stackheads.analysis.result import FILE
-    from stackheads.models.files import check_file, check_folder
+    from stackheads.analysis import analyze as run
+    from stackheads.record import FILE
+    from stackheads.files import check_file, check_folder
     from stackheads.report.figures import FILES, save_figures
     from stackheads.report.terminal import print_analysis, print_trial
 
@@ -95,9 +95,9 @@ def emerge(
     """Follow a training run: at which snapshot does each hop, and each labelled head, appear?"""
     import json as json_module
 
-    from stackheads.analysis.emergence import emergence
-    from stackheads.analysis.timeline import FILES
-    from stackheads.models.files import check_folder
+    from stackheads.timeline.emergence import emergence
+    from stackheads.timeline.record import FILES
+    from stackheads.files import check_folder
     from stackheads.report.emergence import print_emergence
     from stackheads.report.figures import save_figure, timeline
 
@@ -127,10 +127,10 @@ def validate(
     """Score the labeller on circuits whose labels are known, and on models that must get none. Status 1 if a bar is missed."""
     import json as json_module
 
-    from stackheads.analysis.validate import validate as run
-    from stackheads.models.files import check_file, write_json
+    from stackheads.validation.validate import validate as run
+    from stackheads.files import check_file, write_json
     from stackheads.report.validation import print_validation
-    from stackheads.training.nulls import permuted_checkpoints, trained_on_shuffled_answers
+    from stackheads.validation.nulls import permuted_checkpoints, trained_on_shuffled_answers
 
     if jobs < 1:
         raise ConfigError(f"jobs must be at least 1, got {jobs}: give the number of processes")
@@ -160,7 +160,7 @@ def _examples(text: str) -> int | Literal["auto"]:
 
 
 def _subject(path: Path | None, other: Gpt2Options, options: TaskOptions, device: str) -> dict[str, Any]:
-    """What to analyse, as arguments of `analysis.pipeline.analyze`: a checkpoint's path, or a GPT-2 with its task."""
+    """What to analyse, as arguments of `analysis.analyze`: a checkpoint's path, or a GPT-2 with its task."""
     from stackheads.models import load_gpt2
 
     if other.gpt2 is None:

@@ -40,7 +40,7 @@ def train(
 ) -> None:
     """Train a model on a task and write a run folder with its snapshots."""
     from stackheads.models import model_config
-    from stackheads.models.files import check_folder
+    from stackheads.files import check_folder
     from stackheads.training.config import training_config
     from stackheads.training.trainer import train as run
 
@@ -97,8 +97,8 @@ def sweep(
     import json as json_module
 
     from stackheads.report.sweep import print_sweep
-    from stackheads.training.sweep import read_sweep
-    from stackheads.training.workers import run_sweep
+    from stackheads.sweeps.sweep import read_sweep
+    from stackheads.sweeps.workers import run_sweep
 
     outcome = run_sweep(read_sweep(file, seed), output_dir, workers, ray, device, threads, progress=not quiet)
     if json:

@@ -22,7 +22,7 @@ from stackheads.errors import InterventionError
 from stackheads.interventions.activations import Recorded, check_rows
 from stackheads.interventions.engine import replayable
 from stackheads.interventions.hooked import hooked_change, hooked_direct, hooked_output
-from stackheads.models.fused import FusedForward, supported
+from stackheads.models.forwards.fused import FusedForward, supported
 from stackheads.models.hooks import HeadEdit, analysing, check_head
 from stackheads.models.kinds import check_model
 from stackheads.types import HeadId

@@ -23,7 +23,7 @@ from stackheads.errors import InterventionError
 from stackheads.interventions.activations import Recorded
 from stackheads.interventions.engine import MEMORY, Engine
 from stackheads.models.hooks import Edit, HeadEdit, PatternEdit, Recording, analysing, record, run_edited
-from stackheads.models.replay import Rows
+from stackheads.models.forwards.replay import Rows
 from stackheads.models.trust import MATTERS, differs, obstacle, state
 from stackheads.tasks import Batch
 from stackheads.types import HeadId

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from stackheads.errors import InterventionError
 from stackheads.models.kinds import check_model
-from stackheads.models.rotary import input_hooks
+from stackheads.models.forwards.rotary import input_hooks
 from stackheads.types import HeadId
 
 

@@ -20,9 +20,9 @@ from uuid import uuid4
 
 import torch
 
-from stackheads.analysis.records import records, role_of
-from stackheads.analysis.result import Analysis
-from stackheads.analysis.roles import role_targets
+from stackheads.tables import records, role_of
+from stackheads.record import Analysis
+from stackheads.labelling.roles import role_targets
 from stackheads.errors import ConfigError
 from stackheads.interventions import destination_rows
 from stackheads.models.hooks import check_head, record

@@ -5,8 +5,8 @@ Where there are more snapshots than columns, evenly spaced ones are shown, the l
 
 from typing import Any, TextIO
 
-from stackheads.analysis.records import records
-from stackheads.analysis.timeline import SYMBOLS, Emergence
+from stackheads.tables import records
+from stackheads.timeline.record import SYMBOLS, Emergence
 from stackheads.report.console import console_on
 from stackheads.report.terminal import GAP, style_of, table_of
 

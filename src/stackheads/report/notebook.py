@@ -3,8 +3,8 @@
 import html
 from typing import TYPE_CHECKING, Any
 
-from stackheads.analysis.records import records, role_of
-from stackheads.analysis.result import Analysis
+from stackheads.tables import records, role_of
+from stackheads.record import Analysis
 from stackheads.report.attention import show
 from stackheads.report.figures import circuit_diagram, svg_text
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, TextIO
 
-from stackheads.analysis.quiz import CONFIDENCE, Quiz
+from stackheads.quiz.quiz import CONFIDENCE, Quiz
 from stackheads.report.console import console_on
 
 if TYPE_CHECKING:

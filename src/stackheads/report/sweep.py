@@ -4,7 +4,7 @@ import json
 from typing import Any, TextIO
 
 from stackheads.report.console import console_on
-from stackheads.training.workers import Outcome
+from stackheads.sweeps.workers import Outcome
 
 
 def print_sweep(outcome: Outcome, file: TextIO | None = None) -> None:

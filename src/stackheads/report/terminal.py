@@ -6,11 +6,11 @@ Colours only where the output is a terminal; the same text, plain, in a pipe.
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, TextIO
 
-from stackheads.analysis.circuit import Circuit
-from stackheads.analysis.records import natural, records, role_of
-from stackheads.analysis.result import Analysis
-from stackheads.analysis.sufficiency import VARIANTS
-from stackheads.analysis.trial import Trial
+from stackheads.explanation.circuit import Circuit
+from stackheads.tables import natural, records, role_of
+from stackheads.record import Analysis
+from stackheads.trial.sufficiency import VARIANTS
+from stackheads.trial.trial import Trial
 from stackheads.report.console import console_on
 from stackheads.types import Status
 

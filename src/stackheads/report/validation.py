@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from stackheads.analysis.validate import Validation
+from stackheads.validation.validate import Validation
 from stackheads.report.console import console_on
 from stackheads.report.terminal import table_of
 from stackheads.types import Status

@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from stackheads.models.fused import FusedForward
+from stackheads.models.forwards.fused import FusedForward
 
 
 class DroppingForward(FusedForward):

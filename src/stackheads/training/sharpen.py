@@ -19,7 +19,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stackheads.models.fused import FusedForward
+from stackheads.models.forwards.fused import FusedForward
 from stackheads.tasks import Batch
 from stackheads.types import Destination, Slot
 

@@ -22,7 +22,7 @@ from stackheads import seeds
 from stackheads.errors import ConfigError, StackheadsError
 from stackheads.models import Checkpoint, ModelConfig, build, check_fit, save_checkpoint
 from stackheads.models.config import parse_device
-from stackheads.models.fused import Forward, FusedForward
+from stackheads.models.forwards.fused import Forward, FusedForward
 from stackheads.models.hooks import analysing
 from stackheads.models.trust import forward_for_training, why_not_fused
 from stackheads.seeds import Reserved, bare

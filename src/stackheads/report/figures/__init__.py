@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from stackheads.analysis.result import Analysis
+from stackheads.record import Analysis
 from stackheads.report.figures.circuit import circuit_diagram
 from stackheads.report.figures.evidence import evidence_map
 from stackheads.report.figures.reach import reach_map

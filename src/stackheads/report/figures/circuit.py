@@ -1,15 +1,15 @@
 """The circuit as a diagram: layers bottom up, a box for each confirmed (head, destination), edges into its inputs q, k, v.
 
-An edge's width is its strength: the share of the answer that goes when only this path is patched (`analysis/circuit.py`).
+An edge's width is its strength: the share of the answer that goes when only this path is patched (`explanation/circuit.py`).
 """
 
 from itertools import pairwise
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from stackheads.analysis.circuit import LOGITS, Circuit
-from stackheads.analysis.records import role_of
-from stackheads.analysis.result import Analysis
+from stackheads.explanation.circuit import LOGITS, Circuit
+from stackheads.tables import role_of
+from stackheads.record import Analysis
 from stackheads.report.figures.layout import Item, Layout, layered, strong
 from stackheads.types import Destination
 

@@ -7,8 +7,8 @@ attended source alone moves. A dotted line is the bar that must be passed.
 
 from typing import TYPE_CHECKING, Any
 
-from stackheads.analysis.records import natural, records
-from stackheads.analysis.result import Analysis
+from stackheads.tables import natural, records
+from stackheads.record import Analysis
 from stackheads.report.figures.style import COLOURS, DOTTED, MARKERS, plain
 from stackheads.types import Status
 

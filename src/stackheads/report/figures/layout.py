@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from stackheads.analysis.circuit import LOGITS, Circuit
-from stackheads.analysis.records import natural
+from stackheads.explanation.circuit import LOGITS, Circuit
+from stackheads.tables import natural
 
 SWEEPS = 8
 PULLS = 24

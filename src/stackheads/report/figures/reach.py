@@ -1,9 +1,9 @@
-"""Reach by layer: which hops a linear probe reads at each destination after each layer (`analysis/reach.py`)."""
+"""Reach by layer: which hops a linear probe reads at each destination after each layer (`explanation/reach.py`)."""
 
 from typing import TYPE_CHECKING, Any
 
-from stackheads.analysis.reach import READABLE, reach_records
-from stackheads.analysis.result import Analysis
+from stackheads.explanation.reach import READABLE, reach_records
+from stackheads.record import Analysis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -3,8 +3,8 @@
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from stackheads.analysis.records import records
-from stackheads.analysis.timeline import Emergence
+from stackheads.tables import records
+from stackheads.timeline.record import Emergence
 from stackheads.report.figures.style import COLOURS, DOTTED, hop_colours, plain
 from stackheads.types import Status
 

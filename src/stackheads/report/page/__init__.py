@@ -13,10 +13,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from stackheads.analysis.result import Analysis
-from stackheads.analysis.trial import Trial
+from stackheads.record import Analysis
+from stackheads.trial.trial import Trial
 from stackheads.errors import ConfigError
-from stackheads.models.files import check_file, write_file
+from stackheads.files import check_file, write_file
 from stackheads.report.page.attention import attention_data
 from stackheads.report.page.content import content, number
 from stackheads.types import Status

@@ -5,11 +5,11 @@ from typing import Any
 
 import pandas as pd
 
-from stackheads.analysis.circuit import Circuit
-from stackheads.analysis.records import natural, records, role_of
-from stackheads.analysis.result import Analysis
-from stackheads.analysis.sufficiency import VARIANTS
-from stackheads.analysis.trial import Trial
+from stackheads.explanation.circuit import Circuit
+from stackheads.tables import natural, records, role_of
+from stackheads.record import Analysis
+from stackheads.trial.sufficiency import VARIANTS
+from stackheads.trial.trial import Trial
 from stackheads.report.page.diagram import diagram
 from stackheads.types import Destination, Status
 

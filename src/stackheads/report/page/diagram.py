@@ -6,8 +6,8 @@ Layers go bottom up and end in the logits. Width is strength; a dashed curve is 
 from itertools import pairwise
 from typing import Any
 
-from stackheads.analysis.circuit import LOGITS, Circuit
-from stackheads.analysis.records import role_of
+from stackheads.explanation.circuit import LOGITS, Circuit
+from stackheads.tables import role_of
 from stackheads.report.figures.layout import Item, Layout, layered, strong
 
 LEAST = 0.1

@@ -1,0 +1,162 @@
+"""`analyze()`: the whole method, readable as its table of contents."""
+
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+
+from stackheads.labelling.bench import make_bench, read_labels
+from stackheads.explanation.circuit import find_circuit
+from stackheads.labelling.measure import BUDGET, MIN_EXAMPLES, Measured, measure, measure_until_decided
+from stackheads.explanation.mechanism import name_mechanism
+from stackheads.explanation.program import agreement, extract_program
+from stackheads.explanation.reach import reach
+from stackheads.labelling.readouts import Baseline
+from stackheads.tables import label_frame
+from stackheads.record import Analysis
+from stackheads.labelling.screening import Screen
+from stackheads.labelling.stability import bootstrap_jaccard
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.labelling.verdict import Evidence, label_row
+from stackheads.errors import ConfigError, InterventionError
+from stackheads.models import Checkpoint, check_fit, load, parse_device
+from stackheads.models.config import moved
+from stackheads.models.hooks import analysing
+from stackheads.models.kinds import check_model
+from stackheads.tasks import StatementTask, StoredTask, Task
+
+CIRCUIT_EXAMPLES = 192
+"""Examples for the circuit: its quantities are means over many patched runs, and each run costs."""
+
+
+def analyze(
+    model: Any,
+    task: Task | None = None,
+    examples: int | Literal["auto"] = "auto",
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+    thresholds: Thresholds | None = None,
+    explain: bool = True,
+    screen: Screen | None = None,
+    budget: int = BUDGET,
+) -> Analysis:
+    """Label every (head, destination) of a model by the rules of evidence (DESIGN §6).
+
+    `model` is the path of a checkpoint or run folder, or what `load` gave (model and task come from it), or a
+    `HookedTransformer` or `TransformerBridge` (`models.bridge`) with a `task`.
+    `device` None means where the model is, CPU for a path; a model that is given is moved to a device that is given. Its
+    weights, hooks and mode stay as they are. `examples`: a number, or `auto`: 512, and while rows are undecided that more would
+    decide, twice as many for these rows, up to `budget` (`labelling/measure.py`).
+    `explain` adds how the heads work together: mechanism, program, reach, circuit.
+    `screen` is for models of many heads: exact interventions for candidates only, and the column `evidence` of the labels says
+    for which (`labelling/screening.py`); nothing is explained then.
+
+    Cost: 1 + D + 3 × heads × destinations forward passes on `examples` examples, and up to D more for each pattern found;
+    with `explain` one on 4,096 examples, and on 192 the circuit's (`explanation/circuit.py`).
+
+    Raises `ConfigError` (examples, device), `CheckpointError`, `TaskMismatchError`.
+    """
+    thresholds = thresholds or Thresholds()
+    if examples != "auto" and (not isinstance(examples, int) or examples < MIN_EXAMPLES):
+        raise ConfigError(
+            f"examples must be at least {MIN_EXAMPLES} for an interval, or 'auto', got {examples!r}: ask for 512, say"
+        )
+    model, task, described = _resolve(model, task, device)
+    if examples == "auto":
+        found = measure_until_decided(model, task, seed, thresholds, budget, progress, screen)
+    else:
+        found = Measured(*measure(model, task, examples, seed, thresholds, progress, screen), (examples,), thresholds)
+    labels = label_frame([label_row(item, found.thresholds) for item in found.evidence])
+    return Analysis(
+        model=described,
+        task={"name": task.name, **(task.model_dump() if isinstance(task, StoredTask) else {})},
+        seed=seed,
+        examples=found.examples,
+        thresholds=found.thresholds,
+        versions={name: version(name) for name in ("stackheads", "torch", "transformer-lens")},
+        labels=labels,
+        readouts=_readout_frame(found.baseline),
+        effects=_effect_frame(found.evidence),
+        bootstrap_jaccard=bootstrap_jaccard(found.evidence, found.thresholds),
+        subject=(model, task),
+        **(_explanation(labels, model, task, seed, thresholds) if explain and screen is None else {}),
+    )
+
+
+def _explanation(labels: pd.DataFrame, model: Any, task: Task, seed: int, thresholds: Thresholds) -> dict[str, Any]:
+    """How the heads work together. Mechanism and program exist for tasks made of statements, circuits where paths do."""
+    readable = reach(model, task, seed)
+    explained: dict[str, Any] = {"reach": readable}
+    with suppress(InterventionError):  # of a model whose parts have no hooks to patch a path by
+        bench = make_bench(model, task, CIRCUIT_EXAMPLES, seed, thresholds)
+        with analysing(model):
+            explained["circuit"] = find_circuit(bench, read_labels(labels), thresholds, seed)
+    if not isinstance(task, StatementTask):
+        return explained
+    extracted = extract_program(labels, task)
+    mechanism = name_mechanism(extracted, task, readable)
+    return {
+        **explained,
+        "mechanism": mechanism.name,
+        "mechanism_reason": mechanism.reason,
+        "program": None if extracted is None else str(extracted),
+        "program_agreement": None if extracted is None else agreement(extracted, model, task, seed=seed),
+    }
+
+
+def _resolve(model: Any, task: Task | None, device: torch.device | str | None) -> tuple[Any, Task, dict[str, Any]]:
+    """The model on its device, the task, and how to name them."""
+    if isinstance(model, (str, Path)):
+        checkpoint = load(model, parse_device(device))
+        task = task or checkpoint.task
+        check_fit(checkpoint.model, task)
+        return checkpoint.model, task, {"name": checkpoint.name, **checkpoint.config.model_dump()}
+    if isinstance(model, Checkpoint):
+        model, task = model.model, task or model.task
+    check_model(model)
+    if task is None:
+        raise ConfigError("a model needs a task to be analysed on, got none: analyze(model, task)")
+    check_fit(model, task)
+    if device is not None:
+        model = moved(model, parse_device(device))
+    cfg = model.cfg
+    name = getattr(cfg, "model_name", None) or type(model).__name__
+    return model, task, {"name": name, "layers": cfg.n_layers, "heads": cfg.n_heads, "d_model": cfg.d_model}
+
+
+def _readout_frame(baseline: Baseline) -> pd.DataFrame:
+    count = baseline.count.sum(dim=0)
+    return pd.DataFrame(
+        {
+            "destination": [str(readout.destination) for readout in baseline.readouts],
+            "hop": [readout.hop for readout in baseline.readouts],
+            "accuracy": baseline.accuracy.tolist(),
+            "chance_accuracy": baseline.chance_accuracy.tolist(),
+            "margin": (baseline.clean.margin.sum(dim=0) / count).tolist(),
+            "gap": (baseline.gap.sum(dim=0) / count).tolist(),
+            "open": baseline.open.tolist(),
+            "unclear": baseline.unclear.tolist(),
+            "asked": baseline.asked.sum(dim=0).tolist(),
+        }
+    )
+
+
+def _effect_frame(evidence: list[Evidence]) -> pd.DataFrame:
+    rows = [
+        {
+            "head": str(item.head),
+            "destination": str(item.destination),
+            "ablation": method,
+            "readout": str(readout),
+            "effect": effects.effect[number],
+            "accuracy_effect": effects.accuracy_effect[number],
+        }
+        for item in evidence
+        for method, effects in item.cause.ablations.items()
+        for number, readout in enumerate(item.cause.every)
+    ]
+    return pd.DataFrame(rows)

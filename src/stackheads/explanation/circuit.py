@@ -1,0 +1,267 @@
+"""The circuit: which confirmed heads feed which, by what input, and whether they are all there is to it.
+
+Nodes are the confirmed (head, destination) cells and `logits`. An edge from sender to receiver is typed q, k or v: path
+patching (`interventions/paths.py`) with the sender's output from a matched example; its strength is the share of the margin
+gap that this destroys, at the readout where it destroys most (chosen on one half of the examples, estimated on the other).
+Edges below `min_effect` or with an interval that reaches zero are left out. An edge to `logits` is the direct path. Node
+attributes: `total`, the effect of ablating the cell; `direct`, the part that goes straight to the logits, at the same readout;
+`self_repair` = direct - total, above zero where later heads make up for what is lost.
+
+The three criteria of Wang et al. (2023, §4), in shares of the gap. F(S) is the recovered share, averaged over the readouts
+that the model answers, with everything outside S at its positional mean and S live; C is the set of confirmed cells, M all:
+
+    faithfulness        F(C), where F(M) = 1
+    incompleteness(K)   |F(C without K) - F(M without K)|, for K in C: ten random K (each cell with probability 1/2) and
+                        a greedy one that adds, from ∅, the cell that raises it most, among ten candidates, while it rises
+    minimality(v)       max over K of |F(C without K and v) - F(C without K)|, for each v in C; K: ∅, the other cells of the
+                        role of v, five of the random sets and the greedy set, each without v
+
+F is a mean; beside it stand median and 10th percentile over examples (for differences: median and 90th percentile).
+Cost: one forward pass for each pair (twice for pairs at one destination), two for each K, two for each (v, K).
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import networkx as nx
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stackheads.labelling.bench import Bench, Label
+from stackheads.labelling.cause import effects_on_open
+from stackheads.labelling.statistics import Resampling, resampling
+from stackheads.trial.sufficiency import silenced
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.labelling.verdict import decisive, telling
+from stackheads.interventions import ABLATIONS, INPUTS, Sender, destination_rows, direct_logits, path_edits
+from stackheads.interventions.paths import Input
+from stackheads.seeds import Stream, stream
+from stackheads.types import Destination
+
+LOGITS = "logits"
+RANDOM_SETS = 10
+MINIMALITY_SETS = 5
+CANDIDATES = 10
+
+
+class Circuit(nx.MultiDiGraph):
+    """A directed graph of confirmed cells, edges keyed by input ("q", "k", "v"; "logits" for the direct path)."""
+
+    @property
+    def faithfulness(self) -> dict[str, float]:
+        """F(C): mean, median, tenth."""
+        return self.graph["faithfulness"]
+
+    @property
+    def completeness(self) -> dict[str, float]:
+        """Incompleteness: random_mean, random_worst, greedy; for the greedy set median and ninetieth. 0 is complete."""
+        return self.graph["completeness"]
+
+    @property
+    def minimality(self) -> dict[str, float]:
+        """For each cell its minimality score; 0 means that the circuit does without it."""
+        return self.graph["minimality"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "nodes": [{"name": name, **values} for name, values in self.nodes(data=True)],
+            "edges": [
+                {"from": sender, "to": receiver, "input": key, **values}
+                for sender, receiver, key, values in self.edges(keys=True, data=True)
+            ],
+            **self.graph,
+        }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "Circuit":
+        """What `to_dict` gave."""
+        circuit = cls()
+        for node in content["nodes"]:
+            circuit.add_node(node["name"], **{key: value for key, value in node.items() if key != "name"})
+        for edge in content["edges"]:
+            values = {key: value for key, value in edge.items() if key not in ("from", "to", "input")}
+            circuit.add_edge(edge["from"], edge["to"], edge["input"], **values)
+        circuit.graph.update({key: content[key] for key in ("faithfulness", "completeness", "minimality")})
+        return circuit
+
+
+def find_circuit(bench: Bench, labels: Sequence[Label], thresholds: Thresholds, seed: int) -> Circuit:
+    """The circuit of the confirmed cells."""
+    confirmed = [label for label in labels if label.status == "confirmed" and label.role is not None]
+    circuit = Circuit(faithfulness={}, completeness={}, minimality={})
+    if not confirmed or not bool(bench.baseline.open.any()):
+        return circuit
+    generator, batch = stream(seed, Stream.BOOTSTRAP, "circuit"), bench.clean.batch
+    draws = resampling(len(batch), thresholds.resampling_draws, thresholds.confidence, generator, batch.tokens.device)
+    _add_nodes(circuit, bench, confirmed, draws, thresholds)
+    for receiver in confirmed:
+        _add_edges(circuit, bench, confirmed, receiver, draws, thresholds)
+    criteria = _Criteria(bench, labels, confirmed, stream(seed, Stream.CIRCUIT_SETS))
+    circuit.graph.update(criteria.all())
+    return circuit
+
+
+def _add_nodes(circuit: Circuit, bench: Bench, confirmed: Sequence[Label], draws: Resampling, thresholds: Thresholds) -> None:
+    circuit.add_node(LOGITS)
+    for label in confirmed:
+        assert label.role is not None
+        sender = _sender(bench, label)
+        direct = bench.scorer.score(direct_logits(bench.model, bench.clean, sender)).margin
+        moved = {"total": bench.margin(_ablated(bench, [label])), "direct": direct}
+        lost = {name: bench.baseline.clean.margin - margin for name, margin in moved.items()}
+        effects = effects_on_open(lost["total"], bench.baseline, draws)
+        at = bench.open_readouts[telling(effects, thresholds.min_effect)]
+        shares = {name: (value[:, at].sum() / bench.baseline.gap[:, at].sum()).item() for name, value in lost.items()}
+        circuit.add_node(
+            str(label),
+            head=str(label.head),
+            layer=label.head.layer,
+            destination=str(label.destination),
+            role=label.role.name,
+            hop=label.role.hop,
+            readout=str(bench.baseline.readouts[at]),
+            **shares,
+            self_repair=shares["direct"] - shares["total"],
+        )
+        _add_edge(circuit, bench, str(label), LOGITS, LOGITS, direct, draws, thresholds)
+
+
+def _add_edges(
+    circuit: Circuit, bench: Bench, confirmed: Sequence[Label], receiver: Label, draws: Resampling, thresholds: Thresholds
+) -> None:
+    """All edges into one receiver, its senders batched."""
+    rows = destination_rows(bench.clean.batch, receiver.destination)
+    for part in INPUTS:
+        labels = [
+            label
+            for label in confirmed
+            if label.head.layer < receiver.head.layer and _reaches(label.destination, receiver.destination, part)
+        ]
+        if not labels:
+            continue
+        senders = [_sender(bench, label) for label in labels]
+        edits = path_edits(bench.model, bench.clean, receiver.head, rows, senders, part)
+        for label, margin in zip(labels, bench.margins([[edit] for edit in edits]), strict=True):
+            _add_edge(circuit, bench, str(label), str(receiver), part, margin, draws, thresholds)
+
+
+def _reaches(sender: Destination, receiver: Destination, part: Input) -> bool:
+    """A query is made where the receiver reads from; keys and values where it looks, which may be anywhere."""
+    return sender == receiver if part == "q" else True
+
+
+def _add_edge(
+    circuit: Circuit,
+    bench: Bench,
+    sender: str,
+    receiver: str,
+    key: str,
+    margin: Float[Tensor, "example readout"],
+    draws: Resampling,
+    thresholds: Thresholds,
+) -> None:
+    effects = effects_on_open(bench.baseline.clean.margin - margin, bench.baseline, draws)
+    if decisive(effects, thresholds.min_effect):
+        number = telling(effects, thresholds.min_effect)
+        effect = effects.at(number)
+        circuit.add_edge(
+            sender,
+            receiver,
+            key,
+            strength=effect.value,
+            low=effect.low,
+            high=effect.high,
+            readout=str(bench.baseline.readouts[bench.open_readouts[number]]),
+        )
+
+
+def _sender(bench: Bench, label: Label) -> Sender:
+    return Sender(
+        label.head,
+        destination_rows(bench.clean.batch, label.destination),
+        ABLATIONS["resample"](bench.clean, label.head),
+    )
+
+
+def _ablated(bench: Bench, labels: Sequence[Label]) -> list[Any]:
+    return silenced(bench, labels, [], "resample")
+
+
+class _Criteria:
+    """Faithfulness, completeness and minimality; F of a set is computed once."""
+
+    def __init__(self, bench: Bench, labels: Sequence[Label], confirmed: Sequence[Label], generator: torch.Generator):
+        self.bench, self.labels, self.confirmed, self.generator = bench, labels, list(confirmed), generator
+        self.known: dict[frozenset[Label], Tensor] = {}
+        self.asked = bench.baseline.open
+
+    def all(self) -> dict[str, Any]:
+        """The three criteria."""
+        circuit = frozenset(self.confirmed)
+        random = [self._random_set() for _ in range(RANDOM_SETS)]
+        greedy = self._greedy_set()
+        scores = [self._incompleteness(chosen).mean().item() for chosen in random]
+        worst = self._incompleteness(greedy)
+        sets = [frozenset(), greedy, *random[:MINIMALITY_SETS]]
+        return {
+            "faithfulness": _summary(self._f(circuit), {"median": 0.5, "tenth": 0.1}),
+            "completeness": {
+                "random_mean": sum(scores) / len(scores),
+                "random_worst": max(scores),
+                "greedy": abs(self._signed(greedy).mean().item()),
+                "greedy_median": worst.quantile(0.5).item(),
+                "greedy_ninetieth": worst.quantile(0.9).item(),
+            },
+            "minimality": {str(label): self._minimality(label, sets) for label in self.confirmed},
+        }
+
+    def _f(self, live: Iterable[Label]) -> Float[Tensor, "example"]:
+        """F for each example: the recovered share, averaged over the readouts that are answered."""
+        key = frozenset(live)
+        if key not in self.known:
+            baseline = self.bench.baseline
+            margin = self.bench.margin(silenced(self.bench, self.labels, list(key), "mean"))
+            chance = (baseline.chance.margin.sum(dim=0) / baseline.count.sum(dim=0)) * baseline.count
+            gap = (baseline.clean.margin - chance).sum(dim=0, keepdim=True) / baseline.count.sum(dim=0)
+            per_question = (margin - chance) / (gap * baseline.count.clamp(min=1))
+            asked = (baseline.count > 0) & self.asked.to(margin.device)
+            self.known[key] = ((per_question * asked).sum(dim=1) / asked.sum(dim=1).clamp(min=1)).double().cpu()
+        return self.known[key]
+
+    def _signed(self, chosen: frozenset[Label]) -> Float[Tensor, "example"]:
+        return self._f(set(self.confirmed) - chosen) - self._f(set(self.labels) - chosen)
+
+    def _incompleteness(self, chosen: frozenset[Label]) -> Float[Tensor, "example"]:
+        return self._signed(chosen).abs()
+
+    def _random_set(self) -> frozenset[Label]:
+        picks = torch.rand(len(self.confirmed), generator=self.generator) < 0.5
+        return frozenset(label for label, picked in zip(self.confirmed, picks.tolist(), strict=True) if picked)
+
+    def _greedy_set(self) -> frozenset[Label]:
+        chosen: frozenset[Label] = frozenset()
+        best = abs(self._signed(chosen).mean().item())
+        while len(chosen) < len(self.confirmed):
+            rest = [label for label in self.confirmed if label not in chosen]
+            order = torch.randperm(len(rest), generator=self.generator).tolist()[:CANDIDATES]
+            scored = [(abs(self._signed(chosen | {rest[index]}).mean().item()), index) for index in order]
+            value, index = max(scored)
+            if value <= best:
+                break
+            chosen, best = chosen | {rest[index]}, value
+        return chosen
+
+    def _minimality(self, label: Label, sets: Sequence[frozenset[Label]]) -> float:
+        same_role = frozenset(other for other in self.confirmed if other.role == label.role)
+        circuit = set(self.confirmed)
+        scores = [
+            abs((self._f(circuit - (chosen | {label})) - self._f(circuit - (chosen - {label}))).mean().item())
+            for chosen in [*sets, same_role]
+        ]
+        return max(scores)
+
+
+def _summary(values: Float[Tensor, "example"], quantiles: dict[str, float]) -> dict[str, float]:
+    return {"mean": values.mean().item(), **{name: values.quantile(at).item() for name, at in quantiles.items()}}

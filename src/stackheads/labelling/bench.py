@@ -1,0 +1,109 @@
+"""Fresh examples to put labels on trial with: the clean run, how it is scored, and what share of it an edited run keeps.
+
+recovered = Σ (margin of the edited run - chance) / Σ (clean margin - chance), per readout; chance is the margin on unrelated
+answers, summed over examples. 1 is the whole of the clean run, 0 nothing, above 1 more than the clean run. Beside this ratio
+of sums stand the median and the 10th percentile of the same ratio for single examples, with the mean chance of each readout.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stackheads.labelling.readouts import Baseline, Scorer, make_scorer, measure_baseline
+from stackheads.tables import records, role_of
+from stackheads.labelling.statistics import shares
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.interventions import Recorded, recorded, rerun, run_variants
+from stackheads.models.hooks import Edit, analysing
+from stackheads.seeds import Stream, stream
+from stackheads.tasks import Task
+from stackheads.types import Destination, HeadId, Role
+
+
+@dataclass(frozen=True)
+class Label:
+    """One row of the labels that a trial needs. `role` is None where no pattern passed."""
+
+    head: HeadId
+    destination: Destination
+    role: Role | None
+    status: str
+
+    def __str__(self) -> str:
+        return f"{self.head} @{self.destination}"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A model on fresh examples of its task."""
+
+    model: Any
+    task: Task
+    clean: Recorded
+    scorer: Scorer
+    baseline: Baseline
+
+    @property
+    def open_readouts(self) -> list[int]:
+        """The numbers of the readouts that the model answers."""
+        return self.baseline.open.nonzero().flatten().tolist()
+
+    def run(self, edits: list[Edit], frozen_norms: bool = False) -> Float[Tensor, "batch pos d_vocab_out"]:
+        """Logits with edits in place, as clean where nothing is asked; `frozen_norms` as in `rerun`. Cost: one forward pass."""
+        return rerun(self.model, self.clean, edits, frozen_norms, self.scorer.read)
+
+    def margin(self, edits: list[Edit]) -> Float[Tensor, "example readout"]:
+        """Margins, summed per example, with edits in place. Cost: one forward pass."""
+        return self.scorer.score(self.run(edits)).margin
+
+    def margins(self, variants: Sequence[Sequence[Edit]]) -> Iterator[Float[Tensor, "example readout"]]:
+        """The same for each list of edits, batched. Cost: at most one forward pass each."""
+        for logits in run_variants(self.model, self.clean, variants, read=self.scorer.read):
+            yield self.scorer.score(logits).margin
+
+    def recovered(self, margin: Float[Tensor, "example readout"]) -> Float[Tensor, "readout"]:
+        """The share of the clean run's gap that these margins keep, as a ratio of sums."""
+        return shares(margin - self.baseline.chance.margin, self.baseline.gap)
+
+    def single_examples(self, margin: Float[Tensor, "example readout"]) -> tuple[list[float], list[float]]:
+        """Median and 10th percentile over examples of the recovered share, per readout."""
+        count = self.baseline.count
+        chance = self.baseline.chance.margin.sum(dim=0) / count.sum(dim=0)
+        medians, tenths = [], []
+        for readout in range(margin.shape[1]):
+            asked = count[:, readout] > 0
+            base = count[asked, readout] * chance[readout]
+            ratio = (margin[asked, readout] - base) / (self.baseline.clean.margin[asked, readout] - base).clamp(min=1e-3)
+            middle, low = torch.quantile(ratio.double(), torch.tensor([0.5, 0.1], dtype=torch.double)).tolist()
+            medians.append(middle)
+            tenths.append(low)
+        return medians, tenths
+
+
+def make_bench(
+    model: Any, task: Task, examples: int, seed: int, thresholds: Thresholds, name: Stream = Stream.CIRCUIT
+) -> Bench:
+    """Draw examples of a stream that labels were not made on, and run the model on them. Cost: one forward pass."""
+    batch = task.sample(examples, stream(seed, name)).to(next(model.parameters()).device)
+    with analysing(model):
+        clean = recorded(model, batch)
+        scorer = make_scorer(task, batch)
+        return Bench(model, task, clean, scorer, measure_baseline(scorer, clean, thresholds))
+
+
+def read_labels(labels: pd.DataFrame) -> list[Label]:
+    """The rows of `analysis.labels`, parsed."""
+    return [
+        Label(
+            HeadId.parse(row["head"]),
+            Destination(row["destination"]),
+            role_of(row),
+            row["status"],
+        )
+        for row in records(labels)
+    ]

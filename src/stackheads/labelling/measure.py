@@ -1,0 +1,180 @@
+"""All the evidence for every (head, destination), on one sample of examples or on as many as it takes.
+
+`measure` is the method on one sample: patterns, then causes, then what is written, then backups. `measure_until_decided` begins
+with a small sample and doubles it; at each look only the rows that are not decided yet are measured again, until all are or the
+budget is spent. A row that is looked at again has more than one chance to be called by accident, so each look gets its part of
+the error that all may make together (Bonferroni over the looks that there may be): its intervals are wider than those of a
+single sample of the same size.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from tqdm import tqdm
+
+from stackheads.labelling.cause import CauseEvidence, cause_evidence, screened_cause
+from stackheads.labelling.patterns import pattern_evidence
+from stackheads.labelling.readouts import Baseline, make_scorer, measure_baseline
+from stackheads.labelling.redundancy import with_joint_evidence
+from stackheads.labelling.screening import Screen, candidates, guessed_effects
+from stackheads.labelling.statistics import resampling
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.labelling.verdict import Answer, Evidence, cause_answer, examples_needed, pattern_answer
+from stackheads.labelling.write import Question, Writes
+from stackheads.errors import ConfigError
+from stackheads.interventions import destination_rows, recorded
+from stackheads.models.hooks import all_heads, analysing
+from stackheads.seeds import Stream, stream
+from stackheads.tasks import Task, labelling_batch
+from stackheads.types import Destination, HeadId
+
+Cell = tuple[HeadId, Destination]
+
+MIN_EXAMPLES = 16
+"""Below this an interval means nothing."""
+FIRST_LOOK = 512
+BUDGET = 4096
+HOPELESS = 4
+"""Rows that would need more than this many times the budget are not looked at again: the estimate is not that wrong."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The evidence, the clean run of the last look, and how many examples each look had; judged by `thresholds`.
+
+    `thresholds` are those asked for, with the error of each look in place of that of a single one.
+    """
+
+    evidence: list[Evidence]
+    baseline: Baseline
+    looks: tuple[int, ...]
+    thresholds: Thresholds
+
+    @property
+    def examples(self) -> int:
+        """Those of the last look."""
+        return self.looks[-1]
+
+
+def measure(
+    model: Any,
+    task: Task,
+    examples: int,
+    seed: int,
+    thresholds: Thresholds,
+    progress: bool = False,
+    screen: Screen | None = None,
+    known: Sequence[Evidence] = (),
+    again: Collection[Cell] | None = None,
+) -> tuple[list[Evidence], Baseline]:
+    """All the evidence on one sample. With `again`, that of these cells only, beside what is `known` of the others."""
+    batch = labelling_batch(task, examples, seed).to(next(model.parameters()).device)
+    destinations = [place for place in Destination if bool(destination_rows(batch, place).any())]
+    with analysing(model):
+        clean = recorded(model, batch)
+        scorer = make_scorer(task, batch)
+        baseline = measure_baseline(scorer, clean, thresholds)
+        numbers = stream(seed, Stream.BOOTSTRAP)
+        draws = resampling(examples, thresholds.resampling_draws, thresholds.confidence, numbers, batch.tokens.device)
+        patterns = pattern_evidence(task, clean, destinations, draws, thresholds)
+        every = [(head, destination) for head in all_heads(model) for destination in destinations]
+        cells = every if again is None else [cell for cell in every if cell in again]
+        cause = partial(cause_evidence, model, clean, scorer, baseline, draws=draws)
+        causes: dict[Cell, CauseEvidence] = {}
+        chosen, ablated = cells, cause
+        if screen is not None:
+            guesses = guessed_effects(model, clean, scorer, baseline, destinations, screen.chunk)
+            picked = candidates(patterns, guesses, screen.top, thresholds) if bool(baseline.open.any()) else set()
+            chosen, ablated = [cell for cell in cells if cell in picked], partial(_where_it_matters, cause, thresholds)
+            causes = {cell: screened_cause(guesses[cell], baseline) for cell in cells}
+        causes |= {cell: ablated(heads=[cell[0]], destination=cell[1]) for cell in _shown(chosen, "cause", progress)}
+        evidence = [Evidence(*cell, patterns[cell], causes[cell], None) for cell in cells]
+        rewiring = stream(seed, Stream.COUNTERFACTUALS)
+        writes = Writes(model, task, clean, scorer, baseline, draws, thresholds, rewiring)
+        evidence = _together(every, known, _with_write(evidence, writes, thresholds))
+        if screen is None:
+            joint = partial(_joint_cause, cause)
+            evidence = with_joint_evidence(evidence, joint, writes.answer, thresholds, set(cells))
+        return evidence, baseline
+
+
+def measure_until_decided(
+    model: Any,
+    task: Task,
+    seed: int,
+    thresholds: Thresholds,
+    budget: int = BUDGET,
+    progress: bool = False,
+    screen: Screen | None = None,
+) -> Measured:
+    """`measure` on 512 examples, then on twice as many, until every row is decided or `budget` examples are spent.
+
+    Raises `ConfigError` for a budget below 16 examples. Cost: the first look's; each further one twice the last one's for its
+    clean run and counterfactuals, and for the ablation and the patches of the rows that are still open.
+    """
+    if budget < MIN_EXAMPLES:
+        raise ConfigError(f"a budget must be at least {MIN_EXAMPLES} examples, got {budget}: allow {BUDGET}")
+    sizes = look_sizes(budget)
+    each = corrected(thresholds, len(sizes))
+    evidence, baseline = measure(model, task, sizes[0], seed, each, progress, screen)
+    looks = [sizes[0]]
+    for size in sizes[1:]:
+        again = worth_another_look(evidence, each, budget)
+        if not again:
+            break
+        evidence, baseline = measure(model, task, size, seed, each, progress, screen, evidence, again)
+        looks.append(size)
+    return Measured(evidence, baseline, tuple(looks), each)
+
+
+def look_sizes(budget: int) -> list[int]:
+    """The numbers of examples of the looks that there may be: 512, doubled, and the budget last."""
+    sizes = []
+    size = FIRST_LOOK
+    while size < budget:
+        sizes.append(size)
+        size *= 2
+    return [*sizes, budget]
+
+
+def corrected(thresholds: Thresholds, looks: int) -> Thresholds:
+    """The thresholds of each look where there may be so many, so that all together err as often as one alone."""
+    confidence = 1 - (1 - thresholds.confidence) / looks
+    return replace(thresholds, confidence=confidence, null_p=thresholds.null_p / looks)
+
+
+def worth_another_look(evidence: Sequence[Evidence], thresholds: Thresholds, budget: int) -> set[Cell]:
+    """The undecided rows that more examples may decide, if they are not far too many."""
+    needed = {(item.head, item.destination): examples_needed(item, thresholds) for item in evidence}
+    return {cell for cell, need in needed.items() if need is not None and need <= HOPELESS * budget}
+
+
+def _together(cells: Sequence[Cell], known: Sequence[Evidence], new: Sequence[Evidence]) -> list[Evidence]:
+    """What is known and what is new, in the order of the cells."""
+    found = {(item.head, item.destination): item for item in (*known, *new)}
+    return [found[cell] for cell in cells]
+
+
+def _with_write(evidence: Sequence[Evidence], writes: Writes, thresholds: Thresholds) -> list[Evidence]:
+    """The write channel of the cells whose pattern passed."""
+    asked = [item for item in evidence if item.cause.exact and pattern_answer(item.pattern, thresholds) == Answer.YES]
+    questions = [Question((item.head,), item.destination, item.pattern.role) for item in asked if item.pattern.role]
+    answers = dict(zip([(item.head, item.destination) for item in asked], writes.answer(questions), strict=True))
+    return [replace(item, write=answers.get((item.head, item.destination))) for item in evidence]
+
+
+def _where_it_matters(cause: Any, thresholds: Thresholds, **cell: Any) -> CauseEvidence:
+    """Resample ablation, which carries the verdict, and the other ablations only where it finds something."""
+    found = cause(**cell, methods=("resample",))
+    return cause(**cell) if cause_answer(found, thresholds) in (Answer.YES, Answer.AGAINST) else found
+
+
+def _joint_cause(cause: Any, group: Sequence[Evidence]) -> CauseEvidence:
+    return cause(heads=[item.head for item in group], destination=group[0].destination, methods=("resample",))
+
+
+def _shown(items: Iterable[Any], what: str, progress: bool) -> Iterator[Any]:
+    """Iterate with a progress bar on a terminal."""
+    yield from tqdm(items, desc=what, disable=None if progress else True, leave=False)

@@ -1,0 +1,297 @@
+"""Channel 1: where does a head look, is it nowhere else, and is it more than chance?
+
+For each (head, destination) and role r: the mean attention mass on r's target over the rows where that target exists and is
+no other role's target. It is compared with every rival's mass on the same rows, uniform attention among them (`lead`), and with
+the null: the map of *another* example with the same slots (for roles that depend on the position alone, whose map is the same
+in every example, uniform attention; so too for an operand whose place the layout of the statements fixes). The null is a
+one-sided paired t-test over examples, Bonferroni-corrected over heads × destinations × roles; leads have intervals by Student's
+t over examples, Bonferroni-corrected over roles.
+
+What the examples cannot show is said and not judged: roles that no row tells apart (`coinciding`), a role whose source stands
+at the same place in every example, so that looking there is looking at a place (`fixed`), and roles whose source stands in too
+few of these examples (`rare`), each where the head looks there much. No forward pass: patterns come from the clean run.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy import stats
+from torch import Tensor
+
+from stackheads.labelling.roles import candidate_roles, role_targets, visible
+from stackheads.labelling.statistics import Estimate, Resampling, mean_interval
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.interventions import Recorded, destination_rows
+from stackheads.tasks import Task, operand_roles
+from stackheads.types import Destination, HeadId, Role
+
+CHUNK = 256
+"""Examples whose maps, [role, example, row, source], are held at a time."""
+
+
+@dataclass(frozen=True)
+class PatternEvidence:
+    """Where one head looks at one destination.
+
+    `role` is the one with the largest lead (None if no row tells any role apart), `lead` its mass - `rival_mass`, `beyond` its
+    mass beyond the null's, `p_value` that of the null after correction; `furthest` the lead, of any role's, whose upper bound
+    is the largest.
+    `coinciding`, `fixed` and `rare` name roles that take more attention than the best one and were not judged (see the module).
+    `lead_draws`: the lead on bootstrap samples. `masses`: the attention mass on every role that was judged, for following one
+    role that may not be the best. `examples` is how many there were.
+    """
+
+    role: Role | None
+    mass: float
+    rival: str
+    rival_mass: float
+    lead: Estimate
+    beyond: Estimate
+    p_value: float
+    furthest: Estimate
+    rows: int
+    examples: int
+    coinciding: tuple[Role, ...] = ()
+    fixed: tuple[Role, ...] = ()
+    rare: tuple[Role, ...] = ()
+    lead_draws: tuple[float, ...] = field(default=(), compare=False, repr=False)
+    masses: dict[Role, float] = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class _Maps:
+    """What the roles say about a batch, and how much attention each head has there; layers and heads are on one axis.
+
+    `mass` on each role's sources, `null` on those of another example, `uniform` by position; `exists`: whether there are any;
+    `distinct`: they exist and are no other role's; `null_exists`: whether there are any in the other example.
+    """
+
+    mass: Float[Tensor, "role head batch pos"]
+    null: Float[Tensor, "role head batch pos"]
+    uniform: Float[Tensor, "pos"]
+    exists: Bool[Tensor, "role batch pos"]
+    null_exists: Bool[Tensor, "role batch pos"]
+    distinct: Bool[Tensor, "role batch pos"]
+    first: Int[Tensor, "role batch pos"]
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """One destination: means over each role's own rows, of every head. Axis `rival` ends with uniform attention."""
+
+    mass: Float[Tensor, "role rival head"]
+    anywhere: Float[Tensor, "role head"]
+    rows: Int[Tensor, "role"]
+    examples: Int[Tensor, "role"]
+    fixed: Bool[Tensor, "role"]
+    p_value: Float[Tensor, "role head"]
+    lead: tuple[Float[Tensor, "role head"], ...]
+    beyond: tuple[Float[Tensor, "role head"], ...]
+    single: Float[Tensor, "role head batch"]
+    weight: Float[Tensor, "role batch"]
+
+    @cached_property
+    def rival(self) -> Int[Tensor, "role head"]:
+        """The strongest rival of each role."""
+        return _rivals(self.mass).argmax(dim=1)
+
+
+def pattern_evidence(
+    task: Task, clean: Recorded, destinations: list[Destination], draws: Resampling, thresholds: Thresholds
+) -> dict[tuple[HeadId, Destination], PatternEvidence]:
+    """Score every head at every destination against every role. `draws` is over all examples."""
+    roles = candidate_roles(task)
+    maps = _maps(task, clean, roles)
+    placed = {role for role in operand_roles(task) if _same_everywhere(maps.first[roles.index(role)])}
+    positional = torch.tensor([role.positional or role in placed for role in roles], device=maps.null.device)
+    layers, _, heads = clean.run.pattern.shape[:3]
+    tests = layers * heads * len(destinations) * len(roles)
+    evidence: dict[tuple[HeadId, Destination], PatternEvidence] = {}
+    for destination in destinations:
+        rows = destination_rows(clean.batch, destination)
+        scores = _scores(maps, positional, rows, thresholds)
+        for number in range(layers * heads):
+            found = _best(roles, scores, number, tests, draws, thresholds)
+            evidence[HeadId(number // heads, number % heads), destination] = found
+    return evidence
+
+
+def null_p_values(task: Task, clean: Recorded, destination: Destination) -> dict[Role, dict[HeadId, float]]:
+    """For every role and head the p-value of the null alone, not corrected for how many there are: for calibration."""
+    roles, heads = candidate_roles(task), clean.run.pattern.shape[2]
+    positional = torch.tensor([role.positional for role in roles], device=clean.run.pattern.device)
+    scores = _scores(_maps(task, clean, roles), positional, destination_rows(clean.batch, destination), Thresholds())
+    return {
+        role: {HeadId(number // heads, number % heads): value for number, value in enumerate(row)}
+        for role, row in zip(roles, scores.p_value.tolist(), strict=True)
+    }
+
+
+def _maps(task: Task, clean: Recorded, roles: list[Role]) -> _Maps:
+    """Made a chunk of the examples at a time: with their sources, maps are the largest tensors of an analysis."""
+    n, n_pos = clean.batch.tokens.shape
+    parts: list[list[Tensor]] = [[] for _ in range(5)]
+    for start in range(0, n, CHUNK):
+        some = slice(start, start + CHUNK)
+        pattern = clean.run.pattern[:, some]
+        targets = role_targets(task, clean.batch[some], roles)
+        null = role_targets(task, clean.batch[clean.partner[some]], roles)
+        exists = targets.any(dim=-1)
+        first = targets.to(torch.uint8).argmax(dim=-1).where(exists, -1)
+        found = (_mass(pattern, targets), _mass(pattern, null), exists, _distinct_rows(targets), first)
+        for part, tensor in zip(parts, found, strict=True):
+            part.append(tensor)
+    mass, null_mass = (torch.cat(part, dim=2) for part in parts[:2])
+    exists, distinct, first = (torch.cat(part, dim=1) for part in parts[2:])
+    uniform = 1.0 / visible(task, n_pos, mass.device).double().sum(dim=1)
+    return _Maps(mass, null_mass, uniform, exists, exists[:, clean.partner], distinct, first)
+
+
+def _mass(
+    pattern: Float[Tensor, "layer batch head pos source"], targets: Bool[Tensor, "role batch pos source"]
+) -> Float[Tensor, "role every_head batch pos"]:
+    """Attention mass on each role's targets; layers and heads on one axis."""
+    return torch.einsum("lbhps,rbps->rlhbp", pattern, targets.to(pattern.dtype)).flatten(1, 2)
+
+
+def _distinct_rows(targets: Bool[Tensor, "role batch pos source"]) -> Bool[Tensor, "role batch pos"]:
+    """Rows where a role's target exists and shares no source with any other role's."""
+    claimed = targets.sum(dim=0)  # [batch, pos, source]: by how many roles
+    shared = (targets & (claimed > 1)).any(dim=-1)
+    return targets.any(dim=-1) & ~shared
+
+
+def _same_everywhere(first: Int[Tensor, "batch pos"], rows: Bool[Tensor, "batch pos"] | None = None) -> bool:
+    """Whether a role's source, where it has one, stands at the same place of a row in every example."""
+    there = first >= 0 if rows is None else rows & (first >= 0)
+    nowhere = first.shape[1]
+    highest, lowest = first.where(there, -1).amax(dim=0), first.where(there, nowhere).amin(dim=0)
+    several = there.sum(dim=0) > 1
+    return bool(several.any()) and bool((highest <= lowest)[several].all())
+
+
+def _scores(maps: _Maps, positional: Bool[Tensor, "role"], rows: Bool[Tensor, "batch pos"], thresholds: Thresholds) -> _Scores:
+    own, anywhere = (maps.distinct & rows).double(), (maps.exists & rows).double()
+    per_example = own.sum(dim=2)  # [role, example]: rows
+    share = own / per_example.sum(dim=1).clamp(min=1)[:, None, None]
+    mass = torch.einsum("rbp,thbp->rth", share, maps.mass.double())
+    uniform = torch.einsum("rbp,p->r", share, maps.uniform)
+    mass = torch.cat([mass, uniform[:, None, None].expand(-1, 1, mass.shape[2])], dim=1)
+    plain = torch.einsum("rhbp,rbp->rh", maps.mass.double(), anywhere) / anywhere.sum(dim=(1, 2)).clamp(min=1)[:, None]
+    uniform_everywhere = torch.einsum("rbp,p->rb", own, maps.uniform)
+    rival = _rivals(mass).argmax(dim=1)  # [role, head]
+    single = torch.einsum("rhbp,rbp->rhb", maps.mass.double(), own)
+    single = single - _rival_sums(maps, own, rival, uniform_everywhere)
+    beyond, tested = _beyond(maps, positional, own)
+    fixed = torch.tensor([_same_everywhere(first, rows) for first in maps.first], device=rows.device) & ~positional
+    return _Scores(
+        mass,
+        plain,
+        own.sum(dim=(1, 2)).long(),
+        (per_example > 0).sum(dim=1),
+        fixed,
+        _p_values(beyond, tested),
+        _interval(single, per_example, thresholds.confidence),
+        _interval(beyond, tested, thresholds.confidence),
+        single,
+        per_example,
+    )
+
+
+def _rivals(mass: Float[Tensor, "role rival head"]) -> Float[Tensor, "role rival head"]:
+    """The masses with each role's own left out."""
+    rivals = mass.clone()
+    rivals[range(len(mass)), range(len(mass))] = -1.0
+    return rivals
+
+
+def _rival_sums(maps: _Maps, own: Tensor, rival: Int[Tensor, "role head"], uniform: Tensor) -> Float[Tensor, "role head batch"]:
+    """The strongest rival's mass on each role's rows, summed per example."""
+    n_roles, heads = rival.shape
+    number = torch.arange(heads, device=rival.device)
+    chosen = maps.mass[rival.clamp(max=n_roles - 1), number]  # [role, head, batch, pos]
+    sums = torch.einsum("rhbp,rbp->rhb", chosen.double(), own)
+    return torch.where((rival == n_roles)[..., None], uniform[:, None], sums)
+
+
+def _beyond(
+    maps: _Maps, positional: Bool[Tensor, "role"], own: Float[Tensor, "role batch pos"]
+) -> tuple[Float[Tensor, "role head batch"], Float[Tensor, "role batch"]]:
+    """Each role's mass beyond the null's, summed over an example's rows where the null has a source, and how many these are.
+
+    The null keeps the rows at which its source is a rival's too: a head that looks at rivals gets a p that is too large.
+    """
+    null = torch.where(positional[:, None, None, None], maps.uniform.to(maps.null.dtype), maps.null)
+    tested = own * (maps.null_exists | positional[:, None, None])
+    return torch.einsum("rhbp,rbp->rhb", (maps.mass - null).double(), tested), tested.sum(dim=2)
+
+
+def _interval(
+    value: Float[Tensor, "role head batch"], weight: Float[Tensor, "role batch"], confidence: float
+) -> tuple[Float[Tensor, "role head"], ...]:
+    roles, heads = value.shape[:2]
+    flat = value.flatten(0, 1).T  # [example, role and head]
+    weights = weight[:, None].expand_as(value).flatten(0, 1).T
+    return tuple(part.unflatten(0, (roles, heads)) for part in mean_interval(flat, weights, confidence, roles))
+
+
+def _p_values(difference: Float[Tensor, "role head batch"], rows: Float[Tensor, "role batch"]) -> Float[Tensor, "role head"]:
+    """One-sided paired t-test over the examples that have rows; 1 where fewer than two do."""
+    used = (rows > 0).double()[:, None]
+    value = difference / rows.clamp(min=1)[:, None]
+    n = used.sum(dim=2)
+    mean = (value * used).sum(dim=2) / n.clamp(min=1)
+    variance = ((value - mean[..., None]).square() * used).sum(dim=2) / (n - 1).clamp(min=1)
+    t = mean / (variance / n.clamp(min=1)).sqrt().clamp(min=1e-12)
+    p = torch.from_numpy(stats.t.sf(t.cpu().numpy(), (n - 1).clamp(min=1).cpu().numpy())).to(t.device)
+    return p.where(n >= 2, 1.0)
+
+
+def _best(
+    roles: list[Role], scores: _Scores, head: int, tests: int, draws: Resampling, thresholds: Thresholds
+) -> PatternEvidence:
+    """The role that this head leads in, with what it was compared to."""
+    enough = (scores.rows >= thresholds.min_rows) & (scores.examples >= thresholds.min_asked)
+    judged = enough & ~scores.fixed
+    lead, _, high = (part[:, head].where(judged, -torch.inf) for part in scores.lead)
+    best = int(lead.argmax())
+    own = float(scores.mass[best, best, head]) if bool(judged.any()) else 0.0
+    taken = scores.anywhere[:, head] > max(own, thresholds.pattern_margin)
+
+    def named(which: Tensor) -> tuple[Role, ...]:
+        return tuple(role for role, is_meant in zip(roles, (which & taken).tolist(), strict=True) if is_meant)
+
+    coinciding, fixed = named(scores.rows == 0), named(enough & scores.fixed)
+    rare = named((scores.rows > 0) & ~enough)
+    n = scores.single.shape[2]
+    if not bool(judged.any()):
+        nothing = Estimate(0.0, -torch.inf, torch.inf)
+        return PatternEvidence(None, 0.0, "", 0.0, nothing, nothing, 1.0, nothing, 0, n, coinciding, fixed, rare)
+    far = int(high.argmax())
+    rival = int(scores.rival[best, head])
+    single, weight = scores.single[best, head], scores.weight[best]
+    return PatternEvidence(
+        role=roles[best],
+        mass=own,
+        rival=[*map(str, roles), "uniform"][rival],
+        rival_mass=float(scores.mass[best, rival, head]),
+        lead=_estimate(scores.lead, best, head, scores.examples),
+        beyond=_estimate(scores.beyond, best, head, scores.examples),
+        p_value=min(1.0, float(scores.p_value[best, head]) * tests),
+        furthest=_estimate(scores.lead, far, head, scores.examples),
+        rows=int(scores.rows[best]),
+        examples=n,
+        coinciding=coinciding,
+        fixed=fixed,
+        rare=rare,
+        lead_draws=tuple(((draws.counts @ single) / (draws.counts @ weight).clamp(min=1)).tolist()),
+        masses={role: float(scores.mass[at, at, head]) for at, role in enumerate(roles) if judged[at]},
+    )
+
+
+def _estimate(parts: tuple[Tensor, ...], role: int, head: int, examples: Int[Tensor, "role"]) -> Estimate:
+    """One role's mean and interval for one head."""
+    value, low, high = (float(part[role, head]) for part in parts)
+    return Estimate(value, low, high, int(examples[role]))

@@ -1,0 +1,144 @@
+"""What the model is asked, as one axis: (destination, hop) pairs, and margins summed per example on that axis.
+
+Sums and not means, because effects are ratios of sums over examples and the number of asked positions cancels.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from stackheads.labelling.statistics import mean_interval
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.interventions import Recorded, destination_rows
+from stackheads.tasks import Batch, Task
+from stackheads.tasks.scoring import correct, margins
+from stackheads.types import Destination
+
+
+@dataclass(frozen=True)
+class Readout:
+    """One kind of question: hop `hop` asked at `destination`."""
+
+    destination: Destination
+    hop: int
+
+    def __str__(self) -> str:
+        return f"hop {self.hop} @{self.destination}"
+
+
+@dataclass(frozen=True)
+class Score:
+    """Sums per example for each readout: margin (logits) and right answers (count)."""
+
+    margin: Float[Tensor, "example readout"]
+    right: Float[Tensor, "example readout"]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The clean run between 0 and 1: its score, the score on unrelated examples, and how often each readout is asked.
+
+    `open` are the readouts that the model answers better than chance, asked often enough to measure: only on these there is a
+    gap for an intervention to destroy. `unclear` are those of which these examples do not tell: asked in too few, or answered
+    by a gap that is not known to within its half. All others are closed: the model does not answer them.
+    """
+
+    readouts: tuple[Readout, ...]
+    clean: Score
+    chance: Score
+    count: Float[Tensor, "example readout"]
+    open: Bool[Tensor, "readout"]
+    unclear: Bool[Tensor, "readout"]
+
+    @property
+    def asked(self) -> Bool[Tensor, "example readout"]:
+        """The examples in which each readout is asked."""
+        return self.count > 0
+
+    @property
+    def gap(self) -> Float[Tensor, "example readout"]:
+        """Clean margin minus margin on unrelated answers."""
+        return self.clean.margin - self.chance.margin
+
+    @property
+    def accuracy(self) -> Float[Tensor, "readout"]:
+        """Share of right answers in the clean run."""
+        return self.clean.right.sum(dim=0) / self.count.sum(dim=0)
+
+    @property
+    def chance_accuracy(self) -> Float[Tensor, "readout"]:
+        """Share of right answers when the run is on an unrelated example."""
+        return self.chance.right.sum(dim=0) / self.count.sum(dim=0)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Turns logits into scores for one batch."""
+
+    task: Task
+    batch: Batch
+    readouts: tuple[Readout, ...]
+    where: Float[Tensor, "readout example pos slot"]
+
+    @cached_property
+    def read(self) -> Bool[Tensor, "pos"]:
+        """The positions at which something is asked in any example: the only ones whose logits are looked at."""
+        return self.where.any(dim=0).any(dim=0).any(dim=-1)
+
+    def score(self, logits: Float[Tensor, "example pos d_vocab_out"]) -> Score:
+        """Margin and right answers, summed per example and readout."""
+        answer_logits = self.task.readout(logits, self.batch)
+        margin = margins(answer_logits, self.batch.targets)
+        right = correct(answer_logits, self.batch.targets).to(margin.dtype)
+        return Score(self.summed(margin), self.summed(right))
+
+    def summed(self, values: Float[Tensor, "example pos slot"]) -> Float[Tensor, "example readout"]:
+        """Sum values at the asked positions of each readout."""
+        return torch.einsum("bpk,rbpk->br", values, self.where.to(values.dtype))
+
+    def towards(
+        self, logits: Float[Tensor, "example pos d_vocab_out"], other: Int[Tensor, "example pos slot"]
+    ) -> Float[Tensor, "example readout"]:
+        """Logit of another batch's right symbol minus that of this one's, summed where both are asked and differ."""
+        answer_logits, mine = self.task.readout(logits, self.batch), self.batch.targets
+        gain = answer_logits.gather(-1, other.clamp(min=0)[..., None]) - answer_logits.gather(-1, mine.clamp(min=0)[..., None])
+        return self.summed(gain.squeeze(-1) * self._differing(other))
+
+    def differs(self, other: Int[Tensor, "example pos slot"]) -> Float[Tensor, "example readout"]:
+        """How many answers of each readout another batch's targets change."""
+        return self.summed(self._differing(other).to(self.where.dtype))
+
+    def _differing(self, other: Int[Tensor, "example pos slot"]) -> Bool[Tensor, "example pos slot"]:
+        return (self.batch.targets >= 0) & (other >= 0) & (self.batch.targets != other)
+
+
+def make_scorer(task: Task, batch: Batch) -> Scorer:
+    """Find what is asked in a batch: every (destination, hop) with at least one target."""
+    readouts, where = [], []
+    for destination in Destination:
+        rows = destination_rows(batch, destination)[:, :, None]
+        for hop in batch.target_hop.unique(sorted=True).tolist():
+            asked = rows & (batch.target_hop == hop) & (batch.targets >= 0)
+            if hop > 0 and bool(asked.any()):
+                readouts.append(Readout(destination, hop))
+                where.append(asked)
+    return Scorer(task, batch, tuple(readouts), torch.stack(where).float())
+
+
+def measure_baseline(scorer: Scorer, clean: Recorded, thresholds: Thresholds) -> Baseline:
+    """Score the clean run and, as chance, each example's targets under its matched example's logits. No forward pass."""
+    own, unrelated = scorer.score(clean.run.logits), scorer.score(clean.run.logits[clean.partner])
+    count = scorer.summed(torch.ones_like(scorer.batch.targets, dtype=own.margin.dtype))
+    nothing = torch.zeros(len(scorer.readouts), dtype=torch.bool)
+    closed = Baseline(scorer.readouts, own, unrelated, count, nothing, nothing)
+    gap, low, high = mean_interval(closed.gap, count, thresholds.confidence, len(scorer.readouts))
+    better = closed.accuracy - closed.chance_accuracy >= thresholds.min_accuracy_gain
+    examples = closed.asked.sum(dim=0)
+    often = examples >= thresholds.min_asked
+    known = low > gap / 2  # so that a share of it is one of something, and its denominator cannot be near zero
+    told = len(count) * thresholds.rare_share >= thresholds.min_asked  # whether a readout that is not often asked is rare
+    unclear = ~often & torch.tensor(not told, device=often.device) | often & better & (high > 0) & ~known
+    return Baseline(scorer.readouts, own, unrelated, count, (often & better & known).cpu(), unclear.cpu())

@@ -1,0 +1,77 @@
+"""Backups: heads of one role that only matter together. Pairs are ablated jointly wherever one of them does not matter alone.
+
+A head is redundant if, with some other head of the same role at the same destination, the joint effect passes channel 2 and
+exceeds `redundant_factor` times the sum of the two single effects at the same readout, and what the two carry together passes
+channel 3. Heads of a role that together have no effect at all are screened out first: a group's joint ablation comes before
+its pairs. Cost: one forward pass per group, and per pair one for the ablation and those of channel 3.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from itertools import combinations
+
+from stackheads.labelling.cause import CauseEvidence
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.labelling.verdict import Answer, Evidence, JointEvidence, cause_answer, exceeds_sum, joint_answer, pattern_answer
+from stackheads.labelling.write import Question, WriteEvidence
+from stackheads.types import Destination, HeadId
+
+JointCause = Callable[[Sequence[Evidence]], CauseEvidence]
+Answers = Callable[[Sequence[Question]], list[WriteEvidence]]
+Place = tuple[HeadId, Destination]
+
+
+def with_joint_evidence(
+    evidence: Sequence[Evidence], cause: JointCause, answers: Answers, thresholds: Thresholds, places: Collection[Place]
+) -> list[Evidence]:
+    """Add joint evidence to those of the heads at `places` whose pattern passed but which do not matter alone."""
+    pairs = [pair for group in _groups(evidence, thresholds) for pair in _pairs(group, cause, thresholds, places)]
+    written = answers([_question(one, other) for one, other, _, _ in pairs])
+    found: dict[Place, JointEvidence] = {}
+    for (one, other, together, total), write in zip(pairs, written, strict=True):
+        for item, partner in ((one, other), (other, one)):
+            joint = JointEvidence(partner.head, together, total, write)
+            if joint_answer(joint, thresholds) == Answer.YES and _alone(item, thresholds, places):
+                found.setdefault((item.head, item.destination), joint)
+    return [replace(item, joint=found.get((item.head, item.destination), item.joint)) for item in evidence]
+
+
+def _groups(evidence: Sequence[Evidence], thresholds: Thresholds) -> list[list[Evidence]]:
+    """Heads whose patterns passed for one role at one destination."""
+    groups: dict[tuple[str, str], list[Evidence]] = {}
+    for item in evidence:
+        if item.cause.exact and pattern_answer(item.pattern, thresholds) == Answer.YES:
+            groups.setdefault((str(item.pattern.role), str(item.destination)), []).append(item)
+    return list(groups.values())
+
+
+def _pairs(
+    group: list[Evidence], cause: JointCause, thresholds: Thresholds, places: Collection[Place]
+) -> Iterator[tuple[Evidence, Evidence, CauseEvidence, tuple[float, ...]]]:
+    """The pairs, one of which does not matter alone, that together take much more than the sum; with joint evidence and sum."""
+    if len(group) < 2 or not any(_alone(item, thresholds, places) for item in group):
+        return
+    if cause_answer(cause(group), thresholds) != Answer.YES:
+        return
+    for one, other in combinations(group, 2):
+        if _alone(one, thresholds, places) or _alone(other, thresholds, places):
+            together = cause([one, other])
+            total = tuple(map(sum, zip(_single(one, together), _single(other, together), strict=True)))
+            if exceeds_sum(together, total, thresholds):
+                yield one, other, together, total
+
+
+def _alone(item: Evidence, thresholds: Thresholds, places: Collection[Place]) -> bool:
+    """Whether this is one of the heads in question and was not seen to matter alone."""
+    return (item.head, item.destination) in places and cause_answer(item.cause, thresholds) not in (Answer.YES, Answer.AGAINST)
+
+
+def _single(item: Evidence, together: CauseEvidence) -> list[float]:
+    """Its own effect on the readouts of a joint ablation, none below zero."""
+    own = dict(zip(item.cause.every, item.cause.ablations["resample"].effect, strict=True))
+    return [max(0.0, own.get(readout, 0.0)) for readout in together.readouts]
+
+
+def _question(one: Evidence, other: Evidence) -> Question:
+    assert one.pattern.role is not None
+    return Question((one.head, other.head), one.destination, one.pattern.role)

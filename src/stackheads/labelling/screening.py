@@ -1,0 +1,103 @@
+"""Screening: in a model of hundreds of heads, which cells (head, destination) are worth exact interventions?
+
+A cell is a candidate if its attention pattern passes (channel 1, which costs nothing beyond the clean run) in a role other than
+`start` – in language models most heads rest on the first token (attention sinks: Xiao et al. 2023, arXiv 2309.17453) – or if
+its guessed effect is among the `top` largest in size. The guess is attribution patching (`interventions/attribution.py`): the
+first-order change of the summed margin of a readout when the head's output at the destination is replaced by that on the
+matched example – what resample ablation does – as a share of the readout's gap; of several readouts that the model answers,
+the largest share.
+
+Candidates go through all channels as without screening, except that mean and zero ablation, which are reported beside the
+resample ablation that carries the verdict, are made only where that finds something. The others were not tested: they get
+`evidence` "screened" instead of "exact", the status `undecided`, and the guess as their effect, without an interval. A screened
+cell that matters all the same is missed: how many do can be measured by interventions on a sample of them. Where the model
+answers nothing there is nothing to destroy, and no candidate.
+Pairs of heads are not ablated – a language model has dozens that look at the previous token – so no head is `redundant`.
+
+Cost: a forward and a backward pass for each readout, on `chunk` examples at a time, whose activations are what takes memory.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stackheads.labelling.patterns import PatternEvidence
+from stackheads.labelling.readouts import Baseline, Scorer
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.labelling.verdict import Answer, pattern_answer
+from stackheads.errors import ConfigError
+from stackheads.interventions import Recorded, destination_rows
+from stackheads.interventions.attribution import gradients
+from stackheads.types import Destination, HeadId, Role
+
+Cell = tuple[HeadId, Destination]
+RESTING = Role("start")
+"""Where a head looks that has nothing to look for."""
+
+
+@dataclass(frozen=True)
+class Screen:
+    """How to screen: how many cells are candidates by their guessed effect, and how many examples the guess runs at a time."""
+
+    top: int = 32
+    chunk: int = 8
+
+    def __post_init__(self) -> None:
+        if self.top < 0 or self.chunk < 1:
+            raise ConfigError(
+                f"a screen takes top ≥ 0 cells and chunk ≥ 1 examples, got top {self.top} and chunk {self.chunk}: correct them"
+            )
+
+
+def guessed_effects(
+    model: Any, clean: Recorded, scorer: Scorer, baseline: Baseline, destinations: list[Destination], chunk: int
+) -> dict[Cell, float]:
+    """For every cell the guessed share of the gap that resample ablation destroys; 0 where the model answers nothing.
+
+    Of the readouts that the model answers, the share that is largest in size.
+    """
+    open_readouts = baseline.open.nonzero().flatten().tolist()
+    layers, heads = model.cfg.n_layers, model.cfg.n_heads
+    rows = torch.stack([destination_rows(clean.batch, place) for place in destinations])
+    change = clean.run.z[:, clean.partner] - clean.run.z
+    best = torch.zeros(len(destinations), layers, heads, dtype=torch.double)
+    for number in open_readouts:
+        moved = torch.zeros_like(best)
+        for start in range(0, len(clean.batch), chunk):
+            part = slice(start, start + chunk)
+            some = _part(scorer, part)
+            found = gradients(model, clean.batch.tokens[part], partial(_total_margin, some, number))
+            local = torch.einsum("lbphd,lbphd->lbph", found, change[:, part])
+            moved += torch.einsum("lbph,tbp->tlh", local, rows[:, part].to(local.dtype)).double().cpu()
+        share = -moved / baseline.gap[:, number].double().sum().cpu()
+        best = torch.where(share.abs() > best.abs(), share, best)
+    return {
+        (HeadId(layer, index), destination): best[place, layer, index].item()
+        for place, destination in enumerate(destinations)
+        for layer in range(layers)
+        for index in range(heads)
+    }
+
+
+def candidates(
+    patterns: dict[Cell, PatternEvidence], guesses: dict[Cell, float], top: int, thresholds: Thresholds
+) -> set[Cell]:
+    """The cells that go through all channels."""
+    largest = sorted(guesses, key=lambda cell: (-abs(guesses[cell]), cell[0], cell[1]))[:top]
+    looking = {
+        cell for cell, found in patterns.items() if found.role != RESTING and pattern_answer(found, thresholds) == Answer.YES
+    }
+    return looking | set(largest)
+
+
+def _total_margin(scorer: Scorer, readout: int, logits: Tensor) -> Float[Tensor, ""]:
+    return scorer.score(logits).margin[:, readout].sum()
+
+
+def _part(scorer: Scorer, part: slice) -> Scorer:
+    """The scorer of some examples."""
+    return replace(scorer, batch=scorer.batch[part], where=scorer.where[:, part])

@@ -1,0 +1,92 @@
+"""Stability: would other examples have given the same labels?
+
+`bootstrap_jaccard`  the labels are given again on bootstrap samples of the examples, from the same runs: every share becomes
+                     that of the sample, its interval as wide as on all examples, and the verdict is given anew. Mean over 100
+                     samples of |A and B| / |A or B|, A the cells (head, destination) confirmed on all examples, B those on the
+                     sample. Cells whose pattern fails on all examples have no write evidence and are never confirmed. No
+                     forward pass.
+`kappa`              Cohen's kappa (1960) between whole analyses on other data seeds, mean over pairs; a cell's category is its
+                     status with its role.
+`same_multiset`      across training seeds head numbers mean nothing; what can be compared is the multiset of
+                     (layer, destination, role) of the confirmed cells.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+
+import pandas as pd
+
+from stackheads.tables import records, role_of
+from stackheads.labelling.statistics import KEPT_DRAWS
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.labelling.verdict import Evidence, status
+from stackheads.labelling.write import WriteEvidence
+from stackheads.types import Status
+
+
+def bootstrap_jaccard(evidence: Sequence[Evidence], thresholds: Thresholds) -> float | None:
+    """Mean Jaccard index of the confirmed cells under resampling of the examples; None if nothing is ever confirmed."""
+    whole = {number for number, item in enumerate(evidence) if status(item, thresholds) == Status.CONFIRMED}
+    indices = []
+    for draw in range(KEPT_DRAWS):
+        again = {number for number, item in enumerate(evidence) if confirmed_in(item, draw, thresholds)}
+        if whole | again:
+            indices.append(len(whole & again) / len(whole | again))
+    return sum(indices) / len(indices) if indices else None
+
+
+def kappa(analyses: Sequence[pd.DataFrame]) -> float:
+    """Mean pairwise Cohen's kappa of label tables of one model. 1 where all give every cell the same single category.
+
+    kappa = (observed - expected) / (1 - expected) agreement, expected from the two tables' own frequencies.
+    """
+    tables = [_categories(labels) for labels in analyses]
+    values = [_kappa(one, other) for one, other in combinations(tables, 2)]
+    return sum(values) / len(values)
+
+
+def layer_roles(labels: pd.DataFrame) -> Counter[tuple[int, str, str]]:
+    """The multiset of (layer, destination, role) of the confirmed cells."""
+    return Counter(
+        (row["layer"], row["destination"], str(role_of(row))) for row in records(labels) if row["status"] == "confirmed"
+    )
+
+
+def multiset_jaccard(one: Counter, other: Counter) -> float:
+    """Σ min / Σ max of the counts; 1 for equal multisets, also two empty ones."""
+    union = sum((one | other).values())
+    return sum((one & other).values()) / union if union else 1.0
+
+
+def confirmed_in(item: Evidence, draw: int, thresholds: Thresholds) -> bool:
+    """Whether a cell is confirmed on one of the `KEPT_DRAWS` bootstrap samples."""
+    return item.write is not None and status(_redrawn(item, item.write, draw), thresholds) == Status.CONFIRMED
+
+
+def _redrawn(item: Evidence, write: WriteEvidence, draw: int) -> Evidence:
+    """The evidence on a bootstrap sample."""
+    pattern, lead = item.pattern, item.pattern.lead
+    if pattern.lead_draws:
+        moved = pattern.lead_draws[draw] - lead.value
+        lead = replace(lead, value=lead.value + moved, low=lead.low + moved, high=lead.high + moved)
+    return replace(
+        item,
+        pattern=replace(pattern, lead=lead),
+        cause=replace(item.cause, effects=item.cause.effects.redrawn(draw)),
+        write=replace(write, moved=write.moved.redrawn(draw)),
+    )
+
+
+def _categories(labels: pd.DataFrame) -> dict[tuple[str, str], str]:
+    return {(row["head"], row["destination"]): f"{row['status']} {role_of(row)}" for row in records(labels)}
+
+
+def _kappa(one: dict[tuple[str, str], str], other: dict[tuple[str, str], str]) -> float:
+    cells = sorted(one)
+    n = len(cells)
+    observed = sum(one[cell] == other[cell] for cell in cells) / n
+    first, second = (Counter(table[cell] for cell in cells) for table in (one, other))
+    expected = sum(first[name] * second[name] for name in first) / n**2
+    return 1.0 if expected == 1 else (observed - expected) / (1 - expected)

@@ -1,1 +1,0 @@
-"""Hand-wired circuits whose labels are known by construction."""

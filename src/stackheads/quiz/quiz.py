@@ -1,0 +1,228 @@
+"""How well a language model retrieves in words, for each formulation and D, without and with solved examples.
+
+A cell is (formulation, D, shots). Its questions come from a stream of random numbers named by the seed, the formulation and D,
+so a cell asks the same whoever runs it, and few-shot cells ask the first of the questions that the zero-shot cell asks. The
+solved examples, the same for all questions of a cell, come from a stream of their own.
+
+A quiz is a folder: `quiz.json`, its settings, and `cells/NAME.json`, one for each finished cell, written in one piece, with
+every answer. A finished cell is never run again, so a quiz may be killed at any moment; cells may be added later, but a folder
+has one model and one way of asking. Answers may differ in the last digits between batch sizes, threads and machines.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from tqdm import tqdm
+
+from stackheads.quiz.questions import ask, compose
+from stackheads.labelling.statistics import wilson
+from stackheads.errors import CheckpointError, ConfigError, bad_setting
+from stackheads.files import Stored, check_folder, checked, read_json, write_file, write_json
+from stackheads.models.outside.language import LanguageModel, Precision
+from stackheads.seeds import bare
+from stackheads.tasks.prompts import FORMULATIONS, MAX_HOPS, Prompts, Question
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 1
+QUIZ = "quiz.json"
+CURE = "delete it and run again"
+CONFIDENCE = 0.95
+
+
+class Quiz(BaseModel):
+    """What all cells of a folder share.
+
+    `questions`, `few_shot_questions`   how many a cell asks without and with `shots` solved examples; 0: no such cells.
+    `chat`                              whether the tokenizer's chat template is used (`quiz/questions.py`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    bytes: int
+    dtype: Precision
+    chat: bool
+    seed: int = Field(ge=0)
+    questions: int = Field(ge=0)
+    few_shot_questions: int = Field(ge=0)
+    shots: int = Field(default=3, ge=1)
+
+
+class StoredAnswer(Stored):
+    """One answer of a finished cell: the word, and the one that would have been right."""
+
+    right: str
+    given: str
+
+
+class StoredCell(Stored):
+    """A finished cell's file, besides its names."""
+
+    first_prompt: str
+    answers: list[StoredAnswer]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One formulation at one D, after so many solved examples, and the number of questions."""
+
+    prompts: Prompts
+    shots: int
+    questions: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.prompts.formulation}-d{self.prompts.hops}-shots{self.shots}"
+
+    @property
+    def file(self) -> str:
+        return f"cells/{self.name}.json"
+
+    def draw(self, seed: int) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
+        """The questions, and the solved examples."""
+        streams = (_stream(seed, self.prompts, use) for use in ("questions", "shots"))
+        questions, shots = (
+            self.prompts.sample(n, stream) for n, stream in zip((self.questions, self.shots), streams, strict=True)
+        )
+        return questions, shots
+
+
+def _stream(seed: int, prompts: Prompts, use: str) -> torch.Generator:
+    """A generator of its own for every use, the same on every machine; kept as it was, since finished quizzes are committed."""
+    name = f"{seed} {prompts.formulation} {prompts.hops} {use}"
+    return bare(int.from_bytes(hashlib.sha256(name.encode()).digest()[2:6], "big"))
+
+
+def quiz(language: LanguageModel, plain: bool = False, **settings: Any) -> Quiz:
+    """The settings for a model; its chat template is used if it has one and `plain` is not set. Raises `ConfigError`."""
+    chat = language.has_template and not plain
+    try:
+        return Quiz(model=language.name, bytes=language.bytes, dtype=language.dtype, chat=chat, **settings)
+    except ValidationError as error:
+        raise bad_setting("quiz", error) from None
+
+
+def cells(config: Quiz, formulations: tuple[str, ...], hops: tuple[int, ...]) -> list[Cell]:
+    """All cells, those without solved examples first. Raises `ConfigError` for a formulation or D that does not exist."""
+    made = []
+    for shots, questions in ((0, config.questions), (config.shots, config.few_shot_questions)):
+        for formulation in formulations if questions else ():
+            made += [Cell(_prompts(formulation, number), shots, questions) for number in hops]
+    if not made:
+        raise ConfigError("a quiz asks at least one question, got none: raise --questions or --few-shot-questions")
+    return list(dict.fromkeys(made))
+
+
+def _prompts(formulation: str, hops: int) -> Prompts:
+    if formulation not in FORMULATIONS:
+        raise ConfigError(f"a formulation is one of {', '.join(FORMULATIONS)}, got {formulation!r}: choose one of them")
+    if not 1 <= hops <= MAX_HOPS:
+        raise ConfigError(f"hops must be 1 to {MAX_HOPS}, got {hops}: choose others")
+    return Prompts(formulation=formulation, hops=hops)  # type: ignore[arg-type]
+
+
+def run_quiz(
+    language: LanguageModel, config: Quiz, made: list[Cell], folder: Path, batch: int = 16, progress: bool = True
+) -> "pd.DataFrame":
+    """Ask what is not answered yet, and give the table of all these cells, which is also written to `results.csv`.
+
+    Raises `ConfigError` if the folder holds another quiz, or the batch is empty; `CheckpointError` for a cell that is damaged
+    or was asked in other words.
+    """
+    if batch < 1:
+        raise ConfigError(f"batch must be at least 1, got {batch}: give the number of questions to ask at once")
+    open_folder(config, folder)
+    todo = [cell for cell in made if not _finished(language, config, cell, folder)]
+    with tqdm(total=sum(cell.questions for cell in todo), disable=None if progress else True, unit="question") as bar:
+        for cell in todo:
+            bar.set_description(cell.name)
+            write_json(folder / cell.file, _asked(language, config, cell, batch, bar))
+    table = results(folder, made)
+    write_file(folder / "results.csv", lambda temporary: table.to_csv(temporary, index=False))
+    return table
+
+
+def open_folder(config: Quiz, folder: Path) -> None:
+    """Make the folder of a quiz, or check that it is this one's. Raises `ConfigError` for another."""
+    check_folder(folder, QUIZ)
+    stored, content = folder / QUIZ, {"format": FORMAT, **config.model_dump(mode="json")}
+    if not stored.exists():
+        write_json(stored, content)
+        return
+    before = read_json(stored, CURE)
+    for name, value in content.items():
+        if before.get(name) != value:
+            raise ConfigError(
+                f"a quiz goes on with its own settings, {stored} has {name} = {json.dumps(before.get(name))}, "
+                f"got {json.dumps(value)}: choose another --output-dir"
+            )
+
+
+def _finished(language: LanguageModel, config: Quiz, cell: Cell, folder: Path) -> bool:
+    """Whether a cell is there, with the prompt that it would get now: the wording may have changed between versions."""
+    if not (folder / cell.file).exists():
+        return False
+    if _stored(folder / cell.file).first_prompt != _first_prompt(language, config, cell):
+        raise CheckpointError(f"{folder / cell.file} was asked in other words than this version's: delete it and run again")
+    return True
+
+
+def _first_prompt(language: LanguageModel, config: Quiz, cell: Cell) -> str:
+    (question, *_), shots = replace(cell, questions=1).draw(config.seed)
+    return compose(language.tokenizer, question, shots, config.chat).text
+
+
+def _asked(language: LanguageModel, config: Quiz, cell: Cell, batch: int, bar: Any) -> dict[str, Any]:
+    questions, shots = cell.draw(config.seed)
+    answers = ask(language, questions, shots, config.chat, batch, bar.update)
+    rows = []
+    for question, answer in zip(questions, answers, strict=True):
+        row: dict[str, Any] = {"right": question.answer, "given": answer.word}
+        if question.choices:
+            scores = [round(value, 4) for value in answer.log_probabilities]
+            row["log_probabilities"] = dict(zip(question.choices, scores, strict=True))
+        rows.append(row)
+    names = {**cell.prompts.model_dump(), "shots": cell.shots}
+    return {**names, "first_prompt": _first_prompt(language, config, cell), "answers": rows}
+
+
+def results(folder: Path, made: list[Cell]) -> "pd.DataFrame":
+    """A row for each finished cell: formulation, hops, shots, questions, right, accuracy, its Wilson interval, chance."""
+    import pandas as pd
+
+    return pd.DataFrame(_rows(folder, made))
+
+
+def _rows(folder: Path, made: list[Cell]) -> Iterator[dict[str, Any]]:
+    for cell in made:
+        if (folder / cell.file).exists():
+            answers = _stored(folder / cell.file).answers
+            if len(answers) != cell.questions:
+                raise CheckpointError(
+                    f"{folder / cell.file} must hold {cell.questions} answers, it holds {len(answers)}: delete it and run again"
+                )
+            right = sum(answer.given == answer.right for answer in answers)
+            low, high = wilson(right, len(answers), CONFIDENCE)
+            yield {
+                "formulation": cell.prompts.formulation,
+                "hops": cell.prompts.hops,
+                "shots": cell.shots,
+                "questions": len(answers),
+                "right": right,
+                "accuracy": round(right / len(answers), 4),
+                "low": round(low, 4),
+                "high": round(high, 4),
+                "chance": cell.prompts.chance,
+            }
+
+
+def _stored(path: Path) -> StoredCell:
+    return checked(StoredCell, read_json(path, CURE), path, CURE)

@@ -1,0 +1,233 @@
+"""What `analyze()` returns: data, to be looked at, saved, loaded and compared.
+
+The model it was made from stays with it as `subject` until it is saved, so that `trial()` can go on with it.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from stackheads.explanation.circuit import Circuit
+from stackheads.explanation.reach import reach_frame, reach_records
+from stackheads.tables import label_frame, natural, records
+from stackheads.stored import StoredAnalysis
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.trial.trial import Trial, put_on_trial
+from stackheads.errors import CheckpointError, ConfigError
+from stackheads.files import checked, read_json, write_folder, write_json
+from stackheads.tasks import Task
+from stackheads.types import HeadId, Role, RoleName, Status
+
+FORMAT = 3
+FILE = "analysis.json"
+CURE = "save it again"
+VERDICT_ORDER: tuple[RoleName, ...] = (
+    "previous",
+    "duplicate",
+    "self",
+    "start",
+    "asked",
+    "condition",
+    "unchosen",
+    "key",
+    "hop",
+)
+"""In which order the verdict names roles: those without a number, then what is looked up, then the hops."""
+
+
+@dataclass(frozen=True, repr=False)
+class Analysis:
+    """The labels of a model's heads with their evidence.
+
+    `labels`      one row per (head, destination): head, layer, destination, role, hop, status, pattern, rival, effect,
+                  effect_low, effect_high, accuracy_effect, write, reason; then looks_like (the best role, passed or not),
+                  null_p, readout (where the effect was measured), effect_mean, effect_zero (other ablations, same place);
+                  evidence: exact, or screened where the effect is only guessed (`labelling/screening.py`).
+    `readouts`    one row per question: destination, hop, accuracy, chance_accuracy, margin, gap, open.
+    `effects`     one row per (head, destination, ablation, readout): effect and accuracy_effect, on all examples.
+    `mechanism`   doubling, tripling, one hop per layer, other or none (`explanation/mechanism.py`); `mechanism_reason` why.
+    `program`     the confirmed heads written out as a program (`explanation/program.py`); `program_agreement` the share of fresh
+                  examples, per hop at the query, on which the program compiled and the model give the same answer.
+    `reach`       one row per (layer, destination): the hops that a linear probe reads there (`explanation/reach.py`).
+    `circuit`     a networkx graph of the confirmed heads (`explanation/circuit.py`).
+    `bootstrap_jaccard`  how far the confirmed labels stay the same under resampled examples (`labelling/stability.py`).
+    `model`, `task`  what was analysed, as settings; `seed`, `examples`, `thresholds`, `versions`  how.
+    """
+
+    model: dict[str, Any]
+    task: dict[str, Any]
+    seed: int
+    examples: int
+    thresholds: Thresholds
+    versions: dict[str, str]
+    labels: pd.DataFrame
+    readouts: pd.DataFrame
+    effects: pd.DataFrame
+    mechanism: str | None = None
+    mechanism_reason: str | None = None
+    program: str | None = None
+    program_agreement: dict[int, float] | None = None
+    reach: pd.DataFrame | None = None
+    circuit: Circuit | None = None
+    bootstrap_jaccard: float | None = None
+    subject: tuple[Any, Task] | None = field(default=None, compare=False)
+
+    def trial(self, model: Any = None, task: Task | None = None, examples: int = 512) -> Trial:
+        """Put the labels on trial, on fresh examples: sufficiency, redirection, necessity, fixed patterns.
+
+        `model` and `task` are needed only for an analysis that was loaded. Raises `ConfigError` without them.
+        Cost: see `trial.trial.put_on_trial`.
+        """
+        if model is not None and task is not None:
+            subject: tuple[Any, Task] = (model, task)
+        elif self.subject is not None:
+            subject = self.subject
+        else:
+            raise ConfigError("a loaded analysis has no model to put on trial, got none: trial(model, task)")
+        return put_on_trial(*subject, self.labels, examples, self.seed, self.thresholds)
+
+    @property
+    def measured_on(self) -> str:
+        """How many examples the rows took, and how many of these are not decided, in words."""
+        rows = records(self.labels)
+        numbers = sorted({row.get("examples") or self.examples for row in rows}) or [self.examples]
+        text = f"{numbers[0]:,} examples" if len(numbers) == 1 else f"{numbers[0]:,} to {numbers[-1]:,} examples a row"
+        undecided = sum(row["status"] == Status.UNDECIDED and row["evidence"] == "exact" for row in rows)
+        return text + (f", {undecided} of {len(rows)} rows undecided" if undecided else "")
+
+    @property
+    def accuracy(self) -> dict[int, float]:
+        """Share of right answers at the query, per readout hop."""
+        rows = self.readouts[self.readouts["destination"] == "query"]
+        return {int(hop): float(share) for hop, share in zip(rows["hop"], rows["accuracy"], strict=True)}
+
+    @property
+    def hops(self) -> dict[int, list[str]]:
+        """The confirmed heads of each hop, at any destination."""
+        return self._numbered("hop")
+
+    @property
+    def conditions(self) -> dict[int, list[str]]:
+        """The confirmed heads that look up each step's condition, at any destination; none in a task without conditions."""
+        return self._numbered("condition")
+
+    def _numbered(self, role: str) -> dict[int, list[str]]:
+        rows = self.labels[(self.labels["status"] == "confirmed") & (self.labels["role"] == role)]
+        return {int(str(hop)): sorted(set(group["head"]), key=natural) for hop, group in rows.groupby("hop")}
+
+    def confirmed(self, role: str) -> list[str]:
+        """The heads confirmed in a role ("hop", "previous", …), at any destination."""
+        rows = self.labels[(self.labels["status"] == "confirmed") & (self.labels["role"] == role)]
+        return sorted(set(rows["head"]), key=natural)
+
+    @property
+    def verdict(self) -> str:
+        """Which heads implement which hop, in words."""
+        rows = [row for row in records(self.labels) if row["status"] == "confirmed" and row["role"] is not None]
+        if not rows:
+            return "no head is confirmed in any role"
+        places: dict[Role, dict[str, None]] = {}
+        for row in sorted(rows, key=_verdict_order):
+            where = row["head"] if row["hop"] is None else f"{row['head']} @{row['destination']}"
+            places.setdefault(Role(row["role"], row["hop"]), {})[where] = None
+        return "\n".join(f"{role}: {', '.join(found)}" for role, found in places.items())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of DESIGN §5; missing values are null."""
+        agreement = self.program_agreement or {}
+        return {
+            "format": FORMAT,
+            "model": self.model,
+            "task": self.task,
+            "seed": self.seed,
+            "examples": self.examples,
+            "accuracy": {str(hop): share for hop, share in self.accuracy.items()},
+            "labels": records(self.labels),
+            "hops": {str(hop): heads for hop, heads in self.hops.items()},
+            "conditions": {str(hop): heads for hop, heads in self.conditions.items()},
+            "mechanism": self.mechanism,
+            "mechanism_reason": self.mechanism_reason,
+            "program": self.program,
+            "program_agreement": {str(hop): share for hop, share in agreement.items()} or None,
+            "reach": None if self.reach is None else reach_records(self.reach),
+            "circuit": None if self.circuit is None else self.circuit.to_dict(),
+            "bootstrap_jaccard": self.bootstrap_jaccard,
+            "readouts": records(self.readouts),
+            "effects": records(self.effects),
+            "thresholds": asdict(self.thresholds),
+            "versions": self.versions,
+        }
+
+    def to_json(self, path: Path | str | None = None) -> str:
+        """The analysis as JSON text, also written to `path` if given."""
+        if path is not None:
+            write_json(Path(path), self.to_dict())
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def to_html(self, path: Path | str, trial: Trial | None = None, examples: int = 8) -> None:
+        """Write one offline HTML page, with a trial and the attention on the first `examples` (`report/page`).
+
+        Raises `ConfigError` if `path` is a folder, `examples` is negative, or the page would be larger than 3 MB.
+        """
+        from stackheads.report.page import to_html
+
+        to_html(self, path, trial, examples)
+
+    def save(self, folder: Path | str) -> None:
+        """Write a folder that `Analysis.load` reads: `analysis.json`, and the labels as CSV to look at."""
+
+        def write(temporary: Path) -> None:
+            write_json(temporary / FILE, self.to_dict())
+            self.labels.to_csv(temporary / "labels.csv", index=False)
+
+        write_folder(Path(folder), write, kind=FILE)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Analysis":
+        """Read what `save` wrote. Raises `CheckpointError` if it is missing, damaged or of another format."""
+        path = Path(folder) / FILE
+        if not path.exists():
+            raise CheckpointError(f"a saved analysis is a folder with {FILE}, {folder} has none: check the path")
+        content = read_json(path, CURE, FORMAT)
+        checked(StoredAnalysis, content, path, CURE)
+        return cls(
+            content["model"],
+            content["task"],
+            content["seed"],
+            content["examples"],
+            Thresholds(**content["thresholds"]),
+            content["versions"],
+            label_frame(content["labels"]),
+            pd.DataFrame(content["readouts"]),
+            pd.DataFrame(content["effects"]),
+            content["mechanism"],
+            content["mechanism_reason"],
+            content["program"],
+            {int(hop): share for hop, share in (content["program_agreement"] or {}).items()} or None,
+            None if content["reach"] is None else reach_frame(content["reach"]),
+            None if content["circuit"] is None else Circuit.from_dict(content["circuit"]),
+            content["bootstrap_jaccard"],
+        )
+
+    def __repr__(self) -> str:
+        return f"Analysis of {self.model.get('name')} on {self.task['name']}\n{self.verdict}"
+
+    def show(
+        self, example: int = 0, heads: str | list[str] = "confirmed", destination: str | None = "query", view: str = "heads"
+    ) -> Any:
+        """Attention on one example, drawn by CircuitsVis; see `report.attention.show`."""
+        from stackheads.report.attention import show
+
+        return show(self, example, heads, destination, view)
+
+    def _repr_html_(self) -> str:
+        from stackheads.report.notebook import analysis_html
+
+        return analysis_html(self)
+
+
+def _verdict_order(row: dict[str, Any]) -> tuple[bool, int, int, HeadId]:
+    return row["hop"] is not None, VERDICT_ORDER.index(row["role"]), row["hop"] or 0, HeadId.parse(row["head"])

@@ -1,0 +1,204 @@
+"""The shape of a saved analysis: what `Analysis.load` checks before it takes a file for one.
+
+Columns may be added to the tables; those named here are the ones that reports read.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.files import Stored
+from stackheads.types import Destination, RoleName, Status
+
+Whole = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+Head = Annotated[str, Field(pattern=r"^L\d{1,6}H\d{1,6}$")]
+Share = float | None
+
+
+class Named(Stored):
+    """The task, as settings; a task that was brought has its name only."""
+
+    name: str
+
+
+class LabelRow(Stored):
+    """A row of `Analysis.labels`."""
+
+    head: Head
+    layer: Whole
+    destination: Destination
+    role: RoleName | None
+    hop: Whole | None
+    status: Status
+    pattern: Share
+    rival: Share
+    effect: Share
+    effect_low: Share
+    effect_high: Share
+    accuracy_effect: Share
+    write: Share
+    reason: str
+    looks_like: str | None
+    null_p: Share
+    readout: str | None
+    effect_mean: Share
+    effect_zero: Share
+    evidence: str
+    examples: Whole | None = None
+    would_decide: Whole | None = None
+
+
+class ReadoutRow(Stored):
+    """A row of `Analysis.readouts`."""
+
+    destination: Destination
+    hop: Whole
+    accuracy: float
+    chance_accuracy: Share
+    margin: Share
+    gap: Share
+    open: bool
+
+
+class EffectRow(Stored):
+    """A row of `Analysis.effects`."""
+
+    head: Head
+    destination: Destination
+    ablation: str
+    readout: str
+    effect: Share
+    accuracy_effect: Share
+
+
+class ReachRow(Stored):
+    """A row of `Analysis.reach`."""
+
+    layer: Whole
+    destination: Destination
+    hops: list[Whole]
+    accuracy: dict[Whole, Share]
+
+
+class Node(Stored):
+    """A cell of the circuit."""
+
+    name: str
+    head: Head
+    layer: Whole
+    destination: Destination
+    role: RoleName
+    hop: Whole | None
+    readout: str
+    total: float
+    direct: float
+    self_repair: float
+
+
+class Logits(Stored):
+    """The end of the circuit."""
+
+    name: Literal["logits"]
+
+
+class Edge(Stored):
+    """A path of the circuit."""
+
+    sender: str = Field(alias="from")
+    receiver: str = Field(alias="to")
+    input: Literal["q", "k", "v", "logits"]
+    strength: float
+    low: float
+    high: float
+    readout: str
+
+
+class Faithfulness(Stored):
+    """F of the circuit."""
+
+    mean: float
+    median: float
+    tenth: float
+
+
+class Completeness(Stored):
+    """Incompleteness over sets of cells."""
+
+    random_mean: float
+    random_worst: float
+    greedy: float
+    greedy_median: float
+    greedy_ninetieth: float
+
+
+class Nothing(Stored):
+    """The criteria of a circuit without cells."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty(cls, given: Any) -> Any:
+        if given != {}:
+            raise ValueError("not empty")
+        return given
+
+
+class StoredCircuit(Stored):
+    """What `Circuit.to_dict` gives. Paths go up, from a cell to a cell or to the logits."""
+
+    nodes: list[Logits | Node]
+    edges: list[Edge]
+    faithfulness: Faithfulness | Nothing
+    completeness: Completeness | Nothing
+    minimality: dict[str, float]
+
+    @model_validator(mode="after")
+    def _paths_go_up(self) -> "StoredCircuit":
+        layers: dict[str, float] = {node.name: node.layer for node in self.nodes if isinstance(node, Node)}
+        if isinstance(self.faithfulness, Faithfulness) and self.minimality.keys() != layers.keys():
+            raise ValueError("minimality must be given for each cell")
+        if isinstance(self.faithfulness, Faithfulness) != isinstance(self.completeness, Completeness):
+            raise ValueError("faithfulness and completeness belong together")
+        layers["logits"] = float("inf")
+        for edge in self.edges:
+            if not layers.get(edge.sender, float("inf")) < layers.get(edge.receiver, float("-inf")):
+                raise ValueError(f"no path leads from {edge.sender} up to {edge.receiver}")
+            if (edge.input == "logits") != (edge.receiver == "logits"):
+                raise ValueError(f"a path to {edge.receiver} has input {edge.input}")
+        return self
+
+
+class StoredAnalysis(Stored):
+    """What `Analysis.to_dict` gives, besides what is repeated there to be read by others."""
+
+    model: dict[str, Any]
+    task: Named
+    seed: int
+    examples: Whole
+    thresholds: Thresholds
+    versions: dict[str, str]
+    labels: list[LabelRow] = Field(min_length=1)
+    readouts: list[ReadoutRow] = Field(min_length=1)
+    effects: list[EffectRow]
+    mechanism: str | None
+    mechanism_reason: str | None
+    program: str | None
+    program_agreement: dict[Whole, float] | None
+    reach: list[ReachRow] | None
+    circuit: StoredCircuit | None
+    bootstrap_jaccard: Share
+
+    @field_validator("thresholds", mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        return known_thresholds(given)
+
+
+def known_thresholds(given: Any) -> Any:
+    """As given, if this version knows all of them; else they would be taken for its own. Raises `ValueError`."""
+    if isinstance(given, Mapping):
+        for name in given.keys() - {field.name for field in fields(Thresholds)}:
+            raise ValueError(f"there is no threshold {name}")
+    return given

@@ -1,0 +1,265 @@
+"""When does each hop's accuracy, and each labelled head, appear in training?
+
+Every snapshot of a run is measured and labelled by the rules of evidence (`pipeline.measure`), on the same examples each time,
+so that snapshots differ by training alone. Then, for a condition that holds or does not hold at each snapshot –
+
+- of a hop: accuracy at the query of at least `Thresholds.emerged_accuracy`;
+- of a cell (head, destination, role): confirmed there, in this role –
+
+the *emergence step* is the first snapshot from which on it holds at every later snapshot up to the end; None where it does not
+hold at the end. Training was looked at only there, so it emerged in (last snapshot before, that snapshot].
+
+Followed are the cells confirmed at the last snapshot, and those confirmed at two snapshots in a row at any time: heads come and
+go, and a cell that is gone at the end has no emergence step, but a first and a last snapshot. A single confirmed snapshot is
+taken for chance: at a fixed level, the more snapshots, the more chances.
+
+Beside the step stands its bootstrap interval over examples: the condition is judged again on resampled examples, the same
+resampling at all snapshots. Cells whose pattern fails on all examples are not confirmed on any resampling (`stability.py`), so
+for heads the interval says rather how much later than how much earlier. Nor does it say what more examples would: the more
+there are, the weaker a pattern or effect can be confirmed, and the earlier. Compare runs on the same number of them.
+
+Cost: `measure` once for each snapshot.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from stackheads.labelling.measure import MIN_EXAMPLES, measure
+from stackheads.labelling.readouts import Baseline
+from stackheads.labelling.stability import confirmed_in
+from stackheads.labelling.statistics import KEPT_DRAWS, bootstrap_counts
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.timeline.record import OTHER_ROLE, Emergence, accuracy_frame, heads_frame, steps_frame
+from stackheads.labelling.verdict import Answer, Evidence, pattern_answer, status, telling
+from stackheads.errors import CheckpointError, ConfigError
+from stackheads.models import Checkpoint, load, parse_device, snapshots
+from stackheads.seeds import Stream, stream
+from stackheads.types import Destination, HeadId, Role, Status
+
+CONFIDENCE = 0.95
+"""Coverage of the bootstrap intervals of emergence steps: a hundred samples tell no more."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A head at a destination in a role: what is followed through training."""
+
+    head: HeadId
+    destination: Destination
+    role: Role
+
+    def __str__(self) -> str:
+        return f"{self.head} @{self.destination} {self.role}"
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """One snapshot, measured."""
+
+    step: int
+    evidence: Mapping[tuple[HeadId, Destination], Evidence]
+    baseline: Baseline
+    thresholds: Thresholds
+
+    def confirms(self, cell: Cell) -> bool:
+        return self.status(cell) == Status.CONFIRMED
+
+    def status(self, cell: Cell) -> str:
+        item = self.evidence[cell.head, cell.destination]
+        passed = pattern_answer(item.pattern, self.thresholds) == Answer.YES
+        return OTHER_ROLE if passed and item.pattern.role != cell.role else status(item, self.thresholds)
+
+    @property
+    def confirmed(self) -> set[Cell]:
+        return {
+            Cell(*place, item.pattern.role)
+            for place, item in self.evidence.items()
+            if item.pattern.role is not None and status(item, self.thresholds) == Status.CONFIRMED
+        }
+
+
+def emergence(
+    run: Path | str,
+    examples: int = 512,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+    bootstraps: int = KEPT_DRAWS,
+    thresholds: Thresholds | None = None,
+) -> Emergence:
+    """Follow hops and heads through the snapshots of a run folder.
+
+    `bootstraps`: resamplings of the examples behind the bootstrap intervals, 0 to 100. Raises `ConfigError` (examples,
+    bootstraps, device), `CheckpointError` (no run folder, fewer than two snapshots, damaged or unlike snapshots).
+    """
+    thresholds = thresholds or Thresholds()
+    if examples < MIN_EXAMPLES:
+        raise ConfigError(f"examples must be at least {MIN_EXAMPLES} for an interval, got {examples}: ask for 512")
+    if not 0 <= bootstraps <= KEPT_DRAWS:
+        raise ConfigError(f"bootstraps must be between 0 and {KEPT_DRAWS}, got {bootstraps}: give another number")
+    folders, place = run_snapshots(Path(run)), parse_device(device)
+    last = load(folders[max(folders)], place)
+    measured = []
+    for step, folder in tqdm(folders.items(), desc="emerge", unit="snapshot", disable=None if progress else True, leave=False):
+        checkpoint = _alike(load(folder, place), last, folder)
+        evidence, baseline = measure(checkpoint.model, checkpoint.task, examples, seed, thresholds)
+        measured.append(_Snapshot(step, {(item.head, item.destination): item for item in evidence}, baseline, thresholds))
+    cells = followed([snapshot.confirmed for snapshot in measured])
+    return Emergence(
+        model={"name": Path(run).resolve().name, **last.config.model_dump()},
+        task={"name": last.task.name, **last.task.model_dump()},
+        training=last.training,
+        seed=seed,
+        examples=examples,
+        bootstraps=bootstraps,
+        thresholds=thresholds,
+        versions={name: version(name) for name in ("stackheads", "torch", "transformer-lens")},
+        accuracy=accuracy_frame({snapshot.step: _accuracy(snapshot.baseline) for snapshot in measured}),
+        heads=heads_frame([_head_row(snapshot, cell) for snapshot in measured for cell in cells]),
+        steps=steps_frame(
+            _hop_steps(measured, seed, bootstraps, thresholds) + _head_steps(measured, cells, bootstraps, thresholds)
+        ),
+    )
+
+
+def run_snapshots(run: Path) -> dict[int, Path]:
+    """The snapshots of a run folder by step. Raises `CheckpointError` where there are fewer than two, with the cure."""
+    if not run.is_dir():
+        what = "a file" if run.exists() else "nothing"
+        raise CheckpointError(f"a run is a folder with step-* snapshots, {run} is {what}: check the path")
+    found = snapshots(run)
+    if len(found) >= 2:
+        return found
+    cure = "train with --snapshot-every 250"
+    if found:
+        raise CheckpointError(f"emergence needs at least 2 snapshots, {run} has 1: {cure}")
+    if (run / "config.json").exists():
+        whole = run.resolve().parent
+        cure = f"give its run folder {whole}" if len(snapshots(whole)) >= 2 else f"give a run folder, {cure} for one"
+        raise CheckpointError(f"emergence needs a run folder with step-* snapshots, {run} is a single checkpoint: {cure}")
+    kind = "a run without any" if (run / "run.json").exists() else "no run folder"
+    raise CheckpointError(f"emergence needs a run folder with step-* snapshots, {run} is {kind}: {cure}")
+
+
+def emergence_step(holds: Sequence[bool], steps: Sequence[int]) -> int | None:
+    """The first step from which on `holds` is True to the end; None if it is not True at the end."""
+    found = None
+    for held, step in zip(reversed(holds), reversed(steps), strict=True):
+        if not held:
+            break
+        found = step
+    return found
+
+
+def followed(confirmed: Sequence[set[Cell]]) -> list[Cell]:
+    """The cells confirmed at the last snapshot, or at two in a row at any time; sorted."""
+    twice = [one & other for one, other in pairwise(confirmed)]
+    places = list(Destination)
+    return sorted(
+        set().union(confirmed[-1], *twice),
+        key=lambda cell: (cell.head, places.index(cell.destination), cell.role.name, cell.role.hop or 0),
+    )
+
+
+def _alike(checkpoint: Checkpoint, last: Checkpoint, folder: Path) -> Checkpoint:
+    if (checkpoint.config, checkpoint.task) != (last.config, last.task):
+        raise CheckpointError(f"the snapshots of a run share model and task, {folder} has others: keep each run in a folder")
+    return checkpoint
+
+
+def _accuracy(baseline: Baseline) -> dict[int, float]:
+    shares = zip(baseline.readouts, baseline.accuracy.tolist(), strict=True)
+    return {readout.hop: share for readout, share in shares if readout.destination == Destination.QUERY}
+
+
+def _head_row(snapshot: _Snapshot, cell: Cell) -> dict[str, Any]:
+    item = snapshot.evidence[cell.head, cell.destination]
+    effects, bar = item.cause.effects, snapshot.thresholds.min_effect
+    number = telling(effects, bar) if len(effects) else None
+    return {
+        "step": snapshot.step,
+        **_named(cell),
+        "status": snapshot.status(cell),
+        "pattern": item.pattern.masses.get(cell.role),
+        "effect": None if number is None else effects.at(number).value,
+        "readout": None if number is None else str(item.cause.readouts[number]),
+    }
+
+
+def _named(cell: Cell) -> dict[str, Any]:
+    role = cell.role
+    return {
+        "head": str(cell.head),
+        "layer": cell.head.layer,
+        "destination": str(cell.destination),
+        "role": role.name,
+        "hop": role.hop,
+    }
+
+
+def _hop_steps(measured: Sequence[_Snapshot], seed: int, bootstraps: int, thresholds: Thresholds) -> list[dict[str, Any]]:
+    """One row per hop asked at the query. Resampling: the same `bootstraps` samples of the examples at all snapshots."""
+    first = measured[0].baseline
+    at_query = [number for number, readout in enumerate(first.readouts) if readout.destination == Destination.QUERY]
+    right = torch.stack([snapshot.baseline.clean.right[:, at_query] for snapshot in measured]).double()
+    count = first.count[:, at_query].double()
+    counts = bootstrap_counts(len(count), bootstraps, stream(seed, Stream.EMERGENCE)).to(count.device)
+    shares = torch.einsum("de,ser->rds", counts, right) / torch.einsum("de,er->rd", counts, count)[..., None]
+    rows = []
+    for number, readout in enumerate(at_query):
+        hop = first.readouts[readout].hop
+        holds = [_accuracy(snapshot.baseline)[hop] >= thresholds.emerged_accuracy for snapshot in measured]
+        named = {"what": f"hop {hop}", "kind": "hop", "destination": str(Destination.QUERY), "hop": hop}
+        drawn = (shares[number] >= thresholds.emerged_accuracy).tolist()
+        rows.append(named | step_row(holds, drawn, [snapshot.step for snapshot in measured], CONFIDENCE))
+    return rows
+
+
+def _head_steps(
+    measured: Sequence[_Snapshot], cells: Sequence[Cell], bootstraps: int, thresholds: Thresholds
+) -> list[dict[str, Any]]:
+    rows, steps = [], [snapshot.step for snapshot in measured]
+    for cell in cells:
+        items = [snapshot.evidence[cell.head, cell.destination] for snapshot in measured]
+        drawn = [
+            [item.pattern.role == cell.role and confirmed_in(item, draw, thresholds) for item in items]
+            for draw in range(bootstraps)
+        ]
+        holds = [snapshot.confirms(cell) for snapshot in measured]
+        rows.append({"what": str(cell), "kind": "head"} | _named(cell) | step_row(holds, drawn, steps, CONFIDENCE))
+    return rows
+
+
+def step_row(holds: Sequence[bool], drawn: Sequence[Sequence[bool]], steps: Sequence[int], confidence: float) -> dict[str, Any]:
+    """Step, interval, first and last snapshot of a condition, and its bootstrap: `drawn` is the condition on each resampling.
+
+    Before the first snapshot stands step 0. Samples in which it never emerges count as later than all others.
+    """
+    step = emergence_step(holds, steps)
+    held = [at for at, is_held in zip(steps, holds, strict=True) if is_held]
+    found = [emergence_step(sample, steps) for sample in drawn]
+    ranked = sorted(math.inf if each is None else each for each in found)
+    tail = (1 - confidence) / 2
+    low, high = math.floor(tail * len(ranked)), math.ceil((1 - tail) * len(ranked)) - 1
+    return {
+        "step": step,
+        "low": None if step is None else max((each for each in steps if each < step), default=0),
+        "high": step,
+        "first": min(held, default=None),
+        "last": max(held, default=None),
+        "boot_low": _finite(ranked[low]) if ranked else None,
+        "boot_high": _finite(ranked[high]) if ranked else None,
+        "boot_share": sum(each is not None for each in found) / len(found) if found else None,
+    }
+
+
+def _finite(step: float) -> int | None:
+    return int(step) if math.isfinite(step) else None

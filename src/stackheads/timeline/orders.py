@@ -1,0 +1,144 @@
+"""Do things emerge in the same order in every run?
+
+Between two runs the order of emergence is compared by Kendall's tau-b (Kendall 1945) over what both runs know: concordant minus
+discordant pairs, corrected for ties, since what emerges between the same two snapshots is tied. What never emerges is tied
+last. Tau is undefined, and such pairs of runs are counted apart, where one of the two runs orders nothing: all tied, or fewer
+than two things shared. Beside it stands the share of runs that have the modal order, the most frequent one, ties and all; it is
+the mode of these very runs, so a share of a few runs is high by chance.
+
+Head numbers mean nothing across training seeds: **heads of different runs are matched by (layer, destination, role)**, never by
+their number; where several heads of a run share these, the first to emerge counts. Heads that are gone at the end are left out.
+
+Intervals: of tau a percentile bootstrap over runs (a resampled run is never paired with itself), of the share Wilson's, because
+a bootstrap of a share of all runs has no width.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from stackheads.tables import natural, records, role_of
+from stackheads.labelling.statistics import wilson
+from stackheads.errors import ConfigError
+from stackheads.seeds import Stream, stream
+
+if TYPE_CHECKING:
+    from stackheads.timeline.record import Emergence
+
+DRAWS = 1000
+CONFIDENCE = 0.95
+Steps = Mapping[str, int | None]
+"""When each thing emerges in one run; None: never."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far runs agree on an order.
+
+    `tau` is the mean over the `pairs` of runs that have one, -1 to 1, with its interval; `undefined` counts the others.
+    `modal` is the most frequent order, sets of things from early to late (things that never emerge left out), `share` the
+    share of the `runs` that have it, with its interval. `shared`: mean number of things that two runs both know.
+    """
+
+    runs: int
+    pairs: int
+    undefined: int
+    tau: float | None
+    tau_low: float | None
+    tau_high: float | None
+    modal: tuple[tuple[str, ...], ...]
+    share: float
+    share_low: float
+    share_high: float
+    shared: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "modal": [list(names) for names in self.modal]}
+
+
+def orders_agree(runs: Sequence["Emergence"], seed: int = 0) -> dict[str, Agreement]:
+    """Compare the order in which hops emerge (`hops`), and labelled heads by (layer, destination, role) (`roles`).
+
+    Raises `ConfigError` for fewer than two runs.
+    """
+    rows = [records(run.steps) for run in runs]
+    return {
+        "hops": agreement([hop_steps(each) for each in rows], seed),
+        "roles": agreement([role_steps(each) for each in rows], seed),
+    }
+
+
+def hop_steps(rows: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
+    """When each hop emerges, from rows of `Emergence.steps`."""
+    return {row["what"]: row["step"] for row in rows if row["kind"] == "hop"}
+
+
+def role_steps(rows: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
+    """When the first head of each (layer, destination, role) emerges, from rows of `Emergence.steps`."""
+    steps: dict[str, int | None] = {}
+    for row in sorted((row for row in rows if row["kind"] == "head" and row["step"] is not None), key=lambda row: row["step"]):
+        steps.setdefault(f"layer {row['layer']} @{row['destination']} {role_of(row)}", row["step"])
+    return steps
+
+
+def in_order(steps: Mapping[str, int | None]) -> list[set[str]]:
+    """What has a step, in sets of equal steps, from early to late."""
+    known = sorted({step for step in steps.values() if step is not None})
+    return [{what for what, step in steps.items() if step == each} for each in known]
+
+
+def agreement(runs: Sequence[Steps], seed: int = 0) -> Agreement:
+    """Compare orders of emergence, one for each run. Raises `ConfigError` for fewer than two."""
+    if len(runs) < 2:
+        raise ConfigError(f"orders are compared between at least 2 runs, got {len(runs)}: give more runs")
+    orders = [tuple(tuple(sorted(names, key=natural)) for names in in_order(run)) for run in runs]
+    modal, count = Counter(orders).most_common(1)[0]
+    share_low, share_high = wilson(count, len(runs), CONFIDENCE)
+    taus = {pair: tau_b(runs[pair[0]], runs[pair[1]]) for pair in combinations(range(len(runs)), 2)}
+    defined = {pair: tau for pair, tau in taus.items() if tau is not None}
+    tau_low, tau_high = _interval(defined, len(runs), seed)
+    return Agreement(
+        runs=len(runs),
+        pairs=len(defined),
+        undefined=len(taus) - len(defined),
+        tau=sum(defined.values()) / len(defined) if defined else None,
+        tau_low=tau_low,
+        tau_high=tau_high,
+        modal=modal,
+        share=count / len(runs),
+        share_low=share_low,
+        share_high=share_high,
+        shared=sum(len(one.keys() & other.keys()) for one, other in combinations(runs, 2)) / len(taus),
+    )
+
+
+def tau_b(one: Steps, other: Steps) -> float | None:
+    """Kendall's tau-b over the things that both runs know; None where it is undefined."""
+    from scipy.stats import kendalltau
+
+    shared = sorted(one.keys() & other.keys())
+    ranks = [[float("inf") if run[what] is None else run[what] for what in shared] for run in (one, other)]
+    if any(len(set(rank)) < 2 for rank in ranks):
+        return None
+    result: Any = kendalltau(*ranks)
+    return float(result.statistic)
+
+
+def _interval(taus: Mapping[tuple[int, int], float], runs: int, seed: int) -> tuple[float | None, float | None]:
+    """Percentiles of the mean over resampled runs; a pair counts as often as both its runs were drawn together."""
+    if not taus:
+        return None, None
+    picks = torch.randint(runs, (DRAWS, runs), generator=stream(seed, Stream.ORDERS))
+    counts = torch.zeros(DRAWS, runs, dtype=torch.double).scatter_add_(1, picks, torch.ones(DRAWS, runs, dtype=torch.double))
+    first, second = (torch.tensor([pair[side] for pair in taus]) for side in (0, 1))
+    weights = counts[:, first] * counts[:, second]
+    total = weights.sum(dim=1)
+    means = (weights @ torch.tensor(list(taus.values()), dtype=torch.double))[total > 0] / total[total > 0]
+    tail = (1 - CONFIDENCE) / 2
+    low, high = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=torch.double)).tolist()
+    return low, high

@@ -1,0 +1,231 @@
+"""What `emergence()` returns: when what appears in a run, to be looked at, saved, loaded and compared."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from pydantic import Field, field_validator, model_validator
+
+from stackheads.timeline.orders import in_order
+from stackheads.tables import natural, records
+from stackheads.stored import Head, Named, Share, Whole, known_thresholds
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.errors import CheckpointError
+from stackheads.files import Stored, checked, read_json, write_file, write_json
+from stackheads.types import Destination, RoleName, Status
+
+FORMAT = 1
+FILE = "emergence.json"
+CURE = "save it again"
+FILES = (FILE, "accuracy.csv", "heads.csv")
+OTHER_ROLE = "other role"
+"""Status of a cell at a snapshot where its head shows the pattern of another role."""
+
+SYMBOLS = {**{status.value: status.symbol for status in Status}, OTHER_ROLE: "×"}
+"""One character for each status of a cell at a snapshot, for tables."""
+
+HEAD_TYPES = {"step": "Int64", "head": "object", "layer": "Int64", "destination": "object", "role": "object", "hop": "Int64"}
+HEAD_TYPES |= {"status": "object", "pattern": "Float64", "effect": "Float64", "readout": "object"}
+STEP_TYPES = {"what": "object", "kind": "object", "head": "object", "layer": "Int64", "destination": "object"}
+STEP_TYPES |= {"role": "object", "hop": "Int64"}
+STEP_TYPES |= dict.fromkeys(("step", "low", "high", "first", "last", "boot_low", "boot_high"), "Int64")
+STEP_TYPES |= {"boot_share": "Float64"}
+"""The columns of the two long tables."""
+
+
+class _HeadRow(Stored):
+    """A row of `Emergence.heads`."""
+
+    step: Whole
+    head: Head
+    layer: Whole
+    destination: Destination
+    role: RoleName
+    hop: Whole | None
+    status: Status | Literal["other role"]
+    pattern: Share
+    effect: Share
+    readout: str | None
+
+
+class _StepRow(Stored):
+    """A row of `Emergence.steps`."""
+
+    what: str
+    kind: Literal["hop", "head"]
+    head: Head | None
+    layer: Whole | None
+    destination: Destination
+    role: RoleName | None
+    hop: Whole | None
+    step: Whole | None
+    low: Whole | None
+    high: Whole | None
+    first: Whole | None
+    last: Whole | None
+    boot_low: Whole | None
+    boot_high: Whole | None
+    boot_share: Share
+
+    @model_validator(mode="after")
+    def _whole(self) -> "_StepRow":
+        """Steps that belong together are there together."""
+        given = self.high if self.step is None else self.low
+        if (self.step is None) != (given is None) or ((self.kind == "head" or self.step is not None) and self.first is None):
+            raise ValueError("steps that belong together are missing")
+        return self
+
+
+class StoredEmergence(Stored):
+    """What `Emergence.to_dict` gives: as many rows of heads at every snapshot as cells are followed."""
+
+    model: dict[str, Any]
+    task: Named
+    training: dict[str, Any]
+    seed: int
+    examples: Whole
+    bootstraps: Whole
+    thresholds: Thresholds
+    versions: dict[str, str]
+    accuracy: dict[Whole, dict[Whole, float]] = Field(min_length=2)
+    heads: list[_HeadRow]
+    steps: list[_StepRow] = Field(min_length=1)
+
+    @field_validator("thresholds", mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        return known_thresholds(given)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "StoredEmergence":
+        hops, *others = self.accuracy.values()
+        cells = [row.what for row in self.steps if row.kind == "head"]
+        asked = [row.hop for row in self.steps if row.kind == "hop"]
+        if any(other.keys() != hops.keys() for other in others) or sorted(hops) != sorted(hop or 0 for hop in asked):
+            raise ValueError("accuracy must be given for the same hops at every snapshot")
+        if [row.step for row in self.heads] != [step for step in self.accuracy for _ in cells]:
+            raise ValueError("heads must be given for every snapshot and cell")
+        if len({row.what for row in self.steps}) != len(self.steps):
+            raise ValueError("each of the steps needs its own name")
+        if any(row.step is not None and row.step not in self.accuracy for row in self.steps):
+            raise ValueError("steps must be snapshots")
+        return self
+
+
+@dataclass(frozen=True, repr=False)
+class Emergence:
+    """When what appears in a run.
+
+    `accuracy`  per step (index) and hop (columns): share of right answers at the query.
+    `heads`     one row per (step, followed cell): step, head, layer, destination, role, hop, status there, pattern (attention
+                mass on the role's source, whether or not the role is the best), effect (of ablation; missing where the model
+                answers nothing) and the readout that it is measured at.
+    `steps`     one row per hop and followed cell: what, kind (hop or head), head, layer, destination, role, hop, step, the
+                interval (low, high] it emerged in, the first and last snapshot at which it holds at all, and over resampled
+                examples the interval [boot_low, boot_high] of the step (missing: never) and the share of samples that have one.
+    `model`, `task`, `training`  what was looked at, as settings; `seed`, `examples`, `bootstraps`, `thresholds`, `versions`
+                how.
+    """
+
+    model: dict[str, Any]
+    task: dict[str, Any]
+    training: dict[str, Any]
+    seed: int
+    examples: int
+    bootstraps: int
+    thresholds: Thresholds
+    versions: dict[str, str]
+    accuracy: pd.DataFrame
+    heads: pd.DataFrame
+    steps: pd.DataFrame
+
+    @property
+    def snapshots(self) -> list[int]:
+        """The steps that were looked at."""
+        return [int(step) for step in self.accuracy.index]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Step × followed cell: the symbol of the status (`SYMBOLS`)."""
+        names = [row["what"] for row in records(self.steps) if row["kind"] == "head"]
+        rows = [SYMBOLS[name] for name in self.heads["status"]]
+        grid = [rows[start : start + len(names)] for start in range(0, len(rows), len(names) or 1)]
+        return pd.DataFrame(grid, index=self.accuracy.index, columns=pd.Index(names, dtype="object"))
+
+    @property
+    def order(self) -> list[set[str]]:
+        """What emerges, in order; what emerges at one snapshot stands in one set."""
+        return in_order({row["what"]: row["step"] for row in records(self.steps)})
+
+    @property
+    def passing(self) -> list[str]:
+        """The cells that were confirmed for a while and are not at the end."""
+        return [row["what"] for row in records(self.steps) if row["kind"] == "head" and row["step"] is None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """One JSON object; missing values are null."""
+        accuracy = self.accuracy.to_dict(orient="index")
+        return {
+            "format": FORMAT,
+            "model": self.model,
+            "task": self.task,
+            "training": self.training,
+            "seed": self.seed,
+            "examples": self.examples,
+            "bootstraps": self.bootstraps,
+            "accuracy": {str(step): {str(hop): share for hop, share in row.items()} for step, row in accuracy.items()},
+            "heads": records(self.heads),
+            "steps": records(self.steps),
+            "order": [sorted(names, key=natural) for names in self.order],
+            "thresholds": asdict(self.thresholds),
+            "versions": self.versions,
+        }
+
+    def save(self, folder: Path | str) -> None:
+        """Write `emergence.json` (which `load` reads), `accuracy.csv` and `heads.csv`; other files there stay."""
+        path = Path(folder)
+        write_file(path / "accuracy.csv", lambda temporary: self.accuracy.to_csv(temporary))
+        write_file(path / "heads.csv", lambda temporary: self.heads.to_csv(temporary, index=False))
+        write_json(path / FILE, self.to_dict())
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Emergence":
+        """Read what `save` wrote. Raises `CheckpointError` if it is missing, damaged or of another format."""
+        path = Path(folder) / FILE
+        if not path.exists():
+            raise CheckpointError(f"a saved emergence is a folder with {FILE}, {folder} has none: check the path")
+        content = read_json(path, CURE, FORMAT)
+        checked(StoredEmergence, content, path, CURE)
+        return cls(
+            **{name: content[name] for name in ("model", "task", "training", "seed", "examples", "bootstraps", "versions")},
+            thresholds=Thresholds(**content["thresholds"]),
+            accuracy=accuracy_frame(
+                {int(step): {int(h): share for h, share in row.items()} for step, row in content["accuracy"].items()}
+            ),
+            heads=heads_frame(content["heads"]),
+            steps=steps_frame(content["steps"]),
+        )
+
+    def __repr__(self) -> str:
+        lines = [f"{rank}. {', '.join(sorted(names, key=natural))}" for rank, names in enumerate(self.order, start=1)]
+        return "\n".join([f"Emergence in {self.model.get('name')} on {self.task['name']}", *lines])
+
+
+def accuracy_frame(accuracy: dict[int, dict[int, float]]) -> pd.DataFrame:
+    return pd.DataFrame.from_dict(accuracy, orient="index").rename_axis(index="step", columns="hop")
+
+
+def heads_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    return _frame(rows, HEAD_TYPES)
+
+
+def steps_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    return _frame(rows, STEP_TYPES)
+
+
+def _frame(rows: list[dict[str, Any]], types: Mapping[str, str]) -> pd.DataFrame:
+    """A table with these columns and types, also with no row."""
+    columns = {name: pd.array([row.get(name) for row in rows], dtype=kind) for name, kind in types.items()}  # type: ignore[call-overload]
+    return pd.DataFrame(columns)

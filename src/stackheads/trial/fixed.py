@@ -1,0 +1,68 @@
+"""Fixed attention patterns (Raganato et al. 2020, arXiv 2002.10260), made exact: which heads need to look at their input?
+
+Each (head, destination) in turn gets its mean pattern over examples, the same for every input (`constant`), and the map of the
+role that it resembles most (`map`; rows where the role names no source keep their own pattern). `loss` is the largest share of
+an answered readout's gap that this destroys. What can be replaced at no loss (at most `min_effect`) needs no query-key circuit
+of its own; `replacement` names the simplest, constant before map. Cost: two forward passes for each (head, destination).
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+
+from stackheads.labelling.bench import Bench, Label
+from stackheads.labelling.roles import candidate_roles, role_targets
+from stackheads.trial.sufficiency import evenly
+from stackheads.interventions import destination_rows
+from stackheads.models.hooks import Edit, PatternEdit
+
+COLUMNS = ["head", "destination", "constant_loss", "map", "map_loss", "replacement"]
+
+
+def fixed_patterns(
+    bench: Bench, labels: Sequence[Label], looks_like: Sequence[str | None], min_effect: float
+) -> tuple[pd.DataFrame, float | None]:
+    """One row per (head, destination), and the least recovered share of a readout with all replacements at once."""
+    if not bool(bench.baseline.open.any()):
+        return pd.DataFrame(columns=COLUMNS), None
+    rows, replaced = [], []
+    for label, name in zip(labels, looks_like, strict=True):
+        ways = {"constant": constant_edit(bench, label)}
+        if name is not None:
+            ways["map"] = map_edit(bench, label, name)
+        losses = {way: _loss(bench, [edit]) for way, edit in ways.items()}
+        free = [way for way in ways if losses[way] <= min_effect]
+        replaced += [ways[way] for way in free[:1]]
+        rows.append(
+            {
+                "head": str(label.head),
+                "destination": str(label.destination),
+                "constant_loss": losses["constant"],
+                "map": name,
+                "map_loss": losses.get("map"),
+                "replacement": None if not free else ("constant" if free[0] == "constant" else name),
+            }
+        )
+    return pd.DataFrame(rows, columns=COLUMNS), 1 - _loss(bench, replaced)
+
+
+def constant_edit(bench: Bench, label: Label) -> Edit:
+    """The head's mean pattern over examples, at its destination."""
+    pattern = bench.clean.run.of(label.head)[0]
+    rows = destination_rows(bench.clean.batch, label.destination)
+    return PatternEdit(label.head, rows, pattern.mean(dim=0, keepdim=True).expand_as(pattern))
+
+
+def map_edit(bench: Bench, label: Label, name: str) -> Edit:
+    """The map of the role of this name, at the head's destination."""
+    role = next(role for role in candidate_roles(bench.task) if str(role) == name)
+    targets = role_targets(bench.task, bench.clean.batch, [role])[0]
+    rows = destination_rows(bench.clean.batch, label.destination) & targets.any(dim=-1)
+    return PatternEdit(label.head, rows, evenly(targets, bench.clean.run.pattern.dtype))
+
+
+def _loss(bench: Bench, edits: list[Edit]) -> float:
+    """The largest share of an answered readout's gap that the edits destroy."""
+    destroyed = 1 - bench.recovered(bench.margin(edits)).cpu()
+    return destroyed.where(bench.baseline.open, -torch.inf).max().item()

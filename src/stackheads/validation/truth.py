@@ -1,0 +1,91 @@
+"""Labels that are known by construction: what each head of a specification does, and whether anything depends on it.
+
+A register is *live* at a destination after a layer if a readout or a later live head reads it there. A head is live at a
+destination if it writes a live register there; its own reads are then live before it. Live heads are `confirmed`, heads with
+a pattern but nothing that depends on them `pattern-only` (parked rows too, which look at the start), idle heads `none`.
+"""
+
+from dataclasses import dataclass
+
+from stackheads.programs.program import PLACES, HeadSpec, Layers, Readouts, plain_readouts
+from stackheads.seeds import Stream, stream
+from stackheads.tasks import StatementTask
+from stackheads.types import Destination, HeadId, Role
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The right label of one (head, destination)."""
+
+    role: Role | None
+    status: str
+
+
+Live = dict[Destination, set[str]]
+
+
+def labels_by_construction(
+    layers: Layers, task: StatementTask, readouts: Readouts | None = None
+) -> dict[tuple[HeadId, Destination], Truth]:
+    """The label of every (head, destination), from where it looks and what is read after it."""
+    live = _readouts(task, readouts or plain_readouts(task))
+    there = _existing(task)
+    labels: dict[tuple[HeadId, Destination], Truth] = {}
+    for layer in range(len(layers) - 1, -1, -1):
+        before: Live = {destination: set(registers) for destination, registers in live.items()}
+        for index, head in enumerate(layers[layer]):
+            for destination in PLACES:
+                labels[HeadId(layer, index), destination] = _label(head, destination, live, there)
+                if _is_live(head, destination, live):
+                    _add_reads(head, destination, live, before)
+        live = before
+    return labels
+
+
+def _existing(task: StatementTask) -> set[tuple[int, Destination]]:
+    """The offsets whose source exists at some row of a destination."""
+    batch = task.sample(256, stream(0, Stream.TRUTH))
+    return {
+        (hop, destination)
+        for number, hop in enumerate(task.hops)
+        for destination in PLACES
+        if bool((batch.find[:, number][batch.slots == destination.slot] >= 0).any())
+    }
+
+
+def _readouts(task: StatementTask, readouts: Readouts) -> Live:
+    registers = {name for read in readouts.values() for name in read}
+    asked_at_values = registers if task.supervision == "dense" else set()
+    return {Destination.QUERY: set(registers), Destination.VALUE: set(asked_at_values), Destination.KEY: set()}
+
+
+def _is_live(head: HeadSpec, destination: Destination, live: Live) -> bool:
+    return destination in head.rows and any(copy.target in live[destination] for copy in head.copies)
+
+
+def _add_reads(head: HeadSpec, destination: Destination, after: Live, before: Live) -> None:
+    for row, source in head.matches:
+        before[destination].add(row)
+        for place in _source_destinations(head):
+            before[place].add(source)
+    for copy in head.copies:
+        for place in _source_destinations(head):
+            if copy.target in after[destination]:
+                before[place].add(copy.source)
+
+
+def _source_destinations(head: HeadSpec) -> list[Destination]:
+    return [place for place in PLACES if place.slot in head.sources]
+
+
+def _label(head: HeadSpec, destination: Destination, live: Live, there: set[tuple[int, Destination]]) -> Truth:
+    if not head.rows:
+        return Truth(None, "none")
+    role = head.roles.get(destination, Role("start"))
+    if destination not in head.rows:
+        return Truth(role, "pattern-only")
+    if role.hop is not None and (role.hop, destination) not in there:
+        return Truth(None, "none")
+    natural = "confirmed" if _is_live(head, destination, live) else "pattern-only"
+    status = head.status.get(destination, natural)
+    return Truth(role if status not in ("none", "causal-unclassified") else None, status)

@@ -1,0 +1,110 @@
+"""Circuits and reach of models whose wiring is known."""
+
+import pytest
+
+from stackheads import Analysis, analyze
+from stackheads.labelling.bench import make_bench, read_labels
+from stackheads.explanation.circuit import LOGITS, find_circuit
+from stackheads.explanation.mechanism import furthest, name_mechanism
+from stackheads.explanation.reach import reach
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.programs.mechanisms import MECHANISMS
+from stackheads.programs.program import possible_part
+from stackheads.validation.specimens import CIRCUITS, Guise, specimen
+from stackheads.tasks import Cycle, Retrieval
+from stackheads.types import Destination
+
+
+@pytest.fixture(scope="module")
+def walk():
+    """One hop per layer, with an idle head: previous @value, then hops 1, 2 and 3 @query."""
+    made = specimen("one hop per layer", CIRCUITS["one hop per layer"](), Guise(seed=2, idle=1, normalization=None))
+    return made, analyze(made.model, made.task, examples=128, progress=False)
+
+
+def test_edges_are_the_wires(walk):
+    """Each hop head finds its statement by the key that `previous` brought, and passes its symbol to the next head's query."""
+    _, analysis = walk
+    name = {
+        row["role"] if row["hop"] is None else row["hop"]: f"{row['head']} @{row['destination']}" for row in cells(analysis)
+    }
+    edges = set(analysis.circuit.edges(keys=True))
+    keys = {(name["previous"], name[hop], "k") for hop in (1, 2, 3)}
+    queries = {(name[1], name[2], "q"), (name[2], name[3], "q")}
+    answers = {(name[hop], LOGITS, LOGITS) for hop in (1, 2, 3)}
+    assert edges == keys | queries | answers
+
+
+def cells(analysis):
+    rows = analysis.labels[analysis.labels["status"] == "confirmed"]
+    return [{**row, "hop": None if row["role"] != "hop" else int(row["hop"])} for row in rows.to_dict(orient="records")]
+
+
+def test_a_known_circuit_is_faithful_complete_and_minimal(walk):
+    _, analysis = walk
+    circuit = analysis.circuit
+    assert circuit.faithfulness["mean"] == pytest.approx(1, abs=0.02)
+    assert circuit.faithfulness["tenth"] == pytest.approx(1, abs=0.02)
+    assert max(circuit.completeness.values()) < 0.02
+    assert min(circuit.minimality.values()) > 0.2
+
+
+def test_direct_and_total_effects(walk):
+    """The last hop head acts on the logits alone; `previous` not at all, but through the others."""
+    _, analysis = walk
+    nodes = {values["hop"] or values["role"]: values for name, values in analysis.circuit.nodes(data=True) if name != LOGITS}
+    assert nodes[3]["direct"] == pytest.approx(nodes[3]["total"], abs=1e-3)
+    assert nodes["previous"]["direct"] == pytest.approx(0, abs=1e-3)
+    assert nodes["previous"]["total"] > 0.8
+
+
+def test_a_circuit_with_a_member_missing_is_not_complete():
+    made = specimen("tripling", CIRCUITS["tripling"](), Guise(seed=2, normalization=None))
+    analysis = analyze(made.model, made.task, examples=96, progress=False, explain=False)
+    labels = analysis.labels.copy()
+    labels.loc[(labels["hop"] == 3).fillna(False).astype(bool), "status"] = "none"
+    bench = make_bench(made.model, made.task, 64, 0, Thresholds())
+    circuit = find_circuit(bench, read_labels(labels), Thresholds(), 0)
+    assert circuit.faithfulness["mean"] < 0.8
+    assert circuit.completeness["greedy"] > 0.2
+
+
+@pytest.mark.parametrize("name", ["one hop per layer", "tripling"])
+def test_probes_read_what_the_program_knows(name):
+    """Without noise a hop is readable exactly where the program's window holds it (and where it exists: not f^-1 if causal)."""
+    made = specimen(name, CIRCUITS[name](), Guise(seed=4))
+    found = reach(made.model, made.task, examples=2048)
+    program = MECHANISMS[name](made.task.max_hops)
+    windows = possible_part(program, made.task.period)[2]
+    for layer, known in enumerate(windows):
+        for destination in (Destination.QUERY, Destination.VALUE):
+            row = found[(found["layer"] == layer) & (found["destination"] == str(destination))].iloc[0]
+            assert set(row["hops"]) == {hop for hop in known[destination] if hop in row["accuracy"]}
+    assert not any(found[found["layer"] == -1]["hops"])
+
+
+def test_depth_bounds_as_the_theory_says():
+    """r' = 3r + 1 or 2r + 1 from r = 0, and hop j at radius 2j."""
+    cycle, chain = Cycle(symbols=8, max_hops=4), Retrieval(chains=2, max_hops=4, attention_dir="causal")
+    assert [furthest(layers, cycle) for layers in range(5)] == [0, 0, 2, 6, 20]
+    assert [furthest(layers, chain) for layers in range(6)] == [0, 0, 1, 3, 7, 15]
+
+
+def test_a_hop_that_nothing_can_have_followed_to_is_a_shortcut(walk):
+    made, analysis = walk
+    found = analysis.reach.copy()
+    at = found.index[(found["layer"] == 1) & (found["destination"] == "query")][0]
+    found.at[at, "hops"] = (1, 2, 3)
+    mechanism = name_mechanism(None, made.task, found)
+    assert mechanism.name == "shortcut"
+    assert "reaches hop 1 at most after layer 1" in mechanism.reason
+
+
+def test_reach_and_circuit_are_saved(walk, tmp_path):
+    _, analysis = walk
+    analysis.save(tmp_path / "a")
+    loaded = Analysis.load(tmp_path / "a")
+    assert loaded.to_dict() == analysis.to_dict()
+    assert loaded.circuit.faithfulness == analysis.circuit.faithfulness
+    assert set(loaded.circuit.edges(keys=True)) == set(analysis.circuit.edges(keys=True))
+    assert loaded.reach["hops"].tolist() == analysis.reach["hops"].tolist()

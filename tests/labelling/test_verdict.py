@@ -1,0 +1,201 @@
+"""The table of statuses, cell by cell, and what is said where nothing is decided."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stackheads.labelling.cause import AblationEffects, CauseEvidence
+from stackheads.labelling.patterns import PatternEvidence
+from stackheads.labelling.readouts import Readout
+from stackheads.labelling.statistics import Estimate, Shares, no_shares, unseen
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.labelling.verdict import (
+    Answer,
+    Evidence,
+    JointEvidence,
+    cause_answer,
+    examples_needed,
+    label_row,
+    pattern_answer,
+    reason,
+    shares_answer,
+    status,
+)
+from stackheads.labelling.write import WriteEvidence
+from stackheads.types import Destination, HeadId, Role, Status
+
+THRESHOLDS = Thresholds()
+EXAMPLES = 2048
+READOUTS = (Readout(Destination.QUERY, 1), Readout(Destination.QUERY, 2))
+SHARES = {
+    "yes": ((0.4, 0.02), (0.0, 0.001)),
+    "against": ((-0.3, 0.02), (0.0, 0.001)),
+    "no": ((0.001, 0.002), (0.0, 0.001)),
+    "undecided": ((0.015, 0.01), (0.0, 0.001)),
+    "one readout undecided": ((0.0, 0.001), (0.03, 0.05)),
+}
+
+
+def shares_of(pairs):
+    value, half = (torch.tensor(part, dtype=torch.double) for part in zip(*pairs, strict=True))
+    return Shares(value, value - half, value + half, half / 3, torch.full((len(pairs),), EXAMPLES), 0.5, value.expand(100, -1))
+
+
+def cause(kind, unclear=(), guess=None):
+    effects = shares_of(SHARES[kind]) if kind in SHARES else no_shares()
+    readouts = READOUTS[: len(effects)]
+    both = AblationEffects([0.0, 0.0] if kind == "nothing open" else effects.value.tolist(), [0.1, 0.1])
+    ablations = {} if guess is not None else {"resample": both, "mean": both, "zero": both}
+    return CauseEvidence(readouts, effects, (0.1,) * len(effects), unclear, EXAMPLES, READOUTS, ablations, guess)
+
+
+def write(kind):
+    if kind == "untested":
+        return WriteEvidence(no_shares(), (), 0, EXAMPLES)
+    return WriteEvidence(
+        shares_of(SHARES[kind]), ("its source moves hop 1 @query", "its source moves hop 2 @query"), 9, EXAMPLES
+    )
+
+
+LEADS = {"yes": 0.7, "no": 0.1, "undecided": 0.19}
+
+
+def pattern(kind):
+    lead = LEADS.get(kind, 0.1)
+    found = Estimate(lead, lead - 0.05, lead + 0.05, EXAMPLES)
+    named = {kind: (Role("previous"),)} if kind in ("coinciding", "fixed", "rare") else {}
+    return PatternEvidence(Role("hop", 1), lead + 0.1, "self", 0.1, found, found, 1e-9, found, 500, EXAMPLES, **named)
+
+
+def evidence(looks, matters, written=None, redundant=False, **more):
+    joint = JointEvidence(HeadId(1, 1), cause("yes"), (0.0, 0.0), write("yes")) if redundant else None
+    return Evidence(
+        HeadId(1, 0), Destination.QUERY, pattern(looks), cause(matters, **more), write(written) if written else None, joint
+    )
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        (evidence("yes", "yes", "yes"), "confirmed"),
+        (evidence("yes", "yes", "no"), "causal-unclassified"),
+        (evidence("yes", "yes", "against"), "causal-unclassified"),
+        (evidence("yes", "yes", "undecided"), "undecided"),
+        (evidence("yes", "yes", "untested"), "undecided"),
+        (evidence("yes", "no", "yes", redundant=True), "redundant"),
+        (evidence("yes", "undecided", "yes", redundant=True), "redundant"),
+        (evidence("yes", "undecided", "yes"), "undecided"),
+        (evidence("yes", "one readout undecided", "yes"), "undecided"),
+        (evidence("yes", "no", "yes"), "pattern-only"),
+        (evidence("yes", "no", "no"), "pattern-only"),
+        (evidence("yes", "no", "untested"), "pattern-only"),
+        (evidence("yes", "no", "yes", unclear=READOUTS[:1]), "undecided"),
+        (evidence("yes", "yes", "yes", unclear=READOUTS[:1]), "confirmed"),
+        (evidence("yes", "against", "against"), "opposing"),
+        (evidence("yes", "against", "yes"), "causal-unclassified"),
+        (evidence("no", "yes"), "causal-unclassified"),
+        (evidence("no", "against"), "causal-unclassified"),
+        (evidence("no", "no"), "none"),
+        (evidence("no", "undecided"), "undecided"),
+        (evidence("no", "nothing open"), "none"),
+        (evidence("no", "nothing open", unclear=READOUTS), "undecided"),
+        (evidence("undecided", "yes"), "undecided"),
+        (evidence("undecided", "no"), "undecided"),
+        (evidence("coinciding", "yes"), "causal-unclassified"),
+        (evidence("fixed", "yes"), "causal-unclassified"),
+        (evidence("fixed", "no"), "none"),
+        (evidence("rare", "yes"), "undecided"),
+        (evidence("yes", "nothing open", guess=0.01), "undecided"),
+        (evidence("no", "nothing open", guess=0.01), "undecided"),
+    ],
+)
+def test_statuses(case, expected):
+    assert status(case, THRESHOLDS) == expected
+    row = label_row(case, THRESHOLDS)
+    assert row["status"] == expected
+    assert (row["would_decide"] is None) or expected == Status.UNDECIDED
+
+
+def test_a_role_is_named_only_where_the_pattern_passed():
+    assert (label_row(evidence("yes", "yes", "yes"), THRESHOLDS)["hop"]) == 1
+    row = label_row(evidence("no", "yes"), THRESHOLDS)
+    assert (row["role"], row["hop"], row["looks_like"]) == (None, None, "hop 1")
+
+
+@pytest.mark.parametrize(
+    ("case", "says"),
+    [
+        (evidence("coinciding", "yes"), "ambiguous: no row tells previous apart"),
+        (evidence("fixed", "yes"), "ambiguous: the source of previous is always in the same place; vary the layout"),
+        (evidence("rare", "yes"), "whose source stands in too few examples"),
+        (evidence("yes", "yes", "no"), "but what it carries does not matter: its source moves"),
+        (evidence("yes", "yes", "untested"), "not tested whether what it carries matters"),
+        (evidence("yes", "no", "yes", redundant=True), "with L1H1 0.40 of hop 1 @query against 0.00 for the sum"),
+        (evidence("yes", "no", "yes"), "no effect (ablation takes 0.00 of hop"),
+        (evidence("yes", "undecided", "yes"), "undecided whether it matters (ablation takes 0.01 of hop 1 @query [0.00, 0.03]"),
+        (evidence("no", "nothing open"), "the model answers nothing better than chance"),
+        (evidence("no", "nothing open", unclear=READOUTS), "not decided whether the model answers hop 1 @query, hop 2 @query"),
+        (evidence("no", "nothing open", guess=0.5), "not ablated: by gradient it would take 0.50"),
+        (evidence("yes", "one readout undecided", "yes"), "about 8,192 examples would decide"),
+    ],
+)
+def test_reasons_name_what_decided(case, says):
+    assert says in reason(case, THRESHOLDS)
+
+
+def test_a_verdict_that_another_ablation_would_not_give_says_so():
+    flipping = evidence("yes", "yes", "yes")
+    flipping.cause.ablations["zero"] = AblationEffects([0.0, 0.0], [0.0, 0.0])
+    assert "flips with zero ablation" in reason(flipping, THRESHOLDS)
+
+
+shares_strategy = st.lists(st.tuples(st.floats(-1, 1), st.floats(0, 0.5)), min_size=1, max_size=6)
+
+
+@given(shares_strategy, st.integers(16, 5000))
+def test_no_effect_is_said_only_of_intervals_inside_the_bar(pairs, examples):
+    shares, bar = shares_of(pairs), THRESHOLDS.min_effect
+    answer = shares_answer(shares, bar, examples, THRESHOLDS)
+    if answer == Answer.NO:
+        hidden = unseen(examples, THRESHOLDS.confidence)
+        assert all(abs(value) + half + hidden < bar + 1e-12 for value, half in pairs)
+    if answer == Answer.YES:
+        assert any(value >= bar and value > half for value, half in pairs)
+    if answer == Answer.AGAINST:
+        assert any(value <= -bar for value, _ in pairs)
+
+
+@given(shares_strategy)
+def test_turning_the_signs_turns_the_answer(pairs):
+    """Yes and against are each other's mirror but for what wins where both are there."""
+    there = shares_answer(shares_of(pairs), 0.02, EXAMPLES, THRESHOLDS)
+    back = shares_answer(shares_of([(-value, half) for value, half in pairs]), 0.02, EXAMPLES, THRESHOLDS)
+    if there == Answer.AGAINST:
+        assert back == Answer.YES
+    if there == Answer.NO:
+        assert back == Answer.NO
+
+
+def test_few_examples_deny_nothing():
+    """An effect that is in one example of 50, and whole there, is missed by 32 examples every other time."""
+    nothing = shares_of([(0.0, 0.0)])
+    assert shares_answer(nothing, 0.02, 200, THRESHOLDS) == Answer.UNDECIDED
+    assert shares_answer(nothing, 0.02, 256, THRESHOLDS) == Answer.NO
+    assert cause_answer(replace(cause("no"), examples=64), THRESHOLDS) == Answer.UNDECIDED
+    assert pattern_answer(pattern("no"), THRESHOLDS) == Answer.NO
+
+
+def test_what_would_decide_decides():
+    """An effect of 0.001 ± 0.04 on 512 examples: with that many it would be inside the bar, with half as many not."""
+    wide = replace(cause("no"), effects=shares_of([(0.001, 0.04)]), readouts=READOUTS[:1], examples=512)
+    open_row = replace(evidence("no", "no"), cause=wide)
+    needed = examples_needed(open_row, THRESHOLDS)
+    for examples, decided in ((needed, True), (needed // 2, False)):
+        narrower = replace(wide, effects=shares_of([(0.001, 0.04 * (512 / examples) ** 0.5)]), examples=examples)
+        assert (cause_answer(narrower, THRESHOLDS) == Answer.NO) == decided
+    at_the_bar = replace(open_row, cause=replace(wide, effects=shares_of([(0.01999, 0.04)])))
+    assert examples_needed(at_the_bar, THRESHOLDS) is None
+    assert "no number of examples may decide" in reason(at_the_bar, THRESHOLDS)

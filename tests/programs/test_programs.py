@@ -1,0 +1,112 @@
+"""Compiled circuits solve their task, do in each head what their program says, and carry the right labels."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stackheads.programs.compiler import compile_layers
+from stackheads.programs.mechanisms import MECHANISMS, doubling, one_hop_per_layer, tripling
+from stackheads.programs.program import Program, ProgramError, Step, lower, register
+from stackheads.validation.specimens import CIRCUITS, Guise, specimen
+from stackheads.validation.truth import labels_by_construction
+from stackheads.models.hooks import record
+from stackheads.models.nulls import permuted_heads
+from stackheads.tasks import Cycle, Retrieval
+from stackheads.tasks.scoring import correct
+from stackheads.types import Destination, HeadId, Role
+
+
+def share_right(model, task, examples=128):
+    batch = task.sample(examples, torch.Generator().manual_seed(3))
+    right = correct(task.readout(model(batch.tokens), batch), batch.targets)
+    return (right.sum() / (batch.targets >= 0).sum()).item()
+
+
+@settings(max_examples=12)
+@given(st.data())
+def test_every_mechanism_solves_its_task_exactly_in_every_guise(data):
+    hops = data.draw(st.integers(1, 4))
+    name = data.draw(st.sampled_from(list(MECHANISMS)))
+    supervision = "chain" if name == "one hop per layer" else "dense"
+    if name == "tripling":
+        task = Cycle(symbols=2 * hops + 2, max_hops=hops, supervision=supervision)
+    else:
+        task = Retrieval(chains=2, max_hops=hops, supervision=supervision, attention_dir="causal")
+    model, config = compile_layers(
+        lower(MECHANISMS[name](hops)),
+        task,
+        normalization=data.draw(st.sampled_from(["LN", None])),
+        sharpness=data.draw(st.sampled_from([14.0, 20.0])),
+        rotation_seed=data.draw(st.sampled_from([None, 0, 1])),
+    )
+    assert config.layers == MECHANISMS[name](hops).n_layers
+    assert share_right(model, task) == 1.0
+
+
+def test_depth_grows_as_the_mechanisms_say():
+    assert [one_hop_per_layer(hops).n_layers for hops in (1, 4, 8)] == [2, 5, 9]
+    assert [doubling(hops).n_layers for hops in (1, 2, 4, 8)] == [2, 3, 4, 5]
+    assert [tripling(hops).n_layers for hops in (1, 2, 4, 5, 13)] == [2, 3, 3, 4, 4]
+
+
+def test_doubling_knows_what_the_theory_allows():
+    """After layer t the windows reach one link back and 2^t - 1 forward, so each head copies just the new ones."""
+    layers = lower(doubling(8))
+    copied = [sorted(copy.target for copy in heads[0].copies) for heads in layers]
+    expected = [range(-1, 0), range(1, 2), range(2, 4), range(4, 8), range(8, 16)]
+    assert copied == [sorted(map(register, offsets)) for offsets in expected]
+
+
+def test_a_step_that_cannot_find_its_source_is_refused():
+    query = (Destination.QUERY,)
+    with pytest.raises(ProgramError, match="layer 0: hop 1 @query must find its source"):
+        lower(Program((Step(0, Role("hop", 1), query),)))
+    start = Step(0, Role("previous"), (Destination.VALUE,))
+    with pytest.raises(ProgramError, match="hop 2 @query"):
+        lower(Program((start, Step(1, Role("hop", 2), query))))
+
+
+@pytest.mark.parametrize("name", ["doubling", "tripling"])
+def test_heads_look_where_the_labels_say(name):
+    made = specimen(name, CIRCUITS[name](), Guise(seed=4, idle=1))
+    batch = made.task.sample(64, torch.Generator().manual_seed(0))
+    run = record(made.model, batch.tokens)
+    for (head, destination), truth in made.truth.items():
+        if truth.role is None or truth.role.name != "hop":
+            continue
+        source = batch.find[:, made.task.hops.index(truth.role.hop)]
+        rows = (batch.slots == destination.slot) & (source >= 0)
+        mass = run.of(head)[0].gather(2, source.clamp(min=0)[..., None]).squeeze(2)
+        assert mass[rows].min() > 0.98
+
+
+def test_idle_heads_and_unread_steps_are_not_confirmed():
+    """With hop 8 last and only the query asked, value slots need no hop 8; with one layer less nothing is left to read."""
+    task = Retrieval(chains=2, max_hops=4, supervision="chain", attention_dir="causal")
+    labels = labels_by_construction(lower(doubling(4)), task)
+    status = {(str(head), str(place)): truth.status for (head, place), truth in labels.items()}
+    assert status["L1H0", "value"] == "confirmed"
+    assert status["L2H0", "query"] == "confirmed"
+    assert status["L2H0", "value"] == "pattern-only"
+
+
+def test_specimens_are_reproducible_and_noise_is_added():
+    one, two = (specimen("doubling", CIRCUITS["doubling"](), Guise(seed=5, noise=0.1)) for _ in range(2))
+    clean = specimen("doubling", CIRCUITS["doubling"](), Guise(seed=5))
+    assert one.truth == two.truth == clean.truth
+    assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True))
+    assert not torch.equal(one.model.W_E, clean.model.W_E)
+    assert share_right(one.model, one.task) > 0.99
+
+
+def test_permuted_heads_keep_their_weights_but_not_their_function():
+    made = specimen("doubling", CIRCUITS["doubling"](), Guise(seed=0, idle=2))
+    null = permuted_heads(made.model, 0)
+    assert share_right(made.model, made.task) == 1.0
+    assert share_right(null, made.task) < 0.4
+    for block, other in zip(made.model.blocks, null.blocks, strict=True):
+        for part in ("W_Q", "W_K", "W_V", "W_O"):
+            mine, theirs = getattr(block.attn, part), getattr(other.attn, part)
+            torch.testing.assert_close(mine.sum(dim=0), theirs.sum(dim=0), atol=1e-4, rtol=1e-4)
+    assert HeadId(0, 0) in {head for head, _ in made.truth}

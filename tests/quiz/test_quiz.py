@@ -1,0 +1,145 @@
+"""A quiz: every cell once, recounted from its answers, refused where it is another's; and the command line around it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_llama import language, save_folder
+
+from stackheads import cli
+from stackheads.quiz.questions import ask
+from stackheads.quiz.quiz import cells, quiz, results, run_quiz
+from stackheads.labelling.statistics import wilson
+from stackheads.errors import CheckpointError, ConfigError, StackheadsError
+
+SETTINGS = {"seed": 0, "questions": 6, "few_shot_questions": 4, "shots": 2}
+MODEL = language()
+
+
+def run(folder, formulations=("code", "share"), hops=(1, 2), plain=False, batch=4, **settings):
+    config = quiz(MODEL, plain, **{**SETTINGS, **settings})
+    return run_quiz(MODEL, config, cells(config, formulations, hops), folder, batch, progress=False)
+
+
+def test_every_cell_is_counted_from_its_stored_answers(tmp_path):
+    table = run(tmp_path)
+    assert len(table) == len(list((tmp_path / "cells").iterdir())) == 8
+    config = quiz(MODEL, **SETTINGS)
+    for row, cell in zip(table.to_dict("records"), cells(config, ("code", "share"), (1, 2)), strict=True):
+        stored = json.loads((tmp_path / cell.file).read_text())
+        questions, shots = cell.draw(config.seed)
+        given = [answer.word for answer in ask(MODEL, questions, shots, batch=4)]
+        assert [answer["given"] for answer in stored["answers"]] == given
+        assert [answer["right"] for answer in stored["answers"]] == [question.answer for question in questions]
+        right = sum(word == question.answer for word, question in zip(given, questions, strict=True))
+        assert (row["right"], row["questions"], row["shots"]) == (right, 6 if row["shots"] == 0 else 4, cell.shots)
+        assert (row["low"], row["high"]) == pytest.approx(wilson(right, len(given), 0.95), abs=1e-4)
+        assert not set(shots) & set(questions)
+        assert stored["first_prompt"].endswith(questions[0].lead)
+
+
+def test_few_shot_cells_ask_the_first_questions_of_the_others():
+    config = quiz(MODEL, **SETTINGS)
+    (plain, _), (few, shots) = (cell.draw(config.seed) for cell in cells(config, ("share",), (2,)))
+    assert few == plain[:4]
+    assert len(shots) == 2
+    (other, _), _ = (cell.draw(config.seed + 1) for cell in cells(config, ("share",), (2,)))
+    assert other != plain
+
+
+def test_a_finished_cell_is_never_asked_again(tmp_path):
+    before = run(tmp_path)
+    kept, gone = tmp_path / "cells" / "share-d1-shots0.json", tmp_path / "cells" / "share-d2-shots0.json"
+    content, lost = json.loads(kept.read_text()), gone.read_text()
+    for answer in content["answers"]:
+        answer["given"] = answer["right"]
+    kept.write_text(json.dumps(content))
+    gone.unlink()
+    after = run(tmp_path).set_index(["formulation", "hops", "shots"])
+    assert after.loc["share", 1, 0]["right"] == 6
+    assert gone.read_text() == lost
+    others = after.drop(index=("share", 1, 0))
+    assert others["right"].equals(before.set_index(["formulation", "hops", "shots"]).drop(index=("share", 1, 0))["right"])
+    assert len(run(tmp_path, hops=(1, 2, 3))) == 12
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"questions": 5}, {"shots": 1}, {"plain": True}])
+def test_another_quiz_in_the_folder_is_refused(other, tmp_path):
+    run(tmp_path, ("code",), (1,))
+    with pytest.raises(ConfigError, match="choose another --output-dir"):
+        run(tmp_path, ("code",), (1,), **other)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_damaged_cell_is_refused(content, tmp_path):
+    run(tmp_path, ("code",), (1,))
+    (tmp_path / "cells" / "code-d1-shots0.json").write_text(content)
+    with pytest.raises(CheckpointError, match="delete it and run again"):
+        run(tmp_path, ("code",), (1,))
+
+
+def test_a_cell_in_other_words_or_with_answers_lost_is_refused(tmp_path):
+    run(tmp_path, ("code",), (1,))
+    file = tmp_path / "cells" / "code-d1-shots0.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"first_prompt": content["first_prompt"].replace("Python", "Julia")}))
+    with pytest.raises(CheckpointError, match="other words"):
+        run(tmp_path, ("code",), (1,))
+    file.write_text(json.dumps(content | {"answers": content["answers"][1:]}))
+    with pytest.raises(CheckpointError, match="must hold 6 answers, it holds 5"):
+        run(tmp_path, ("code",), (1,))
+
+
+def test_unfinished_cells_are_no_rows(tmp_path):
+    config = quiz(MODEL, **SETTINGS)
+    run(tmp_path, ("code",), (1,))
+    assert len(results(tmp_path, cells(config, ("code", "share"), (1, 2)))) == 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_folder(tmp_path_factory.mktemp("llama"), MODEL)
+
+
+def test_the_command_prints_a_table_in_80_columns_and_goes_on(folder, tmp_path):
+    options = ["llm", "--model", folder, "--output-dir", tmp_path, "--questions", 3, "--few-shot-questions", 2, "--hops", "1,2"]
+    options = [str(Path(sys.executable).parent / "stackheads"), *map(str, options), "--formulation", "relatives"]
+    table = subprocess.run(options, capture_output=True, text=True, check=True)
+    assert all(len(line) <= 80 for line in table.stdout.splitlines())
+    assert (table.stdout.count("relatives"), table.stderr) == (4, "")
+    other = subprocess.run([*options, "--plain"], capture_output=True, text=True, check=False)
+    assert (other.returncode, other.stdout, other.stderr.count("\n")) == (2, "", 1)
+    assert "choose another --output-dir" in other.stderr
+
+
+def test_json_is_one_object(folder, tmp_path, capsys):
+    cli.llm(str(folder), tmp_path, questions=3, few_shot_questions=0, hops="1", formulation="code", json=True, quiet=True)
+    content = json.loads(capsys.readouterr().out)
+    assert (content["chat"], content["dtype"], len(content["cells"])) == (True, "float32", 1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"hops": "9"},
+        {"hops": "one"},
+        {"hops": "3..1"},
+        {"formulation": "riddles"},
+        {"dtype": "int3"},
+        {"questions": -1},
+        {"questions": 0, "few_shot_questions": 0},
+        {"shots": 0},
+        {"batch": 0},
+        {"threads": 0},
+        {"seed": -1},
+        {"device": "toaster"},
+        {"model": "nowhere"},
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_asked(wrong, folder, tmp_path):
+    with pytest.raises(StackheadsError) as caught:
+        cli.llm(**{"model": str(folder), "output_dir": tmp_path / "quiz", "questions": 2, "quiet": True, **wrong})
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "quiz").exists()

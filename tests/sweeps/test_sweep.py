@@ -1,0 +1,180 @@
+"""A sweep loses nothing when it is killed, and runs no cell twice: with SIGKILL, and with a lost node of a Ray cluster."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from stackheads.errors import ConfigError
+from stackheads.report.sweep import print_sweep
+from stackheads.sweeps.sweep import (
+    CellBusyError,
+    _locked,
+    cell_folder,
+    cells,
+    open_sweep,
+    read_sweep,
+    run_cell,
+    success_rates,
+)
+from stackheads.sweeps.workers import Outcome, run_sweep
+
+SWEEP = """
+task: {kind: cycle, symbols: 4, max_hops: 1}
+model: {layers: 1, heads: 1, d_model: 8, d_head: 4}
+training: {steps: 300, batch: 16, evaluate_every: 20, evaluate_examples: 16}
+grid:
+  task.supervision: [chain, final]
+  training.seed: {range: 2}
+"""
+COMMAND = [sys.executable, "-c", "from stackheads.cli import main; main()", "sweep"]
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(SWEEP)
+    return path
+
+
+def started(file: Path, folder: Path, *more: str) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [*COMMAND, str(file), "--output-dir", str(folder), "--quiet", *more]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
+
+
+def wait_for(condition, process: subprocess.Popen) -> None:
+    while not condition():
+        assert process.poll() is None, process.stderr and process.stderr.read().decode()
+        time.sleep(0.05)
+
+
+def in_the_middle(folder: Path) -> bool:
+    """One cell is done and another has stored a state."""
+    states = list(folder.glob("cells/*/state.safetensors"))
+    done = list(folder.glob("cells/*/result.json"))
+    return bool(done) and any(not (state.parent / "result.json").exists() for state in states)
+
+
+def test_a_killed_sweep_goes_on_to_the_same_results(file, tmp_path):
+    whole = run_sweep(read_sweep(file), tmp_path / "whole", workers=2, progress=False)
+    assert not whole.failures
+    folder = tmp_path / "killed"
+    process = started(file, folder)
+    wait_for(lambda: in_the_middle(folder), process)
+    done = {path: path.stat().st_mtime_ns for path in folder.glob("cells/*/result.json")}
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 0 < len(list(folder.glob("cells/*/result.json"))) < 4
+    outcome = run_sweep(read_sweep(file), folder, workers=2, progress=False)
+    assert not outcome.failures
+    pd.testing.assert_frame_equal(outcome.results, whole.results)
+    assert list(outcome.results["cell"]) == [cell.name for cell in cells(read_sweep(file))]
+    assert all(path.stat().st_mtime_ns == at for path, at in done.items())  # what was done was not done again
+    for name in ("results.csv", "success.csv"):
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_ray_cluster_may_lose_a_node(file, tmp_path):
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        node = cluster.add_node(num_cpus=1)
+        folder = tmp_path / "ray"
+        process = started(file, folder, "--ray", cluster.address)
+        wait_for(lambda: len(list(folder.glob("cells/*/state.safetensors"))) >= 2, process)
+        cluster.remove_node(node, allow_graceful=False)
+        assert process.wait() == 0, process.stderr and process.stderr.read().decode()
+    finally:
+        cluster.shutdown()
+    table = pd.read_csv(folder / "results.csv")
+    assert sorted(table["cell"]) == sorted(cell.name for cell in cells(read_sweep(file)))
+
+
+def test_two_workers_never_share_a_cell(file, tmp_path):
+    made = open_sweep(read_sweep(file), tmp_path / "s")
+    with _locked(tmp_path / "s", made[0]), pytest.raises(CellBusyError, match="another is training supervision-chain_seed-0"):
+        run_cell(made[0], tmp_path / "s")
+    assert not (cell_folder(tmp_path / "s", made[0]) / "run.json").exists()
+
+
+def test_the_grid_is_the_product_of_its_values(file):
+    made = cells(read_sweep(file, seed=5))
+    assert [cell.name for cell in made] == [f"supervision-{way}_seed-{seed}" for way in ("chain", "final") for seed in (0, 1)]
+    assert made[3].settings["task"]["supervision"] == "final"
+    assert made[3].settings["training"]["seed"] == 1  # the file's seeds win
+    assert made[3].settings["training"]["steps"] == 300
+
+
+def test_success_rates_have_wilsons_interval():
+    table = pd.DataFrame(
+        {"a": [1] * 10, "training.seed": range(10), "solved": [True] * 5 + [False] * 5, "solved_at": [100] * 10}
+    )
+    (row,) = success_rates(table, ["a", "training.seed"]).to_dict("records")
+    z, p, n = 1.959964, 0.5, 10
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * ((p * (1 - p) + z * z / (4 * n)) / n) ** 0.5 / (1 + z * z / n)
+    assert row["low"] == pytest.approx(middle - half, abs=1e-6)
+    assert row["high"] == pytest.approx(middle + half, abs=1e-6)
+    assert (row["runs"], row["solved"]) == (10, 5)
+
+
+def test_settings_stay_as_they_were_written():
+    """A null is no nan, a whole number beside it no fraction, true not 1; and settings may be lists."""
+    values = [None, 1, 1.5, True, "none", [0.9, 0.98]]
+    rows = [{"cell": str(k), "training.x": value, "solved": True, "solved_at": 5} for k, value in enumerate(values)]
+    table = pd.DataFrame(rows).assign(**{"training.x": pd.Series(values, dtype=object)})
+    rates = success_rates(pd.concat([table, table]), ["training.x", "training.seed"])
+    assert [type(value) for value in rates["training.x"]] == [type(value) for value in values]
+    assert list(rates["runs"]) == [2] * len(values)
+    out = io.StringIO()
+    outcome = Outcome(Path("s"), len(table), table, rates, [])
+    print_sweep(outcome, out)
+    settings = [line.partition(":")[0] for line in out.getvalue().splitlines()[1:]]
+    assert settings == ["x null", "x 1", "x 1.5", "x true", "x none", "x [0.9, 0.98]"]
+    stored = json.dumps(outcome.to_dict()["success"], allow_nan=False)
+    assert [row["training.x"] for row in json.loads(stored)] == values
+
+
+def test_a_null_in_the_file_is_a_null_in_every_table(file, tmp_path):
+    file.write_text(SWEEP.replace("task.supervision: [chain, final]", "training.stop_at: [null, 1]").replace("300", "2"))
+    outcome = run_sweep(read_sweep(file), tmp_path / "s", workers=1, progress=False)
+    assert list(outcome.results["training.stop_at"]) == [None, None, 1, 1]
+    assert list(outcome.success["training.stop_at"]) == [None, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("task: [", "must be YAML"),
+        ("just words", "holds task, model, training and grid"),
+        ("task: {}", "sweep setting model"),
+        (SWEEP.replace("{range: 2}", "3"), r"list of values or \{range: N\}, got 3"),
+        (SWEEP.replace("training.seed", "seed"), "named task.…, model.… or training.…, got 'seed'"),
+        (SWEEP.replace("[chain, final]", "[chain, none]"), "supervision"),
+        (SWEEP.replace("[chain, final]", "[chain, chain]"), "remove doubles"),
+    ],
+)
+def test_bad_files_are_one_line(tmp_path, text, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        open_sweep(read_sweep(path), tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_folder_of_another_sweep_is_refused(file, tmp_path):
+    open_sweep(read_sweep(file), tmp_path / "s")
+    file.write_text(SWEEP.replace("steps: 300", "steps: 400"))
+    with pytest.raises(ConfigError, match="resumes with its own settings"):
+        open_sweep(read_sweep(file), tmp_path / "s")
+    file.write_text(SWEEP.replace("{range: 2}", "{range: 3}"))  # more cells may come later
+    assert len(open_sweep(read_sweep(file), tmp_path / "s")) == 6
+    assert json.loads((tmp_path / "s" / "sweep.json").read_text())["grid"]["training.seed"] == [0, 1, 2]

@@ -1,0 +1,113 @@
+"""Labels on trial: right ones of known circuits pass everything, wrong and missing ones are found out."""
+
+import json
+
+import pytest
+
+from stackheads import Analysis, analyze
+from stackheads.trial.trial import put_on_trial
+from stackheads.errors import ConfigError
+from stackheads.validation.specimens import CIRCUITS, Guise, specimen
+
+NAMES = ["one hop per layer", "doubling", "tripling"]
+
+
+@pytest.fixture(scope="module")
+def known():
+    """A circuit of each mechanism, with LayerNorm, its analysis and its trial."""
+    found = {}
+    for name in NAMES:
+        made = specimen(name, CIRCUITS[name](), Guise(seed=5, idle=int(name != "doubling")))
+        analysis = analyze(made.model, made.task, examples=96, progress=False, explain=False)
+        found[name] = (made, analysis, analysis.trial(examples=96))
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_right_labels_are_sufficient(known, name):
+    made, _, trial = known[name]
+    rows = trial.sufficiency
+    assert set(rows["variant"]) == {"ideal", "resample", "own", "live"}
+    assert rows["frozen"].between(0.95, 1.05).all()
+    assert rows.query("variant == 'resample'")["recovered"].between(0.95, 1.05).all()
+    assert (rows["accuracy"] == 1).all()
+    assert list(trial.recovered()) == list(made.task.readout_hops)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_right_labels_predict_where_answers_go(known, name):
+    _, _, trial = known[name]
+    assert trial.redirected is not None
+    assert trial.redirected > 0.95
+    assert trial.held is None or trial.held > 0.95
+    assert trial.unpredicted == []
+
+
+def test_a_redirected_last_hop_moves_its_answer_by_as_much(known):
+    """One hop per layer: hop 3 pointed at hop 2 answers hop 2, and nothing else changes."""
+    _, _, trial = known["one hop per layer"]
+    rows = trial.redirection.query("hop == 3 and to == 2").set_index("readout")
+    assert (rows.loc[3, "changed"], rows.loc[3, "fulfilled"]) == (96, 1.0)
+    assert (rows.loc[[1, 2], "changed"] == 0).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_labels_need_breaks_and_the_rest_stays(known, name):
+    _, _, trial = known[name]
+    rows = trial.necessity.dropna(subset=["needs"])
+    needed = rows["needs"].astype(bool)
+    assert rows[needed]["destroyed"].min() > 0.5
+    assert rows[~needed]["destroyed"].max() < 0.1
+    assert rows["joint_over_sum"].dropna().max() < 1.05
+
+
+def test_idle_heads_can_have_a_constant_pattern_and_hop_heads_their_map(known):
+    _, analysis, trial = known["tripling"]
+    rows = trial.fixed.merge(analysis.labels[["head", "destination", "status", "role"]], on=["head", "destination"])
+    assert (rows.query("status == 'none'")["replacement"] == "constant").all()
+    hops = rows.query("status == 'confirmed' and role == 'hop'")
+    assert (hops["constant_loss"] > 0.3).all()
+    assert hops["replacement"].str.startswith("hop").all()
+    assert trial.replaced_at_once > 0.95
+
+
+def test_a_head_without_its_label_is_missed_and_named(known):
+    made, analysis, _ = known["tripling"]
+    labels = analysis.labels.copy()
+    there = (labels["role"] == "hop") & (labels["hop"] == 3) & (labels["destination"] == "query")
+    labels.loc[there, ["status", "role", "hop"]] = ["causal-unclassified", None, None]
+    trial = put_on_trial(made.model, made.task, labels, examples=96)
+    assert trial.recovered("ideal")[4] < 0.2
+    assert trial.recovered("live")[4] > 0.95
+    first = trial.unexplained.iloc[0]
+    assert (first["head"], first["destination"]) == tuple(labels[there].iloc[0][["head", "destination"]])
+    assert first["adds"] > 0.8
+
+
+def test_a_wrong_hop_is_found_out(known):
+    """Hop 2 called hop 3: neither is the answer there when heads look where it says, nor does the program say what happens."""
+    made, analysis, _ = known["one hop per layer"]
+    labels = analysis.labels.copy()
+    labels.loc[(labels["role"] == "hop") & (labels["hop"] == 2), "hop"] = 3
+    trial = put_on_trial(made.model, made.task, labels, examples=96)
+    assert trial.recovered("ideal")[2] < 0.5
+    assert 2 in trial.unpredicted
+
+
+def test_a_trial_is_plain_data_and_a_loaded_analysis_needs_its_model(known, tmp_path):
+    made, analysis, trial = known["one hop per layer"]
+    assert json.loads(json.dumps(trial.to_dict(), allow_nan=False))["recovered"]["resample"]["1"] == pytest.approx(1, abs=0.05)
+    assert "redirection: the predicted new answer" in repr(trial)
+    analysis.save(tmp_path / "a")
+    loaded = Analysis.load(tmp_path / "a")
+    with pytest.raises(ConfigError, match=r"trial\(model, task\)"):
+        loaded.trial()
+    assert loaded.trial(made.model, made.task, examples=96).to_dict() == trial.to_dict()
+
+
+def test_nothing_confirmed_is_nothing_sufficient(checkpoints):
+    analysis = analyze(checkpoints / "cycle-d4-l4-final", examples=64, progress=False)
+    trial = analysis.trial(examples=64)
+    assert trial.redirected is None
+    assert [len(table) for table in (trial.redirection, trial.necessity, trial.fixed)] == [0, 0, 0]
+    assert trial.recovered() == {}  # no answer, so no share of it

@@ -1,0 +1,75 @@
+"""The labeller against circuits whose labels are known by construction, decoys among them."""
+
+import pytest
+import torch
+
+from stackheads import analyze
+from stackheads.tables import records
+from stackheads.validation.validate import Cell, NullHead, Validation, score
+from stackheads.validation.specimens import CIRCUITS, Guise, specimen
+from stackheads.models.nulls import permuted_heads
+from stackheads.types import Destination, HeadId
+
+
+@pytest.mark.parametrize("name", [name for name in CIRCUITS if name != "e: backups"])
+def test_every_head_of_a_known_circuit_gets_its_label(name):
+    """In the plainest guise; `make test` also runs `stackheads validate --quick`, with others and with noise."""
+    check_labels(specimen(name, CIRCUITS[name](), Guise(seed=7, normalization=None, rotate=False)))
+
+
+def test_backups_are_redundant():
+    check_labels(specimen("e: backups", CIRCUITS["e: backups"](), Guise(seed=7, normalization=None, rotate=False)))
+
+
+def check_labels(made):
+    labels = analyze(made.model, made.task, examples=256, progress=False, explain=False).labels
+    for row in records(labels):
+        truth = made.truth[HeadId.parse(row["head"]), Destination(row["destination"])]
+        assert row["status"] == truth.status, row["reason"]
+        if truth.role is not None:
+            assert (row["role"], row["hop"]) == (truth.role.name, truth.role.hop)
+
+
+def test_the_ambiguous_layout_says_so():
+    made = specimen("h", CIRCUITS["h: ambiguous"](), Guise())
+    row = (
+        analyze(made.model, made.task, examples=256, progress=False, explain=False)
+        .labels.query("destination == 'query'")
+        .iloc[0]
+    )
+    assert row["status"] == "causal-unclassified"
+    assert row["reason"].startswith("ambiguous: no row tells hop 1 and previous apart")
+
+
+@pytest.mark.parametrize("name", ["doubling", "tripling"])
+def test_heads_taken_apart_are_not_confirmed(name):
+    made = specimen(name, CIRCUITS[name](), Guise(seed=3, idle=2))
+    labels = analyze(permuted_heads(made.model, 3), made.task, examples=256, progress=False, explain=False).labels
+    assert not (labels["status"] == "confirmed").any()
+
+
+def cell(true, found, role_right=True):
+    return Cell("a: x", False, found, true, "hop", "hop", role_right)
+
+
+def test_scores_by_hand():
+    cells = [cell("confirmed", "confirmed")] * 3 + [cell("confirmed", "none"), cell("none", "confirmed")]
+    cells += [cell("confirmed", "confirmed", role_right=False)]
+    entry = score(cells)["statuses"]["confirmed"]
+    assert (entry["precision"], entry["recall"], entry["support"]) == (3 / 5, 3 / 5, 5)
+    assert score(cells)["precision_confirmed"] == 3 / 5
+    nulls = (NullHead("untrained", "L0H0", False), NullHead("untrained", "L0H1", True))
+    result = Validation(tuple(cells), {}, nulls, 1.0)
+    assert result.null_false_positive_rate == 0.5
+    assert result.confusion["confirmed"] == {
+        "confirmed": 4, "redundant": 0, "opposing": 0, "pattern-only": 0, "causal-unclassified": 0, "undecided": 0, "none": 1
+    }  # fmt: skip
+    assert result.decoys == {"a: x": 3 / 6}
+
+
+def test_shuffled_answers_are_another_examples():
+    task = CIRCUITS["tripling"]().task
+    shuffled = task.model_copy(update={"answers": "shuffled"})
+    one, two = (each.sample(8, torch.Generator().manual_seed(0)) for each in (task, shuffled))
+    assert torch.equal(one.tokens, two.tokens)
+    assert torch.equal(one.targets.roll(1, dims=0), two.targets)
