@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from stackheads import Analysis, analyze, load
-from stackheads.tables import records, role_of
 from stackheads.labelling.stability import kappa
 from stackheads.models import build
+from stackheads.tables import records, role_of
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 SEEDS = (0, 1, 2)

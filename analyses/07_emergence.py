@@ -23,13 +23,13 @@ from claims import ROOT, Claim, Run, Tables, main, markdown, middle, number, spa
 from tqdm import tqdm
 
 from stackheads import Emergence, emergence
-from stackheads.timeline.orders import Agreement, agreement, hop_steps, role_steps
-from stackheads.tables import records
-from stackheads.timeline.record import STEP_TYPES
 from stackheads.errors import CheckpointError
 from stackheads.models import snapshots
 from stackheads.report.figures import hop_colours
 from stackheads.sweeps.sweep import Cell
+from stackheads.tables import records
+from stackheads.timeline.orders import Agreement, agreement, hop_steps, role_steps
+from stackheads.timeline.result import STEP_TYPES
 
 KEPT = ROOT / "runs" / "emergence" / "cells"
 SUPERVISIONS = ("chain", "dense")

@@ -26,8 +26,8 @@ import pandas as pd
 from claims import BLUE, KEPT, ORANGE, Claim, Run, Tables, kept_analysis, main, markdown, span
 
 from stackheads import load
-from stackheads.labelling.thresholds import Thresholds
 from stackheads.interventions import ablation_edits, recorded, rerun
+from stackheads.labelling.thresholds import Thresholds
 from stackheads.models.hooks import all_heads, analysing
 from stackheads.seeds import bare
 from stackheads.tasks.scoring import query_accuracy

@@ -48,8 +48,8 @@ def measure(runs: list[Run], jobs: int, kept: Path = KEPT) -> Tables:
     """Ask what is not answered yet in the kept quiz."""
     import torch
 
-    from stackheads.quiz.quiz import cells, quiz, run_quiz
     from stackheads.models.outside.language import SMOLLM2, load_language_model
+    from stackheads.quiz.quiz import cells, quiz, run_quiz
 
     torch.set_num_threads(jobs)
     language = load_language_model(SMOLLM2, "bfloat16")

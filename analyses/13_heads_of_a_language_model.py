@@ -110,11 +110,11 @@ def missed(model: Any, task: Any, labels: pd.DataFrame, seed: int) -> dict[str, 
     """Exact effects of cells that were screened out, on the prompts of the analysis."""
     from functools import partial
 
+    from stackheads.interventions import recorded
     from stackheads.labelling.cause import cause_evidence
     from stackheads.labelling.readouts import make_scorer, measure_baseline
     from stackheads.labelling.statistics import resampling
     from stackheads.labelling.thresholds import Thresholds
-    from stackheads.interventions import recorded
     from stackheads.models.hooks import analysing
     from stackheads.seeds import Stream, stream
     from stackheads.tasks import labelling_batch

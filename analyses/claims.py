@@ -19,10 +19,10 @@ from typing import Any
 import pandas as pd
 
 from stackheads import Analysis, analyze
-from stackheads.labelling.statistics import wilson
 from stackheads.errors import CheckpointError
-from stackheads.models import snapshots
 from stackheads.files import write_file
+from stackheads.labelling.statistics import wilson
+from stackheads.models import snapshots
 from stackheads.report.figures import save_figure
 from stackheads.sweeps.sweep import Cell, cell_folder, cells, read_sweep, stored_result
 from stackheads.sweeps.workers import run_sweep

@@ -14,8 +14,8 @@ from stackheads.models import build, save_checkpoint
 from stackheads.programs.compiler import compile_layers
 from stackheads.programs.mechanisms import doubling
 from stackheads.programs.program import lower
-from stackheads.validation.truth import labels_by_construction
 from stackheads.tasks import Retrieval
+from stackheads.validation.truth import labels_by_construction
 
 TASK = Retrieval(chains=3, max_hops=2, attention_dir="causal")
 LAYERS = lower(doubling(2))

@@ -9,8 +9,8 @@ from constructed import TASK, model_of
 from subjects import subject
 
 from stackheads import analyze
-from stackheads.validation.specimens import CIRCUITS, Guise, specimen
 from stackheads.types import HeadId
+from stackheads.validation.specimens import CIRCUITS, Guise, specimen
 
 COLUMNS = ("head", "destination", "status", "role", "hop")
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from stackheads import Analysis, analyze, load
-from stackheads.labelling.readouts import make_scorer, measure_baseline
-from stackheads.labelling.thresholds import Thresholds
 from stackheads.errors import CheckpointError, ConfigError, InterventionError, StackheadsWarning, TaskMismatchError
 from stackheads.interventions import ablate, recorded
+from stackheads.labelling.readouts import make_scorer, measure_baseline
+from stackheads.labelling.thresholds import Thresholds
 from stackheads.models import build
 from stackheads.tasks import Cycle, labelling_batch
 from stackheads.types import HeadId

@@ -14,21 +14,21 @@ from hypothesis import strategies as st
 from report import every
 
 from stackheads import Analysis, Emergence, load
-from stackheads.analysis import quiz
 from stackheads.errors import StackheadsError
 from stackheads.models import ModelConfig
+from stackheads.quiz import quiz
 from stackheads.report.emergence import print_emergence
 from stackheads.report.figures import circuit_diagram, timeline
 from stackheads.report.page import page
 from stackheads.report.sweep import print_sweep
 from stackheads.report.terminal import print_analysis
+from stackheads.sweeps.sweep import cells, open_sweep, read_sweep
+from stackheads.sweeps.workers import Outcome, write_tables
 from stackheads.tasks import Cycle
 from stackheads.tasks.prompts import Prompts
 from stackheads.training.config import TrainingConfig
 from stackheads.training.run import open_run, read_metrics
-from stackheads.sweeps.sweep import cells, open_sweep, read_sweep
 from stackheads.training.trainer import train
-from stackheads.sweeps.workers import Outcome, write_tables
 
 TASK = Cycle(symbols=4, max_hops=1)
 MODEL = ModelConfig(layers=1, heads=1, d_model=8, d_head=4)

@@ -16,9 +16,9 @@ import collect_scale  # noqa: E402
 import train_in_turn  # noqa: E402
 
 from stackheads.errors import ConfigError  # noqa: E402
+from stackheads.sweeps.sweep import open_sweep, read_sweep, stored_result  # noqa: E402
 from stackheads.tasks import from_config  # noqa: E402
 from stackheads.theory import layers_needed  # noqa: E402
-from stackheads.sweeps.sweep import open_sweep, read_sweep, stored_result  # noqa: E402
 
 SWEEPS = sorted((ANALYSES / "sweeps").glob("scale-curriculum-*.yaml"))
 TINY = """

@@ -10,7 +10,6 @@ import torch
 
 import stackheads
 from stackheads import analyze
-from stackheads.trial.trial import put_on_trial
 from stackheads.errors import ConfigError
 from stackheads.programs.compiler import compile_layers
 from stackheads.programs.mechanisms import doubling
@@ -19,6 +18,7 @@ from stackheads.seeds import LARGEST, Reserved, Stream, bare, check_seed, check_
 from stackheads.tasks import Cycle, Retrieval, labelling_batch
 from stackheads.tasks.check import check
 from stackheads.training.config import training_config
+from stackheads.trial.trial import put_on_trial
 
 SOURCE = Path(stackheads.__file__).parent
 UNSEEDED = {"rand", "randn", "randint", "randperm", "bernoulli", "multinomial", "normal", "poisson"}

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stackheads import tasks as tasks
-    from stackheads.timeline.emergence import emergence as emergence
-    from stackheads.timeline.orders import orders_agree as orders_agree
+    from stackheads.analysis import Analysis as Analysis
     from stackheads.analysis import analyze as analyze
-    from stackheads.record import Analysis as Analysis
-    from stackheads.timeline.record import Emergence as Emergence
     from stackheads.models.checkpoint import load as load
     from stackheads.models.config import ModelConfig as ModelConfig
+    from stackheads.timeline.emergence import emergence as emergence
+    from stackheads.timeline.orders import orders_agree as orders_agree
+    from stackheads.timeline.result import Emergence as Emergence
     from stackheads.training.config import TrainingConfig as TrainingConfig
     from stackheads.training.trainer import train as train
 
 _HOMES = {
-    "Analysis": "stackheads.record",
-    "Emergence": "stackheads.timeline.record",
+    "Analysis": "stackheads.analysis",
+    "Emergence": "stackheads.timeline.result",
     "ModelConfig": "stackheads.models.config",
     "TrainingConfig": "stackheads.training.config",
     "analyze": "stackheads.analysis",

@@ -1,6 +1,7 @@
 """`analyze()`: the whole method, readable as its table of contents."""
 
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -8,28 +9,70 @@ from typing import Any, Literal
 import pandas as pd
 import torch
 
-from stackheads.labelling.bench import make_bench, read_labels
+from stackheads.errors import ConfigError, InterventionError
 from stackheads.explanation.circuit import find_circuit
-from stackheads.labelling.measure import BUDGET, MIN_EXAMPLES, Measured, measure, measure_until_decided
 from stackheads.explanation.mechanism import name_mechanism
 from stackheads.explanation.program import agreement, extract_program
 from stackheads.explanation.reach import reach
+from stackheads.labelling.bench import make_bench, read_labels
+from stackheads.labelling.measure import BUDGET, MIN_EXAMPLES, Measured, measure, measure_until_decided
 from stackheads.labelling.readouts import Baseline
-from stackheads.tables import label_frame
-from stackheads.record import Analysis
 from stackheads.labelling.screening import Screen
 from stackheads.labelling.stability import bootstrap_jaccard
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Evidence, label_row
-from stackheads.errors import ConfigError, InterventionError
 from stackheads.models import Checkpoint, check_fit, load, parse_device
 from stackheads.models.config import moved
 from stackheads.models.hooks import analysing
 from stackheads.models.kinds import check_model
+from stackheads.record import Record
+from stackheads.tables import label_frame
 from stackheads.tasks import StatementTask, StoredTask, Task
+from stackheads.trial.trial import Trial, put_on_trial
 
 CIRCUIT_EXAMPLES = 192
 """Examples for the circuit: its quantities are means over many patched runs, and each run costs."""
+
+
+@dataclass(frozen=True, repr=False)
+class Analysis(Record):
+    """What `analyze()` returns: the record of an analysis (`record.py`), which shows itself and can be put on trial."""
+
+    def trial(self, model: Any = None, task: Task | None = None, examples: int = 512) -> Trial:
+        """Put the labels on trial, on fresh examples: sufficiency, redirection, necessity, fixed patterns.
+
+        `model` and `task` are needed only for an analysis that was loaded. Raises `ConfigError` without them.
+        Cost: see `trial.trial.put_on_trial`.
+        """
+        if model is not None and task is not None:
+            subject: tuple[Any, Task] = (model, task)
+        elif self.subject is not None:
+            subject = self.subject
+        else:
+            raise ConfigError("a loaded analysis has no model to put on trial, got none: trial(model, task)")
+        return put_on_trial(*subject, self.labels, examples, self.seed, self.thresholds)
+
+    def to_html(self, path: Path | str, trial: Trial | None = None, examples: int = 8) -> None:
+        """Write one offline HTML page, with a trial and the attention on the first `examples` (`report/page`).
+
+        Raises `ConfigError` if `path` is a folder, `examples` is negative, or the page would be larger than 3 MB.
+        """
+        from stackheads.report.page import to_html
+
+        to_html(self, path, trial, examples)
+
+    def show(
+        self, example: int = 0, heads: str | list[str] = "confirmed", destination: str | None = "query", view: str = "heads"
+    ) -> Any:
+        """Attention on one example, drawn by CircuitsVis; see `report.attention.show`."""
+        from stackheads.report.attention import show
+
+        return show(self, example, heads, destination, view)
+
+    def _repr_html_(self) -> str:
+        from stackheads.report.notebook import analysis_html
+
+        return analysis_html(self)
 
 
 def analyze(

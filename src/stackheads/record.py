@@ -6,18 +6,17 @@ The model it was made from stays with it as `subject` until it is saved, so that
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 
+from stackheads.errors import CheckpointError
 from stackheads.explanation.circuit import Circuit
 from stackheads.explanation.reach import reach_frame, reach_records
-from stackheads.tables import label_frame, natural, records
-from stackheads.stored import StoredAnalysis
-from stackheads.labelling.thresholds import Thresholds
-from stackheads.trial.trial import Trial, put_on_trial
-from stackheads.errors import CheckpointError, ConfigError
 from stackheads.files import checked, read_json, write_folder, write_json
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.stored import StoredAnalysis
+from stackheads.tables import label_frame, natural, records
 from stackheads.tasks import Task
 from stackheads.types import HeadId, Role, RoleName, Status
 
@@ -39,7 +38,7 @@ VERDICT_ORDER: tuple[RoleName, ...] = (
 
 
 @dataclass(frozen=True, repr=False)
-class Analysis:
+class Record:
     """The labels of a model's heads with their evidence.
 
     `labels`      one row per (head, destination): head, layer, destination, role, hop, status, pattern, rival, effect,
@@ -49,8 +48,8 @@ class Analysis:
     `readouts`    one row per question: destination, hop, accuracy, chance_accuracy, margin, gap, open.
     `effects`     one row per (head, destination, ablation, readout): effect and accuracy_effect, on all examples.
     `mechanism`   doubling, tripling, one hop per layer, other or none (`explanation/mechanism.py`); `mechanism_reason` why.
-    `program`     the confirmed heads written out as a program (`explanation/program.py`); `program_agreement` the share of fresh
-                  examples, per hop at the query, on which the program compiled and the model give the same answer.
+    `program`     the confirmed heads written out as a program (`explanation/program.py`); `program_agreement` the share of
+                  fresh examples, per hop at the query, on which the program compiled and the model give the same answer.
     `reach`       one row per (layer, destination): the hops that a linear probe reads there (`explanation/reach.py`).
     `circuit`     a networkx graph of the confirmed heads (`explanation/circuit.py`).
     `bootstrap_jaccard`  how far the confirmed labels stay the same under resampled examples (`labelling/stability.py`).
@@ -74,20 +73,6 @@ class Analysis:
     circuit: Circuit | None = None
     bootstrap_jaccard: float | None = None
     subject: tuple[Any, Task] | None = field(default=None, compare=False)
-
-    def trial(self, model: Any = None, task: Task | None = None, examples: int = 512) -> Trial:
-        """Put the labels on trial, on fresh examples: sufficiency, redirection, necessity, fixed patterns.
-
-        `model` and `task` are needed only for an analysis that was loaded. Raises `ConfigError` without them.
-        Cost: see `trial.trial.put_on_trial`.
-        """
-        if model is not None and task is not None:
-            subject: tuple[Any, Task] = (model, task)
-        elif self.subject is not None:
-            subject = self.subject
-        else:
-            raise ConfigError("a loaded analysis has no model to put on trial, got none: trial(model, task)")
-        return put_on_trial(*subject, self.labels, examples, self.seed, self.thresholds)
 
     @property
     def measured_on(self) -> str:
@@ -167,15 +152,6 @@ class Analysis:
             write_json(Path(path), self.to_dict())
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
-    def to_html(self, path: Path | str, trial: Trial | None = None, examples: int = 8) -> None:
-        """Write one offline HTML page, with a trial and the attention on the first `examples` (`report/page`).
-
-        Raises `ConfigError` if `path` is a folder, `examples` is negative, or the page would be larger than 3 MB.
-        """
-        from stackheads.report.page import to_html
-
-        to_html(self, path, trial, examples)
-
     def save(self, folder: Path | str) -> None:
         """Write a folder that `Analysis.load` reads: `analysis.json`, and the labels as CSV to look at."""
 
@@ -186,7 +162,7 @@ class Analysis:
         write_folder(Path(folder), write, kind=FILE)
 
     @classmethod
-    def load(cls, folder: Path | str) -> "Analysis":
+    def load(cls, folder: Path | str) -> Self:
         """Read what `save` wrote. Raises `CheckpointError` if it is missing, damaged or of another format."""
         path = Path(folder) / FILE
         if not path.exists():
@@ -214,19 +190,6 @@ class Analysis:
 
     def __repr__(self) -> str:
         return f"Analysis of {self.model.get('name')} on {self.task['name']}\n{self.verdict}"
-
-    def show(
-        self, example: int = 0, heads: str | list[str] = "confirmed", destination: str | None = "query", view: str = "heads"
-    ) -> Any:
-        """Attention on one example, drawn by CircuitsVis; see `report.attention.show`."""
-        from stackheads.report.attention import show
-
-        return show(self, example, heads, destination, view)
-
-    def _repr_html_(self) -> str:
-        from stackheads.report.notebook import analysis_html
-
-        return analysis_html(self)
 
 
 def _verdict_order(row: dict[str, Any]) -> tuple[bool, int, int, HeadId]:

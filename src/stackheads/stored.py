@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from stackheads.labelling.thresholds import Thresholds
 from stackheads.files import Stored
+from stackheads.labelling.thresholds import Thresholds
 from stackheads.types import Destination, RoleName, Status
 
 Whole = Annotated[int, Field(ge=-(2**31), lt=2**31)]

@@ -3,16 +3,16 @@
 import pytest
 
 from stackheads import Analysis, analyze
-from stackheads.labelling.bench import make_bench, read_labels
 from stackheads.explanation.circuit import LOGITS, find_circuit
 from stackheads.explanation.mechanism import furthest, name_mechanism
 from stackheads.explanation.reach import reach
+from stackheads.labelling.bench import make_bench, read_labels
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.programs.mechanisms import MECHANISMS
 from stackheads.programs.program import possible_part
-from stackheads.validation.specimens import CIRCUITS, Guise, specimen
 from stackheads.tasks import Cycle, Retrieval
 from stackheads.types import Destination
+from stackheads.validation.specimens import CIRCUITS, Guise, specimen
 
 
 @pytest.fixture(scope="module")

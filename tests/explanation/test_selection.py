@@ -5,9 +5,9 @@ import torch
 
 from stackheads import analyze, load
 from stackheads.errors import ConfigError
+from stackheads.explanation.selection import GatedForward, relaxed_subset, select_heads, selection_curve, smallest
 from stackheads.models import ModelConfig, build
 from stackheads.tasks import Cycle
-from stackheads.explanation.selection import GatedForward, relaxed_subset, select_heads, selection_curve, smallest
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])

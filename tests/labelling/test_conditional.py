@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from stackheads import Analysis, analyze, load
-from stackheads.tables import records
 from stackheads.models import build
 from stackheads.report.terminal import print_analysis, print_trial
+from stackheads.tables import records
 from stackheads.types import Role
 
 

@@ -5,10 +5,10 @@ import torch
 
 from stackheads import analyze, load
 from stackheads.labelling.bench import make_bench, read_labels
-from stackheads.tables import records
-from stackheads.trial.sufficiency import sufficiency
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.models.hooks import analysing
+from stackheads.tables import records
+from stackheads.trial.sufficiency import sufficiency
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from stackheads.interventions import Recorded
 from stackheads.labelling.patterns import pattern_evidence
 from stackheads.labelling.roles import candidate_roles, role_targets, visible
 from stackheads.labelling.statistics import resampling
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, pattern_answer
-from stackheads.interventions import Recorded
 from stackheads.models.hooks import Recording
 from stackheads.tasks import Conditional, Cycle, Retrieval
 from stackheads.types import Destination, HeadId, Role

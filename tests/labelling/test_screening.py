@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from stackheads import Analysis, analyze, load
+from stackheads.errors import ConfigError
+from stackheads.interventions import recorded
 from stackheads.labelling.readouts import make_scorer, measure_baseline
 from stackheads.labelling.screening import Screen, guessed_effects
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.errors import ConfigError
-from stackheads.interventions import recorded
 from stackheads.models.hooks import HeadEdit, all_heads, run_edited
 from stackheads.types import Destination
 

@@ -5,16 +5,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stackheads.models.hooks import record
+from stackheads.models.nulls import permuted_heads
 from stackheads.programs.compiler import compile_layers
 from stackheads.programs.mechanisms import MECHANISMS, doubling, one_hop_per_layer, tripling
 from stackheads.programs.program import Program, ProgramError, Step, lower, register
-from stackheads.validation.specimens import CIRCUITS, Guise, specimen
-from stackheads.validation.truth import labels_by_construction
-from stackheads.models.hooks import record
-from stackheads.models.nulls import permuted_heads
 from stackheads.tasks import Cycle, Retrieval
 from stackheads.tasks.scoring import correct
 from stackheads.types import Destination, HeadId, Role
+from stackheads.validation.specimens import CIRCUITS, Guise, specimen
+from stackheads.validation.truth import labels_by_construction
 
 
 def share_right(model, task, examples=128):

@@ -9,10 +9,10 @@ import pytest
 from tiny_llama import language, save_folder
 
 from stackheads import cli
+from stackheads.errors import CheckpointError, ConfigError, StackheadsError
+from stackheads.labelling.statistics import wilson
 from stackheads.quiz.questions import ask
 from stackheads.quiz.quiz import cells, quiz, results, run_quiz
-from stackheads.labelling.statistics import wilson
-from stackheads.errors import CheckpointError, ConfigError, StackheadsError
 
 SETTINGS = {"seed": 0, "questions": 6, "few_shot_questions": 4, "shots": 2}
 MODEL = language()

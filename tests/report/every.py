@@ -10,10 +10,10 @@ import pandas as pd
 
 from stackheads import Analysis, Emergence
 from stackheads.explanation.circuit import LOGITS, Circuit
-from stackheads.timeline.emergence import step_row
-from stackheads.tables import label_frame
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.timeline.record import SYMBOLS, accuracy_frame, heads_frame, steps_frame
+from stackheads.tables import label_frame
+from stackheads.timeline.emergence import step_row
+from stackheads.timeline.result import SYMBOLS, accuracy_frame, heads_frame, steps_frame
 from stackheads.types import Destination, HeadId, Role, RoleName, Status
 
 NUMBERS = {"hop": (-12, -1, 1, 2, 12), "condition": (0, 1, 12), "unchosen": (1, 12), "key": (0, 1, 12), "asked": (None, 1)}

@@ -7,12 +7,12 @@ import pytest
 from matplotlib._pylab_helpers import Gcf
 from matplotlib.colors import to_hex
 
-from stackheads.timeline.emergence import step_row
-from stackheads.labelling.thresholds import Thresholds
-from stackheads.timeline.record import OTHER_ROLE, SYMBOLS, Emergence, accuracy_frame, heads_frame, steps_frame
 from stackheads.errors import ConfigError
+from stackheads.labelling.thresholds import Thresholds
 from stackheads.report.emergence import evenly_spaced, print_emergence
 from stackheads.report.figures import COLOURS, hop_colours, save_figure, timeline
+from stackheads.timeline.emergence import step_row
+from stackheads.timeline.result import OTHER_ROLE, SYMBOLS, Emergence, accuracy_frame, heads_frame, steps_frame
 
 STATUSES = {
     ("L0H0", 0, "value", "previous", None): ["pattern-only", "confirmed", "confirmed", "confirmed"],

@@ -13,9 +13,7 @@ from report import every
 
 import stackheads
 from stackheads import Analysis, Emergence, orders_agree
-from stackheads.tables import natural, records, role_of
 from stackheads.record import VERDICT_ORDER
-from stackheads.timeline.record import OTHER_ROLE, SYMBOLS
 from stackheads.report.attention import head_name, show
 from stackheads.report.emergence import print_emergence
 from stackheads.report.figures import circuit_diagram, evidence_map, save_figures, timeline
@@ -23,6 +21,8 @@ from stackheads.report.figures.style import COLOURS, MARKERS
 from stackheads.report.notebook import analysis_html
 from stackheads.report.page import page
 from stackheads.report.terminal import print_analysis
+from stackheads.tables import natural, records, role_of
+from stackheads.timeline.result import OTHER_ROLE, SYMBOLS
 from stackheads.types import HeadId, Role, RoleName, Status
 
 NAMES = [str(role) for role in every.ROLES]

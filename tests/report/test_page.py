@@ -19,15 +19,15 @@ from report import every
 from report.browser import Visit, chromium
 
 from stackheads import Analysis, analyze
-from stackheads.tables import records
-from stackheads.labelling.roles import role_targets
 from stackheads.errors import ConfigError
-from stackheads.programs.compiler import compile_layers
+from stackheads.labelling.roles import role_targets
 from stackheads.models.hooks import record
+from stackheads.programs.compiler import compile_layers
 from stackheads.report.page import MAX_BYTES, data_block, page, to_html
 from stackheads.report.page.attention import attention_data
 from stackheads.report.page.content import ESSENTIAL, sentence
 from stackheads.report.tokens import symbol_as_text, tokens_as_text
+from stackheads.tables import records
 from stackheads.tasks import Cycle, Retrieval, labelling_batch
 from stackheads.types import HeadId, Role, Status
 

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackheads import Emergence, ModelConfig, analyze, emergence
-from stackheads.timeline.emergence import Cell, emergence_step, followed, run_snapshots, step_row
-from stackheads.tables import records
-from stackheads.labelling.thresholds import Thresholds
-from stackheads.timeline.record import OTHER_ROLE, SYMBOLS
 from stackheads.errors import CheckpointError, ConfigError
+from stackheads.labelling.thresholds import Thresholds
 from stackheads.models import build, save_checkpoint
+from stackheads.tables import records
+from stackheads.timeline.emergence import Cell, emergence_step, followed, run_snapshots, step_row
+from stackheads.timeline.result import OTHER_ROLE, SYMBOLS
 from stackheads.types import Destination, HeadId, Role
 
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackheads import emergence, orders_agree
-from stackheads.timeline.orders import agreement, in_order, role_steps, tau_b
-from stackheads.labelling.statistics import wilson
 from stackheads.errors import ConfigError
+from stackheads.labelling.statistics import wilson
+from stackheads.timeline.orders import agreement, in_order, role_steps, tau_b
 
 STEPS = st.fixed_dictionaries({what: st.one_of(st.none(), st.integers(1, 3)) for what in "abcd"})
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from stackheads import Analysis, analyze
-from stackheads.trial.trial import put_on_trial
 from stackheads.errors import ConfigError
+from stackheads.trial.trial import put_on_trial
 from stackheads.validation.specimens import CIRCUITS, Guise, specimen
 
 NAMES = ["one hop per layer", "doubling", "tripling"]

@@ -2,10 +2,10 @@
 
 import torch
 
-from stackheads.validation.calibration import SIZES, Judged, RarelyAsked, calibration_points, judged, rates
 from stackheads.labelling.verdict import Answer
-from stackheads.validation.specimens import CIRCUITS
 from stackheads.tasks import check
+from stackheads.validation.calibration import SIZES, Judged, RarelyAsked, calibration_points, judged, rates
+from stackheads.validation.specimens import CIRCUITS
 
 
 def test_each_example_asks_one_hop_and_the_last_one_rarely():

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from stackheads import analyze
-from stackheads.tables import records
-from stackheads.validation.validate import Cell, NullHead, Validation, score
-from stackheads.validation.specimens import CIRCUITS, Guise, specimen
 from stackheads.models.nulls import permuted_heads
+from stackheads.tables import records
 from stackheads.types import Destination, HeadId
+from stackheads.validation.specimens import CIRCUITS, Guise, specimen
+from stackheads.validation.validate import Cell, NullHead, Validation, score
 
 
 @pytest.mark.parametrize("name", [name for name in CIRCUITS if name != "e: backups"])

@@ -29,9 +29,9 @@ def llm(
     """Ask a language model retrieval questions in words, 1 to 5 hops; killed at any point, the same command goes on."""
     import json as json_module
 
-    from stackheads.quiz.quiz import QUIZ, cells, quiz, run_quiz
     from stackheads.files import check_folder
     from stackheads.models.outside.language import load_language_model
+    from stackheads.quiz.quiz import QUIZ, cells, quiz, run_quiz
     from stackheads.report.quiz import print_quiz
     from stackheads.tasks.prompts import FORMULATIONS
 

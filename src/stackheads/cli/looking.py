@@ -53,8 +53,8 @@ def analyze(
     import json as json_module
 
     from stackheads.analysis import analyze as run
-    from stackheads.record import FILE
     from stackheads.files import check_file, check_folder
+    from stackheads.record import FILE
     from stackheads.report.figures import FILES, save_figures
     from stackheads.report.terminal import print_analysis, print_trial
 
@@ -95,11 +95,11 @@ def emerge(
     """Follow a training run: at which snapshot does each hop, and each labelled head, appear?"""
     import json as json_module
 
-    from stackheads.timeline.emergence import emergence
-    from stackheads.timeline.record import FILES
     from stackheads.files import check_folder
     from stackheads.report.emergence import print_emergence
     from stackheads.report.figures import save_figure, timeline
+    from stackheads.timeline.emergence import emergence
+    from stackheads.timeline.result import FILES
 
     if output_dir is not None:
         check_folder(output_dir, files=(*FILES, TIMELINE))
@@ -127,10 +127,10 @@ def validate(
     """Score the labeller on circuits whose labels are known, and on models that must get none. Status 1 if a bar is missed."""
     import json as json_module
 
-    from stackheads.validation.validate import validate as run
     from stackheads.files import check_file, write_json
     from stackheads.report.validation import print_validation
     from stackheads.validation.nulls import permuted_checkpoints, trained_on_shuffled_answers
+    from stackheads.validation.validate import validate as run
 
     if jobs < 1:
         raise ConfigError(f"jobs must be at least 1, got {jobs}: give the number of processes")

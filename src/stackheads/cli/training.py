@@ -39,8 +39,8 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a model on a task and write a run folder with its snapshots."""
-    from stackheads.models import model_config
     from stackheads.files import check_folder
+    from stackheads.models import model_config
     from stackheads.training.config import training_config
     from stackheads.training.trainer import train as run
 

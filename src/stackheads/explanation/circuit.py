@@ -28,14 +28,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stackheads.explanation.ideal import silenced
+from stackheads.interventions import ABLATIONS, INPUTS, Sender, destination_rows, direct_logits, path_edits
+from stackheads.interventions.paths import Input
 from stackheads.labelling.bench import Bench, Label
 from stackheads.labelling.cause import effects_on_open
 from stackheads.labelling.statistics import Resampling, resampling
-from stackheads.trial.sufficiency import silenced
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import decisive, telling
-from stackheads.interventions import ABLATIONS, INPUTS, Sender, destination_rows, direct_logits, path_edits
-from stackheads.interventions.paths import Input
 from stackheads.seeds import Stream, stream
 from stackheads.types import Destination
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from stackheads.tables import natural, records
+from stackheads.models.hooks import analysing
 from stackheads.programs.compiler import compile_layers
 from stackheads.programs.program import Program, Step, Windows, lower, own_register, possible_part, same_offset
-from stackheads.models.hooks import analysing
 from stackheads.seeds import Stream, stream
+from stackheads.tables import natural, records
 from stackheads.tasks import StatementTask
 from stackheads.types import Destination, HeadId, Role
 

@@ -22,8 +22,8 @@ from torch import Tensor
 from stackheads.errors import InterventionError
 from stackheads.interventions.activations import Recorded
 from stackheads.interventions.engine import MEMORY, Engine
-from stackheads.models.hooks import Edit, HeadEdit, PatternEdit, Recording, analysing, record, run_edited
 from stackheads.models.forwards.replay import Rows
+from stackheads.models.hooks import Edit, HeadEdit, PatternEdit, Recording, analysing, record, run_edited
 from stackheads.models.trust import MATTERS, differs, obstacle, state
 from stackheads.tasks import Batch
 from stackheads.types import HeadId

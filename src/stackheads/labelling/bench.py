@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stackheads.interventions import Recorded, recorded, rerun, run_variants
 from stackheads.labelling.readouts import Baseline, Scorer, make_scorer, measure_baseline
-from stackheads.tables import records, role_of
 from stackheads.labelling.statistics import shares
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.interventions import Recorded, recorded, rerun, run_variants
 from stackheads.models.hooks import Edit, analysing
 from stackheads.seeds import Stream, stream
+from stackheads.tables import records, role_of
 from stackheads.tasks import Task
 from stackheads.types import Destination, HeadId, Role
 

@@ -13,9 +13,9 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from stackheads.interventions import ABLATIONS, Recorded, ablate
 from stackheads.labelling.readouts import Baseline, Readout, Score, Scorer
 from stackheads.labelling.statistics import Resampling, Shares, no_shares, shares
-from stackheads.interventions import ABLATIONS, Recorded, ablate
 from stackheads.types import Destination, HeadId
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from stackheads.errors import ConfigError
+from stackheads.interventions import destination_rows, recorded
 from stackheads.labelling.cause import CauseEvidence, cause_evidence, screened_cause
 from stackheads.labelling.patterns import pattern_evidence
 from stackheads.labelling.readouts import Baseline, make_scorer, measure_baseline
@@ -23,8 +25,6 @@ from stackheads.labelling.statistics import resampling
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, Evidence, cause_answer, examples_needed, pattern_answer
 from stackheads.labelling.write import Question, Writes
-from stackheads.errors import ConfigError
-from stackheads.interventions import destination_rows, recorded
 from stackheads.models.hooks import all_heads, analysing
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import Task, labelling_batch

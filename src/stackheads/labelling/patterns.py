@@ -20,10 +20,10 @@ from jaxtyping import Bool, Float, Int
 from scipy import stats
 from torch import Tensor
 
+from stackheads.interventions import Recorded, destination_rows
 from stackheads.labelling.roles import candidate_roles, role_targets, visible
 from stackheads.labelling.statistics import Estimate, Resampling, mean_interval
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.interventions import Recorded, destination_rows
 from stackheads.tasks import Task, operand_roles
 from stackheads.types import Destination, HeadId, Role
 

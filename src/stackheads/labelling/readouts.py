@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from stackheads.interventions import Recorded, destination_rows
 from stackheads.labelling.statistics import mean_interval
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.interventions import Recorded, destination_rows
 from stackheads.tasks import Batch, Task
 from stackheads.tasks.scoring import correct, margins
 from stackheads.types import Destination

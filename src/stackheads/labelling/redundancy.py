@@ -12,7 +12,15 @@ from itertools import combinations
 
 from stackheads.labelling.cause import CauseEvidence
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.labelling.verdict import Answer, Evidence, JointEvidence, cause_answer, exceeds_sum, joint_answer, pattern_answer
+from stackheads.labelling.verdict import (
+    Answer,
+    Evidence,
+    JointEvidence,
+    cause_answer,
+    exceeds_sum,
+    joint_answer,
+    pattern_answer,
+)
 from stackheads.labelling.write import Question, WriteEvidence
 from stackheads.types import Destination, HeadId
 

@@ -25,13 +25,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stackheads.errors import ConfigError
+from stackheads.interventions import Recorded, destination_rows
+from stackheads.interventions.attribution import gradients
 from stackheads.labelling.patterns import PatternEvidence
 from stackheads.labelling.readouts import Baseline, Scorer
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, pattern_answer
-from stackheads.errors import ConfigError
-from stackheads.interventions import Recorded, destination_rows
-from stackheads.interventions.attribution import gradients
 from stackheads.types import Destination, HeadId, Role
 
 Cell = tuple[HeadId, Destination]

@@ -18,11 +18,11 @@ from itertools import combinations
 
 import pandas as pd
 
-from stackheads.tables import records, role_of
 from stackheads.labelling.statistics import KEPT_DRAWS
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Evidence, status
 from stackheads.labelling.write import WriteEvidence
+from stackheads.tables import records, role_of
 from stackheads.types import Status
 
 

@@ -27,11 +27,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from stackheads.interventions import Recorded, destination_rows, rerun, source_edit
 from stackheads.labelling.readouts import Baseline, Readout, Scorer
 from stackheads.labelling.roles import role_targets
 from stackheads.labelling.statistics import Resampling, Shares, mean_interval
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.interventions import Recorded, destination_rows, rerun, source_edit
 from stackheads.models.hooks import HeadEdit, record_values
 from stackheads.tasks import OPERANDS, Batch, Operand, Task
 from stackheads.types import Destination, HeadId, Role

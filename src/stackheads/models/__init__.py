@@ -1,8 +1,8 @@
 """The answerer: configurations, checkpoints, and the only code that knows TransformerLens."""
 
-from stackheads.models.outside.bridged import bridge
 from stackheads.models.checkpoint import Checkpoint, load, parameters, save_checkpoint, snapshot_folder, snapshots
 from stackheads.models.config import ModelConfig, build, check_fit, model_config, parse_device
+from stackheads.models.outside.bridged import bridge
 from stackheads.models.outside.exported import to_gpt2
 from stackheads.models.outside.imported import from_gpt2, load_gpt2, read_state_dict
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from stackheads.errors import CheckpointError, StackheadsError
-from stackheads.models.config import ModelConfig, build, check_fit, model_config, moved, parse_device
 from stackheads.files import Stored, checked, read_json, write_folder, write_json
+from stackheads.models.config import ModelConfig, build, check_fit, model_config, moved, parse_device
 from stackheads.tasks import StoredTask, from_config
 
 FORMAT = 1

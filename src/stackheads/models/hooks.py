@@ -19,8 +19,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stackheads.errors import InterventionError
-from stackheads.models.kinds import check_model
 from stackheads.models.forwards.rotary import input_hooks
+from stackheads.models.kinds import check_model
 from stackheads.types import HeadId
 
 

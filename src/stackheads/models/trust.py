@@ -31,8 +31,8 @@ from torch.nn.modules import module as torch_modules
 
 from stackheads.errors import StackheadsWarning
 from stackheads.models.forwards.fused import Forward, FusedForward, supported
-from stackheads.models.hooks import analysing, hook_name
 from stackheads.models.forwards.rotary import forward_of
+from stackheads.models.hooks import analysing, hook_name
 
 MATTERS = 1e-3
 """The share of the logits' spread from which on a difference is more than rounding, whatever the precision."""

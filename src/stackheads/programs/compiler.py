@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stackheads.programs.program import PLACES, POSITION, TOKEN, HeadSpec, Layers, Readouts, plain_readouts
 from stackheads.models.config import ModelConfig, build
+from stackheads.programs.program import PLACES, POSITION, TOKEN, HeadSpec, Layers, Readouts, plain_readouts
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import StatementTask
 from stackheads.tasks.links import statement_slots

@@ -20,11 +20,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tqdm import tqdm
 
-from stackheads.quiz.questions import ask, compose
-from stackheads.labelling.statistics import wilson
 from stackheads.errors import CheckpointError, ConfigError, bad_setting
 from stackheads.files import Stored, check_folder, checked, read_json, write_file, write_json
+from stackheads.labelling.statistics import wilson
 from stackheads.models.outside.language import LanguageModel, Precision
+from stackheads.quiz.questions import ask, compose
 from stackheads.seeds import bare
 from stackheads.tasks.prompts import FORMULATIONS, MAX_HOPS, Prompts, Question
 

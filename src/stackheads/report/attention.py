@@ -20,13 +20,13 @@ from uuid import uuid4
 
 import torch
 
-from stackheads.tables import records, role_of
-from stackheads.record import Analysis
-from stackheads.labelling.roles import role_targets
 from stackheads.errors import ConfigError
 from stackheads.interventions import destination_rows
+from stackheads.labelling.roles import role_targets
 from stackheads.models.hooks import check_head, record
+from stackheads.record import Record
 from stackheads.report.tokens import tokens_as_text
+from stackheads.tables import records, role_of
 from stackheads.tasks import Batch, Task, labelling_batch
 from stackheads.types import Destination, HeadId, Slot, Status
 
@@ -79,7 +79,7 @@ def script_html() -> str:
 
 
 def show(
-    analysis: Analysis,
+    analysis: Record,
     example: int = 0,
     heads: str | list[str] = "confirmed",
     destination: str | None = "query",
@@ -135,7 +135,7 @@ def head_name(row: dict[str, Any]) -> str:
 
 
 def _chosen(
-    analysis: Analysis, model: Any, heads: str | list[str], destination: str | None
+    analysis: Record, model: Any, heads: str | list[str], destination: str | None
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The label rows to draw, and a note where they are not those that were asked for."""
     places = list(dict.fromkeys(analysis.labels["destination"]))

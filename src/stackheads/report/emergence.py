@@ -5,10 +5,10 @@ Where there are more snapshots than columns, evenly spaced ones are shown, the l
 
 from typing import Any, TextIO
 
-from stackheads.tables import records
-from stackheads.timeline.record import SYMBOLS, Emergence
 from stackheads.report.console import console_on
 from stackheads.report.terminal import GAP, style_of, table_of
+from stackheads.tables import records
+from stackheads.timeline.result import SYMBOLS, Emergence
 
 WIDTH = 80
 EMERGES = "emerges in"

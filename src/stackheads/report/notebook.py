@@ -3,10 +3,10 @@
 import html
 from typing import TYPE_CHECKING, Any
 
-from stackheads.tables import records, role_of
-from stackheads.record import Analysis
+from stackheads.record import Record
 from stackheads.report.attention import show
 from stackheads.report.figures import circuit_diagram, svg_text
+from stackheads.tables import records, role_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,7 +15,7 @@ SHOWN = ("head", "destination", "role", "status", "pattern", "effect", "write", 
 UNLOADED = "Attention is shown where the model is at hand: analyze(model, task) again."
 
 
-def analysis_html(analysis: Analysis) -> str:
+def analysis_html(analysis: Record) -> str:
     """What Jupyter shows for an analysis."""
     accuracy = ", ".join(f"hop {hop}: {share:.1%}" for hop, share in analysis.accuracy.items())
     title = html.escape(f"{analysis.model.get('name')} on {analysis.task['name']}")

@@ -7,11 +7,11 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, TextIO
 
 from stackheads.explanation.circuit import Circuit
+from stackheads.record import Record
+from stackheads.report.console import console_on
 from stackheads.tables import natural, records, role_of
-from stackheads.record import Analysis
 from stackheads.trial.sufficiency import VARIANTS
 from stackheads.trial.trial import Trial
-from stackheads.report.console import console_on
 from stackheads.types import Status
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ GAP = 2
 NUMBERS = ("pattern", "effect", "write")
 
 
-def print_analysis(analysis: Analysis, file: TextIO | None = None) -> None:
+def print_analysis(analysis: Record, file: TextIO | None = None) -> None:
     """Print an analysis to a text stream, stdout by default."""
     from rich.text import Text
 

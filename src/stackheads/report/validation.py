@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from stackheads.validation.validate import Validation
 from stackheads.report.console import console_on
 from stackheads.report.terminal import table_of
 from stackheads.types import Status
+from stackheads.validation.validate import Validation
 
 MEASURES = ("precision", "recall", "f1", "support")
 

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stackheads.errors import ConfigError, StackheadsError, bad_setting
-from stackheads.models import model_config
 from stackheads.files import Stored, check_folder, checked, read_json, write_file, write_json
+from stackheads.models import model_config
 from stackheads.tasks import from_config
 from stackheads.training.config import training_config
 from stackheads.training.run import RunFolder, read_metrics

@@ -32,16 +32,16 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from stackheads.errors import CheckpointError, ConfigError
 from stackheads.labelling.measure import MIN_EXAMPLES, measure
 from stackheads.labelling.readouts import Baseline
 from stackheads.labelling.stability import confirmed_in
 from stackheads.labelling.statistics import KEPT_DRAWS, bootstrap_counts
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.timeline.record import OTHER_ROLE, Emergence, accuracy_frame, heads_frame, steps_frame
 from stackheads.labelling.verdict import Answer, Evidence, pattern_answer, status, telling
-from stackheads.errors import CheckpointError, ConfigError
 from stackheads.models import Checkpoint, load, parse_device, snapshots
 from stackheads.seeds import Stream, stream
+from stackheads.timeline.result import OTHER_ROLE, Emergence, accuracy_frame, heads_frame, steps_frame
 from stackheads.types import Destination, HeadId, Role, Status
 
 CONFIDENCE = 0.95

@@ -17,22 +17,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from stackheads.tables import natural, records, role_of
-from stackheads.labelling.statistics import wilson
 from stackheads.errors import ConfigError
+from stackheads.labelling.statistics import wilson
 from stackheads.seeds import Stream, stream
-
-if TYPE_CHECKING:
-    from stackheads.timeline.record import Emergence
+from stackheads.tables import natural, records, role_of
+from stackheads.timeline.result import Emergence, Steps, in_order
 
 DRAWS = 1000
 CONFIDENCE = 0.95
-Steps = Mapping[str, int | None]
-"""When each thing emerges in one run; None: never."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ class Agreement:
         return {**asdict(self), "modal": [list(names) for names in self.modal]}
 
 
-def orders_agree(runs: Sequence["Emergence"], seed: int = 0) -> dict[str, Agreement]:
+def orders_agree(runs: Sequence[Emergence], seed: int = 0) -> dict[str, Agreement]:
     """Compare the order in which hops emerge (`hops`), and labelled heads by (layer, destination, role) (`roles`).
 
     Raises `ConfigError` for fewer than two runs.
@@ -84,12 +80,6 @@ def role_steps(rows: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
     for row in sorted((row for row in rows if row["kind"] == "head" and row["step"] is not None), key=lambda row: row["step"]):
         steps.setdefault(f"layer {row['layer']} @{row['destination']} {role_of(row)}", row["step"])
     return steps
-
-
-def in_order(steps: Mapping[str, int | None]) -> list[set[str]]:
-    """What has a step, in sets of equal steps, from early to late."""
-    known = sorted({step for step in steps.values() if step is not None})
-    return [{what for what, step in steps.items() if step == each} for each in known]
 
 
 def agreement(runs: Sequence[Steps], seed: int = 0) -> Agreement:

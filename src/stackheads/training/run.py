@@ -14,8 +14,8 @@ from pydantic import Field
 from torch import Tensor
 
 from stackheads.errors import CheckpointError, ConfigError
-from stackheads.models import ModelConfig, parameters
 from stackheads.files import Stored, checked, holds_other, read_json, write_file, write_json
+from stackheads.models import ModelConfig, parameters
 from stackheads.tasks import StoredTask
 from stackheads.training.config import TrainingConfig, training_config
 

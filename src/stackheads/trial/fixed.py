@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import pandas as pd
 import torch
 
+from stackheads.explanation.ideal import evenly
+from stackheads.interventions import destination_rows
 from stackheads.labelling.bench import Bench, Label
 from stackheads.labelling.roles import candidate_roles, role_targets
-from stackheads.trial.sufficiency import evenly
-from stackheads.interventions import destination_rows
 from stackheads.models.hooks import Edit, PatternEdit
 
 COLUMNS = ["head", "destination", "constant_loss", "map", "map_loss", "replacement"]

@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stackheads.labelling.bench import Bench, Label
 from stackheads.explanation.program import Extracted
 from stackheads.interventions import ABLATIONS, destination_rows
-from stackheads.programs.program import Program, possible_part, same_offset
+from stackheads.labelling.bench import Bench, Label
 from stackheads.models.hooks import HeadEdit
+from stackheads.programs.program import Program, possible_part, same_offset
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import StatementTask
 from stackheads.types import Destination, Role

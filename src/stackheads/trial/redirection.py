@@ -1,9 +1,9 @@
 """Prediction: point a hop-j head at find^j' instead, and the answer must become the one that its label predicts.
 
 All confirmed hop-j heads of one destination, in whatever layer, are pointed at find^j' together. What has to follow is computed
-from the labels alone: the program read off them is compiled (`explanation/program.py`) and the same steps are pointed at the same
-sources. Where the program then gives a clear answer that differs from the one it gives untouched, the trained model must give
-the new answer too (`changed`); where it is the same, the model must keep it (`kept`). A readout that the program does not
+from the labels alone: the program read off them is compiled (`explanation/program.py`) and the same steps are pointed at the
+same sources. Where the program then gives a clear answer that differs from the one it gives untouched, the trained model must
+give the new answer too (`changed`); where it is the same, the model must keep it (`kept`). A readout that the program does not
 answer like the model when nothing is redirected is predicted by nothing, and counts as `unpredicted`. Where no program could be
 compiled nothing is predicted and nothing tried.
 
@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stackheads.labelling.bench import Bench, Label
+from stackheads.explanation.ideal import evenly
 from stackheads.explanation.program import Extracted, compiled
-from stackheads.labelling.roles import role_targets
-from stackheads.trial.sufficiency import evenly
 from stackheads.interventions import Recorded, destination_rows, recorded, rerun
+from stackheads.labelling.bench import Bench, Label
+from stackheads.labelling.roles import role_targets
 from stackheads.models.hooks import Edit, PatternEdit
 from stackheads.tasks import Batch, StatementTask
 from stackheads.types import NOWHERE, Destination, HeadId, Role

@@ -22,14 +22,11 @@ from contextlib import suppress
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
-from stackheads.labelling.bench import Bench, Label
-from stackheads.labelling.roles import role_targets
 from stackheads.errors import InterventionError
-from stackheads.interventions import ABLATIONS, destination_rows
-from stackheads.models.hooks import Edit, HeadEdit, PatternEdit
+from stackheads.explanation.ideal import ideal_edits, silenced
+from stackheads.labelling.bench import Bench, Label
 
 COLUMNS = ["variant", "destination", "hop", "recovered", "median", "tenth", "frozen", "accuracy"]
 VARIANTS = {
@@ -109,57 +106,3 @@ def unexplained(bench: Bench, labels: Sequence[Label]) -> pd.DataFrame:
             )
     columns = ["head", "destination", "adds", "readout"]
     return pd.DataFrame(rows, columns=columns).sort_values("adds", ascending=False, ignore_index=True)
-
-
-def silenced(bench: Bench, labels: Sequence[Label], live: Sequence[Label], method: str) -> list[Edit]:
-    """Edits that give every (head, destination) not in `live` its ablated output."""
-    kept = {(label.head, label.destination) for label in live}
-    replaced: dict[object, tuple[Label, Bool[Tensor, "batch pos"]]] = {}
-    for label in labels:
-        if (label.head, label.destination) not in kept:
-            rows = destination_rows(bench.clean.batch, label.destination)
-            before = replaced.get(label.head)
-            replaced[label.head] = (label, rows if before is None else rows | before[1])
-    return [HeadEdit(label.head, rows, ABLATIONS[method](bench.clean, label.head)) for label, rows in replaced.values()]
-
-
-def ideal_edits(bench: Bench, labels: Sequence[Label], silence: str = "mean") -> list[Edit]:
-    """Edits that make heads look exactly where their labels say; where the label is silent, they give their mean over the
-    examples in which it is ("mean"), or their output on another one of these ("resample").
-    """
-    edits: list[Edit] = []
-    for label in labels:
-        assert label.role is not None
-        targets = role_targets(bench.task, bench.clean.batch, [label.role])[0]
-        rows = destination_rows(bench.clean.batch, label.destination)
-        named = targets.any(dim=-1)
-        edits.append(PatternEdit(label.head, rows & named, evenly(targets, bench.clean.run.pattern.dtype)))
-        silent = rows & ~named
-        if bool(silent.any()):
-            z = bench.clean.run.of(label.head)[2]
-            edits.append(HeadEdit(label.head, silent, (_mean_where if silence == "mean" else _other_where)(z, silent)))
-    return edits
-
-
-def evenly(targets: Bool[Tensor, "batch pos source"], dtype: torch.dtype) -> Float[Tensor, "batch pos source"]:
-    """All attention on the marked sources, in equal parts."""
-    mass = targets.to(dtype)
-    return mass / mass.sum(dim=-1, keepdim=True).clamp(min=1)
-
-
-def _mean_where(z: Float[Tensor, "batch pos d_head"], rows: Bool[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_head"]:
-    """The mean of z at each position over the examples whose row is marked."""
-    weight = rows.to(z.dtype)
-    mean = torch.einsum("bpd,bp->pd", z, weight) / weight.sum(dim=0).clamp(min=1)[:, None]
-    return mean.expand_as(z)
-
-
-def _other_where(z: Float[Tensor, "batch pos d_head"], rows: Bool[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_head"]:
-    """z of the next example, in a circle, whose row at the same position is marked too."""
-    n = len(rows)
-    index = torch.arange(n, device=rows.device)[:, None].expand_as(rows)
-    marked_first = torch.where(rows, index, index + n).argsort(dim=0)  # per position: the marked examples, in order
-    number = rows.sum(dim=0)
-    rank = (rows.cumsum(dim=0) - 1).clamp(min=0)
-    following = marked_first.gather(0, (rank + 1) % number.clamp(min=1))
-    return z.gather(0, following[..., None].expand_as(z))

@@ -11,17 +11,17 @@ from typing import Any
 
 import pandas as pd
 
-from stackheads.labelling.bench import make_bench, read_labels
-from stackheads.trial.fixed import fixed_patterns
-from stackheads.trial.necessity import necessity
 from stackheads.explanation.program import extract_program
-from stackheads.tables import records
-from stackheads.trial.redirection import redirection
-from stackheads.trial.sufficiency import VARIANTS, sufficiency, unexplained
+from stackheads.labelling.bench import make_bench, read_labels
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.models.hooks import analysing
 from stackheads.seeds import Stream
+from stackheads.tables import records
 from stackheads.tasks import StatementTask, Task
+from stackheads.trial.fixed import fixed_patterns
+from stackheads.trial.necessity import necessity
+from stackheads.trial.redirection import redirection
+from stackheads.trial.sufficiency import VARIANTS, sufficiency, unexplained
 
 
 @dataclass(frozen=True, repr=False)

@@ -20,6 +20,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from stackheads.interventions import Recorded, destination_rows, recorded, rerun, source_edit
 from stackheads.labelling.cause import effects_on_open
 from stackheads.labelling.measure import measure
 from stackheads.labelling.patterns import null_p_values
@@ -27,13 +28,12 @@ from stackheads.labelling.readouts import make_scorer, measure_baseline
 from stackheads.labelling.statistics import resampling
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, Evidence, cause_answer, pattern_answer, write_answer
-from stackheads.interventions import Recorded, destination_rows, recorded, rerun, source_edit
-from stackheads.validation.specimens import CIRCUITS, Guise, Specimen, specimen
-from stackheads.validation.truth import Truth
 from stackheads.models.hooks import HeadEdit, analysing
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import Batch, StatementTask, Task
 from stackheads.types import IGNORE, Destination, HeadId, Status
+from stackheads.validation.specimens import CIRCUITS, Guise, Specimen, specimen
+from stackheads.validation.truth import Truth
 
 SIZES = (32, 64, 128, 256, 512, 1024, 2048)
 QUICK_SIZES = (32, 256)

@@ -26,10 +26,10 @@ import torch
 from stackheads.programs.compiler import compile_layers
 from stackheads.programs.mechanisms import doubling, one_hop_per_layer, tripling
 from stackheads.programs.program import TOKEN, Copy, HeadSpec, Layers, Readouts, lower, plain_readouts, register
-from stackheads.validation.truth import Truth, labels_by_construction
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import Cycle, Retrieval, StatementTask
 from stackheads.types import Destination, HeadId, Role, Slot
+from stackheads.validation.truth import Truth, labels_by_construction
 
 QUERY, VALUE = Destination.QUERY, Destination.VALUE
 IDLE = HeadSpec((), frozenset(), (), {})

@@ -20,15 +20,15 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from stackheads.validation.calibration import QUICK_SAMPLES, UNIFORM_SAMPLES, calibration_points, judged, rates, uniformity
 from stackheads.labelling.measure import BUDGET, measure, measure_until_decided
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Evidence, label_row, status
-from stackheads.validation.specimens import CIRCUITS, Guise, Specimen, specimen
 from stackheads.models.config import ModelConfig, build
 from stackheads.models.nulls import permuted_heads
 from stackheads.tasks import Cycle, Retrieval, Task
 from stackheads.types import Status
+from stackheads.validation.calibration import QUICK_SAMPLES, UNIFORM_SAMPLES, calibration_points, judged, rates, uniformity
+from stackheads.validation.specimens import CIRCUITS, Guise, Specimen, specimen
 
 EXAMPLES = 512
 NULL_EXAMPLES, QUICK_NULL_EXAMPLES = 512, 256

@@ -26,8 +26,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from stackheads.models.hooks import Edit, HeadEdit, PatternEdit, Recording
 from stackheads.models.forwards.rotary import forward_of
+from stackheads.models.hooks import Edit, HeadEdit, PatternEdit, Recording
 
 
 @dataclass(frozen=True)

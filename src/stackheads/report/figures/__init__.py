@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from stackheads.record import Analysis
+from stackheads.record import Record
 from stackheads.report.figures.circuit import circuit_diagram
 from stackheads.report.figures.evidence import evidence_map
 from stackheads.report.figures.reach import reach_map
@@ -27,7 +27,7 @@ DRAWN = {"evidence": evidence_map, "circuit": circuit_diagram, "reach": reach_ma
 FILES = tuple(f"{name}{ending}" for name in DRAWN for ending in FORMATS)
 
 
-def save_figures(analysis: Analysis, folder: Path | str) -> None:
+def save_figures(analysis: Record, folder: Path | str) -> None:
     """Write `evidence`, `circuit` and `reach` as .png and .svg into a folder; other files there stay."""
     for name, draw in DRAWN.items():
         figure = draw(analysis)

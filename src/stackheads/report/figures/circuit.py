@@ -8,9 +8,9 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from stackheads.explanation.circuit import LOGITS, Circuit
-from stackheads.tables import role_of
-from stackheads.record import Analysis
+from stackheads.record import Record
 from stackheads.report.figures.layout import Item, Layout, layered, strong
+from stackheads.tables import role_of
 from stackheads.types import Destination
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ LETTERS = 12
 HALF_WIDTH, HALF_HEIGHT, ROW = 0.5, 0.24, 1.3
 
 
-def circuit_diagram(analysis: Analysis, least: float = LEAST) -> "Figure":
+def circuit_diagram(analysis: Record, least: float = LEAST) -> "Figure":
     """Draw the circuit of an analysis, edges of at least this strength. Without one, the figure says so in a line."""
     from matplotlib.figure import Figure
 

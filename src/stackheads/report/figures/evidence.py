@@ -7,9 +7,9 @@ attended source alone moves. A dotted line is the bar that must be passed.
 
 from typing import TYPE_CHECKING, Any
 
-from stackheads.tables import natural, records
-from stackheads.record import Analysis
+from stackheads.record import Record
 from stackheads.report.figures.style import COLOURS, DOTTED, MARKERS, plain
+from stackheads.tables import natural, records
 from stackheads.types import Status
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ROW_HEIGHT = 0.24
 
 
-def evidence_map(analysis: Analysis) -> "Figure":
+def evidence_map(analysis: Record) -> "Figure":
     """Roles, attention, effect and write of every (head, destination) of an analysis."""
     from matplotlib.figure import Figure
 

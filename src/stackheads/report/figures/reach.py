@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from stackheads.explanation.reach import READABLE, reach_records
-from stackheads.record import Analysis
+from stackheads.record import Record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 CELL = 0.38
 
 
-def reach_map(analysis: Analysis) -> "Figure":
+def reach_map(analysis: Record) -> "Figure":
     """One panel per destination: layers bottom up, hops from left to right, held-out accuracy of the probe as colour.
 
     A dot marks what counts as readable; a hatched cell is a hop that too few positions have. Without probes the figure says so.

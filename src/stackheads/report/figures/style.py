@@ -8,9 +8,9 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackheads.timeline.record import OTHER_ROLE
 from stackheads.errors import ConfigError
 from stackheads.files import write_file
+from stackheads.timeline.result import OTHER_ROLE
 from stackheads.types import Status
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from stackheads.tables import records
-from stackheads.timeline.record import Emergence
 from stackheads.report.figures.style import COLOURS, DOTTED, hop_colours, plain
+from stackheads.tables import records
+from stackheads.timeline.result import Emergence
 from stackheads.types import Status
 
 if TYPE_CHECKING:

@@ -13,18 +13,18 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from stackheads.record import Analysis
-from stackheads.trial.trial import Trial
 from stackheads.errors import ConfigError
 from stackheads.files import check_file, write_file
+from stackheads.record import Record
 from stackheads.report.page.attention import attention_data
 from stackheads.report.page.content import content, number
+from stackheads.trial.trial import Trial
 from stackheads.types import Status
 
 MAX_BYTES = 3_000_000
 
 
-def to_html(analysis: Analysis, path: Path | str, trial: Trial | None = None, examples: int = 8) -> None:
+def to_html(analysis: Record, path: Path | str, trial: Trial | None = None, examples: int = 8) -> None:
     """Write an analysis as one HTML page, atomically, with the trial if one is given and attention on the first `examples`.
 
     Attention needs the model: the page of an analysis that was loaded says that it has none. Cost: one forward pass on
@@ -37,7 +37,7 @@ def to_html(analysis: Analysis, path: Path | str, trial: Trial | None = None, ex
     write_file(Path(path), lambda temporary: temporary.write_bytes(text))
 
 
-def page(analysis: Analysis, trial: Trial | None = None, examples: int = 8) -> str:
+def page(analysis: Record, trial: Trial | None = None, examples: int = 8) -> str:
     """The page as text. Raises `ConfigError` if `examples` is negative."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stackheads.tables import records, role_of
-from stackheads.record import Analysis
-from stackheads.labelling.roles import role_targets
 from stackheads.errors import ConfigError
 from stackheads.interventions import destination_rows
+from stackheads.labelling.roles import role_targets
 from stackheads.models.hooks import record
+from stackheads.record import Record
 from stackheads.report.tokens import symbol_as_text, tokens_as_text
+from stackheads.tables import records, role_of
 from stackheads.tasks import Batch, Task, labelling_batch
 from stackheads.types import IGNORE, Destination, HeadId, Slot
 
@@ -25,7 +25,7 @@ MAX_CELLS = 500_000
 """Values in the page, about two characters each: first examples are left out, then heads."""
 
 
-def attention_data(analysis: Analysis, examples: int) -> dict[str, Any]:
+def attention_data(analysis: Record, examples: int) -> dict[str, Any]:
     """What the page draws: `examples` (tokens, slots, answers) and `heads` (name, labels; per example pattern and targets).
 
     `note` says in a sentence what is not there, and why. Raises `ConfigError` if `examples` is negative.
@@ -66,7 +66,7 @@ def _nothing(note: str) -> dict[str, Any]:
     return {"note": note, "examples": [], "heads": []}
 
 
-def _shown_heads(analysis: Analysis) -> tuple[list[tuple[HeadId, list[dict[str, Any]]]], str]:
+def _shown_heads(analysis: Record) -> tuple[list[tuple[HeadId, list[dict[str, Any]]]], str]:
     """Heads with the rows of their confirmed labels, and a note where there are none."""
     rows = records(analysis.labels)
     confirmed = [row for row in rows if row["status"] == "confirmed" and row["role"] is not None]

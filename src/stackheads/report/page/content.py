@@ -6,11 +6,11 @@ from typing import Any
 import pandas as pd
 
 from stackheads.explanation.circuit import Circuit
+from stackheads.record import Record
+from stackheads.report.page.diagram import diagram
 from stackheads.tables import natural, records, role_of
-from stackheads.record import Analysis
 from stackheads.trial.sufficiency import VARIANTS
 from stackheads.trial.trial import Trial
-from stackheads.report.page.diagram import diagram
 from stackheads.types import Destination, Status
 
 ESSENTIAL = ("head", "destination", "role", "status", "pattern", "effect", "write", "reason")
@@ -21,7 +21,7 @@ UNEXPLAINED = 0.1
 """Heads without a label that add less than this are left out, as in the terminal."""
 
 
-def content(analysis: Analysis, trial: Trial | None) -> dict[str, Any]:
+def content(analysis: Record, trial: Trial | None) -> dict[str, Any]:
     """The template's variables."""
     labels = _with_roles(records(analysis.labels))
     return {
@@ -51,7 +51,7 @@ def content(analysis: Analysis, trial: Trial | None) -> dict[str, Any]:
     }
 
 
-def sentence(analysis: Analysis) -> str:
+def sentence(analysis: Record) -> str:
     """The verdict in one sentence: how many heads are confirmed, in which roles, and what they make together."""
     heads = len(set(analysis.labels["head"]))
     confirmed = [row for row in records(analysis.labels) if row["status"] == Status.CONFIRMED and row["role"] is not None]

@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 from stackheads.explanation.circuit import LOGITS, Circuit
-from stackheads.tables import role_of
 from stackheads.report.figures.layout import Item, Layout, layered, strong
+from stackheads.tables import role_of
 
 LEAST = 0.1
 """Paths below this are in the table, but not drawn."""

@@ -8,13 +8,15 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import Field, field_validator, model_validator
 
-from stackheads.timeline.orders import in_order
-from stackheads.tables import natural, records
-from stackheads.stored import Head, Named, Share, Whole, known_thresholds
-from stackheads.labelling.thresholds import Thresholds
 from stackheads.errors import CheckpointError
 from stackheads.files import Stored, checked, read_json, write_file, write_json
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.stored import Head, Named, Share, Whole, known_thresholds
+from stackheads.tables import natural, records
 from stackheads.types import Destination, RoleName, Status
+
+Steps = Mapping[str, int | None]
+"""When each thing emerges in one run; None: never."""
 
 FORMAT = 1
 FILE = "emergence.json"
@@ -229,3 +231,9 @@ def _frame(rows: list[dict[str, Any]], types: Mapping[str, str]) -> pd.DataFrame
     """A table with these columns and types, also with no row."""
     columns = {name: pd.array([row.get(name) for row in rows], dtype=kind) for name, kind in types.items()}  # type: ignore[call-overload]
     return pd.DataFrame(columns)
+
+
+def in_order(steps: Mapping[str, int | None]) -> list[set[str]]:
+    """What has a step, in sets of equal steps, from early to late."""
+    known = sorted({step for step in steps.values() if step is not None})
+    return [{what for what, step in steps.items() if step == each} for each in known]

@@ -1,0 +1,1 @@
+"""How the labelled heads work together: reach, circuit, program, mechanism, and which heads are enough."""

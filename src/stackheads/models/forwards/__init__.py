@@ -1,0 +1,1 @@
+"""Models without their hooks: fast forwards, and runs taken up from the middle."""

@@ -1,0 +1,1 @@
+"""A circuit written down: steps, the compiler that makes a model of them, mechanisms."""

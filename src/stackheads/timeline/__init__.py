@@ -1,0 +1,1 @@
+"""When does it appear? A training run followed by its snapshots."""

@@ -1,0 +1,1 @@
+"""Is it true? Labels put to the test on fresh examples."""

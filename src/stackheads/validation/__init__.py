@@ -1,0 +1,1 @@
+"""Does the labeller tell the truth? Known circuits, nulls, calibration."""
