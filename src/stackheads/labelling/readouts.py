@@ -43,7 +43,8 @@ class Baseline:
 
     `open` are the readouts that the model answers better than chance, asked often enough to measure: only on these there is a
     gap for an intervention to destroy. `unclear` are those of which these examples do not tell: asked in too few, or answered
-    by a gap that is not known to within its half. All others are closed: the model does not answer them.
+    by a gap, or a gain in accuracy, that is not known to within its half. All others are closed: the model does not answer
+    them.
     """
 
     readouts: tuple[Readout, ...]
@@ -135,10 +136,13 @@ def measure_baseline(scorer: Scorer, clean: Recorded, thresholds: Thresholds) ->
     nothing = torch.zeros(len(scorer.readouts), dtype=torch.bool)
     closed = Baseline(scorer.readouts, own, unrelated, count, nothing, nothing)
     gap, low, high = mean_interval(closed.gap, count, thresholds.confidence, len(scorer.readouts))
-    better = closed.accuracy - closed.chance_accuracy >= thresholds.min_accuracy_gain
+    gain, least, _ = mean_interval(own.right - unrelated.right, count, thresholds.confidence, len(scorer.readouts))
+    better = gain >= thresholds.min_accuracy_gain
     examples = closed.asked.sum(dim=0)
     often = examples >= thresholds.min_asked
-    known = low > gap / 2  # so that a share of it is one of something, and its denominator cannot be near zero
+    # To within its half, so that a share is one of something, its denominator cannot be near zero, and a model that all but
+    # guesses is not said to answer on the examples where it was lucky.
+    known = (low > gap / 2) & (least > gain / 2)
     told = len(count) * thresholds.rare_share >= thresholds.min_asked  # whether a readout that is not often asked is rare
     unclear = ~often & torch.tensor(not told, device=often.device) | often & better & (high > 0) & ~known
     return Baseline(scorer.readouts, own, unrelated, count, (often & better & known).cpu(), unclear.cpu())
