@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from stackheads.errors import ConfigError, bad_setting
-from stackheads.tasks.base import OPERANDS, Batch, Operand, StoredTask, Task, labelling_batch, operand_roles
+from stackheads.tasks.base import OPERANDS, Batch, Operand, StoredTask, Task, gates, labelling_batch, operand_roles
 from stackheads.tasks.check import check
 from stackheads.tasks.conditional import Conditional
 from stackheads.tasks.cycle import Cycle
@@ -30,6 +30,7 @@ __all__ = [
     "Task",
     "check",
     "from_config",
+    "gates",
     "labelling_batch",
     "operand_roles",
 ]

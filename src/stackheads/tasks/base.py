@@ -5,7 +5,7 @@ position of the value slot of the statement whose value is f^j(s) (Sanford, Hsu 
 the ground truth that attention patterns are compared with.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -35,6 +35,8 @@ class Batch:
     `slots`       `Slot` of each position.
     `operands`    source position for each of the task's `operands` (in that order), -1 as for `find`; None for a task
                   without any.
+    `gates`       by name, what each position knows that may decide where a head looks: a number from 0 ("asked": the hops
+                  asked for, "own symbol"); None for a task that names none.
     """
 
     tokens: Int[Tensor, "batch pos"]
@@ -43,6 +45,7 @@ class Batch:
     find: Int[Tensor, "batch hop pos"]
     slots: Int[Tensor, "batch pos"]
     operands: Int[Tensor, "batch operand pos"] | None = None
+    gates: Mapping[str, Int[Tensor, "batch pos"]] | None = None
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -55,16 +58,18 @@ class Batch:
         """The same examples with what stands at, and is asked at, these positions only; sources keep their numbers."""
         by_position = {name: getattr(self, name)[:, positions] for name in ("tokens", "targets", "target_hop", "slots")}
         operands = None if self.operands is None else self.operands[..., positions]
-        return replace(self, find=self.find[..., positions], operands=operands, **by_position)
+        gates = None if self.gates is None else {name: values[:, positions] for name, values in self.gates.items()}
+        return replace(self, find=self.find[..., positions], operands=operands, gates=gates, **by_position)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
         return self._each(lambda tensor: tensor.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        tensors: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "gates"}
         changed: dict[str, Any] = {name: None if tensor is None else change(tensor) for name, tensor in tensors.items()}
-        return Batch(**changed)
+        gates = None if self.gates is None else {name: change(values) for name, values in self.gates.items()}
+        return Batch(**changed, gates=gates)
 
 
 class StoredTask(BaseModel):
@@ -140,3 +145,8 @@ def labelling_batch(task: Task, examples: int, seed: int) -> Batch:
 def operand_roles(task: Task) -> tuple[Role, ...]:
     """What `Batch.operands` holds beside the find maps: a task's `operands`, none for a task that has no such member."""
     return tuple(getattr(task, "operands", ()))
+
+
+def gates(batch: Batch) -> Mapping[str, Int[Tensor, "batch pos"]]:
+    """What the task says that a position may know, by name; nothing for a task that names no gates."""
+    return batch.gates or {}

@@ -103,7 +103,8 @@ class KHopInduction(StoredTask):
         slots[:, 0], slots[:, -1] = Slot.OTHER, Slot.QUERY
         asked = torch.ones_like(slots, dtype=torch.bool) if self.supervision == "dense" else slots == Slot.QUERY
         hop = k.expand_as(tokens).where(slots != Slot.OTHER, 0)
-        return Batch(tokens, answer.where(asked, IGNORE)[..., None], hop.where(asked, 0)[..., None], find, slots)
+        known = {"asked": k.expand_as(tokens), "own symbol": (tokens - self.max_hops - 1).clamp(min=0)}
+        return Batch(tokens, answer.where(asked, IGNORE)[..., None], hop.where(asked, 0)[..., None], find, slots, gates=known)
 
     @staticmethod
     def _itself(tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:

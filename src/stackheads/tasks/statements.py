@@ -20,6 +20,9 @@ from stackheads.types import NOWHERE, Role, Slot
 Supervision = Literal["final", "chain", "dense"]
 
 
+OWN = "own symbol"
+"""The gate that every position of a statement task has: the symbol that it stands for."""
+
 MAX_ARRANGEMENTS = 45_000
 """More examples than this, up to a renaming of the symbols, are not listed: to go through them would take more than seconds."""
 
@@ -140,7 +143,7 @@ class StatementTask(StoredTask, ABC):
         find, operands = find_maps(links, symbols, slots, self.hops, causal), self._operands(links, tokens)
         if causal and operands is not None:
             operands = operands.where(operands <= torch.arange(tokens.shape[1], device=tokens.device), NOWHERE)
-        return Batch(tokens, targets, target_hop, find, slots, operands)
+        return Batch(tokens, targets, target_hop, find, slots, operands, {OWN: symbols})
 
     def _links(self, tokens: Int[Tensor, "batch pos"]) -> Links:
         """What the statements say."""

@@ -1,0 +1,170 @@
+"""What a head looks at when it is not one thing: attention as a softmax over a sum of selectors.
+
+    score(p, s) = Σ over selectors  weight(gate(p)) × match(p, s),        pattern = softmax over what p may see
+
+A selector is one reason to look at a source: a role, a slot, a place or distance, or the content of both ends. Its gate says
+what the looking position knows that the weight depends on (`Batch.gates`: the number of hops asked, its own symbol). Scores are
+linear in the weights, so that a fit of patterns by cross-entropy is convex.
+
+Nothing is ever as large as rows × sources × selectors: a role's weight is added where its source stands, tables of places and
+distances are looked up once for all examples, content by the tokens of both ends.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from stackheads.interventions import destination_rows
+from stackheads.labelling.roles import candidate_roles, role_targets, visible
+from stackheads.tasks import Batch, Task, gates
+from stackheads.types import Destination, Role, Slot
+
+Kind = Literal["role", "slot", "position", "content"]
+Table = Literal["place", "distance"]
+KINDS: tuple[Kind, ...] = ("role", "slot", "position", "content")
+"""From what explains most to what explains least: a later kind is tried only where earlier ones leave a gap."""
+
+MOST_DISTANCES = 64
+"""Distances further than this are one: a table that nobody reads would have hundreds of entries."""
+
+
+@dataclass(frozen=True)
+class Selector:
+    """One reason to look at a source. `what` is a role, a slot, a table of positions, or for content the sources' slot.
+
+    `gate` names what the weight depends on; None: always the same.
+    """
+
+    kind: Kind
+    what: Role | Slot | Table
+    gate: str | None = None
+
+    def __str__(self) -> str:
+        if self.kind == "content":
+            assert isinstance(self.what, Slot)
+            text = f"{self.gate} × symbol of {self.what.name.lower()}"
+            return text
+        text = f"{self.what.name.lower()} slots" if isinstance(self.what, Slot) else str(self.what)
+        return text if self.gate is None else f"{text} by {self.gate}"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The positions of one destination in a batch, and what the selectors say about them.
+
+    `at` are (example, position) of each row, `hidden` 0 at sources it may see and -inf elsewhere. `first` holds a role's source
+    where it has one at most (-1: none), `masks` its sources where there may be several. `gates` are numbers from 0.
+    """
+
+    at: Int[Tensor, "row 2"]
+    hidden: Float[Tensor, "row source"]
+    first: Mapping[Role, Int[Tensor, "row"]]
+    masks: Mapping[Role, Float[Tensor, "row source"]]
+    tokens: Int[Tensor, "row source"]
+    slots: Int[Tensor, "row source"]
+    gates: Mapping[str, Int[Tensor, "row"]]
+    n_tokens: int
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    @property
+    def n_pos(self) -> int:
+        """Positions of an example."""
+        return self.hidden.shape[1]
+
+    def values(self, gate: str | None) -> int:
+        """How many weights a gate tells apart."""
+        return 1 if gate is None else int(self.gates[gate].max()) + 1
+
+    def size(self, selector: Selector) -> int:
+        """How many numbers a selector has for each value of its gate."""
+        if selector.kind == "content":
+            return self.n_tokens
+        if selector.kind != "position":
+            return 1
+        return self.n_pos if selector.what == "place" else 2 * min(self.n_pos, MOST_DISTANCES) - 1
+
+    def score(self, selector: Selector, weight: Float[Tensor, "head size value"]) -> Float[Tensor, "head row source"]:
+        """What a selector adds to the scores of several heads."""
+        by_row = self._gated(selector, weight)  # [head, size, row or 1]
+        what = selector.what
+        if selector.kind == "position":
+            return self._looked_up(selector, by_row)
+        if selector.kind == "content":
+            table = by_row.transpose(1, 2)  # [head, row, token]
+            found = table.gather(2, self.tokens.expand(len(table), -1, -1))
+            return found * (self.slots == what)
+        if selector.kind == "slot":
+            return by_row.transpose(1, 2) * (self.slots == what)
+        assert isinstance(what, Role)
+        if what in self.masks:
+            return by_row.transpose(1, 2) * self.masks[what]
+        source = self.first[what]
+        added = (by_row[:, 0] * (source >= 0)).expand(-1, len(self))
+        empty = added.new_zeros(len(weight), len(self), self.n_pos)
+        return empty.scatter_add(2, source.clamp(min=0).expand(len(weight), -1)[..., None], added[..., None])
+
+    def _gated(self, selector: Selector, weight: Tensor) -> Tensor:
+        """The weight of each row."""
+        return weight if selector.gate is None else weight[:, :, self.gates[selector.gate].clamp(max=weight.shape[2] - 1)]
+
+    def _looked_up(self, selector: Selector, by_row: Tensor) -> Tensor:
+        source = torch.arange(self.n_pos, device=by_row.device)
+        if selector.what == "place":
+            return by_row.transpose(1, 2).expand(-1, len(self), -1)
+        most = (by_row.shape[1] - 1) // 2
+        distance = (self.at[:, 1, None] - source).clamp(-most, most) + most
+        return by_row[:, :, 0][:, distance]
+
+    def patterns(
+        self, weights: Mapping[Selector, Float[Tensor, "head size value"]], heads: int
+    ) -> Float[Tensor, "head row source"]:
+        """Softmax of the summed scores."""
+        total = self.hidden.expand(heads, -1, -1)
+        for selector, weight in weights.items():
+            total = total + self.score(selector, weight)
+        return total.softmax(dim=-1)
+
+
+def make_rows(task: Task, batch: Batch, destination: Destination) -> Rows:
+    """What the selectors say about one destination. Cost: no forward pass."""
+    at = destination_rows(batch, destination).nonzero()
+    example, position = at.unbind(dim=1)
+    n_pos = batch.tokens.shape[1]
+    roles = candidate_roles(task)
+    seen = visible(task, n_pos, batch.tokens.device)
+    targets = {role: role_targets(task, batch, [role])[0][example, position] for role in roles}
+    single = {role: bool((found.sum(dim=1) <= 1).all()) for role, found in targets.items()}
+    first = {
+        role: found.to(torch.uint8).argmax(dim=1).where(found.any(dim=1), -1) for role, found in targets.items() if single[role]
+    }
+    return Rows(
+        at=at,
+        hidden=torch.zeros(n_pos, n_pos, device=batch.tokens.device).masked_fill(~seen, -torch.inf)[position],
+        first=first,
+        masks={role: found.float() for role, found in targets.items() if not single[role]},
+        tokens=batch.tokens[example],
+        slots=batch.slots[example],
+        gates={name: values[example, position] for name, values in gates(batch).items()},
+        n_tokens=task.d_vocab,
+    )
+
+
+def candidates(task: Task, rows: Rows, kind: Kind, gate: str | None = None) -> list[Selector]:
+    """The selectors of one kind, under one gate, that name a source of any of these rows."""
+    if kind == "role":
+        named = {role: bool((source >= 0).any()) for role, source in rows.first.items()}
+        named |= {role: bool(mask.any()) for role, mask in rows.masks.items()}
+        return [Selector("role", role, gate) for role in candidate_roles(task) if named[role]]
+    there = [Slot(number) for number in rows.slots.unique().tolist()]
+    if kind == "slot":
+        return [Selector("slot", slot, gate) for slot in there]
+    if kind == "position":
+        tables: tuple[Table, ...] = ("place",) if len(rows.at[:, 1].unique()) == 1 else ("place", "distance")
+        return [Selector("position", table) for table in tables]
+    return [] if gate is None else [Selector("content", slot, gate) for slot in there if slot != Slot.OTHER]

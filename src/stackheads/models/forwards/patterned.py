@@ -1,0 +1,107 @@
+"""Run a recorded model with all attention patterns given, differentiable in the patterns.
+
+Rows whose patterns are given look where these say; the others look as the model makes them. Chosen heads give their positional
+mean instead. Values, MLPs and norms are the model's own, computed anew in each layer. Where the fast forward is proved on the
+run the model is taken up in any layer; where it is not, it runs through its own hooks, from the beginning each time.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from stackheads.models.forwards.rotary import forward_of
+from stackheads.models.hooks import Recording, evaluating, hook_name, precise
+
+Pattern = Float[Tensor, "layer batch head pos source"]
+Silent = Bool[Tensor, "layer head pos"]
+
+
+@dataclass(frozen=True)
+class Patterned:
+    """A run whose patterns are given at `rows`. `hooked`: through the model's hooks.
+
+    Weights of the model must not require gradients while it is used, or they get some.
+    """
+
+    model: Any
+    tokens: Int[Tensor, "batch pos"]
+    run: Recording
+    rows: Bool[Tensor, "batch pos"]
+    hooked: bool
+
+    @cached_property
+    def mean(self) -> Float[Tensor, "layer pos head d_head"]:
+        """What each head gives at each position, on average."""
+        return self.run.z.mean(dim=1)
+
+    def logits(self, pattern: Pattern, silent: Silent) -> Float[Tensor, "batch pos d_vocab_out"]:
+        """Logits with these patterns, and heads that are silent at some positions. Cost: a forward pass."""
+        with evaluating(self.model), precise():
+            if self.hooked:
+                return self._through_hooks(pattern, silent)
+            assert self.run.residual is not None
+            return self._from(0, self.run.residual[0], pattern, silent)
+
+    def streams(self, pattern: Pattern, silent: Silent) -> list[Float[Tensor, "batch pos d_model"]]:
+        """The residual stream before each layer, for `from_layer`; nothing where runs go through hooks."""
+        if self.hooked:
+            return []
+        assert self.run.residual is not None
+        found = [self.run.residual[0]]
+        with evaluating(self.model), precise():
+            for layer in range(len(pattern) - 1):
+                found.append(self._layer(layer, found[-1], pattern[layer], silent[layer]))
+        return found
+
+    def from_layer(self, layer: int, streams: list[Tensor], pattern: Pattern, silent: Silent) -> Tensor:
+        """Logits where patterns and silence are as in the run of `streams` before this layer. Cost: the layers from it on."""
+        if self.hooked:
+            return self.logits(pattern, silent)
+        with evaluating(self.model), precise():
+            return self._from(layer, streams[layer], pattern, silent)
+
+    def _from(self, first: int, stream: Tensor, pattern: Pattern, silent: Silent) -> Tensor:
+        for layer in range(first, len(pattern)):
+            stream = self._layer(layer, stream, pattern[layer], silent[layer])
+        return self._forward.unembed(stream)
+
+    @cached_property
+    def _forward(self) -> Any:
+        forward = forward_of(self.model)
+        assert forward is not None
+        return forward
+
+    def _layer(self, layer: int, stream: Tensor, pattern: Tensor, silent: Tensor) -> Tensor:
+        forward, block = self._forward, self.model.blocks[layer]
+        x = forward.norm(getattr(block, "ln1", None), stream)
+        q, k, v = forward.qkv(block.attn, x, torch.arange(x.shape[1], device=x.device))
+        if not bool(self.rows.all()):
+            pattern = torch.where(self.rows[:, None, :, None], pattern, self._own(q, k))
+        z = torch.einsum("bhps,bhsd->bphd", pattern, v)
+        z = torch.where(silent.T[None, :, :, None], self.mean[layer], z)
+        return forward.mlp(block, stream + forward.project(block.attn, z.flatten(2)))
+
+    def _own(self, q: Tensor, k: Tensor) -> Float[Tensor, "batch head pos source"]:
+        score = q @ k.transpose(-1, -2) * self._forward.scale
+        if self._forward.causal:
+            hidden = torch.ones(score.shape[-2:], dtype=torch.bool, device=score.device).triu(1)
+            score = score.masked_fill(hidden, -torch.inf)
+        return score.softmax(dim=-1)
+
+    def _through_hooks(self, pattern: Pattern, silent: Silent) -> Tensor:
+        def look(value: Tensor, hook: Any, *, given: Tensor) -> Tensor:
+            return torch.where(self.rows[:, None, :, None], given, value)
+
+        def give(value: Tensor, hook: Any, *, mean: Tensor, quiet: Tensor) -> Tensor:
+            return torch.where(quiet.T[None, :, :, None], mean, value)
+
+        hooks: list[tuple[str, Any]] = []
+        for layer in range(len(pattern)):
+            hooks.append((hook_name(layer, "pattern"), partial(look, given=pattern[layer])))
+            hooks.append((hook_name(layer, "z"), partial(give, mean=self.mean[layer], quiet=silent[layer])))
+        with self.model.hooks(fwd_hooks=hooks):
+            return self.model(self.tokens)
