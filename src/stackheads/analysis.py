@@ -25,7 +25,7 @@ from stackheads.models import Checkpoint, check_fit, load, parse_device
 from stackheads.models.config import moved
 from stackheads.models.hooks import analysing
 from stackheads.models.kinds import check_model
-from stackheads.record import Record
+from stackheads.record import Record, read_record
 from stackheads.tables import label_frame
 from stackheads.tasks import StatementTask, StoredTask, Task
 from stackheads.trial.trial import Trial, put_on_trial
@@ -37,6 +37,11 @@ CIRCUIT_EXAMPLES = 192
 @dataclass(frozen=True, repr=False)
 class Analysis(Record):
     """What `analyze()` returns: the record of an analysis (`record.py`), which shows itself and can be put on trial."""
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Analysis":
+        """Read what `save` wrote. Raises `CheckpointError` if it is missing, damaged or of another format."""
+        return cls(**read_record(folder))
 
     def trial(self, model: Any = None, task: Task | None = None, examples: int = 512) -> Trial:
         """Put the labels on trial, on fresh examples: sufficiency, redirection, necessity, fixed patterns.

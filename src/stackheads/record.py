@@ -6,7 +6,7 @@ The model it was made from stays with it as `subject` until it is saved, so that
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pandas as pd
 
@@ -162,34 +162,42 @@ class Record:
         write_folder(Path(folder), write, kind=FILE)
 
     @classmethod
-    def load(cls, folder: Path | str) -> Self:
+    def load(cls, folder: Path | str) -> "Record":
         """Read what `save` wrote. Raises `CheckpointError` if it is missing, damaged or of another format."""
-        path = Path(folder) / FILE
-        if not path.exists():
-            raise CheckpointError(f"a saved analysis is a folder with {FILE}, {folder} has none: check the path")
-        content = read_json(path, CURE, FORMAT)
-        checked(StoredAnalysis, content, path, CURE)
-        return cls(
-            content["model"],
-            content["task"],
-            content["seed"],
-            content["examples"],
-            Thresholds(**content["thresholds"]),
-            content["versions"],
-            label_frame(content["labels"]),
-            pd.DataFrame(content["readouts"]),
-            pd.DataFrame(content["effects"]),
-            content["mechanism"],
-            content["mechanism_reason"],
-            content["program"],
-            {int(hop): share for hop, share in (content["program_agreement"] or {}).items()} or None,
-            None if content["reach"] is None else reach_frame(content["reach"]),
-            None if content["circuit"] is None else Circuit.from_dict(content["circuit"]),
-            content["bootstrap_jaccard"],
-        )
+        return cls(**read_record(folder))
 
     def __repr__(self) -> str:
         return f"Analysis of {self.model.get('name')} on {self.task['name']}\n{self.verdict}"
+
+
+def read_record(folder: Path | str) -> dict[str, Any]:
+    """The members of a saved record. Raises `CheckpointError` if it is missing, damaged or of another format."""
+    path = Path(folder) / FILE
+    if not path.exists():
+        raise CheckpointError(f"a saved analysis is a folder with {FILE}, {folder} has none: check the path")
+    content = read_json(path, CURE, FORMAT)
+    checked(StoredAnalysis, content, path, CURE)
+    agreement, reached, drawn = content["program_agreement"] or {}, content["reach"], content["circuit"]
+    as_they_are = (
+        "model",
+        "task",
+        "seed",
+        "examples",
+        "versions",
+        "mechanism",
+        "mechanism_reason",
+        "program",
+        "bootstrap_jaccard",
+    )
+    return {name: content[name] for name in as_they_are} | {
+        "thresholds": Thresholds(**content["thresholds"]),
+        "labels": label_frame(content["labels"]),
+        "readouts": pd.DataFrame(content["readouts"]),
+        "effects": pd.DataFrame(content["effects"]),
+        "program_agreement": {int(hop): share for hop, share in agreement.items()} or None,
+        "reach": None if reached is None else reach_frame(reached),
+        "circuit": None if drawn is None else Circuit.from_dict(drawn),
+    }
 
 
 def _verdict_order(row: dict[str, Any]) -> tuple[bool, int, int, HeadId]:

@@ -10,7 +10,7 @@ Nothing is ever as large as rows × sources × selectors: a role's weight is add
 distances are looked up once for all examples, content by the tokens of both ends.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,6 +108,12 @@ class Rows:
         added = (by_row[:, 0] * (source >= 0)).expand(-1, len(self))
         empty = added.new_zeros(len(weight), len(self), self.n_pos)
         return empty.scatter_add(2, source.clamp(min=0).expand(len(weight), -1)[..., None], added[..., None])
+
+    def names(self, selector: Selector) -> Bool[Tensor, "row"]:
+        """The rows in which a role has a source."""
+        assert isinstance(selector.what, Role)
+        mask = self.masks.get(selector.what)
+        return self.first[selector.what] >= 0 if mask is None else mask.any(dim=1)
 
     def _gated(self, selector: Selector, weight: Tensor) -> Tensor:
         """The weight of each row."""

@@ -1,8 +1,9 @@
 """Run a recorded model with all attention patterns given, differentiable in the patterns.
 
-Rows whose patterns are given look where these say; the others look as the model makes them. Chosen heads give their positional
-mean instead. Values, MLPs and norms are the model's own, computed anew in each layer. Where the fast forward is proved on the
-run the model is taken up in any layer; where it is not, it runs through its own hooks, from the beginning each time.
+Rows whose patterns are given look where these say; the others look as the model makes them. Where a head is silent it gives its
+mean, at that position, over the examples in which it is. Values, MLPs and norms are the model's own, computed anew in each
+layer. Where the fast forward is proved on the run the model is taken up in any layer; where it is not, it runs through its own
+hooks, from the beginning each time.
 """
 
 from dataclasses import dataclass
@@ -17,15 +18,12 @@ from stackheads.models.forwards.rotary import forward_of
 from stackheads.models.hooks import Recording, evaluating, hook_name, precise
 
 Pattern = Float[Tensor, "layer batch head pos source"]
-Silent = Bool[Tensor, "layer head pos"]
+Silent = Bool[Tensor, "layer batch pos head"]
 
 
 @dataclass(frozen=True)
 class Patterned:
-    """A run whose patterns are given at `rows`. `hooked`: through the model's hooks.
-
-    Weights of the model must not require gradients while it is used, or they get some.
-    """
+    """A run whose patterns are given at `rows`. `hooked`: through the model's hooks. Cost of a run: one forward pass."""
 
     model: Any
     tokens: Int[Tensor, "batch pos"]
@@ -33,13 +31,8 @@ class Patterned:
     rows: Bool[Tensor, "batch pos"]
     hooked: bool
 
-    @cached_property
-    def mean(self) -> Float[Tensor, "layer pos head d_head"]:
-        """What each head gives at each position, on average."""
-        return self.run.z.mean(dim=1)
-
     def logits(self, pattern: Pattern, silent: Silent) -> Float[Tensor, "batch pos d_vocab_out"]:
-        """Logits with these patterns, and heads that are silent at some positions. Cost: a forward pass."""
+        """Logits with these patterns, and heads that are silent in some rows."""
         with evaluating(self.model), precise():
             if self.hooked:
                 return self._through_hooks(pattern, silent)
@@ -82,8 +75,17 @@ class Patterned:
         if not bool(self.rows.all()):
             pattern = torch.where(self.rows[:, None, :, None], pattern, self._own(q, k))
         z = torch.einsum("bhps,bhsd->bphd", pattern, v)
-        z = torch.where(silent.T[None, :, :, None], self.mean[layer], z)
-        return forward.mlp(block, stream + forward.project(block.attn, z.flatten(2)))
+        return forward.mlp(block, stream + forward.project(block.attn, self._silenced(layer, z, silent).flatten(2)))
+
+    def _silenced(
+        self, layer: int, z: Float[Tensor, "batch pos head d_head"], silent: Bool[Tensor, "batch pos head"]
+    ) -> Tensor:
+        """z with the mean of the recorded one where a head is silent."""
+        if not bool(silent.any()):
+            return z
+        weight = silent.to(z.dtype)
+        mean = torch.einsum("bphd,bph->phd", self.run.z[layer], weight) / weight.sum(dim=0).clamp(min=1)[..., None]
+        return torch.where(silent[..., None], mean, z)
 
     def _own(self, q: Tensor, k: Tensor) -> Float[Tensor, "batch head pos source"]:
         score = q @ k.transpose(-1, -2) * self._forward.scale
@@ -93,15 +95,15 @@ class Patterned:
         return score.softmax(dim=-1)
 
     def _through_hooks(self, pattern: Pattern, silent: Silent) -> Tensor:
-        def look(value: Tensor, hook: Any, *, given: Tensor) -> Tensor:
-            return torch.where(self.rows[:, None, :, None], given, value)
+        def look(value: Tensor, hook: Any, *, layer: int) -> Tensor:
+            return torch.where(self.rows[:, None, :, None], pattern[layer], value)
 
-        def give(value: Tensor, hook: Any, *, mean: Tensor, quiet: Tensor) -> Tensor:
-            return torch.where(quiet.T[None, :, :, None], mean, value)
+        def give(value: Tensor, hook: Any, *, layer: int) -> Tensor:
+            return self._silenced(layer, value, silent[layer])
 
         hooks: list[tuple[str, Any]] = []
         for layer in range(len(pattern)):
-            hooks.append((hook_name(layer, "pattern"), partial(look, given=pattern[layer])))
-            hooks.append((hook_name(layer, "z"), partial(give, mean=self.mean[layer], quiet=silent[layer])))
+            hooks.append((hook_name(layer, "pattern"), partial(look, layer=layer)))
+            hooks.append((hook_name(layer, "z"), partial(give, layer=layer)))
         with self.model.hooks(fwd_hooks=hooks):
             return self.model(self.tokens)
