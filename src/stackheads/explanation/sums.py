@@ -18,6 +18,9 @@ from stackheads.types import Destination, HeadId
 MARGIN = 10.0
 """Weight of the mean squared loss of the recovered shares: 3 % of one of them weigh like 0.01 nats."""
 
+LEAST_ASKED = 64
+"""A readout that is asked at fewer places of the examples is not fitted to: its share is too noisy."""
+
 Taken = tuple[Destination, Selector]
 Part = tuple[Destination, int, Selector | None]
 """A head at a destination as a whole (None), or one of its selectors. Heads are numbered through all layers."""
@@ -108,7 +111,8 @@ class Examples:
             for place, rows in self.rows.items()
         }
         self.asked = batch.targets >= 0
-        self.open = bench.baseline.open.to(batch.tokens.device)
+        often = bench.baseline.count.sum(dim=0) >= LEAST_ASKED
+        self.open = bench.baseline.open.to(often.device) & often
         self.answers = self._centred(run.logits)
         self.log = self.answers.log_softmax(-1)
         self.size = self.answers.square().sum(dim=-1)[self.asked].mean()
@@ -180,7 +184,7 @@ class Examples:
 
     def worst(self, chosen: Sum) -> float:
         """The least recovered share of an open readout."""
-        return self.recovered(chosen)[self.bench.baseline.open].min().item()
+        return self.recovered(chosen)[self.open.cpu()].min().item()
 
     def entropy(self, patterns: Mapping[Destination, Tensor], live: Mapping[Destination, Tensor]) -> Float[Tensor, ""]:
         """Mean cross-entropy of the attention of heads that are not silent to these patterns, in nats."""

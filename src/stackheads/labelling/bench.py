@@ -5,8 +5,8 @@ answers, summed over examples. 1 is the whole of the clean run, 0 nothing, above
 of sums stand the median and the 10th percentile of the same ratio for single examples, with the mean chance of each readout.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stackheads.interventions import Recorded, recorded, rerun, run_variants
-from stackheads.labelling.readouts import Baseline, Scorer, make_scorer, measure_baseline
+from stackheads.labelling.readouts import Baseline, Readout, Scorer, make_scorer, measure_baseline
 from stackheads.labelling.statistics import shares
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.models.hooks import Edit, analysing
@@ -94,6 +94,13 @@ def make_bench(
         clean = recorded(model, batch)
         scorer = make_scorer(task, batch)
         return Bench(model, task, clean, scorer, measure_baseline(scorer, clean, thresholds))
+
+
+def opened(bench: Bench, readouts: Iterable[Readout]) -> Bench:
+    """The same bench, taking these readouts for those that the model answers: as many more examples have shown."""
+    known = set(readouts)
+    marks = torch.tensor([readout in known for readout in bench.baseline.readouts])
+    return replace(bench, baseline=replace(bench.baseline, open=marks, unclear=torch.zeros_like(marks)))
 
 
 def read_labels(labels: pd.DataFrame) -> list[Label]:
