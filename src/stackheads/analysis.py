@@ -11,12 +11,13 @@ import torch
 
 from stackheads.errors import ConfigError, InterventionError
 from stackheads.explanation.circuit import find_circuit
+from stackheads.explanation.explained import Explained, explain_heads
 from stackheads.explanation.mechanism import name_mechanism
 from stackheads.explanation.program import agreement, extract_program
 from stackheads.explanation.reach import reach
 from stackheads.labelling.bench import make_bench, read_labels
 from stackheads.labelling.measure import BUDGET, MIN_EXAMPLES, Measured, measure, measure_until_decided
-from stackheads.labelling.readouts import Baseline
+from stackheads.labelling.readouts import Baseline, Readout
 from stackheads.labelling.screening import Screen
 from stackheads.labelling.stability import bootstrap_jaccard
 from stackheads.labelling.thresholds import Thresholds
@@ -26,9 +27,10 @@ from stackheads.models.config import moved
 from stackheads.models.hooks import analysing
 from stackheads.models.kinds import check_model
 from stackheads.record import Record, read_record
-from stackheads.tables import label_frame
+from stackheads.tables import label_frame, records
 from stackheads.tasks import StatementTask, StoredTask, Task
 from stackheads.trial.trial import Trial, put_on_trial
+from stackheads.types import Destination
 
 CIRCUIT_EXAMPLES = 192
 """Examples for the circuit: its quantities are means over many patched runs, and each run costs."""
@@ -49,13 +51,30 @@ class Analysis(Record):
         `model` and `task` are needed only for an analysis that was loaded. Raises `ConfigError` without them.
         Cost: see `trial.trial.put_on_trial`.
         """
-        if model is not None and task is not None:
-            subject: tuple[Any, Task] = (model, task)
-        elif self.subject is not None:
-            subject = self.subject
-        else:
-            raise ConfigError("a loaded analysis has no model to put on trial, got none: trial(model, task)")
+        subject = self._subject(model, task, "trial(model, task)")
         return put_on_trial(*subject, self.labels, examples, self.seed, self.thresholds)
+
+    def selectors(self, model: Any = None, task: Task | None = None, examples: int = 512, progress: bool = True) -> Explained:
+        """What every head looks at, as the fewest selectors by which all heads together still give the answer.
+
+        Fitted on examples of their own, measured on `examples` fresh ones (`explanation/explained.py`). `model` and `task` are
+        needed only for an analysis that was loaded. Raises `ConfigError` without them, and where the model answers nothing.
+        Cost: see `explanation.explained`; seconds to a minute for models of a few layers.
+        """
+        rows = [row for row in records(self.readouts) if row["open"]]
+        if not rows:
+            raise ConfigError("selectors explain answers, and this model gives none better than chance: analyse another one")
+        readouts = [Readout(Destination(row["destination"]), int(row["hop"])) for row in rows]
+        subject = self._subject(model, task, "selectors(model, task)")
+        return explain_heads(*subject, readouts, examples, self.seed, self.thresholds, progress)
+
+    def _subject(self, model: Any, task: Task | None, call: str) -> tuple[Any, Task]:
+        """The model and task that are given, or those that this analysis was made of."""
+        if model is not None and task is not None:
+            return model, task
+        if self.subject is None:
+            raise ConfigError(f"a loaded analysis has no model to put on trial, got none: {call}")
+        return self.subject
 
     def to_html(self, path: Path | str, trial: Trial | None = None, examples: int = 8) -> None:
         """Write one offline HTML page, with a trial and the attention on the first `examples` (`report/page`).

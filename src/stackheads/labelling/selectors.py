@@ -90,24 +90,18 @@ class Rows:
         return self.n_pos if selector.what == "place" else 2 * min(self.n_pos, MOST_DISTANCES) - 1
 
     def score(self, selector: Selector, weight: Float[Tensor, "head size value"]) -> Float[Tensor, "head row source"]:
-        """What a selector adds to the scores of several heads."""
+        """What a selector adds to the scores of several heads; may be smaller where it is the same for all rows or sources."""
         by_row = self._gated(selector, weight)  # [head, size, row or 1]
         what = selector.what
         if selector.kind == "position":
             return self._looked_up(selector, by_row)
         if selector.kind == "content":
             table = by_row.transpose(1, 2)  # [head, row, token]
-            found = table.gather(2, self.tokens.expand(len(table), -1, -1))
-            return found * (self.slots == what)
+            return table.gather(2, self.tokens.expand(len(table), -1, -1)) * (self.slots == what)
         if selector.kind == "slot":
             return by_row.transpose(1, 2) * (self.slots == what)
         assert isinstance(what, Role)
-        if what in self.masks:
-            return by_row.transpose(1, 2) * self.masks[what]
-        source = self.first[what]
-        added = (by_row[:, 0] * (source >= 0)).expand(-1, len(self))
-        empty = added.new_zeros(len(weight), len(self), self.n_pos)
-        return empty.scatter_add(2, source.clamp(min=0).expand(len(weight), -1)[..., None], added[..., None])
+        return by_row.transpose(1, 2) * self.masks[what]
 
     def names(self, selector: Selector) -> Bool[Tensor, "row"]:
         """The rows in which a role has a source."""
@@ -132,9 +126,20 @@ class Rows:
     ) -> Float[Tensor, "head row source"]:
         """Softmax of the summed scores."""
         total = self.hidden.expand(heads, -1, -1)
+        single = [selector for selector in weights if selector.kind == "role" and selector.what in self.first]
+        if single:
+            total = self._pointed(total, {selector: weights[selector] for selector in single})
         for selector, weight in weights.items():
-            total = total + self.score(selector, weight)
+            if selector not in single:
+                total = total + self.score(selector, weight)
         return total.softmax(dim=-1)
+
+    def _pointed(self, total: Tensor, weights: Mapping[Selector, Tensor]) -> Float[Tensor, "head row source"]:
+        """With the weights of roles of one source added where it stands, all at once."""
+        source = torch.stack([self.first[selector.what] for selector in weights if isinstance(selector.what, Role)], dim=1)
+        added = torch.stack([self._gated(one, weight)[:, 0].expand(-1, len(self)) for one, weight in weights.items()], dim=2)
+        added = torch.where(source >= 0, added, 0.0)  # [head, row, selector]
+        return total.scatter_add(2, source.clamp(min=0).expand(len(total), -1, -1), added)
 
 
 def make_rows(task: Task, batch: Batch, destination: Destination) -> Rows:
