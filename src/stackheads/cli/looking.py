@@ -42,6 +42,9 @@ def analyze(
         Path | None, typer.Option(help="Also write evidence, circuit and reach as PNG and SVG to this folder.")
     ] = None,
     trial: Annotated[bool, typer.Option("--trial", help="Also put the labels on trial, on fresh examples.")] = False,
+    selectors: Annotated[
+        bool, typer.Option("--selectors", help="Also say what every head looks at, as a sum of selectors.")
+    ] = False,
     html: Annotated[Path | None, typer.Option(help="Also write one offline HTML page to this file.")] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -56,7 +59,7 @@ def analyze(
     from stackheads.files import check_file, check_folder
     from stackheads.record import FILE
     from stackheads.report.figures import FILES, save_figures
-    from stackheads.report.terminal import print_analysis, print_trial
+    from stackheads.report.terminal import print_analysis, print_selectors, print_trial
 
     if output_dir is not None:
         check_folder(output_dir, kind=FILE)
@@ -68,6 +71,7 @@ def analyze(
     subject = _subject(path, other, options, device)
     analysis = run(**subject, examples=number, budget=budget, seed=seed, progress=not quiet)
     verdict = analysis.trial(examples=512 if number == "auto" else number) if trial else None
+    explained = analysis.selectors(progress=not quiet) if selectors else None
     if output_dir is not None:
         analysis.save(output_dir)
     if html is not None:
@@ -76,11 +80,14 @@ def analyze(
         save_figures(analysis, figures)
     if json:
         content = analysis.to_dict() | ({"trial": verdict.to_dict()} if verdict else {})
+        content |= {"selectors": explained.to_dict()} if explained else {}
         typer.echo(json_module.dumps(content, indent=2, allow_nan=False))
         return
     print_analysis(analysis)
     if verdict:
         print_trial(verdict)
+    if explained:
+        print_selectors(explained)
 
 
 def emerge(

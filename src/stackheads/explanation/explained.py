@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from stackheads.explanation.selected import AGAIN, Selection, fitted, select
+from stackheads.explanation.selected import AGAIN, LEVELS, Selection, fitted, select
 from stackheads.explanation.sums import Examples, Part, Sum
 from stackheads.labelling.bench import Bench, make_bench, opened
 from stackheads.labelling.cause import effects_on_open
@@ -42,13 +42,6 @@ FIT = 256
 LEAST_FIT = 32
 NUMBERS = 2**23
 """Scores of heads, rows and sources that are held at once while selectors are fitted: fewer examples where there are more."""
-LEVELS: Mapping[str, tuple[tuple[str, ...], bool]] = {
-    "roles": (("role",), False),
-    "slots and positions": (("role", "slot", "position"), False),
-    "gates": (("role", "slot", "position"), True),
-    "content": (("role", "slot", "position", "content"), True),
-}
-"""What each level of the curve allows: kinds of selectors, and whether they may be gated."""
 ACTS = 0.5
 """A gated selector acts at the values at which its weight is this part of its largest one, or more."""
 
@@ -108,7 +101,7 @@ def in_words(row: Mapping[str, Any]) -> str:
     """A selector as a person says it: "hop 1 when asked 1..4", "not key slots"."""
     text = str(row["what"])
     if row["selector"] == "role" or row["selector"] == "slot":
-        text = f"not {text}" if row["weight"] < 0 else text
+        text = f"not {text}" if (row["weight"] or 0.0) < 0 else text
     return text if row["values"] is None else f"{text} when {row['gate']} {row['values']}"
 
 
@@ -245,7 +238,7 @@ class _Measured:
             "values": self._values(place, selector, weight),
             "weight": float(weight.flatten()[weight.abs().argmax()]),
             "numbers": weight.numel(),
-            "share": self._share(chosen, part, patterns),
+            "share": self.trial.share(chosen, part, patterns),
         }
 
     def _values(self, place: Destination, selector: Selector, weight: Tensor) -> str | None:
@@ -257,14 +250,6 @@ class _Measured:
         sign = 1.0 if float(weight.flatten()[weight.abs().argmax()]) > 0 else -1.0
         acting = (sign * weight[0] >= ACTS * largest).nonzero().flatten().tolist()
         return ranges([value for value in acting if value in seen])
-
-    def _share(self, chosen: Sum, part: Part, patterns: Mapping[Destination, Tensor]) -> float:
-        """The part of the head's attention that is elsewhere without a selector."""
-        place, number, _ = part
-        left = chosen.without([part]).at(place)
-        own = {one: weight[number : number + 1] for one, weight in left.items()}
-        without = self.trial.rows[place].patterns(own, 1)[0]
-        return float((patterns[place][number] - without).abs().sum(dim=-1).mean() / 2)
 
     def _groups(self, chosen: Sum) -> list[dict[str, Any]]:
         jobs: dict[tuple[Destination, Role], list[Part]] = {}

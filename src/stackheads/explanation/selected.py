@@ -39,6 +39,17 @@ ATTENTION = 0.01
 RIDGE = 1e-5
 BUDGET = 0.01
 """Distance that one round of dropping may add; a tenth of it for silencing at the start."""
+LEVELS: Mapping[str, tuple[tuple[str, ...], bool]] = {
+    "roles": (("role",), False),
+    "slots and positions": (("role", "slot", "position"), False),
+    "gates": (("role", "slot", "position"), True),
+    "content": (("role", "slot", "position", "content"), True),
+}
+"""What each level of the curve allows: kinds of selectors, and whether they may be gated."""
+NEGLIGIBLE = 0.002
+"""A selector that moves less of a head's attention is among the first to be dropped, without a run of its own."""
+FEWER = 0.01
+"""What the worst readout may lose where later kinds of selectors are left out altogether."""
 ROUNDS = 8
 STEPS, AGAIN = 40, 15
 """Steps of L-BFGS when a stage is begun, and after a round of dropping."""
@@ -75,7 +86,20 @@ def select(bench: Bench, judge: Bench, stages: Sequence[str] = STAGES, progress:
         if not gone:
             break
         chosen = fitted(chosen, examples, AGAIN, to_answers=True)
-    return Selection(chosen, worst)
+    return Selection(_simplest(chosen, examples, others), worst)
+
+
+def _simplest(chosen: Sum, examples: Examples, others: Examples) -> Sum:
+    """Without the later kinds of selectors, if what is left does as well when it is fitted again."""
+    least = others.worst(chosen) - FEWER
+    for kinds, gated in LEVELS.values():
+        part = chosen.only(kinds, gated)
+        if len(part.taken()) == len(chosen.taken()):
+            break
+        part = fitted(part, examples, 2 * AGAIN, to_answers=True)
+        if others.worst(part) >= least:
+            return dropped(part, others, BUDGET)[0]
+    return chosen
 
 
 def offered(task: Task, examples: Examples, stage: str) -> dict[Taken, tuple[int, int]]:
@@ -126,9 +150,13 @@ def dropped(chosen: Sum, examples: Examples, budget: float) -> tuple[Sum, int]:
     """As many of the least needed heads and selectors gone at once as add no more than `budget` to the distance together."""
     with torch.no_grad():
         before = examples.distance(examples.logits(chosen)).item()
-        parts = chosen.parts()
+        patterns = examples.patterns(chosen)
+        idle, parts = [], []
+        for part in chosen.parts():
+            (idle if examples.share(chosen, part, patterns) < NEGLIGIBLE else parts).append(part)
         costs = [examples.distance(logits).item() - before for logits in examples.variants(chosen, parts)]
-        order = [part for cost, part in sorted(zip(costs, parts, strict=True), key=lambda pair: pair[0]) if cost < budget]
+        ranked = sorted(zip(costs, parts, strict=True), key=lambda pair: pair[0])
+        order = [*idle, *(part for cost, part in ranked if cost < budget)]
         low, high = 0, len(order)
         while low < high:
             middle = (low + high + 1) // 2

@@ -194,6 +194,15 @@ class Examples:
             total, cells = total + (each * live[place]).sum(), cells + int(live[place].sum())
         return total / max(1, cells)
 
+    def share(self, chosen: Sum, part: Part, patterns: Mapping[Destination, Tensor]) -> float:
+        """The part of a head's attention that is elsewhere without one of its selectors; 1 for a head as a whole."""
+        place, number, selector = part
+        if selector is None:
+            return 1.0
+        own = {one: weight[number : number + 1] for one, weight in chosen.at(place).items() if one != selector}
+        without = self.rows[place].patterns(own, 1)[0]
+        return float((patterns[place][number] - without).abs().sum(dim=-1).mean() / 2)
+
     def variants(self, chosen: Sum, parts: Sequence[Part]) -> Iterable[Float[Tensor, "batch pos d_vocab_out"]]:
         """Logits with each part dropped in turn. Cost: at most one forward pass each."""
         with torch.no_grad():

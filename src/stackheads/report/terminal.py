@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, TextIO
 
 from stackheads.explanation.circuit import Circuit
+from stackheads.explanation.explained import Explained, in_words
 from stackheads.record import Record
 from stackheads.report.console import console_on
 from stackheads.tables import natural, records, role_of
@@ -95,6 +96,29 @@ def _reasons(rows: list[dict[str, Any]]) -> "Table":
         if row["status"] != Status.NONE:
             table.add_row(f"{row['head']} @{row['destination']}", row["reason"])
     return table
+
+
+def print_selectors(explained: Explained, file: TextIO | None = None) -> None:
+    """Print what every head looks at, and how much of the answer that explains, to a text stream, stdout by default."""
+    console = console_on(file)
+    _title(console, f"where heads look, as selectors: recovered share of the gap per hop, {explained.examples} fresh examples")
+    rows = records(explained.curve)
+    for level in explained.levels:
+        size = next(row for row in rows if row["level"] == level)
+        shares = "  ".join(f"{hop}: {_share(share)}" for hop, share in explained.recovered(level).items())
+        console.print(f"{level} ({size['selectors']} selectors, {size['numbers']} numbers)\n      {shares}")
+    console.print()
+    table = table_of("head", "destination", "looks at", "share", "needed for", "effect", numbers=("share", "effect"))
+    for row in records(explained.table):
+        said = (row["head"], row["destination"], in_words(row), row["share"], row["readout"], row["effect"])
+        table.add_row(*map(_cell, said))
+    console.print(table)
+    for row in records(explained.groups):
+        parts = f" ({row['parts']})" if row["parts"] else ""
+        console.print(
+            f"{row['job']} @{row['destination']} is shared by {row['heads']}{parts}: together {_cell(row['joint'])} of "
+            f"{row['readout']}, one by one {_cell(row['sum'])}"
+        )
 
 
 def print_trial(trial: Trial, file: TextIO | None = None) -> None:

@@ -5,8 +5,9 @@ example; the first that breaks one is named. What a rule can't know, it leaves a
 at their sources, but the same source token must always mean the same answer.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
+from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -14,8 +15,11 @@ from torch import Tensor
 
 from stackheads.errors import TaskError
 from stackheads.seeds import Stream, stream
-from stackheads.tasks.base import Batch, Task
+from stackheads.tasks.base import Batch, Task, gates
 from stackheads.types import NOWHERE, Slot
+
+LEAST_EACH = 16
+"""Rows there must be, on average, for each value of a gate."""
 
 Rule = Callable[[Task, Batch], Iterator[tuple[str, Bool[Tensor, "batch"], str]]]
 
@@ -31,7 +35,7 @@ def check(task: Task, examples: int = 256, seed: int = 0) -> None:
     same = all(_equal(getattr(batch, field.name), getattr(again, field.name)) for field in fields(batch))
     if not same:
         raise TaskError("the same generator state must give the same examples, it gave others: draw from the generator only")
-    for rule in (_tokens, _slots, _sources, _composition, _answers, _readout):
+    for rule in (_tokens, _slots, _gates, _sources, _composition, _answers, _readout):
         _raise_first(rule(task, batch))
     asked = batch.target_hop[:, -1][batch.targets[:, -1] >= 0]
     for hop in range(1, int(asked.max()) + 1 if len(asked) else 1):
@@ -45,8 +49,12 @@ def _raise_first(found: Iterator[tuple[str, Tensor, str]]) -> None:
             raise TaskError(f"{rule}; example {example} breaks this ({int(broken.sum())} of {len(broken)} do): {cure}")
 
 
-def _equal(one: Tensor | None, other: Tensor | None) -> bool:
-    return one is other if one is None or other is None else torch.equal(one, other)
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return list(one) == list(other) and all(_equal(one[name], other[name]) for name in one)
+    return one is other
 
 
 def _tokens(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
@@ -62,6 +70,17 @@ def _slots(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
     yield "slots must be the same in every example, since heads are compared across examples", differ, "use one layout"
     no_query = ~(batch.slots == Slot.QUERY).any(dim=1)
     yield "an example must have a query", no_query, "mark the position that is asked as Slot.QUERY"
+
+
+def _gates(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
+    n, n_pos = batch.tokens.shape
+    for name, values in gates(batch).items():
+        wrong = torch.full((n,), values.shape != batch.tokens.shape)
+        yield f"gate {name!r} must have shape [batch, pos] = [{n}, {n_pos}]", wrong, f"it has {list(values.shape)}"
+        bad = (values < 0).any(dim=1) if not values.is_floating_point() else torch.ones(n, dtype=torch.bool)
+        yield f"gate {name!r} must hold whole numbers from 0", bad, "number what a position may know"
+        many = torch.full((n,), len(values.unique()) * LEAST_EACH > values.numel())
+        yield f"gate {name!r} must be told apart by examples", many, f"it has {len(values.unique())} values: name fewer"
 
 
 def _sources(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
