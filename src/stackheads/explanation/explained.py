@@ -287,10 +287,10 @@ class _Measured:
 
 
 def _rolled(chosen: Sum, examples: Examples) -> Sum:
-    """Every head with the selectors of the next one in its layer."""
+    """Every head with the selectors of the next one in its layer, or in the model where it is alone in its layer."""
 
     def next_head(values: Tensor) -> Tensor:
-        return values.unflatten(0, (examples.layers, examples.in_layer)).roll(1, dims=1).flatten(0, 1)
+        return values.unflatten(0, (examples.layers, examples.in_layer)).roll(1, dims=int(examples.in_layer > 1)).flatten(0, 1)
 
     return Sum(
         {taken: next_head(weight) for taken, weight in chosen.weights.items()},

@@ -10,6 +10,9 @@ stages – roles; slots and positions; gates; content – each begun only where 
 3. what the answer does not need is dropped: on other examples, heads and selectors by what dropping each alone costs, as many
    at once as stay within a budget together; what is left is fitted again, until nothing can be dropped.
 
+Since all patterns are given, a head that only tells later heads where to look is needed for nothing here; that such a head
+matters is what its label says (`labelling/`). What is found is where heads look to *carry* the answer.
+
 The distance is the divergence of the answers, which says whether they are right, the share of the clean logits' variance that
 is lost, and what the recovered shares lack. All is deterministic: L-BFGS, no random start.
 

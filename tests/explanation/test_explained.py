@@ -1,0 +1,106 @@
+"""Selectors of known circuits are their heads' roles, and explain the answer; other heads' selectors do not."""
+
+import pytest
+import torch
+from subjects import subject
+
+from stackheads import analyze
+from stackheads.errors import ConfigError
+from stackheads.explanation.explained import ranges
+from stackheads.explanation.selected import offered
+from stackheads.explanation.sums import Examples
+from stackheads.labelling.bench import make_bench
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.models import ModelConfig, build
+from stackheads.tables import records
+from stackheads.tasks import Cycle
+
+KNOWN = ("one hop per layer", "tripling", "cycle-d4-l3")
+
+
+@pytest.fixture(scope="module")
+def explained():
+    """Analysis and selectors of each known circuit."""
+    found = {}
+    for name in KNOWN:
+        analysis = analyze(*subject(name), examples=256, explain=False, progress=False)
+        found[name] = analysis, analysis.selectors(examples=256, progress=False)
+    return found
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_known_circuit_is_explained_by_its_roles(explained, name):
+    """Confirmed hop heads have their hop as their selector, and nothing else that anything is needed for.
+
+    Of heads that only tell later ones where to look nothing is needed where patterns are given; some may look at the start.
+    """
+    analysis, selected = explained[name]
+    labels = {row_of(row) for row in records(analysis.labels) if row["status"] == "confirmed"}
+    needed = {row_of(row) for row in records(selected.table) if row["effect"] > 0.1}
+    assert {row for row in labels if row[1] == "query" and row[2] == "hop"} <= needed <= labels
+    assert {row_of(row) for row in records(selected.table)} - labels <= {
+        row_of(row) for row in records(selected.table) if row["role"] == "start"
+    }
+    assert selected.levels == ["roles"]
+    assert selected.worst > 0.97
+    assert all(row["effect_low"] > 0 for row in records(selected.table) if row["role"] == "hop")
+
+
+def row_of(row):
+    return row["head"], row["destination"], row["role"], row["hop"]
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_selectors_of_other_heads_explain_nothing(explained, name):
+    """The null: every head with the selectors of its neighbour."""
+    assert explained[name][1].swapped["recovered"].max() < 0.5
+
+
+def test_shared_jobs_are_groups(explained):
+    """In the trained model two heads look at hop 1 at each destination, and both are needed."""
+    groups = {(row["job"], row["destination"]): row for row in records(explained["cycle-d4-l3"][1].groups)}
+    assert set(groups) == {("hop 1", "query"), ("hop 1", "value")}
+    assert all(row["heads"] == "L1H0, L2H1" and row["joint"] > 0.5 for row in groups.values())
+
+
+def test_the_same_selectors_each_time(explained):
+    analysis, selected = explained["one hop per layer"]
+    again = analysis.selectors(examples=256, progress=False)
+    assert again.to_dict() == selected.to_dict()
+
+
+def test_in_words(explained):
+    selected = explained["one hop per layer"][1]
+    assert {"hop 1", "hop 2", "hop 3"} <= {words for said in selected.hops.values() for words in said}
+    assert "recovered share of the gap per hop, 256 fresh examples" in repr(selected)
+
+
+def test_every_part_can_be_dropped_alone():
+    """Runs with one part dropped, taken up in its layer, are whole runs without it."""
+    model, task = subject("cycle-d4-l3")
+    bench = make_bench(model, task, 16, 0, Thresholds())
+    examples = Examples(bench)
+    chosen = examples.everything()
+    for stage in ("roles", "positions", "gates", "content"):
+        chosen = chosen.offering(offered(task, examples, stage), torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    for weight in chosen.weights.values():
+        weight.copy_(torch.randn(weight.shape, generator=generator))
+    parts = chosen.parts()[::37]
+    for part, logits in zip(parts, examples.variants(chosen, parts), strict=True):
+        torch.testing.assert_close(logits, examples.logits(chosen.without([part])), atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_that_answers_nothing_has_nothing_to_explain():
+    task = Cycle(symbols=6, max_hops=2)
+    model = build(ModelConfig(layers=2, heads=2, d_model=32, d_head=8), task, seed=0)
+    analysis = analyze(model, task, examples=64, explain=False, progress=False)
+    with pytest.raises(ConfigError, match="gives none better than chance"):
+        analysis.selectors(progress=False)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"), [([], ""), ([3], "3"), ([1, 2, 3], "1..3"), ([0, 2, 3, 7], "0, 2..3, 7"), ([5, 6], "5..6")]
+)
+def test_values_are_said_as_ranges(values, said):
+    assert ranges(values) == said
