@@ -57,14 +57,16 @@ class Analysis(Record):
     def selectors(self, model: Any = None, task: Task | None = None, examples: int = 512, progress: bool = True) -> Explained:
         """What every head looks at, as the fewest selectors by which all heads together still give the answer.
 
-        Fitted on examples of their own, measured on `examples` fresh ones (`explanation/explained.py`). `model` and `task` are
-        needed only for an analysis that was loaded. Raises `ConfigError` without them, and where the model answers nothing.
+        The answers are those that the model gives nearly always (`emerged_accuracy`), or, where there are none, better than by
+        chance. Fitted on examples of their own, measured on `examples` fresh ones (`explanation/explained.py`). `model` and
+        `task` are needed only for an analysis that was loaded. Raises `ConfigError` without them, and where the model answers nothing.
         Cost: see `explanation.explained`; seconds to a minute for models of a few layers.
         """
         rows = [row for row in records(self.readouts) if row["open"]]
         if not rows:
             raise ConfigError("selectors explain answers, and this model gives none better than chance: analyse another one")
-        readouts = [Readout(Destination(row["destination"]), int(row["hop"])) for row in rows]
+        there = [row for row in rows if row["accuracy"] >= self.thresholds.emerged_accuracy] or rows
+        readouts = [Readout(Destination(row["destination"]), int(row["hop"])) for row in there]
         subject = self._subject(model, task, "selectors(model, task)")
         return explain_heads(*subject, readouts, examples, self.seed, self.thresholds, progress)
 

@@ -127,7 +127,14 @@ def fitted(chosen: Sum, examples: Examples, steps: int, to_answers: bool) -> Sum
     """The weights that minimise the cross-entropy of attention, or of the answers with a part of it, by L-BFGS."""
     weights = {taken: weight.clone().requires_grad_() for taken, weight in chosen.weights.items()}
     every = list(weights.values())
-    optimiser = torch.optim.LBFGS(every, max_iter=steps, history_size=20, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(
+        every,
+        max_iter=steps,
+        history_size=20,
+        tolerance_grad=1e-9,
+        tolerance_change=1e-12,
+        line_search_fn="strong_wolfe",
+    )
     trial, silent = Sum(weights, chosen.has, chosen.live, chosen.heads), examples.silent(chosen)
 
     def closure() -> Tensor:

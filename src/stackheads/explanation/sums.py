@@ -110,9 +110,9 @@ class Examples:
             place: run.pattern[:, rows.at[:, 0], :, rows.at[:, 1]].permute(1, 2, 0, 3).flatten(0, 1)
             for place, rows in self.rows.items()
         }
-        self.asked = batch.targets >= 0
         often = bench.baseline.count.sum(dim=0) >= LEAST_ASKED
         self.open = bench.baseline.open.to(often.device) & often
+        self.asked = bench.scorer.where[self.open].any(dim=0) if bool(self.open.any()) else batch.targets >= 0
         self.answers = self._centred(run.logits)
         self.log = self.answers.log_softmax(-1)
         self.size = self.answers.square().sum(dim=-1)[self.asked].mean()
