@@ -59,7 +59,8 @@ class Analysis(Record):
 
         The answers are those that the model gives nearly always (`emerged_accuracy`), or, where there are none, better than by
         chance. Fitted on examples of their own, measured on `examples` fresh ones (`explanation/explained.py`). `model` and
-        `task` are needed only for an analysis that was loaded. Raises `ConfigError` without them, and where the model answers nothing.
+        `task` are needed only for an analysis that was loaded. Raises `ConfigError` without them, and where the model answers
+        nothing.
         Cost: see `explanation.explained`; seconds to a minute for models of a few layers.
         """
         rows = [row for row in records(self.readouts) if row["open"]]

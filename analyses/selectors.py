@@ -1,0 +1,103 @@
+"""What do selectors explain? Every shipped checkpoint, and the published k-hop model where it is at hand.
+
+    python analyses/selectors.py                          # all checkpoints, about ten minutes on one core
+    python analyses/selectors.py checkpoints/NAME …       # only these
+    python analyses/selectors.py --khop FILE              # the published k-hop model (docs/results/selectors.md says which)
+
+Each model is labelled on 512 examples (seed 0) and its selectors are found (`Analysis.selectors`); recovered shares are those
+of 512 fresh examples. Prints Markdown: for each level of the curve the least recovered share of an open readout and how many
+selectors and numbers it takes, and the most that the null, other heads' selectors, recovers. With --write the tables go to
+analyses/results/selectors.csv (every selector) and selectors-curve.csv; tables there keep the rows of other models.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from claims import RESULTS, ROOT
+
+from stackheads import Analysis, analyze, tasks
+from stackheads.errors import ConfigError, StackheadsError
+from stackheads.explanation.explained import Explained
+from stackheads.files import write_file
+from stackheads.models import load_gpt2
+from stackheads.tables import records
+
+SKIPPED = ("cycle-d4-l4-final", "cycle-d4-l4-run")
+"""One answers nothing, the other is the run whose last snapshot is `cycle-d4-l4-curriculum`."""
+KHOP = tasks.KHopInduction(max_hops=16, symbols=4, context=99)
+EXAMPLES = 512
+
+Found = tuple[Analysis, Explained, float]
+
+
+def found(model: Any, task: Any = None) -> Found:
+    """Labels, selectors, and the seconds that the latter took."""
+    analysis = analyze(model, task, examples=EXAMPLES, explain=False)
+    begun = time.perf_counter()
+    return analysis, analysis.selectors(examples=EXAMPLES), time.perf_counter() - begun
+
+
+def row(name: str, one: Found) -> str:
+    """A line of the table."""
+    analysis, selected, seconds = one
+    confirmed = int((analysis.labels["status"] == "confirmed").sum())
+    curve = records(selected.curve)
+    levels = []
+    for level in ("roles", "slots and positions", "gates", "content"):
+        rows = [each for each in curve if each["level"] == level]
+        least = min((each["recovered"] for each in rows), default=None)
+        levels.append("" if least is None else f"{least:.2f} ({rows[0]['selectors']}, {rows[0]['numbers']})")
+    shares = " ".join(f"{share:.2f}" for share in selected.recovered().values())
+    null = max(each["recovered"] for each in records(selected.swapped))
+    return f"| `{name}` | {confirmed} | {' | '.join(levels)} | {shares} | {null:.2f} | {seconds:.0f} |"
+
+
+def stored(tables: dict[str, dict[str, pd.DataFrame]]) -> None:
+    """Write the tables, beside the rows of other models that are there."""
+    for name, by_model in tables.items():
+        path = RESULTS / f"{name}.csv"
+        new = pd.concat([table.assign(model=model) for model, table in by_model.items()])
+        if path.exists():
+            old = pd.read_csv(path)
+            new = pd.concat([old[~old["model"].isin(by_model)], new])
+        new = new[["model", *(column for column in new if column != "model")]].sort_values("model", kind="stable")
+        write_file(path, lambda temporary, new=new: new.round(4).to_csv(temporary, index=False))
+
+
+def main() -> None:
+    """Run the script from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", type=Path, help="checkpoints")
+    parser.add_argument("--khop", type=Path, help="a published k-hop model of four heads a layer")
+    parser.add_argument("--write", action="store_true", help="also write the tables")
+    arguments = parser.parse_args()
+    folders = arguments.folders
+    if not folders and arguments.khop is None:
+        folders = [path for path in sorted((ROOT / "checkpoints").iterdir()) if path.is_dir() and path.name not in SKIPPED]
+    subjects: dict[str, tuple[Any, Any]] = {folder.name: (folder, None) for folder in folders}
+    columns = ("model", "confirmed labels", "roles", "+ slots, positions", "+ gates", "+ content")
+    print(f"| {' | '.join((*columns, 'at the query, per hop', 'null', 'seconds'))} |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    tables: dict[str, dict[str, pd.DataFrame]] = {"selectors": {}, "selectors-curve": {}}
+    try:
+        if arguments.khop is not None:
+            if not arguments.khop.exists():
+                raise ConfigError(f"--khop is a file, got {arguments.khop}: correct the path")
+            model = load_gpt2(arguments.khop, KHOP, 4, "identity", allow_pickle=True)
+            subjects[arguments.khop.stem] = (model, KHOP)
+        for name, subject in subjects.items():
+            one = found(*subject)
+            print(row(name, one), flush=True)
+            tables["selectors"][name], tables["selectors-curve"][name] = one[1].table, one[1].curve
+    except StackheadsError as error:
+        sys.exit(f"error: {error}")
+    if arguments.write:
+        stored(tables)
+
+
+if __name__ == "__main__":
+    main()
