@@ -78,7 +78,7 @@ def reach_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
 def _streams(model: Any, batch: Batch) -> list[Float[Tensor, "batch pos d_model"]]:
     """The residual stream before the first layer and after each."""
     kept: list[Tensor] = []
-    names = [hook_name(0, "resid_pre"), *(f"blocks.{layer}.hook_resid_post" for layer in range(model.cfg.n_layers))]
+    names = [hook_name(0, "resid_pre"), *(hook_name(layer, "resid_post") for layer in range(model.cfg.n_layers))]
 
     def keep(value: Tensor, hook: Any) -> None:
         kept.append(value.cpu())

@@ -147,7 +147,7 @@ class GatedForward(FusedForward):
         self._layer = {id(block.attn): layer for layer, block in enumerate(model.blocks)}
 
     def project(self, attn: Any, z: Float[Tensor, "*rows head_by_d_head"]) -> Float[Tensor, "*rows d_model"]:
-        heads = rearrange(z, "b p (h d) -> b p h d", h=attn.W_O.shape[0])
+        heads = rearrange(z, "b p (h d) -> b p h d", h=self.model.cfg.n_heads)
         mean = heads.mean(dim=0)
         gated = mean + self._gates[self._layer[id(attn)]][:, None] * (heads - mean)
         return super().project(attn, rearrange(gated, "b p h d -> b p (h d)"))

@@ -4,7 +4,7 @@ Ablation, patching by head, by head × position and by attended source, path pat
 edits (`models/hooks.py`). Lists that begin in one layer at the same rows run as one batch, in chunks of at most `memory` bytes;
 one that is too large alone runs on a part of the examples at a time. What a run costs, and why it is exact, is in
 `models/forwards/replay.py`. Where the fast forward is not proved on the recorded run (`interventions/proof.py`), or the model
-has changed since, every list takes one run through the model's own hooks (`interventions/hooked.py`), and a
+has changed since, every list takes one run through the model's own hooks (`models/forwards/hooked.py`), and a
 `StackheadsWarning` says so.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from stackheads.errors import InterventionError
 from stackheads.interventions.activations import Recorded
-from stackheads.interventions.hooked import hooked_logits
+from stackheads.models.forwards.hooked import hooked_logits
 from stackheads.models.forwards.replay import Replay, Rows, edited_rows
 from stackheads.models.hooks import Edit, HeadEdit, PatternEdit, Recording, analysing, check_head, run_edited
 from stackheads.models.kinds import check_model

@@ -1,12 +1,13 @@
 """Path patching (Wang et al. 2023, arXiv 2211.00593, §3.1): one head's output reaches one input of another, and nothing else.
 
-The sender's output z at its rows is replaced; the change z' - z, through W_O, is added to the residual stream before the
-receiver's layer and nowhere else, so all that lies between is frozen, MLPs included. LayerNorm and the receiver's query, key
-*or* value projection see it; the receiver's output is computed anew, and patched into the run at the receiver's rows, after
-which everything reacts. The direct path to the logits is the same with the last LayerNorm and the unembedding as receiver.
+The sender's output z at its rows is replaced; the change z' - z, through the head's output matrix, is added to the residual
+stream before the receiver's layer and nowhere else, so all that lies between is frozen, MLPs included. LayerNorm and the
+receiver's query, key *or* value projection see it; the receiver's output is computed anew, and patched into the run at the
+receiver's rows, after which everything reacts. The direct path to the logits is the same with the last LayerNorm and the
+unembedding as receiver.
 
 All senders of a receiver are computed in one batch. Where the fused forward is not proved on the recorded run, or is not of the
-kind that path patching needs, each is computed by runs through the model's own hooks (`interventions/hooked.py`): the same
+kind that path patching needs, each is computed by runs through the model's own hooks (`models/forwards/hooked.py`): the same
 numbers, up to rounding (tested to 1e-5 in float32, 1e-10 in float64).
 """
 
@@ -21,8 +22,8 @@ from torch import Tensor
 from stackheads.errors import InterventionError
 from stackheads.interventions.activations import Recorded, check_rows
 from stackheads.interventions.engine import replayable
-from stackheads.interventions.hooked import hooked_change, hooked_direct, hooked_output
 from stackheads.models.forwards.fused import FusedForward, supported
+from stackheads.models.forwards.hooked import hooked_change, hooked_direct, hooked_output
 from stackheads.models.hooks import HeadEdit, analysing, check_head
 from stackheads.models.kinds import check_model
 from stackheads.types import HeadId
@@ -62,7 +63,7 @@ def receiver_outputs(
         residual = _residuals(clean)[receiver.layer]
         changed = torch.stack([residual + _written(model, clean, sender) for sender in senders])
         parts = _recorded_inputs(clean, receiver)
-        parts[part] = _project(block.attn, receiver.index, part, forward.norm(getattr(block, "ln1", None), changed))
+        parts[part] = forward.reads(block.attn, receiver.index, part, forward.norm(getattr(block, "ln1", None), changed))
         return forward.attend(*(parts[name].expand(len(senders), -1, -1, -1) for name in INPUTS), causal=forward.causal)
 
 
@@ -130,12 +131,7 @@ def _residuals(clean: Recorded) -> Float[Tensor, "layer batch pos d_model"]:
 def _written(model: Any, clean: Recorded, sender: Sender) -> Float[Tensor, "batch pos d_model"]:
     """What the sender's change writes."""
     change = (sender.z - clean.run.of(sender.head)[2]) * sender.rows[..., None]
-    return change @ model.blocks[sender.head.layer].attn.W_O[sender.head.index]
-
-
-def _project(attn: Any, index: int, part: Input, x: Float[Tensor, "sender batch pos d_model"]) -> Tensor:
-    weight, bias = getattr(attn, f"W_{part.upper()}")[index], getattr(attn, f"b_{part.upper()}")[index]
-    return x @ weight + bias
+    return FusedForward(model).writes(model.blocks[sender.head.layer].attn, sender.head.index, change)
 
 
 def _recorded_inputs(clean: Recorded, receiver: HeadId) -> dict[Input, Tensor]:

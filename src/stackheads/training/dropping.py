@@ -22,7 +22,7 @@ class DroppingForward(FusedForward):
         self.rate, self.generator = rate, generator
 
     def project(self, attn: Any, z: Float[Tensor, "*rows head_by_d_head"]) -> Float[Tensor, "*rows d_model"]:
-        heads = attn.W_O.shape[0]
+        heads = self.model.cfg.n_heads
         kept = torch.rand(len(z), heads, generator=self.generator, device=self.generator.device) >= self.rate
         share = kept.to(z)[:, None, :, None] / (1 - self.rate)
         return super().project(attn, rearrange(rearrange(z, "b p (h d) -> b p h d", h=heads) * share, "b p h d -> b p (h d)"))

@@ -50,7 +50,8 @@ class SharpeningForward(FusedForward):
         return pattern @ v
 
     def project(self, attn: Any, z: Float[Tensor, "*rows head_by_d_head"]) -> Float[Tensor, "*rows d_model"]:
-        self._outputs.append((rearrange(z, "b p (h d) -> b p h d", h=attn.W_O.shape[0]), attn.W_O))
+        heads = rearrange(z, "b p (h d) -> b p h d", h=self.model.cfg.n_heads)
+        self._outputs.append((heads, self.output_weights(attn)))
         return super().project(attn, z)
 
     def unembed(

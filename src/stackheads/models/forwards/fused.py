@@ -156,6 +156,18 @@ class FusedForward:
         """What the heads write to the residual stream."""
         return functional.linear(z, rearrange(attn.W_O, "head d_head d_model -> (head d_head) d_model").T, attn.b_O)
 
+    def reads(self, attn: Any, index: int, part: str, x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_head"]:
+        """One head's "q", "k" or "v" of the normed stream."""
+        return x @ getattr(attn, f"W_{part.upper()}")[index] + getattr(attn, f"b_{part.upper()}")[index]
+
+    def writes(self, attn: Any, index: int, z: Float[Tensor, "*rows d_head"]) -> Float[Tensor, "*rows d_model"]:
+        """What one head's z adds to the residual stream, without the bias that all heads share."""
+        return z @ attn.W_O[index]
+
+    def output_weights(self, attn: Any) -> Float[Tensor, "head d_head d_model"]:
+        """The output matrices of a layer's heads."""
+        return attn.W_O
+
     def mlp(
         self, block: Any, residual: Float[Tensor, "*rows d_model"], like: Tensor | None = None
     ) -> Float[Tensor, "*rows d_model"]:
