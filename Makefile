@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types docs notebooks clean
+.PHONY: demo test test-processors lint types docs notebooks clean
 
 demo: .venv/installed
 	$(BIN)/stackheads analyze checkpoints/cycle-d4-l3
@@ -11,6 +11,12 @@ demo: .venv/installed
 test: lint types
 	$(BIN)/pytest -n 2 --dist loadscope
 	$(BIN)/stackheads validate --quick --quiet
+
+# The labeller once more without vector units, on one thread and on two: what other processors once failed.
+LABELLER := tests/labelling/test_patterns.py tests/labelling/test_verdict.py tests/labelling/test_khop.py tests/timeline
+test-processors: .venv/installed-dev
+	MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(LABELLER)
+	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 $(BIN)/pytest -n 2 $(LABELLER)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Label every shipped checkpoint with three seeds and put the labels on trial: the README's two tables.
+"""Label every shipped checkpoint with three seeds and put the labels on trial: the two tables of docs/results/checkpoints.md.
 
     python analyses/02_check_labels.py                     # prints Markdown; about five minutes on two cores
     python analyses/02_check_labels.py checkpoints/NAME …  # only these

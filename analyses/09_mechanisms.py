@@ -34,7 +34,8 @@ MECHANISMS = {
     "other": "#E69F00",
     "none": "#BBBBBB",
 }
-STATUSES = ("confirmed", "redundant", "opposing", "causal-unclassified", "pattern-only", "none")
+STATUSES = ("confirmed", "redundant", "opposing", "causal-unclassified", "pattern-only", "undecided", "none")
+"""Every status; tables that are older than one of them have no column for it."""
 IDLE = ("pattern-only", "none")
 EXPLAINED = 0.95
 
@@ -96,8 +97,8 @@ def tell(tables: Tables) -> str:
     text = [markdown(["architecture", "runs", "solved", *MECHANISMS], counts)]
     header = ["architecture", "solved runs", "cells confirmed (%)", "range", "of cells that matter (%)", "range"]
     text.append(markdown([*header, "hops explained, of 4 (median)", "different circuits"], cover))
-    total = table[table["solved"]][list(STATUSES)].sum()
-    cells = ", ".join(f"{number(total[name])} {name}" for name in STATUSES)
+    total = table[table["solved"]][[name for name in STATUSES if name in table]].sum()
+    cells = ", ".join(f"{number(total[name])} {name}" for name in total.index)
     text.append(f"cells of all solved runs by status: {cells}")
     return "\n\n".join(text)
 

@@ -34,7 +34,8 @@ from stackheads.tasks.scoring import query_accuracy
 from stackheads.types import Destination
 
 HOPS = (1, 2, 3, 4)
-STATUSES = ("confirmed", "redundant", "opposing", "causal-unclassified", "pattern-only", "none")
+STATUSES = ("confirmed", "redundant", "opposing", "causal-unclassified", "pattern-only", "undecided", "none")
+"""Every status; tables that are older than one of them have no column for it."""
 EXAMPLES, SEED = 1024, 0
 COLOURS = {0.0: BLUE, 0.1: ORANGE}
 
@@ -86,9 +87,9 @@ def permutation_p(one: list[float], other: list[float]) -> float:
 
 def rows_of(table: pd.DataFrame) -> dict[str, pd.Series]:
     """The quantities that are compared, one value for each run."""
-    cells = table[list(STATUSES)].sum(axis=1)
+    cells = table[[name for name in STATUSES if name in table]].sum(axis=1)
     quantities = {f"accuracy, hop {hop} (%)": 100 * table[f"accuracy_{hop}"] for hop in HOPS}
-    quantities |= {f"{status} cells, of {cells.max():.0f}": table[status] for status in STATUSES}
+    quantities |= {f"{status} cells, of {cells.max():.0f}": table[status] for status in STATUSES if status in table}
     quantities |= {f"effect of the most important cell, hop {hop} (% of margin)": 100 * table[f"effect_{hop}"] for hop in HOPS}
     quantities |= {f"accuracy it costs, hop {hop} (points)": 100 * table[f"lost_{hop}"] for hop in HOPS}
     return quantities | {
@@ -130,7 +131,7 @@ def draw(tables: Tables) -> Any:
     table = tables["dropping"]
     figure = Figure(figsize=(11, 3.8), layout="constrained")
     panels = figure.subplots(1, 3)
-    statuses = [status for status in STATUSES if status == "redundant" or table[status].any()]
+    statuses = [status for status in STATUSES if status in table and (status == "redundant" or table[status].any())]
     for place, (rate, group) in enumerate(table.groupby("drop_heads")):
         style = {"color": COLOURS[rate], "shift": 0.16 * (2 * place - 1), "label": f"drop {rate}, {len(group)} runs"}
         _dots(panels[0], [group[status] for status in statuses], **style)

@@ -2,7 +2,7 @@
 
     python analyses/what_heads_look_at.py                          # all checkpoints, about ten minutes on one core
     python analyses/what_heads_look_at.py checkpoints/NAME …       # only these
-    python analyses/what_heads_look_at.py --khop FILE              # the published k-hop model (docs/results/selectors.md says which)
+    python analyses/what_heads_look_at.py --khop FILE              # a published k-hop model (docs/results/selectors.md)
 
 Each model is labelled on 512 examples (seed 0) and its selectors are found (`Analysis.selectors`); recovered shares are those
 of 512 fresh examples. Prints Markdown: for each level of the curve the least recovered share of an open readout and how many

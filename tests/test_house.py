@@ -87,20 +87,6 @@ def test_only_models_import_transformer_lens():
     assert others == set()
 
 
-def test_a_role_is_printed_by_itself():
-    """No f-string puts a role's name and number together: `Role.__str__` does."""
-    found = []
-    for path, tree in FILES.items():
-        for node in ast.walk(tree):
-            if not isinstance(node, ast.JoinedStr):
-                continue
-            parts = [ast.unparse(part.value) for part in node.values if isinstance(part, ast.FormattedValue)]
-            joined = any(re.search(r"role(\.name|\['role'\])", part) for part in parts) and any("hop" in part for part in parts)
-            if joined and path.name != "types.py":
-                found.append(path.relative_to(SOURCE).as_posix())
-    assert found == []
-
-
 def test_no_room_holds_the_house():
     lines = {}
     for path in FILES:

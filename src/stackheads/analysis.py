@@ -114,7 +114,7 @@ def analyze(
     screen: Screen | None = None,
     budget: int = BUDGET,
 ) -> Analysis:
-    """Label every (head, destination) of a model by the rules of evidence (DESIGN §6).
+    """Label every (head, destination) of a model by the rules of evidence (docs/method/evidence.md).
 
     `model` is the path of a checkpoint or run folder, or what `load` gave (model and task come from it), or a
     `HookedTransformer` or `TransformerBridge` (`models.bridge`) with a `task`.

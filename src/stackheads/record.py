@@ -121,7 +121,7 @@ class Record:
         return "\n".join(f"{role}: {', '.join(found)}" for role, found in places.items())
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object of DESIGN §5; missing values are null."""
+        """The JSON object of docs/api/commands.md; missing values are null."""
         agreement = self.program_agreement or {}
         return {
             "format": FORMAT,

@@ -101,7 +101,7 @@ class Role:
 
 
 class Status(StrEnum):
-    """The verdict on one row of the labels (DESIGN §6), in the order in which tables and legends list them.
+    """The verdict on one row of the labels (docs/method/evidence.md#status), in the order in which tables list them.
 
     `colour` is for figures and pages (Okabe and Ito's, 2008, for colour-blind readers), `symbol` the one character that says
     the same without colour; both are given here and nowhere else.

@@ -1,4 +1,4 @@
-"""Labels do not change when the model, its symbols or its examples are written down differently (DESIGN §6)."""
+"""Labels do not change when the model, its symbols or its examples are written down differently (docs/method/evidence.md)."""
 
 from functools import cache
 

@@ -7,8 +7,9 @@ confirmed heads do not reach the deepest hop it answers is `other`, and so is on
 not have; one without confirmed hop heads `none`.
 
 Reach (`explanation/reach.py`) is the check from outside, by probes. Following links, a position that knows all within radius r
-knows all within 3r + 1 a layer later, or 2r + 1 where attention is causal, and hop j lies at radius 2j (DESIGN §7). If the
-query holds a hop that no model can have followed to by then, it was answered some other way: the mechanism is `shortcut`.
+knows all within 3r + 1 a layer later, or 2r + 1 where attention is causal, and hop j lies at radius 2j
+(docs/method/theory.md). If the query holds a hop that no model can have followed to by then, it was answered some other way:
+the mechanism is `shortcut`.
 """
 
 from dataclasses import dataclass

@@ -90,7 +90,9 @@ def read_sweep(path: Path, seed: int = 0) -> SweepConfig:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"a sweep file must be YAML, {path} is not ({first}): correct it") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"a sweep file holds task, model, training and grid, {path} has none of them: see the README")
+        raise ConfigError(
+            f"a sweep file holds task, model, training and grid, {path} has none of them: see docs/guides/sweep.md"
+        )
     grid = content.get("grid")
     if isinstance(grid, dict):
         content["grid"] = {name: _values(name, values) for name, values in grid.items()}

@@ -158,7 +158,7 @@ class Validation:
         return missed + ([f"heads of decoys a, b, c falsely confirmed: {len(fooled)}, none allowed"] if fooled else [])
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object of DESIGN §5."""
+        """The JSON object of docs/api/commands.md."""
         kinds = sorted({head.kind for head in self.nulls})
         of_kind = {kind: [head.confirmed for head in self.nulls if head.kind == kind] for kind in kinds}
         return {
