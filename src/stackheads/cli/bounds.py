@@ -1,21 +1,30 @@
 """The verb that needs no model: theory."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stackheads.cli.options import AttentionDir, Chains, Hops, Json, Order, Quiet, Seed, Symbols, TaskOptions
+from stackheads.cli.options import AttentionDir, Chains, Hops, Json, Order, Quiet, Seed, Symbols, TaskOptions, with_options
 from stackheads.errors import ConfigError
 
 
+@dataclass(frozen=True)
+class LinkOptions:
+    """What describes a task of links, beside its kind."""
+
+    hops: Hops = 4
+    symbols: Symbols = 0
+    chains: Chains = 3
+    order: Order = ""
+    attention_dir: AttentionDir = ""
+
+
+@with_options
 def theory(
+    options: LinkOptions,
     task: Annotated[str, typer.Option(help="cycle or retrieval.")] = "cycle",
-    hops: Hops = 4,
-    symbols: Symbols = 0,
-    chains: Chains = 3,
-    order: Order = "",
-    attention_dir: AttentionDir = "",
     examples: Annotated[int, typer.Option(help="Examples to simulate.")] = 256,
     seed: Seed = 0,
     output_dir: Annotated[Path | None, typer.Option(help="Also write the JSON object to theory.json in this folder.")] = None,
@@ -32,7 +41,7 @@ def theory(
 
     if output_dir is not None:
         check_folder(output_dir, files=["theory.json"])
-    asked = TaskOptions(hops, symbols, chains, order=order, attention_dir=attention_dir).task(task)
+    asked = TaskOptions(**asdict(options)).task(task)
     if not isinstance(asked, StatementTask) or asked.operands:
         raise ConfigError(f"theory counts links between statements of two tokens, {task} has others: use cycle or retrieval")
     found = depth(asked, examples, seed)

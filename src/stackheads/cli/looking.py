@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stackheads.cli.options import Device, Json, Quiet, Seed, TaskOptions, with_options
+from stackheads.cli.options import Common, Device, Json, Quiet, Seed, TaskOptions, with_options
 from stackheads.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stackheads.analysis import Analysis
+    from stackheads.trial.trial import Trial
 
 TIMELINE = "timeline.png"
 
@@ -25,6 +29,45 @@ class Gpt2Options:
     task: Annotated[str, typer.Option(help="Its task: cycle, retrieval, conditional or khop (--gpt2).")] = ""
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What is wanted beside the labels, and where it goes."""
+
+    output_dir: Annotated[Path | None, typer.Option(help="Also save the analysis as a folder.")] = None
+    figures: Annotated[
+        Path | None, typer.Option(help="Also write evidence, circuit and reach as PNG and SVG to this folder.")
+    ] = None
+    trial: Annotated[bool, typer.Option("--trial", help="Also put the labels on trial, on fresh examples.")] = False
+    selectors: Annotated[
+        bool, typer.Option("--selectors", help="Also say what every head looks at, as a sum of selectors.")
+    ] = False
+    html: Annotated[Path | None, typer.Option(help="Also write one offline HTML page to this file.")] = None
+
+    def check(self) -> None:
+        """Raise `ConfigError` for what can't be written, before the work."""
+        from stackheads.files import check_file, check_folder
+        from stackheads.record import FILE
+        from stackheads.report.figures import FILES
+
+        if self.output_dir is not None:
+            check_folder(self.output_dir, kind=FILE)
+        if self.html is not None:
+            check_file(self.html)
+        if self.figures is not None:
+            check_folder(self.figures, files=FILES)
+
+    def write(self, analysis: "Analysis", verdict: "Trial | None") -> None:
+        """Save what goes to files."""
+        from stackheads.report.figures import save_figures
+
+        if self.output_dir is not None:
+            analysis.save(self.output_dir)
+        if self.html is not None:
+            analysis.to_html(self.html, verdict)
+        if self.figures is not None:
+            save_figures(analysis, self.figures)
+
+
 @with_options
 def analyze(
     path: Annotated[Path | None, typer.Argument(help="A checkpoint or run folder, or --gpt2.", show_default=False)] = None,
@@ -35,19 +78,8 @@ def analyze(
         str, typer.Option(help="Examples to measure on, or auto: from 512 on, until rows are decided.")
     ] = "auto",
     budget: Annotated[int, typer.Option(help="The most examples that auto may take.")] = 4096,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    output_dir: Annotated[Path | None, typer.Option(help="Also save the analysis as a folder.")] = None,
-    figures: Annotated[
-        Path | None, typer.Option(help="Also write evidence, circuit and reach as PNG and SVG to this folder.")
-    ] = None,
-    trial: Annotated[bool, typer.Option("--trial", help="Also put the labels on trial, on fresh examples.")] = False,
-    selectors: Annotated[
-        bool, typer.Option("--selectors", help="Also say what every head looks at, as a sum of selectors.")
-    ] = False,
-    html: Annotated[Path | None, typer.Option(help="Also write one offline HTML page to this file.")] = None,
-    json: Json = False,
-    quiet: Quiet = False,
+    wanted: Wanted,
+    common: Common,
 ) -> None:
     """Label every head of a checkpoint and say which heads implement which hop.
 
@@ -56,29 +88,16 @@ def analyze(
     import json as json_module
 
     from stackheads.analysis import analyze as run
-    from stackheads.files import check_file, check_folder
-    from stackheads.record import FILE
-    from stackheads.report.figures import FILES, save_figures
     from stackheads.report.terminal import print_analysis, print_selectors, print_trial
 
-    if output_dir is not None:
-        check_folder(output_dir, kind=FILE)
-    if html is not None:
-        check_file(html)
-    if figures is not None:
-        check_folder(figures, files=FILES)
+    wanted.check()
     number = _examples(examples)
-    subject = _subject(path, other, options, device)
-    analysis = run(**subject, examples=number, budget=budget, seed=seed, progress=not quiet)
-    verdict = analysis.trial(examples=512 if number == "auto" else number) if trial else None
-    explained = analysis.selectors(progress=not quiet) if selectors else None
-    if output_dir is not None:
-        analysis.save(output_dir)
-    if html is not None:
-        analysis.to_html(html, verdict)
-    if figures is not None:
-        save_figures(analysis, figures)
-    if json:
+    subject = _subject(path, other, options, common.device)
+    analysis = run(**subject, examples=number, budget=budget, seed=common.seed, progress=not common.quiet)
+    verdict = analysis.trial(examples=512 if number == "auto" else number) if wanted.trial else None
+    explained = analysis.selectors(progress=not common.quiet) if wanted.selectors else None
+    wanted.write(analysis, verdict)
+    if common.json:
         content = analysis.to_dict() | ({"trial": verdict.to_dict()} if verdict else {})
         content |= {"selectors": explained.to_dict()} if explained else {}
         typer.echo(json_module.dumps(content, indent=2, allow_nan=False))

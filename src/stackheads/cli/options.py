@@ -2,10 +2,11 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, make_dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import BaseModel
 
 from stackheads.errors import ConfigError
 
@@ -29,6 +30,16 @@ AttentionDir = Annotated[
     str, typer.Option(help="causal or bidirectional; default bidirectional for cycle and conditional, else causal.")
 ]
 Supervision = Annotated[str, typer.Option(help="final, chain (implicit curriculum) or dense.")]
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every verb that computes takes."""
+
+    seed: Seed = 0
+    device: Device = "cpu"
+    json: Json = False
+    quiet: Quiet = False
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,17 @@ def use_threads(threads: int) -> None:
     if threads < 1:
         raise ConfigError(f"threads must be at least 1, got {threads}: give the number of cores to use")
     torch.set_num_threads(threads)
+
+
+def options_of(config: type[BaseModel]) -> Any:
+    """A dataclass of options, one for each setting of a configuration that has a description, with its default."""
+    rows: list[Any] = []
+    for name, setting in config.model_fields.items():
+        if setting.description:
+            names = [f"--{name.replace('_', '-')}"] if setting.annotation is bool else []
+            option = typer.Option(*names, help=setting.description)
+            rows.append((name, Annotated[setting.annotation, option], setting.default))
+    return make_dataclass(f"{config.__name__}Options", rows, frozen=True)
 
 
 def with_options(verb: Callable[..., None]) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""All thresholds of the rules of evidence (docs/method/evidence.md), each with its reason. Fixed before the data they are judged on."""
+"""All thresholds (docs/method/evidence.md), each with its reason. Fixed before the data they are judged on."""
 
 from dataclasses import dataclass
 

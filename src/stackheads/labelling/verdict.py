@@ -1,4 +1,4 @@
-"""From evidence to status: the table of docs/method/evidence.md#status, the only place where a threshold meets a number, and a sentence for why.
+"""From evidence to status (docs/method/evidence.md#status), the one place where thresholds meet numbers, and why, in words.
 
 Each channel ends in one `Answer`. *Yes*: a share reaches the bar and its interval lies above zero. *No*: all intervals lie
 inside the bar, by more than what the examples may not have shown (`statistics.unseen`), and nothing was left out that could

@@ -82,7 +82,9 @@ def find_maps(
     hops: tuple[int, ...],
     causal: bool,
 ) -> Int[Tensor, "batch hop pos"]:
-    """find^j (i) for every offset j in `hops` (docs/method/words.md#find); -1 where it does not exist or, if causal, lies after i.
+    """find^j (i) for every offset j in `hops` (docs/method/words.md#find).
+
+    -1 where it does not exist or, if causal, lies after i.
 
     j ≥ 1: the value slot of the statement keyed by f^(j-1)(s). j = 0: where s stands as a value, which for a value slot
     is itself. j < 0: where f^j(s) stands as a value.

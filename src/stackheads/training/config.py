@@ -6,11 +6,17 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from stackheads.errors import bad_setting
-from stackheads.seeds import check_training_seed
+
+
+def _seed(seed: Any) -> int:
+    """Checked by `seeds.py`, imported only here: the command line reads these settings, and its help does without torch."""
+    from stackheads.seeds import check_training_seed
+
+    return check_training_seed(seed)
 
 
 class TrainingConfig(BaseModel):
-    """AdamW with linear warm-up and cosine decay to 0 over `steps`.
+    """AdamW with linear warm-up and cosine decay to 0 over `steps`. Settings with a description are options of `train`, too.
 
     `balanced`        weigh the query and the value slots equally in the loss (`tasks.scoring.loss`).
     `entropy`         weight of the attention entropy in the loss (`training/sharpen.py`) …
@@ -24,23 +30,25 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: int = Field(default=4000, ge=1)
-    batch: int = Field(default=128, ge=1)
-    lr: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=0.1, ge=0)
+    steps: int = Field(default=4000, ge=1, description="Training steps.")
+    batch: int = Field(default=128, ge=1, description="Examples in a step.")
+    lr: float = Field(default=1e-3, gt=0, description="Peak learning rate.")
+    weight_decay: float = Field(default=0.1, ge=0, description="AdamW weight decay.")
     betas: tuple[float, float] = (0.9, 0.98)
-    warmup: int = Field(default=200, ge=0)
-    balanced: bool = False
-    entropy: float = Field(default=0.0, ge=0)
-    loudness: float = Field(default=0.0, ge=0)
-    sharpen_from: int = Field(default=0, ge=0)
-    drop_heads: float = Field(default=0.0, ge=0, lt=1)
-    seed: Annotated[int, BeforeValidator(check_training_seed)] = 0
-    stop_at: float | None = Field(default=None, gt=0, le=1)
-    evaluate_every: int = Field(default=250, ge=1)
+    warmup: int = Field(default=200, ge=0, description="Warm-up steps.")
+    balanced: bool = Field(default=False, description="Weigh query and value slots equally.")
+    entropy: float = Field(default=0.0, ge=0, description="Weight of the attention entropy in the loss: sharper heads.")
+    loudness: float = Field(default=0.0, ge=0, description="Weight of what heads write, a group lasso: fewer heads.")
+    sharpen_from: int = Field(default=0, ge=0, description="The step from which entropy and loudness count.")
+    drop_heads: float = Field(default=0.0, ge=0, lt=1, description="Probability of dropping each head in each example.")
+    seed: Annotated[int, BeforeValidator(_seed)] = 0
+    stop_at: float | None = Field(
+        default=None, gt=0, le=1, description="Stop when all hops reach this accuracy; else run all steps."
+    )
+    evaluate_every: int = Field(default=250, ge=1, description="Steps between evaluations.")
     evaluate_examples: int = Field(default=1024, ge=1)
     snapshots: tuple[int, ...] = ()
-    snapshot_every: int = Field(default=0, ge=0)
+    snapshot_every: int = Field(default=0, ge=0, description="Keep a snapshot each so many steps; 0: only the last.")
 
     def lr_at(self, step: int) -> float:
         """Learning rate of step `step`, counted from 0."""
