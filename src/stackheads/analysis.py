@@ -16,7 +16,7 @@ from stackheads.explanation.mechanism import name_mechanism
 from stackheads.explanation.program import agreement, extract_program
 from stackheads.explanation.reach import reach
 from stackheads.labelling.bench import make_bench, read_labels
-from stackheads.labelling.measure import BUDGET, MIN_EXAMPLES, Measured, measure, measure_until_decided
+from stackheads.labelling.measure import BUDGET, MIN_EXAMPLES, Look, Measured, measure, measure_until_decided
 from stackheads.labelling.readouts import Baseline, Readout
 from stackheads.labelling.screening import Screen
 from stackheads.labelling.stability import bootstrap_jaccard
@@ -139,7 +139,7 @@ def analyze(
     if examples == "auto":
         found = measure_until_decided(model, task, seed, thresholds, budget, progress, screen)
     else:
-        found = Measured(*measure(model, task, examples, seed, thresholds, progress, screen), (examples,), thresholds)
+        found = Measured(*measure(model, task, Look(examples, seed), thresholds, progress, screen), (examples,), thresholds)
     labels = label_frame([label_row(item, found.thresholds) for item in found.evidence])
     return Analysis(
         model=described,

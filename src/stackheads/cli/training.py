@@ -26,7 +26,8 @@ class ModelOptions:
     def settings(self) -> dict[str, Any]:
         """As `model_config` reads them."""
         sizes = asdict(self)
-        return {**sizes, "attn_only": not sizes.pop("mlp")}
+        mlp = sizes.pop("mlp")
+        return {**sizes, "attn_only": not mlp}
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def _add_nodes(circuit: Circuit, bench: Bench, confirmed: Sequence[Label], draws
             **shares,
             self_repair=shares["direct"] - shares["total"],
         )
-        _add_edge(circuit, bench, str(label), LOGITS, LOGITS, direct, draws, thresholds)
+        _add_edge(circuit, bench, (str(label), LOGITS, LOGITS), direct, draws, thresholds)
 
 
 def _add_edges(
@@ -144,7 +144,7 @@ def _add_edges(
         senders = [_sender(bench, label) for label in labels]
         edits = path_edits(bench.model, bench.clean, receiver.head, rows, senders, part)
         for label, margin in zip(labels, bench.margins([[edit] for edit in edits]), strict=True):
-            _add_edge(circuit, bench, str(label), str(receiver), part, margin, draws, thresholds)
+            _add_edge(circuit, bench, (str(label), str(receiver), part), margin, draws, thresholds)
 
 
 def _reaches(sender: Destination, receiver: Destination, part: Input) -> bool:
@@ -155,9 +155,7 @@ def _reaches(sender: Destination, receiver: Destination, part: Input) -> bool:
 def _add_edge(
     circuit: Circuit,
     bench: Bench,
-    sender: str,
-    receiver: str,
-    key: str,
+    edge: tuple[str, str, str],
     margin: Float[Tensor, "example readout"],
     draws: Resampling,
     thresholds: Thresholds,
@@ -167,9 +165,7 @@ def _add_edge(
         number = telling(effects, thresholds.min_effect)
         effect = effects.at(number)
         circuit.add_edge(
-            sender,
-            receiver,
-            key,
+            *edge,
             strength=effect.value,
             low=effect.low,
             high=effect.high,

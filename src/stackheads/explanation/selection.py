@@ -28,6 +28,7 @@ from stackheads.tasks import Task
 from stackheads.tasks.scoring import loss, query_accuracy
 from stackheads.types import HeadId
 
+LEARNING_RATE = 0.1
 HOT, COLD = 2.0, 0.1
 """Temperature of the relaxed draws at the first and the last step."""
 
@@ -44,13 +45,11 @@ class Selection:
 
 
 @precise()
-def select_heads(
-    model: Any, task: Task, keep: int, steps: int = 300, batch: int = 128, lr: float = 0.1, seed: int = 0, examples: int = 1024
-) -> Selection:
+def select_heads(model: Any, task: Task, keep: int, steps: int = 300, batch: int = 128, seed: int = 0) -> Selection:
     """Learn which `keep` heads to keep. Raises `ConfigError` for an impossible number or seed, or what is no model.
 
     Gates act in the fused forward where its logits are seen to be the model's, else in the model's own, by hooks.
-    Cost: `steps` forward and backward passes on `batch` examples, and one on `examples`.
+    Cost: `steps` forward and backward passes on `batch` examples, and one on 1,024.
     """
     check_model(model)
     heads = all_heads(model)
@@ -59,7 +58,7 @@ def select_heads(
     generator = bare(seed)
     device = next(model.parameters()).device
     logits = torch.zeros(len(heads), requires_grad=True, device=device)
-    optimiser = torch.optim.Adam([logits], lr=lr)
+    optimiser = torch.optim.Adam([logits], lr=LEARNING_RATE)
     forward: Gated | None = None
     for step in range(steps if 0 < keep < len(heads) else 0):
         examples_now = task.sample(batch, generator).to(device)
@@ -72,7 +71,7 @@ def select_heads(
         optimiser.step()
     chosen = sorted(logits.detach().topk(keep).indices.tolist())
     kept = tuple(heads[index] for index in chosen)
-    return Selection(kept, kept_accuracy(model, task, kept, examples, generator))
+    return Selection(kept, kept_accuracy(model, task, kept, generator=generator))
 
 
 def kept_accuracy(

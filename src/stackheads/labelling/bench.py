@@ -21,7 +21,7 @@ from stackheads.labelling.thresholds import Thresholds
 from stackheads.models.hooks import Edit, analysing
 from stackheads.seeds import Stream, stream
 from stackheads.tables import records, role_of
-from stackheads.tasks import Task
+from stackheads.tasks import Batch, Task
 from stackheads.types import Destination, HeadId, Role
 
 
@@ -90,6 +90,11 @@ def make_bench(
 ) -> Bench:
     """Draw examples of a stream that labels were not made on, and run the model on them. Cost: one forward pass."""
     batch = task.sample(examples, stream(seed, name)).to(next(model.parameters()).device)
+    return bench_of(model, task, batch, thresholds)
+
+
+def bench_of(model: Any, task: Task, batch: Batch, thresholds: Thresholds) -> Bench:
+    """The model on these examples. Cost: one forward pass, and two for its proof (`interventions/proof.py`)."""
     with analysing(model):
         clean = recorded(model, batch)
         scorer = make_scorer(task, batch)

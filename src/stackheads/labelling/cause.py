@@ -8,13 +8,13 @@ ablation).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
-from stackheads.interventions import ABLATIONS, Recorded, ablate
-from stackheads.labelling.readouts import Baseline, Readout, Score, Scorer
+from stackheads.interventions import ABLATIONS, ablate
+from stackheads.labelling.bench import Bench
+from stackheads.labelling.readouts import Baseline, Readout, Score
 from stackheads.labelling.statistics import Resampling, Shares, no_shares, shares
 from stackheads.types import Destination, HeadId
 
@@ -58,16 +58,14 @@ class CauseEvidence:
 
 
 def cause_evidence(
-    model: Any,
-    clean: Recorded,
-    scorer: Scorer,
-    baseline: Baseline,
+    bench: Bench,
     heads: Sequence[HeadId],
     destination: Destination,
     draws: Resampling,
     methods: Sequence[str] = tuple(ABLATIONS),
 ) -> CauseEvidence:
     """Ablate these heads together at a destination, with each method; resample ablation must be one of them."""
+    model, clean, scorer, baseline = bench.model, bench.clean, bench.scorer, bench.baseline
     scores = {method: scorer.score(ablate(model, clean, heads, destination, method, scorer.read)) for method in methods}
     ablations = {method: _effects(score, baseline) for method, score in scores.items()}
     moved = baseline.clean.margin - scores["resample"].margin

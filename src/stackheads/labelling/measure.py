@@ -15,10 +15,11 @@ from typing import Any
 from tqdm import tqdm
 
 from stackheads.errors import ConfigError
-from stackheads.interventions import destination_rows, recorded
+from stackheads.interventions import destination_rows
+from stackheads.labelling.bench import bench_of
 from stackheads.labelling.cause import CauseEvidence, cause_evidence, screened_cause
 from stackheads.labelling.patterns import pattern_evidence
-from stackheads.labelling.readouts import Baseline, make_scorer, measure_baseline
+from stackheads.labelling.readouts import Baseline
 from stackheads.labelling.redundancy import with_joint_evidence
 from stackheads.labelling.screening import Screen, candidates, guessed_effects
 from stackheads.labelling.statistics import resampling
@@ -58,30 +59,36 @@ class Measured:
         return self.looks[-1]
 
 
+@dataclass(frozen=True)
+class Look:
+    """One sample to measure on. With `again`, only these cells, beside what is `known` of the others."""
+
+    examples: int
+    seed: int
+    known: Sequence[Evidence] = ()
+    again: Collection[Cell] | None = None
+
+
 def measure(
     model: Any,
     task: Task,
-    examples: int,
-    seed: int,
+    look: Look,
     thresholds: Thresholds,
     progress: bool = False,
     screen: Screen | None = None,
-    known: Sequence[Evidence] = (),
-    again: Collection[Cell] | None = None,
 ) -> tuple[list[Evidence], Baseline]:
-    """All the evidence on one sample. With `again`, that of these cells only, beside what is `known` of the others."""
-    batch = labelling_batch(task, examples, seed).to(next(model.parameters()).device)
+    """All the evidence on one sample."""
+    batch = labelling_batch(task, look.examples, look.seed).to(next(model.parameters()).device)
     destinations = [place for place in Destination if bool(destination_rows(batch, place).any())]
     with analysing(model):
-        clean = recorded(model, batch)
-        scorer = make_scorer(task, batch)
-        baseline = measure_baseline(scorer, clean, thresholds)
-        numbers = stream(seed, Stream.BOOTSTRAP)
-        draws = resampling(examples, thresholds.resampling_draws, thresholds.confidence, numbers, batch.tokens.device)
+        bench = bench_of(model, task, batch, thresholds)
+        clean, scorer, baseline = bench.clean, bench.scorer, bench.baseline
+        numbers = stream(look.seed, Stream.BOOTSTRAP)
+        draws = resampling(look.examples, thresholds.resampling_draws, thresholds.confidence, numbers, batch.tokens.device)
         patterns = pattern_evidence(task, clean, destinations, draws, thresholds)
         every = [(head, destination) for head in all_heads(model) for destination in destinations]
-        cells = every if again is None else [cell for cell in every if cell in again]
-        cause = partial(cause_evidence, model, clean, scorer, baseline, draws=draws)
+        cells = every if look.again is None else [cell for cell in every if cell in look.again]
+        cause = partial(cause_evidence, bench, draws=draws)
         causes: dict[Cell, CauseEvidence] = {}
         chosen, ablated = cells, cause
         if screen is not None:
@@ -91,9 +98,8 @@ def measure(
             causes = {cell: screened_cause(guesses[cell], baseline) for cell in cells}
         causes |= {cell: ablated(heads=[cell[0]], destination=cell[1]) for cell in _shown(chosen, "cause", progress)}
         evidence = [Evidence(*cell, patterns[cell], causes[cell], None) for cell in cells]
-        rewiring = stream(seed, Stream.COUNTERFACTUALS)
-        writes = Writes(model, task, clean, scorer, baseline, draws, thresholds, rewiring)
-        evidence = _together(every, known, _with_write(evidence, writes, thresholds))
+        writes = Writes(bench, draws, thresholds, stream(look.seed, Stream.COUNTERFACTUALS))
+        evidence = _together(every, look.known, _with_write(evidence, writes, thresholds))
         if screen is None:
             joint = partial(_joint_cause, cause)
             evidence = with_joint_evidence(evidence, joint, writes.answer, thresholds, set(cells))
@@ -118,13 +124,13 @@ def measure_until_decided(
         raise ConfigError(f"a budget must be at least {MIN_EXAMPLES} examples, got {budget}: allow {BUDGET}")
     sizes = look_sizes(budget)
     each = corrected(thresholds, len(sizes))
-    evidence, baseline = measure(model, task, sizes[0], seed, each, progress, screen)
+    evidence, baseline = measure(model, task, Look(sizes[0], seed), each, progress, screen)
     looks = [sizes[0]]
     for size in sizes[1:]:
         again = worth_another_look(evidence, each, budget)
         if not again:
             break
-        evidence, baseline = measure(model, task, size, seed, each, progress, screen, evidence, again)
+        evidence, baseline = measure(model, task, Look(size, seed, evidence, again), each, progress, screen)
         looks.append(size)
     return Measured(evidence, baseline, tuple(looks), each)
 

@@ -27,13 +27,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from stackheads.interventions import Recorded, destination_rows, rerun, source_edit
-from stackheads.labelling.readouts import Baseline, Readout, Scorer
+from stackheads.interventions import destination_rows, rerun, source_edit
+from stackheads.labelling.bench import Bench
+from stackheads.labelling.readouts import Readout
 from stackheads.labelling.roles import role_targets
 from stackheads.labelling.statistics import Resampling, Shares, mean_interval
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.models.hooks import HeadEdit, record_values
-from stackheads.tasks import OPERANDS, Batch, Operand, Task
+from stackheads.tasks import OPERANDS, Batch, Operand
 from stackheads.types import Destination, HeadId, Role
 
 ACTS = 1e-4
@@ -92,18 +93,9 @@ class _Tried:
 class Writes:
     """Answers questions about what heads carry, on one recorded run."""
 
-    def __init__(
-        self,
-        model: Any,
-        task: Task,
-        clean: Recorded,
-        scorer: Scorer,
-        baseline: Baseline,
-        draws: Resampling,
-        thresholds: Thresholds,
-        generator: torch.Generator,
-    ):
-        self.model, self.task, self.clean, self.scorer, self.baseline = model, task, clean, scorer, baseline
+    def __init__(self, bench: Bench, draws: Resampling, thresholds: Thresholds, generator: torch.Generator):
+        self.model, self.task, self.clean = bench.model, bench.task, bench.clean
+        self.scorer, self.baseline = bench.scorer, bench.baseline
         self.draws, self.thresholds, self.generator = draws, thresholds, generator
 
     def answer(self, questions: Sequence[Question]) -> list[WriteEvidence]:

@@ -24,7 +24,7 @@ from typing import Literal, TypeVar, get_args
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from stackheads.tasks.formulations import CHAINED, KINDS, MEN, RELATIVES, WOMEN, Formulation, FormulationName
+from stackheads.tasks.formulations import CHAINED, KINDS, MEN, RELATIVES, WOMEN, Formulation, FormulationName, Relatives
 
 CHAINS = 4
 """Ends to choose from, for every D: chance is one in CHAINS."""
@@ -125,7 +125,7 @@ def _chained(prompts: Prompts, generator: torch.Generator) -> Question:
         order = _shuffled([statement for level in statements for statement in level], generator)
     chain = tuple(level[0] for level in reversed(levels))
     choices = tuple(_shuffled(ends, generator)) if form.closed else ()
-    return _question(prompts, form.before, order, form.between, form.ask, form.lead, chain, choices)
+    return _question(prompts, form, form.before, order, chain, choices)
 
 
 def _relatives(prompts: Prompts, generator: torch.Generator) -> Question:
@@ -150,26 +150,24 @@ def _relatives(prompts: Prompts, generator: torch.Generator) -> Question:
         chain.append(chosen[chain[-1]])
     before = RELATIVES.rule.format(wizards=rule["wizard"], giants=rule["giant"]) + " "
     order, choices = _shuffled(statements, generator), tuple(_shuffled(oldest, generator))
-    return _question(prompts, before, order, RELATIVES.between, RELATIVES.ask, RELATIVES.lead, tuple(chain), choices)
+    return _question(prompts, RELATIVES, before, order, tuple(chain), choices)
 
 
 def _question(
     prompts: Prompts,
+    form: Formulation | Relatives,
     before: str,
     statements: list[_Statement],
-    between: str,
-    ask: str,
-    lead: str,
     chain: tuple[str, ...],
     choices: tuple[str, ...],
 ) -> Question:
     text, mentions = before, []
     for index, statement in enumerate(statements):
-        text, found = _written(text if index == 0 else text + between, statement, index)
+        text, found = _written(text if index == 0 else text + form.between, statement, index)
         mentions += found
     query = {"query": chain[0]}
-    text, asked = _written(text, _Statement(ask, query), None)
-    begun, led = _written("", _Statement(lead, query), None)
+    text, asked = _written(text, _Statement(form.ask, query), None)
+    begun, led = _written("", _Statement(form.lead, query), None)
     marks = ((*mentions, *asked), tuple(led))
     return Question(prompts.formulation, prompts.hops, text, begun, chain[-1], choices, chain, *marks)
 

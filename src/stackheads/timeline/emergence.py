@@ -33,7 +33,7 @@ import torch
 from tqdm import tqdm
 
 from stackheads.errors import CheckpointError, ConfigError
-from stackheads.labelling.measure import MIN_EXAMPLES, measure
+from stackheads.labelling.measure import MIN_EXAMPLES, Look, measure
 from stackheads.labelling.readouts import Baseline
 from stackheads.labelling.stability import confirmed_in
 from stackheads.labelling.statistics import KEPT_DRAWS, bootstrap_counts
@@ -110,7 +110,7 @@ def emergence(
     measured = []
     for step, folder in tqdm(folders.items(), desc="emerge", unit="snapshot", disable=None if progress else True, leave=False):
         checkpoint = _alike(load(folder, place), last, folder)
-        evidence, baseline = measure(checkpoint.model, checkpoint.task, examples, seed, thresholds)
+        evidence, baseline = measure(checkpoint.model, checkpoint.task, Look(examples, seed), thresholds)
         measured.append(_Snapshot(step, {(item.head, item.destination): item for item in evidence}, baseline, thresholds))
     cells = followed([snapshot.confirmed for snapshot in measured])
     return Emergence(

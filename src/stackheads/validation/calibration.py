@@ -22,7 +22,7 @@ from torch import Tensor
 
 from stackheads.interventions import Recorded, destination_rows, recorded, rerun, source_edit
 from stackheads.labelling.cause import effects_on_open
-from stackheads.labelling.measure import measure
+from stackheads.labelling.measure import Look, measure
 from stackheads.labelling.patterns import null_p_values
 from stackheads.labelling.readouts import make_scorer, measure_baseline
 from stackheads.labelling.statistics import resampling
@@ -117,7 +117,7 @@ def judged(readouts: str, circuit: str, examples: int, seed: int) -> list[Judged
     made = specimen(circuit, CIRCUITS[circuit](), Guise(seed=seed, normalization=None if seed % 2 else "LN"))
     task: Any = made.task if readouts == "few" else RarelyAsked(made.task)
     thresholds = Thresholds()
-    evidence, _ = measure(made.model, task, examples, seed, thresholds)
+    evidence, _ = measure(made.model, task, Look(examples, seed), thresholds)
     row = partial(Judged, readouts, examples)
     return [
         row(channel, truth, answer)

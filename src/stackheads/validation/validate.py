@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from stackheads.labelling.measure import BUDGET, measure, measure_until_decided
+from stackheads.labelling.measure import BUDGET, Look, measure, measure_until_decided
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Evidence, label_row, status
 from stackheads.models.config import ModelConfig, build
@@ -281,7 +281,7 @@ def _label_case(case: Case) -> list[Cell]:
 def _compare_thresholds(case: Case) -> dict[str, list[Cell]]:
     """The same under each alternative set of thresholds, from one measurement."""
     made = _made(case)
-    evidence, _ = measure(made.model, made.task, EXAMPLES, case.guise.seed, LOOSEST)
+    evidence, _ = measure(made.model, made.task, Look(EXAMPLES, case.guise.seed), LOOSEST)
     return {name: _cells(case, made, evidence, thresholds) for name, thresholds in ALTERNATIVES.items()}
 
 
@@ -300,7 +300,7 @@ def _cells(case: Case, made: Specimen, evidence: Sequence[Evidence], thresholds:
 
 
 def _label_null(kind: str, model: Any, task: Task, examples: int) -> list[NullHead]:
-    evidence, _ = measure(model, task, examples, 0, Thresholds())
+    evidence, _ = measure(model, task, Look(examples, 0), Thresholds())
     confirmed = {item.head for item in evidence if status(item, Thresholds()) == Status.CONFIRMED}
     return [NullHead(kind, str(head), head in confirmed) for head in sorted({item.head for item in evidence})]
 
