@@ -26,6 +26,7 @@ from stackheads.models import Checkpoint, check_fit, load, parse_device
 from stackheads.models.config import moved
 from stackheads.models.hooks import analysing
 from stackheads.models.kinds import check_model
+from stackheads.models.protocol import Model
 from stackheads.record import Record, read_record
 from stackheads.tables import label_frame, records
 from stackheads.tasks import StatementTask, StoredTask, Task
@@ -45,7 +46,7 @@ class Analysis(Record):
         """Read what `save` wrote. Raises `CheckpointError` if it is missing, damaged or of another format."""
         return cls(**read_record(folder))
 
-    def trial(self, model: Any = None, task: Task | None = None, examples: int = 512) -> Trial:
+    def trial(self, model: Model | None = None, task: Task | None = None, examples: int = 512) -> Trial:
         """Put the labels on trial, on fresh examples: sufficiency, redirection, necessity, fixed patterns.
 
         `model` and `task` are needed only for an analysis that was loaded. Raises `ConfigError` without them.
@@ -54,7 +55,9 @@ class Analysis(Record):
         subject = self._subject(model, task, "trial(model, task)")
         return put_on_trial(*subject, self.labels, examples, self.seed, self.thresholds)
 
-    def selectors(self, model: Any = None, task: Task | None = None, examples: int = 512, progress: bool = True) -> Explained:
+    def selectors(
+        self, model: Model | None = None, task: Task | None = None, examples: int = 512, progress: bool = True
+    ) -> Explained:
         """What every head looks at, as the fewest selectors by which all heads together still give the answer.
 
         The answers are those that the model gives nearly always (`emerged_accuracy`), or, where there are none, better than by
@@ -71,7 +74,7 @@ class Analysis(Record):
         subject = self._subject(model, task, "selectors(model, task)")
         return explain_heads(*subject, readouts, examples, self.seed, self.thresholds, progress)
 
-    def _subject(self, model: Any, task: Task | None, call: str) -> tuple[Any, Task]:
+    def _subject(self, model: Model | None, task: Task | None, call: str) -> tuple[Any, Task]:
         """The model and task that are given, or those that this analysis was made of."""
         if model is not None and task is not None:
             return model, task
@@ -103,7 +106,7 @@ class Analysis(Record):
 
 
 def analyze(
-    model: Any,
+    model: Model,
     task: Task | None = None,
     examples: int | Literal["auto"] = "auto",
     seed: int = 0,
@@ -157,7 +160,7 @@ def analyze(
     )
 
 
-def _explanation(labels: pd.DataFrame, model: Any, task: Task, seed: int, thresholds: Thresholds) -> dict[str, Any]:
+def _explanation(labels: pd.DataFrame, model: Model, task: Task, seed: int, thresholds: Thresholds) -> dict[str, Any]:
     """How the heads work together. Mechanism and program exist for tasks made of statements, circuits where paths do."""
     readable = reach(model, task, seed)
     explained: dict[str, Any] = {"reach": readable}
@@ -178,7 +181,7 @@ def _explanation(labels: pd.DataFrame, model: Any, task: Task, seed: int, thresh
     }
 
 
-def _resolve(model: Any, task: Task | None, device: torch.device | str | None) -> tuple[Any, Task, dict[str, Any]]:
+def _resolve(model: Model, task: Task | None, device: torch.device | str | None) -> tuple[Any, Task, dict[str, Any]]:
     """The model on its device, the task, and how to name them."""
     if isinstance(model, (str, Path)):
         checkpoint = load(model, parse_device(device))

@@ -33,6 +33,7 @@ from stackheads.labelling.statistics import Resampling, resampling
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import telling
 from stackheads.models.hooks import analysing
+from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
 from stackheads.tables import natural, records
 from stackheads.tasks import Task
@@ -117,7 +118,7 @@ def ranges(values: Sequence[int]) -> str:
 
 
 def explain_heads(
-    model: Any,
+    model: Model,
     task: Task,
     readouts: Iterable[Readout],
     examples: int,
@@ -138,7 +139,7 @@ def explain_heads(
     return _Measured(Examples(fit), Examples(trial), seed, thresholds).all(found)
 
 
-def _fitting(model: Any, task: Task) -> int:
+def _fitting(model: Model, task: Task) -> int:
     """How many examples to fit on."""
     each = model.cfg.n_layers * model.cfg.n_heads * task.n_ctx**2
     return max(LEAST_FIT, min(FIT, NUMBERS // each))

@@ -9,11 +9,11 @@ steps are listed but nothing is compiled.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
 from stackheads.models.hooks import analysing
+from stackheads.models.protocol import Model
 from stackheads.programs.compiler import compile_layers
 from stackheads.programs.program import Program, Step, Windows, lower, own_register, possible_part, same_offset
 from stackheads.seeds import Stream, stream
@@ -66,7 +66,7 @@ def extract_program(labels: pd.DataFrame, task: StatementTask) -> Extracted | No
 class Runnable:
     """A program compiled to a model, and which of its heads carry out each step (layer, role, destination)."""
 
-    model: Any
+    model: Model
     heads: dict[tuple[int, Role, Destination], tuple[HeadId, ...]]
 
 
@@ -86,7 +86,7 @@ def compiled(extracted: Extracted, task: StatementTask) -> Runnable:
     return Runnable(model, heads)
 
 
-def agreement(extracted: Extracted, model: Any, task: StatementTask, examples: int = 512, seed: int = 0) -> dict[int, float]:
+def agreement(extracted: Extracted, model: Model, task: StatementTask, examples: int = 512, seed: int = 0) -> dict[int, float]:
     """Per readout hop at the query, the share of fresh examples on which program and model give the same answer.
 
     Cost: one forward pass of each.

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from stackheads.models.hooks import analysing, hook_name
+from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import Batch, Task
 from stackheads.types import Destination
@@ -27,7 +28,7 @@ CHUNK = 512
 """Examples run at once."""
 
 
-def reach(model: Any, task: Task, seed: int = 0, examples: int = EXAMPLES) -> pd.DataFrame:
+def reach(model: Model, task: Task, seed: int = 0, examples: int = EXAMPLES) -> pd.DataFrame:
     """One row per (layer, destination): `hops`, those that are readable, and `accuracy`, {hop: share} of all.
 
     Layer -1 is the embedding, before any head.
@@ -75,7 +76,7 @@ def reach_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     )
 
 
-def _streams(model: Any, batch: Batch) -> list[Float[Tensor, "batch pos d_model"]]:
+def _streams(model: Model, batch: Batch) -> list[Float[Tensor, "batch pos d_model"]]:
     """The residual stream before the first layer and after each."""
     kept: list[Tensor] = []
     names = [hook_name(0, "resid_pre"), *(hook_name(layer, "resid_post") for layer in range(model.cfg.n_layers))]

@@ -22,6 +22,7 @@ from stackheads.errors import ConfigError
 from stackheads.models.forwards.fused import Forward, FusedForward
 from stackheads.models.hooks import all_heads, evaluating, hook_name, precise
 from stackheads.models.kinds import check_model
+from stackheads.models.protocol import Model
 from stackheads.models.trust import tell, why_not_fused
 from stackheads.seeds import bare
 from stackheads.tasks import Task
@@ -45,7 +46,7 @@ class Selection:
 
 
 @precise()
-def select_heads(model: Any, task: Task, keep: int, steps: int = 300, batch: int = 128, seed: int = 0) -> Selection:
+def select_heads(model: Model, task: Task, keep: int, steps: int = 300, batch: int = 128, seed: int = 0) -> Selection:
     """Learn which `keep` heads to keep. Raises `ConfigError` for an impossible number or seed, or what is no model.
 
     Gates act in the fused forward where its logits are seen to be the model's, else in the model's own, by hooks.
@@ -75,7 +76,7 @@ def select_heads(model: Any, task: Task, keep: int, steps: int = 300, batch: int
 
 
 def kept_accuracy(
-    model: Any, task: Task, heads: Sequence[HeadId], examples: int = 1024, generator: torch.Generator | None = None
+    model: Model, task: Task, heads: Sequence[HeadId], examples: int = 1024, generator: torch.Generator | None = None
 ) -> dict[int, float]:
     """Accuracy per hop at the query with all heads but these at their positional mean. Cost: one forward pass."""
     check_model(model)
@@ -86,7 +87,7 @@ def kept_accuracy(
         return query_accuracy(task, gated_forward(model, fresh.tokens)(model, gates)(fresh.tokens), fresh)
 
 
-def selection_curve(model: Any, task: Task, sizes: Sequence[int] | None = None, **settings: Any) -> dict[int, Selection]:
+def selection_curve(model: Model, task: Task, sizes: Sequence[int] | None = None, **settings: Any) -> dict[int, Selection]:
     """`select_heads` for several sizes (all by default); `settings` as there."""
     sizes = range(len(all_heads(model)) + 1) if sizes is None else sizes
     return {size: select_heads(model, task, size, **settings) for size in sizes}
@@ -113,7 +114,7 @@ def relaxed_subset(
     return gates.clamp(max=1.0)
 
 
-def gated_forward(model: Any, tokens: Int[Tensor, "batch pos"]) -> Gated:
+def gated_forward(model: Model, tokens: Int[Tensor, "batch pos"]) -> Gated:
     """How gates are put into this model, from a model and gates to a forward. Cost: two forward passes on few examples."""
     why = why_not_fused(model, tokens)
     if why is None:
@@ -123,7 +124,7 @@ def gated_forward(model: Any, tokens: Int[Tensor, "batch pos"]) -> Gated:
 
 
 def hooked_gates(
-    model: Any, gates: Float[Tensor, "head"], tokens: Int[Tensor, "batch pos"]
+    model: Model, gates: Float[Tensor, "head"], tokens: Int[Tensor, "batch pos"]
 ) -> Float[Tensor, "batch pos d_vocab_out"]:
     """What a `GatedForward` computes, by hooks on the model's own forward."""
     of_layers = gates.unflatten(0, (model.cfg.n_layers, model.cfg.n_heads))
@@ -140,7 +141,7 @@ def hooked_gates(
 class GatedForward(FusedForward):
     """A fused forward in which every head's output beyond its positional mean over the batch is multiplied by a gate."""
 
-    def __init__(self, model: Any, gates: Float[Tensor, "head"]):
+    def __init__(self, model: Model, gates: Float[Tensor, "head"]):
         super().__init__(model)
         self._gates = gates.unflatten(0, (model.cfg.n_layers, model.cfg.n_heads))
         self._layer = {id(block.attn): layer for layer, block in enumerate(model.blocks)}

@@ -7,7 +7,6 @@
 
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,6 +17,7 @@ from stackheads.interventions.activations import Recorded, acting_rows, the_head
 from stackheads.interventions.engine import Read, rerun, run_variants
 from stackheads.interventions.metric import Metric, measured
 from stackheads.models.hooks import HeadEdit, all_heads
+from stackheads.models.protocol import Model
 from stackheads.types import Destination, HeadId
 
 Ablation = Callable[[Recorded, HeadId], Float[Tensor, "batch pos d_head"]]
@@ -58,7 +58,7 @@ def ablation_edits(
 
 
 def ablate(
-    model: Any,
+    model: Model,
     clean: Recorded,
     heads: Sequence[HeadId | str],
     destination: Destination | str,
@@ -72,7 +72,7 @@ def ablate(
 
 
 def ablate_heads(
-    model: Any,
+    model: Model,
     clean: Recorded,
     metric: Metric,
     destination: Destination | str,

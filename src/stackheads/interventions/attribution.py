@@ -24,6 +24,7 @@ from stackheads.interventions.metric import Metric, gradient_of, measured
 from stackheads.interventions.patching import patch_heads_by_position
 from stackheads.models.hooks import evaluating, hook_name, precise
 from stackheads.models.kinds import check_model
+from stackheads.models.protocol import Model
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class Attribution:
 
 
 @precise()
-def attribution(model: Any, into: Recorded, source: Recorded, metric: Metric, steps: int = 1, read: Read = None) -> Attribution:
+def attribution(
+    model: Model, into: Recorded, source: Recorded, metric: Metric, steps: int = 1, read: Read = None
+) -> Attribution:
     """Guess and exact effect of patching each head at each position of `into` with its output on `source`.
 
     `metric` is a differentiable scalar of the logits; `read` as in `patch_heads_by_position`. Raises `InterventionError` if
@@ -56,7 +59,7 @@ def attribution(model: Any, into: Recorded, source: Recorded, metric: Metric, st
 
 @precise()
 def guess_by_gradient(
-    model: Any, into: Recorded, source: Recorded, metric: Metric, steps: int = 1
+    model: Model, into: Recorded, source: Recorded, metric: Metric, steps: int = 1
 ) -> Float[Tensor, "layer pos head"]:
     """∂m/∂z · (z' - z), summed over examples and d_head; the gradient at `into`, or averaged over `steps` points on the way."""
     if steps < 1:
@@ -73,7 +76,7 @@ def guess_by_gradient(
 
 
 def _gradient(
-    model: Any, into: Recorded, source: Recorded, metric: Metric, share: float
+    model: Model, into: Recorded, source: Recorded, metric: Metric, share: float
 ) -> Float[Tensor, "layer batch pos head d_head"]:
     """∂m/∂z of all layers where the embedding is `share` of the way to the source's."""
 
@@ -86,7 +89,7 @@ def _gradient(
 
 
 def gradients(
-    model: Any, tokens: Int[Tensor, "batch pos"], metric: Metric, hooks: Sequence[Any] = ()
+    model: Model, tokens: Int[Tensor, "batch pos"], metric: Metric, hooks: Sequence[Any] = ()
 ) -> Float[Tensor, "layer batch pos head d_head"]:
     """∂m/∂z of all layers' heads on these tokens, with further hooks in place. Cost: a forward and a backward pass.
 

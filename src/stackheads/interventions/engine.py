@@ -11,7 +11,6 @@ has changed since, every list takes one run through the model's own hooks (`mode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,6 +22,7 @@ from stackheads.models.forwards.hooked import hooked_logits
 from stackheads.models.forwards.replay import Replay, Rows, edited_rows
 from stackheads.models.hooks import Edit, HeadEdit, PatternEdit, Recording, analysing, check_head, run_edited
 from stackheads.models.kinds import check_model
+from stackheads.models.protocol import Model
 from stackheads.models.trust import obstacle, state, tell
 from stackheads.types import HeadId
 
@@ -33,7 +33,7 @@ Read = Bool[Tensor, "pos"] | None
 
 
 def rerun(
-    model: Any, clean: Recorded, edits: Sequence[Edit], frozen_norms: bool = False, read: Read = None
+    model: Model, clean: Recorded, edits: Sequence[Edit], frozen_norms: bool = False, read: Read = None
 ) -> Float[Tensor, "batch pos d_vocab_out"]:
     """Logits of a recorded run with these edits in place; see `run_variants`. Cost: at most one forward pass."""
     (logits,) = run_variants(model, clean, [edits], frozen_norms, read)
@@ -41,7 +41,7 @@ def rerun(
 
 
 def run_variants(
-    model: Any,
+    model: Model,
     clean: Recorded,
     variants: Sequence[Sequence[Edit]],
     frozen_norms: bool = False,
@@ -77,7 +77,7 @@ def _where_read(logits: Tensor, clean: Recorded, read: Read) -> Tensor:
     return logits if read is None else torch.where(read[None, :, None], logits, clean.run.logits)
 
 
-def replayable(model: Any, clean: Recorded) -> bool:
+def replayable(model: Model, clean: Recorded) -> bool:
     """Whether the run can be taken up again without hooks: that was proved, and the model is still what it was.
 
     Where it can't, a `StackheadsWarning` says why, once for each model and reason.
@@ -118,7 +118,7 @@ class Cell:
 
 
 def sweep_positions(
-    model: Any,
+    model: Model,
     clean: Recorded,
     z: Float[Tensor, "layer batch pos head d_head"],
     read: Read = None,
@@ -145,7 +145,7 @@ def sweep_positions(
                 yield Cell(HeadId(layer, index), position, logits)
 
 
-def _hooked_heads(model: Any, clean: Recorded, layer: int, position: int, z: Tensor) -> Iterator[Tensor]:
+def _hooked_heads(model: Model, clean: Recorded, layer: int, position: int, z: Tensor) -> Iterator[Tensor]:
     rows = torch.zeros_like(clean.batch.slots, dtype=torch.bool)
     rows[:, position] = True
     for index in range(z.shape[2]):
@@ -155,7 +155,7 @@ def _hooked_heads(model: Any, clean: Recorded, layer: int, position: int, z: Ten
 class Engine:
     """A run ready to be taken up again, and how much of it fits in memory at once. For runs on which that is proved."""
 
-    def __init__(self, model: Any, run: Recording, read: Rows, memory: int, frozen_norms: bool = False):
+    def __init__(self, model: Model, run: Recording, read: Rows, memory: int, frozen_norms: bool = False):
         self.model, self.logits, self.read = model, run.logits, read
         cfg, (batch, n_pos) = model.cfg, run.logits.shape[:2]
         numbers = n_pos * (4 * cfg.d_model + 8 * cfg.n_heads * cfg.d_head + 2 * cfg.n_heads * n_pos + cfg.d_vocab_out)

@@ -6,7 +6,6 @@
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,11 +16,12 @@ from stackheads.interventions.activations import Recorded, acting_rows, check_ro
 from stackheads.interventions.engine import Read, rerun, run_variants, sweep_positions
 from stackheads.interventions.metric import Metric, measured
 from stackheads.models.hooks import CarryEdit, HeadEdit, all_heads, precise
+from stackheads.models.protocol import Model
 from stackheads.types import Destination, HeadId
 
 
 def patch(
-    model: Any,
+    model: Model,
     into: Recorded,
     source: Recorded,
     heads: Sequence[HeadId | str],
@@ -54,7 +54,7 @@ def patch_edits(
 
 
 def patch_heads(
-    model: Any,
+    model: Model,
     into: Recorded,
     source: Recorded,
     metric: Metric,
@@ -73,7 +73,7 @@ def patch_heads(
 
 
 def patch_heads_by_position(
-    model: Any, into: Recorded, source: Recorded, metric: Metric, read: Read = None
+    model: Model, into: Recorded, source: Recorded, metric: Metric, read: Read = None
 ) -> Float[Tensor, "layer pos head"]:
     """`metric(logits)` after patching each head at each position in turn; `read` as in `patch_heads`.
 

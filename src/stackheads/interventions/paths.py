@@ -13,7 +13,7 @@ numbers, up to rounding (tested to 1e-5 in float32, 1e-10 in float64).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -26,6 +26,7 @@ from stackheads.models.forwards.fused import FusedForward, supported
 from stackheads.models.forwards.hooked import hooked_change, hooked_direct, hooked_output
 from stackheads.models.hooks import HeadEdit, analysing, check_head
 from stackheads.models.kinds import check_model
+from stackheads.models.protocol import Model
 from stackheads.types import HeadId
 
 Input = Literal["q", "k", "v"]
@@ -45,7 +46,7 @@ class Sender:
 
 
 def receiver_outputs(
-    model: Any, clean: Recorded, receiver: HeadId | str, senders: Sequence[Sender], part: Input
+    model: Model, clean: Recorded, receiver: HeadId | str, senders: Sequence[Sender], part: Input
 ) -> Float[Tensor, "sender batch pos d_head"]:
     """The receiver's z with each sender's change entering one of its inputs.
 
@@ -68,7 +69,12 @@ def receiver_outputs(
 
 
 def path_edits(
-    model: Any, clean: Recorded, receiver: HeadId | str, rows: Bool[Tensor, "batch pos"], senders: Sequence[Sender], part: Input
+    model: Model,
+    clean: Recorded,
+    receiver: HeadId | str,
+    rows: Bool[Tensor, "batch pos"],
+    senders: Sequence[Sender],
+    part: Input,
 ) -> list[HeadEdit]:
     """For each sender, the edit that puts the receiver's new output into the run at the receiver's rows.
 
@@ -78,7 +84,7 @@ def path_edits(
     return [HeadEdit(HeadId.of(receiver), rows, z) for z in receiver_outputs(model, clean, receiver, senders, part)]
 
 
-def direct_logits(model: Any, clean: Recorded, sender: Sender) -> Float[Tensor, "batch pos d_vocab_out"]:
+def direct_logits(model: Model, clean: Recorded, sender: Sender) -> Float[Tensor, "batch pos d_vocab_out"]:
     """Logits with the sender's change entering the last LayerNorm and the unembedding only.
 
     Raises `InterventionError` for an unknown head, a sender that is changed at no row, and a model that lacks a hook where
@@ -95,7 +101,7 @@ def direct_logits(model: Any, clean: Recorded, sender: Sender) -> Float[Tensor, 
         return forward.unembed(residual + _written(model, clean, sender))
 
 
-def _fast(model: Any, clean: Recorded) -> bool:
+def _fast(model: Model, clean: Recorded) -> bool:
     return replayable(model, clean) and supported(model)
 
 
@@ -103,7 +109,7 @@ def _edit(sender: Sender) -> HeadEdit:
     return HeadEdit(sender.head, sender.rows, sender.z)
 
 
-def _check(model: Any, receiver: HeadId, senders: Sequence[Sender], part: Input) -> None:
+def _check(model: Model, receiver: HeadId, senders: Sequence[Sender], part: Input) -> None:
     check_model(model)
     check_head(model, receiver)
     if part not in INPUTS:
@@ -116,7 +122,7 @@ def _check(model: Any, receiver: HeadId, senders: Sequence[Sender], part: Input)
             raise InterventionError(f"a path runs to a later layer, got {sender.head} to {receiver}: swap them")
 
 
-def _check_sender(model: Any, sender: Sender) -> None:
+def _check_sender(model: Model, sender: Sender) -> None:
     check_model(model)
     check_head(model, sender.head)
     check_rows(sender.rows)
@@ -128,7 +134,7 @@ def _residuals(clean: Recorded) -> Float[Tensor, "layer batch pos d_model"]:
     return clean.run.residual
 
 
-def _written(model: Any, clean: Recorded, sender: Sender) -> Float[Tensor, "batch pos d_model"]:
+def _written(model: Model, clean: Recorded, sender: Sender) -> Float[Tensor, "batch pos d_model"]:
     """What the sender's change writes."""
     change = (sender.z - clean.run.of(sender.head)[2]) * sender.rows[..., None]
     return FusedForward(model).writes(model.blocks[sender.head.layer].attn, sender.head.index, change)

@@ -13,8 +13,6 @@ caller's, and every edited run on this batch goes through the model's own hooks:
 Cost: one forward pass for the record, one for the hooked run and about one for the two replays.
 """
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -24,12 +22,13 @@ from stackheads.interventions.activations import Recorded
 from stackheads.interventions.engine import MEMORY, Engine
 from stackheads.models.forwards.replay import Rows
 from stackheads.models.hooks import Edit, HeadEdit, PatternEdit, Recording, analysing, record, run_edited
+from stackheads.models.protocol import Model
 from stackheads.models.trust import MATTERS, differs, obstacle, state
 from stackheads.tasks import Batch
 from stackheads.types import HeadId
 
 
-def recorded(model: Any, batch: Batch, like: Recorded | None = None) -> Recorded:
+def recorded(model: Model, batch: Batch, like: Recorded | None = None) -> Recorded:
     """Run the model once on a batch and keep both, and how the run may be taken up again.
 
     `like`: a record of the same model, whose proof holds for this batch too (a counterfactual). Raises `InterventionError` if
@@ -42,7 +41,7 @@ def recorded(model: Any, batch: Batch, like: Recorded | None = None) -> Recorded
     return Recorded(batch, run, why_hooked(model, batch, run), state(model))
 
 
-def why_hooked(model: Any, batch: Batch, run: Recording) -> str | None:
+def why_hooked(model: Model, batch: Batch, run: Recording) -> str | None:
     """Why edited runs must go through the model's hooks; None where the fast forward is proved on this batch."""
     if reason := obstacle(model):
         return reason
@@ -67,7 +66,7 @@ def _mixing(run: Recording) -> str | None:
     return None if difference <= bound else f"its heads do not give pattern · value (off by up to {difference:.1g})"
 
 
-def _replays(model: Any, batch: Batch, run: Recording) -> str | None:
+def _replays(model: Model, batch: Batch, run: Recording) -> str | None:
     n_pos = batch.tokens.shape[1]
     everywhere, later = Rows.of(range(n_pos)), Rows.of(range(n_pos // 2, n_pos))
     engine = Engine(model, run, everywhere, MEMORY)
@@ -96,7 +95,7 @@ def _in_every_layer(run: Recording) -> list[Edit]:
     return edits
 
 
-def _check_finite(model: Any, logits: Float[Tensor, "batch pos d_vocab_out"]) -> None:
+def _check_finite(model: Model, logits: Float[Tensor, "batch pos d_vocab_out"]) -> None:
     """Nothing can be said of a model that answers with NaN, nor of one whose attention drops the NaN that its weights make."""
     bad = [name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())]
     if bad:

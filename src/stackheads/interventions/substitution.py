@@ -1,7 +1,6 @@
 """Substitute attention patterns: make a head look where a label says it looks, and see whether the answer survives."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +10,7 @@ from stackheads.errors import InterventionError
 from stackheads.interventions.activations import Recorded, acting_rows
 from stackheads.interventions.engine import rerun
 from stackheads.models.hooks import PatternEdit
+from stackheads.models.protocol import Model
 from stackheads.types import Destination, HeadId
 
 
@@ -34,7 +34,7 @@ def pattern_edit(
 
 
 def substitute_patterns(
-    model: Any, clean: Recorded, sources: Mapping[tuple[HeadId | str, Destination | str], Int[Tensor, "batch pos"]]
+    model: Model, clean: Recorded, sources: Mapping[tuple[HeadId | str, Destination | str], Int[Tensor, "batch pos"]]
 ) -> Float[Tensor, "batch pos d_vocab_out"]:
     """Logits with several heads pointed at given sources at once.
 

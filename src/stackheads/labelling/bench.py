@@ -7,7 +7,6 @@ of sums stand the median and the 10th percentile of the same ratio for single ex
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pandas as pd
 import torch
@@ -19,6 +18,7 @@ from stackheads.labelling.readouts import Baseline, Readout, Scorer, make_scorer
 from stackheads.labelling.statistics import shares
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.models.hooks import Edit, analysing
+from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
 from stackheads.tables import records, role_of
 from stackheads.tasks import Batch, Task
@@ -42,7 +42,7 @@ class Label:
 class Bench:
     """A model on fresh examples of its task."""
 
-    model: Any
+    model: Model
     task: Task
     clean: Recorded
     scorer: Scorer
@@ -86,14 +86,14 @@ class Bench:
 
 
 def make_bench(
-    model: Any, task: Task, examples: int, seed: int, thresholds: Thresholds, name: Stream = Stream.CIRCUIT
+    model: Model, task: Task, examples: int, seed: int, thresholds: Thresholds, name: Stream = Stream.CIRCUIT
 ) -> Bench:
     """Draw examples of a stream that labels were not made on, and run the model on them. Cost: one forward pass."""
     batch = task.sample(examples, stream(seed, name)).to(next(model.parameters()).device)
     return bench_of(model, task, batch, thresholds)
 
 
-def bench_of(model: Any, task: Task, batch: Batch, thresholds: Thresholds) -> Bench:
+def bench_of(model: Model, task: Task, batch: Batch, thresholds: Thresholds) -> Bench:
     """The model on these examples. Cost: one forward pass, and two for its proof (`interventions/proof.py`)."""
     with analysing(model):
         clean = recorded(model, batch)

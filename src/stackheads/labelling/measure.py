@@ -27,6 +27,7 @@ from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, Evidence, cause_answer, examples_needed, pattern_answer
 from stackheads.labelling.write import Question, Writes
 from stackheads.models.hooks import all_heads, analysing
+from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import Task, labelling_batch
 from stackheads.types import Destination, HeadId
@@ -70,7 +71,7 @@ class Look:
 
 
 def measure(
-    model: Any,
+    model: Model,
     task: Task,
     look: Look,
     thresholds: Thresholds,
@@ -107,7 +108,7 @@ def measure(
 
 
 def measure_until_decided(
-    model: Any,
+    model: Model,
     task: Task,
     seed: int,
     thresholds: Thresholds,

@@ -19,7 +19,6 @@ Cost: a forward and a backward pass for each readout, on `chunk` examples at a t
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -32,6 +31,7 @@ from stackheads.labelling.patterns import PatternEvidence
 from stackheads.labelling.readouts import Baseline, Scorer
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, pattern_answer
+from stackheads.models.protocol import Model
 from stackheads.types import Destination, HeadId, Role
 
 Cell = tuple[HeadId, Destination]
@@ -54,7 +54,7 @@ class Screen:
 
 
 def guessed_effects(
-    model: Any, clean: Recorded, scorer: Scorer, baseline: Baseline, destinations: list[Destination], chunk: int
+    model: Model, clean: Recorded, scorer: Scorer, baseline: Baseline, destinations: list[Destination], chunk: int
 ) -> dict[Cell, float]:
     """For every cell the guessed share of the gap that resample ablation destroys; 0 where the model answers nothing.
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from stackheads.errors import CheckpointError, StackheadsError
 from stackheads.files import Stored, checked, read_json, write_folder, write_json
 from stackheads.models.config import ModelConfig, build, check_fit, model_config, moved, parse_device
+from stackheads.models.protocol import Model
 from stackheads.tasks import StoredTask, from_config
 
 FORMAT = 1
@@ -40,21 +41,21 @@ class Checkpoint:
     """A loaded checkpoint. `model` is a `HookedTransformer` in eval mode; `training` and `metrics` are as stored."""
 
     name: str
-    model: Any
+    model: Model
     task: StoredTask
     config: ModelConfig
     training: dict[str, Any]
     metrics: dict[str, Any]
 
 
-def parameters(model: Any) -> dict[str, Tensor]:
+def parameters(model: Model) -> dict[str, Tensor]:
     """The learned tensors by name, contiguous and on the CPU; buffers that the configuration implies are left out."""
     return {name: value.detach().cpu().contiguous() for name, value in model.named_parameters()}
 
 
 def save_checkpoint(
     folder: Path | str,
-    model: Any,
+    model: Model,
     task: StoredTask,
     config: ModelConfig,
     training: dict[str, Any] | None = None,
@@ -162,7 +163,7 @@ def _check_size(config: ModelConfig, task: StoredTask, weights: dict[str, Tensor
         raise CheckpointError(f"{rule}, at least {least:,} numbers, got {found:,}: use matching files")
 
 
-def _load_weights(model: Any, weights: dict[str, Tensor], path: Path) -> None:
+def _load_weights(model: Model, weights: dict[str, Tensor], path: Path) -> None:
     expected = dict(model.named_parameters())
     for name in sorted(expected.keys() ^ weights.keys()):
         state = "is missing" if name in expected else "is not part of the model"

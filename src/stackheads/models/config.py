@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stackheads.errors import ConfigError, TaskMismatchError, bad_setting
 from stackheads.models.kinds import check_model
+from stackheads.models.protocol import Model
 from stackheads.seeds import initialising
 from stackheads.tasks import Task
 
@@ -73,7 +74,7 @@ def build(config: ModelConfig, task: Task, seed: int = 0, device: torch.device |
     return moved(model, place)
 
 
-def moved(model: Any, device: torch.device) -> Any:
+def moved(model: Model, device: torch.device) -> Any:
     """The model on a device, without TransformerLens' line on stdout."""
     return model.to(device, print_details=False) if type(model).__name__ == "HookedTransformer" else model.to(device)
 
@@ -87,7 +88,7 @@ def hooked(**settings: Any) -> Any:
         return HookedTransformer(HookedTransformerConfig(**settings))
 
 
-def check_fit(model: Any, task: Task) -> None:
+def check_fit(model: Model, task: Task) -> None:
     """Raise `TaskMismatchError` if the model cannot be asked this task's questions, `ConfigError` if one of the two is none."""
     check_model(model)
     parts = ("name", "n_ctx", "d_vocab", "d_vocab_out", "sample", "readout")

@@ -21,6 +21,7 @@ from torch import Tensor
 from stackheads.errors import InterventionError
 from stackheads.models.forwards.rotary import input_hooks
 from stackheads.models.kinds import check_model
+from stackheads.models.protocol import Model
 from stackheads.types import HeadId
 
 
@@ -106,7 +107,7 @@ def precise() -> Iterator[None]:
 
 
 @contextmanager
-def evaluating(model: Any) -> Iterator[None]:
+def evaluating(model: Model) -> Iterator[None]:
     """Eval mode inside; afterwards every part is in the mode that it was in."""
     training = [part for part in model.modules() if part.training]
     if training:
@@ -119,19 +120,19 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def analysing(model: Any) -> Iterator[None]:
+def analysing(model: Model) -> Iterator[None]:
     """No gradients, no autocast and eval mode inside; the model's modes as they were afterwards."""
     check_model(model)
     with evaluating(model), torch.no_grad(), precise():
         yield
 
 
-def all_heads(model: Any) -> list[HeadId]:
+def all_heads(model: Model) -> list[HeadId]:
     """Every head of the model, layer by layer."""
     return [HeadId(layer, index) for layer in range(model.cfg.n_layers) for index in range(model.cfg.n_heads)]
 
 
-def record(model: Any, tokens: Int[Tensor, "batch pos"]) -> Recording:
+def record(model: Model, tokens: Int[Tensor, "batch pos"]) -> Recording:
     """Run the model once and keep what its heads do. Raises `ConfigError` for what is no such model. Cost: one forward pass."""
     check_model(model)
     inputs = input_hooks(model) or ()
@@ -141,14 +142,14 @@ def record(model: Any, tokens: Int[Tensor, "batch pos"]) -> Recording:
 
 
 def record_values(
-    model: Any, tokens: Int[Tensor, "batch pos"]
+    model: Model, tokens: Int[Tensor, "batch pos"]
 ) -> tuple[Float[Tensor, "batch pos d_vocab_out"], Float[Tensor, "layer batch pos head d_head"]]:
     """Logits and value vectors of one run: all that a counterfactual is needed for. Cost: one forward pass."""
     logits, kept = _run_keeping(model, tokens, ("v",))
     return logits, kept["v"]
 
 
-def _run_keeping(model: Any, tokens: Int[Tensor, "batch pos"], what: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+def _run_keeping(model: Model, tokens: Int[Tensor, "batch pos"], what: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
     """Logits of one run, and for each kind of hook its values, stacked over layers."""
     layers, heads = range(model.cfg.n_layers), model.cfg.n_heads
     kept: dict[str, Tensor] = {}
@@ -172,7 +173,7 @@ def _run_keeping(model: Any, tokens: Int[Tensor, "batch pos"], what: tuple[str, 
 
 
 @contextmanager
-def edited(model: Any, edits: Sequence[Edit]) -> Iterator[None]:
+def edited(model: Model, edits: Sequence[Edit]) -> Iterator[None]:
     """Inside, the model's heads are edited. Edits of one head at overlapping rows apply in the order given, those of
     patterns before those of outputs.
 
@@ -192,19 +193,19 @@ def edited(model: Any, edits: Sequence[Edit]) -> Iterator[None]:
         raise InterventionError(f"every edit must act, the one on {missed} did not: run the model inside the context")
 
 
-def run_edited(model: Any, tokens: Int[Tensor, "batch pos"], edits: Sequence[Edit]) -> Float[Tensor, "batch pos d_vocab_out"]:
+def run_edited(model: Model, tokens: Int[Tensor, "batch pos"], edits: Sequence[Edit]) -> Float[Tensor, "batch pos d_vocab_out"]:
     """Logits of one run with the edits in place. Cost: one forward pass."""
     with edited(model, edits):
         return model(tokens)
 
 
-def check_head(model: Any, head: HeadId) -> None:
+def check_head(model: Model, head: HeadId) -> None:
     """Raise `InterventionError` if the model has no such head."""
     HeadId.of(head).check(model.cfg.n_layers, model.cfg.n_heads)
 
 
 @contextmanager
-def _before_others(model: Any, hooks: Sequence[tuple[str, Callable[..., Tensor]]]) -> Iterator[None]:
+def _before_others(model: Model, hooks: Sequence[tuple[str, Callable[..., Tensor]]]) -> Iterator[None]:
     """Inside, these hooks run before all others at their points."""
     added = []
     try:
@@ -219,7 +220,7 @@ def _before_others(model: Any, hooks: Sequence[tuple[str, Callable[..., Tensor]]
             point.fwd_hooks.remove(handle)
 
 
-def _hook(model: Any, edit: Edit, fired: Callable[[], None]) -> tuple[str, Callable[..., Tensor]]:
+def _hook(model: Model, edit: Edit, fired: Callable[[], None]) -> tuple[str, Callable[..., Tensor]]:
     head = edit.head
     check_head(model, head)
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 
+from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
 
 
-def permuted_heads(model: Any, seed: int) -> Any:
+def permuted_heads(model: Model, seed: int) -> Any:
     """A copy of the model in which each layer's query, key and value weights are dealt out to its heads anew.
 
     Queries, keys and values move by different shifts, so with two heads or more no head keeps its parts together.

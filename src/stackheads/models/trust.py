@@ -33,6 +33,7 @@ from stackheads.errors import StackheadsWarning
 from stackheads.models.forwards.fused import Forward, FusedForward, supported
 from stackheads.models.forwards.rotary import forward_of
 from stackheads.models.hooks import analysing, hook_name
+from stackheads.models.protocol import Model
 
 MATTERS = 1e-3
 """The share of the logits' spread from which on a difference is more than rounding, whatever the precision."""
@@ -47,7 +48,7 @@ _told: "WeakKeyDictionary[Any, set[str]]" = WeakKeyDictionary()
 """What was said about which model, so that it is said once."""
 
 
-def obstacle(model: Any) -> str | None:
+def obstacle(model: Model) -> str | None:
     """Why no forward without hooks can be tried in the place of this model's own; None where one can."""
     for name, part in model.named_modules():
         if any(_is_callers(hook, part) for kind in HOOKS for hook in getattr(part, kind).values()):
@@ -64,7 +65,7 @@ def _is_callers(hook: Any, part: nn.Module) -> bool:
     return type(part).__name__ == "HookPoint" or not str(getattr(hook, "__module__", "")).startswith("transformer_lens.")
 
 
-def state(model: Any) -> tuple[Any, ...]:
+def state(model: Model) -> tuple[Any, ...]:
     """What tells whether a model is still the one that it was: its settings, and where its weights are in which version."""
     weights = [(each.data_ptr(), 0 if each.is_inference() else each._version) for each in model.parameters()]
     settings = model.cfg
@@ -73,7 +74,7 @@ def state(model: Any) -> tuple[Any, ...]:
 
 
 def differs(
-    model: Any,
+    model: Model,
     tokens: Int[Tensor, "batch pos"],
     found: Float[Tensor, "batch pos d_vocab_out"],
     expected: Float[Tensor, "batch pos d_vocab_out"],
@@ -92,18 +93,18 @@ def differs(
     return None if difference <= bound else f"logits differ by up to {difference:.1g}, rounding explains {bound:.1g}"
 
 
-def _terms(model: Any) -> float:
+def _terms(model: Model) -> float:
     """How large a logit's terms are, for a stream of length 1: where logits are all but zero they cancel, rounding does not."""
     weight = getattr(getattr(model, "unembed", None), "W_U", None)
     return weight.detach().norm(dim=0).max().item() if isinstance(weight, Tensor) else 0.0
 
 
-def _rounding(model: Any, of_one: float) -> float:
+def _rounding(model: Model, of_one: float) -> float:
     """The largest difference that is rounding, as derived above, where one ε in each layer makes one of `of_one`."""
     return 4 * model.cfg.d_model**0.5 * of_one
 
 
-def _disturbed(model: Any, tokens: Int[Tensor, "batch pos"], epsilon: float) -> float:
+def _disturbed(model: Model, tokens: Int[Tensor, "batch pos"], epsilon: float) -> float:
     """How much logits change if the stream before every layer is off by one ε, up or down as a sine has it."""
 
     def disturb(value: Tensor, hook: Any) -> Tensor:
@@ -117,7 +118,7 @@ def _disturbed(model: Any, tokens: Int[Tensor, "batch pos"], epsilon: float) -> 
             return (model(tokens) - plain).abs().max().item()
 
 
-def forward_for_training(model: Any, tokens: Int[Tensor, "batch pos"] | None = None) -> Forward:
+def forward_for_training(model: Model, tokens: Int[Tensor, "batch pos"] | None = None) -> Forward:
     """The fastest forward that is seen to compute what `model(tokens)` computes; `model` itself where no fused one does.
 
     Cost: two forward passes on at most `PROBES` of the tokens, or as many made up.
@@ -129,7 +130,7 @@ def forward_for_training(model: Any, tokens: Int[Tensor, "batch pos"] | None = N
     return model
 
 
-def why_not_fused(model: Any, tokens: Int[Tensor, "batch pos"] | None = None) -> str | None:
+def why_not_fused(model: Model, tokens: Int[Tensor, "batch pos"] | None = None) -> str | None:
     """Why the fused forward can't stand for the model in training; None where its logits are seen to be the same."""
     reason = obstacle(model)
     if reason or not supported(model):
@@ -143,14 +144,14 @@ def why_not_fused(model: Any, tokens: Int[Tensor, "batch pos"] | None = None) ->
     return reason and f"the fused forward is not the model's ({reason})"
 
 
-def _made_up(model: Any) -> Int[Tensor, "batch pos"]:
+def _made_up(model: Model) -> Int[Tensor, "batch pos"]:
     """Every token at some place, as far as there is room."""
     device = next(model.parameters()).device
     steps = torch.arange(model.cfg.n_ctx, device=device) + model.cfg.n_ctx * torch.arange(PROBES, device=device)[:, None]
     return steps % model.cfg.d_vocab
 
 
-def tell(model: nn.Module, why: str) -> None:
+def tell(model: Model, why: str) -> None:
     """Say once of a model that it is run through its hooks, and why; what stands in brackets at the end is detail."""
     told = _told.setdefault(model, set())
     if (fact := why.split(" (")[0]) not in told:

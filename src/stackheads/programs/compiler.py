@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stackheads.models.config import ModelConfig, build
+from stackheads.models.protocol import Wired
 from stackheads.programs.program import PLACES, POSITION, TOKEN, HeadSpec, Layers, Readouts, plain_readouts
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import StatementTask
@@ -111,13 +112,13 @@ def _head_width(head: HeadSpec, task: StatementTask) -> int:
     return max(matched + 3, len(head.copies) * task.d_vocab, 1)
 
 
-def _zero(model: Any) -> None:
+def _zero(model: Wired) -> None:
     for name, parameter in model.named_parameters():
         if "ln" not in name:
             parameter.zero_()
 
 
-def _embed(model: Any, layout: Layout, task: StatementTask) -> None:
+def _embed(model: Wired, layout: Layout, task: StatementTask) -> None:
     _zero(model)
     model.embed.W_E.copy_(layout.of(TOKEN).T)
     kinds = _kinds(task)
@@ -134,7 +135,7 @@ def _kinds(task: StatementTask) -> Tensor:
 Scales = dict[Slot, float]
 
 
-def _scales(model: Any, tokens: Tensor, hook: str) -> Scales:
+def _scales(model: Wired, tokens: Tensor, hook: str) -> Scales:
     """What LayerNorm multiplies by at each kind of slot, on average; 1 without LayerNorm."""
     if model.cfg.normalization_type is None:
         return dict.fromkeys(Slot, 1.0)
@@ -144,7 +145,7 @@ def _scales(model: Any, tokens: Tensor, hook: str) -> Scales:
     return {slot: (1 / kept["scale"][slots == slot]).mean().item() for slot in map(Slot, slots.unique().tolist())}
 
 
-def _write_head(model: Any, layer: int, index: int, head: HeadSpec, layout: Layout, scales: Scales, sharpness: float) -> None:
+def _write_head(model: Wired, layer: int, index: int, head: HeadSpec, layout: Layout, scales: Scales, sharpness: float) -> None:
     attn = model.blocks[layer].attn
     row_scale = _mean([scales[destination.slot] for destination in head.rows]) if head.rows else 1.0
     source_scale = _mean([scales[slot] for slot in head.sources if slot in scales])
@@ -179,7 +180,7 @@ def _write_head(model: Any, layer: int, index: int, head: HeadSpec, layout: Layo
         attn.W_O[index][block] = layout.of(copy.target).T
 
 
-def _unembed(model: Any, layout: Layout, task: StatementTask, scales: Scales, readouts: Readouts) -> None:
+def _unembed(model: Wired, layout: Layout, task: StatementTask, scales: Scales, readouts: Readouts) -> None:
     asked = [Slot.QUERY, Slot.VALUE] if task.supervision == "dense" else [Slot.QUERY]
     gain = LOGIT / _mean([scales[slot] for slot in asked])
     for number, hop in enumerate(task.readout_hops):

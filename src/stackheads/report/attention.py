@@ -24,6 +24,7 @@ from stackheads.errors import ConfigError
 from stackheads.interventions import destination_rows
 from stackheads.labelling.roles import role_targets
 from stackheads.models.hooks import check_head, record
+from stackheads.models.protocol import Model
 from stackheads.record import Record
 from stackheads.report.tokens import tokens_as_text
 from stackheads.tables import records, role_of
@@ -135,7 +136,7 @@ def head_name(row: dict[str, Any]) -> str:
 
 
 def _chosen(
-    analysis: Record, model: Any, heads: str | list[str], destination: str | None
+    analysis: Record, model: Model, heads: str | list[str], destination: str | None
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The label rows to draw, and a note where they are not those that were asked for."""
     places = list(dict.fromkeys(analysis.labels["destination"]))

@@ -12,12 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stackheads.models.forwards.fused import FusedForward
+from stackheads.models.protocol import Model
 
 
 class DroppingForward(FusedForward):
     """A fused forward in which each head of each example is dropped with probability `rate`; draws from `generator`."""
 
-    def __init__(self, model: Any, rate: float, generator: torch.Generator):
+    def __init__(self, model: Model, rate: float, generator: torch.Generator):
         super().__init__(model)
         self.rate, self.generator = rate, generator
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from stackheads.errors import CheckpointError, ConfigError
 from stackheads.files import Stored, checked, holds_other, read_json, write_file, write_json
 from stackheads.models import ModelConfig, parameters
+from stackheads.models.protocol import Model
 from stackheads.tasks import StoredTask
 from stackheads.training.config import TrainingConfig, training_config
 
@@ -94,7 +95,7 @@ def open_run(path: Path, task: StoredTask, model: ModelConfig, training: Trainin
     return folder
 
 
-def save_state(path: Path, model: Any, optimiser: torch.optim.AdamW, generator: torch.Generator, step: int) -> None:
+def save_state(path: Path, model: Model, optimiser: torch.optim.AdamW, generator: torch.Generator, step: int) -> None:
     """Write everything that the next step depends on, atomically."""
     from safetensors.torch import save_file
 
@@ -108,7 +109,7 @@ def save_state(path: Path, model: Any, optimiser: torch.optim.AdamW, generator: 
     write_file(path, lambda temporary: save_file(tensors, temporary))
 
 
-def load_state(path: Path, model: Any, optimiser: torch.optim.AdamW, generator: torch.Generator) -> int:
+def load_state(path: Path, model: Model, optimiser: torch.optim.AdamW, generator: torch.Generator) -> int:
     """Restore what `save_state` wrote and return the step; 0 if there is no state yet.
 
     Raises `CheckpointError` if the file is damaged or belongs to another model.

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from stackheads.models.forwards.fused import FusedForward
+from stackheads.models.protocol import Model
 from stackheads.tasks import Batch
 from stackheads.types import Destination, Slot
 
@@ -27,7 +28,7 @@ from stackheads.types import Destination, Slot
 class SharpeningForward(FusedForward):
     """A fused forward that also keeps what the two terms need: attention entropies, head outputs, the last residual stream."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Model):
         super().__init__(model)
         self._entropies: list[Tensor] = []
         self._outputs: list[tuple[Tensor, Tensor]] = []

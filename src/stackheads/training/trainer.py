@@ -24,6 +24,7 @@ from stackheads.models import Checkpoint, ModelConfig, build, check_fit, save_ch
 from stackheads.models.config import parse_device
 from stackheads.models.forwards.fused import Forward, FusedForward
 from stackheads.models.hooks import analysing
+from stackheads.models.protocol import Model
 from stackheads.models.trust import forward_for_training, why_not_fused
 from stackheads.seeds import Reserved, bare
 from stackheads.tasks import Batch, StoredTask
@@ -44,7 +45,7 @@ class _Run:
     task: StoredTask
     config: ModelConfig
     training: TrainingConfig
-    model: Any
+    model: Model
     optimiser: torch.optim.AdamW
     generator: torch.Generator
     folder: RunFolder | None
@@ -92,7 +93,7 @@ def train(
     return Checkpoint(name, run.model, task, model, _provenance(run), _fresh_metrics(run))
 
 
-def accuracy(model: Any, task: StoredTask, examples: int, seed: int = Reserved.FRESH) -> dict[int, float]:
+def accuracy(model: Model, task: StoredTask, examples: int, seed: int = Reserved.FRESH) -> dict[int, float]:
     """Accuracy per hop at the query, on fresh examples unless a bare seed is given. Cost: a forward pass for each 1,024."""
     generator = bare(seed)
     totals: dict[int, float] = {}

@@ -15,6 +15,7 @@ from stackheads.explanation.program import extract_program
 from stackheads.labelling.bench import make_bench, read_labels
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.models.hooks import analysing
+from stackheads.models.protocol import Model
 from stackheads.seeds import Stream
 from stackheads.tables import records
 from stackheads.tasks import StatementTask, Task
@@ -99,7 +100,7 @@ class Trial:
 
 
 def put_on_trial(
-    model: Any,
+    model: Model,
     task: Task,
     labels: pd.DataFrame,
     examples: int = 512,

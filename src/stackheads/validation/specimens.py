@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from stackheads.models.protocol import Model
 from stackheads.programs.compiler import compile_layers
 from stackheads.programs.mechanisms import doubling, one_hop_per_layer, tripling
 from stackheads.programs.program import TOKEN, Copy, HeadSpec, Layers, Readouts, lower, plain_readouts, register
@@ -64,7 +65,7 @@ class Specimen:
     """A compiled model with its task and the labels it must get."""
 
     name: str
-    model: Any
+    model: Model
     task: StatementTask
     truth: dict[tuple[HeadId, Destination], Truth]
     circuit: Circuit

@@ -25,6 +25,7 @@ from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Evidence, label_row, status
 from stackheads.models.config import ModelConfig, build
 from stackheads.models.nulls import permuted_heads
+from stackheads.models.protocol import Model
 from stackheads.tasks import Cycle, Retrieval, Task
 from stackheads.types import Status
 from stackheads.validation.calibration import QUICK_SAMPLES, UNIFORM_SAMPLES, calibration_points, judged, rates, uniformity
@@ -299,7 +300,7 @@ def _cells(case: Case, made: Specimen, evidence: Sequence[Evidence], thresholds:
     return cells
 
 
-def _label_null(kind: str, model: Any, task: Task, examples: int) -> list[NullHead]:
+def _label_null(kind: str, model: Model, task: Task, examples: int) -> list[NullHead]:
     evidence, _ = measure(model, task, Look(examples, 0), Thresholds())
     confirmed = {item.head for item in evidence if status(item, Thresholds()) == Status.CONFIRMED}
     return [NullHead(kind, str(head), head in confirmed) for head in sorted({item.head for item in evidence})]

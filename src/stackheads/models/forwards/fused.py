@@ -18,6 +18,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from stackheads.models.protocol import Model
+
 Forward = Callable[[Tensor], Tensor]
 
 ACTIVATIONS: MappingProxyType[str, Forward] = MappingProxyType(
@@ -47,7 +49,7 @@ to show itself on every batch (a clamp only acts on large values).
 """
 
 
-def supported(model: Any) -> bool:
+def supported(model: Model) -> bool:
     """Whether a fused forward can be built: the parts that it reads are there, and no setting is that it has not heard of.
 
     That its numbers are the model's is another question (`models/trust.py`).
@@ -85,8 +87,8 @@ class FusedForward:
 
     foldable = True
 
-    def __init__(self, model: Any, fixed: bool = False):
-        self.model = model
+    def __init__(self, model: Model, fixed: bool = False):
+        self.model: Any = model  # its parts go by TransformerLens' names
         self.joined: dict[Any, tuple[Tensor, Tensor]] | None = {} if fixed else None
         self.causal = model.cfg.attention_dir == "causal"
         self.scale = 1 / model.cfg.attn_scale if model.cfg.use_attn_scale else 1.0

@@ -18,13 +18,14 @@ from torch import Tensor
 
 from stackheads.errors import InterventionError
 from stackheads.models.hooks import Edit, HeadEdit, analysing, edited, hook_name, run_edited
+from stackheads.models.protocol import Model
 from stackheads.types import HeadId
 
 Change = tuple[str, Callable[..., Tensor]]
 
 
 def hooked_logits(
-    model: Any, tokens: Int[Tensor, "batch pos"], variants: Sequence[Sequence[Edit]], frozen_norms: bool
+    model: Model, tokens: Int[Tensor, "batch pos"], variants: Sequence[Sequence[Edit]], frozen_norms: bool
 ) -> Iterator[Float[Tensor, "batch pos d_vocab_out"]]:
     """Logits with each list of edits in place. Cost: a forward pass each, and one more where norms are frozen."""
     scales = norm_scales(model, tokens) if frozen_norms else {}
@@ -33,7 +34,7 @@ def hooked_logits(
             yield run_edited(model, tokens, edits)
 
 
-def norm_scales(model: Any, tokens: Int[Tensor, "batch pos"]) -> dict[str, list[Tensor]]:
+def norm_scales(model: Model, tokens: Int[Tensor, "batch pos"]) -> dict[str, list[Tensor]]:
     """What each norm of the residual stream divides by, in the order of its calls. Cost: one forward pass.
 
     Raises `InterventionError` if a norm has no `hook_scale`.
@@ -56,7 +57,7 @@ def norm_scales(model: Any, tokens: Int[Tensor, "batch pos"]) -> dict[str, list[
 
 
 @contextmanager
-def _held(model: Any, scales: dict[str, list[Tensor]]) -> Iterator[None]:
+def _held(model: Model, scales: dict[str, list[Tensor]]) -> Iterator[None]:
     """Inside, for one run, every norm divides by these scales."""
     left = {name: iter(values) for name, values in scales.items()}
 
@@ -67,7 +68,7 @@ def _held(model: Any, scales: dict[str, list[Tensor]]) -> Iterator[None]:
         yield
 
 
-def hooked_change(model: Any, tokens: Int[Tensor, "batch pos"], edit: HeadEdit) -> Float[Tensor, "batch pos d_model"]:
+def hooked_change(model: Model, tokens: Int[Tensor, "batch pos"], edit: HeadEdit) -> Float[Tensor, "batch pos d_model"]:
     """What the layer of a head writes with the edit in place, minus what it writes without. Cost: two forward passes."""
     place = hook_name(edit.head.layer, "attn_out")
     with edited(model, [edit]):
@@ -76,7 +77,7 @@ def hooked_change(model: Any, tokens: Int[Tensor, "batch pos"], edit: HeadEdit) 
 
 
 def hooked_output(
-    model: Any, tokens: Int[Tensor, "batch pos"], receiver: HeadId, part: str, change: Float[Tensor, "batch pos d_model"]
+    model: Model, tokens: Int[Tensor, "batch pos"], receiver: HeadId, part: str, change: Float[Tensor, "batch pos d_model"]
 ) -> Float[Tensor, "batch pos d_head"]:
     """The receiver's z where `change` enters one of its inputs alone. Cost: two forward passes."""
     place = hook_name(receiver.layer, part)
@@ -92,7 +93,7 @@ def hooked_output(
 
 
 def hooked_direct(
-    model: Any, tokens: Int[Tensor, "batch pos"], change: Float[Tensor, "batch pos d_model"]
+    model: Model, tokens: Int[Tensor, "batch pos"], change: Float[Tensor, "batch pos d_model"]
 ) -> Float[Tensor, "batch pos d_vocab_out"]:
     """Logits with `change` entering after the last layer. Cost: one forward pass."""
     name, add = _adding(hook_name(model.cfg.n_layers - 1, "resid_post"), change)
@@ -110,7 +111,7 @@ def hooked_direct(
     return logits
 
 
-def _read(model: Any, tokens: Tensor, place: str, changes: Sequence[Change] = ()) -> Tensor:
+def _read(model: Model, tokens: Tensor, place: str, changes: Sequence[Change] = ()) -> Tensor:
     """What stands at a hook in a run with these changes."""
     kept: list[Tensor] = []
 
@@ -132,13 +133,13 @@ def _adding(name: str, change: Tensor) -> Change:
     return name, add
 
 
-def _check_hooks(model: Any, names: Sequence[str]) -> None:
+def _check_hooks(model: Model, names: Sequence[str]) -> None:
     for name in names:
         if name not in model.hook_dict:
             raise _missing(model, name)
 
 
-def _missing(model: Any, name: str) -> InterventionError:
+def _missing(model: Model, name: str) -> InterventionError:
     return InterventionError(
         f"path patching needs the hook {name}, {type(model).__name__} does not run it: patch whole heads instead"
     )

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stackheads.models.forwards.rotary import forward_of
 from stackheads.models.hooks import Recording, evaluating, hook_name, precise
+from stackheads.models.protocol import Model
 
 Pattern = Float[Tensor, "layer batch head pos source"]
 Silent = Bool[Tensor, "layer batch pos head"]
@@ -25,7 +26,7 @@ Silent = Bool[Tensor, "layer batch pos head"]
 class Patterned:
     """A run whose patterns are given at `rows`. `hooked`: through the model's hooks. Cost of a run: one forward pass."""
 
-    model: Any
+    model: Model
     tokens: Int[Tensor, "batch pos"]
     run: Recording
     rows: Bool[Tensor, "batch pos"]

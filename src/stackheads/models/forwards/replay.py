@@ -28,6 +28,7 @@ from torch.nn import functional
 
 from stackheads.models.forwards.rotary import forward_of
 from stackheads.models.hooks import Edit, HeadEdit, PatternEdit, Recording
+from stackheads.models.protocol import Model
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Replay:
     and not by how long it leaves the residual stream.
     """
 
-    def __init__(self, model: Any, run: Recording, frozen_norms: bool = False):
+    def __init__(self, model: Model, run: Recording, frozen_norms: bool = False):
         assert run.residual is not None
         assert run.q is not None
         assert run.k is not None

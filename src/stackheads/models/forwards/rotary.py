@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stackheads.models.forwards.fused import FusedForward, supported
+from stackheads.models.protocol import Model
 
 
 class RotaryForward:
@@ -24,8 +25,8 @@ class RotaryForward:
     foldable = False
     """Queries can't be multiplied into the stream, since a turn by the position stands between."""
 
-    def __init__(self, model: Any):
-        self.model = model
+    def __init__(self, model: Model):
+        self.model: Any = model  # its parts go by the language model's names
         self.scale = model.cfg.d_head**-0.5
 
     def norm(self, norm: Any, x: Float[Tensor, "*rows d_model"], like: Tensor | None = None) -> Float[Tensor, "*rows d_model"]:
@@ -71,7 +72,7 @@ def _turned(x: Float[Tensor, "batch head pos d_head"], cos: Tensor, sin: Tensor)
     return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
-def covers(model: Any) -> bool:
+def covers(model: Model) -> bool:
     """Whether a `RotaryForward` can be built: the parts that it reads are there. Its numbers are another question
     (`models/trust.py`).
     """
@@ -84,14 +85,14 @@ def covers(model: Any) -> bool:
     )
 
 
-def forward_of(model: Any) -> FusedForward | RotaryForward | None:
+def forward_of(model: Model) -> FusedForward | RotaryForward | None:
     """The forward by which a model can be run from the middle; None where there is none."""
     if supported(model):
         return FusedForward(model, fixed=True)
     return RotaryForward(model) if covers(model) else None
 
 
-def input_hooks(model: Any) -> tuple[str, str] | None:
+def input_hooks(model: Model) -> tuple[str, str] | None:
     """The hooks at which the queries and keys of such a forward are recorded."""
     if supported(model):
         return "q", "k"

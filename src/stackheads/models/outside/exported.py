@@ -14,9 +14,10 @@ from torch.nn.functional import pad
 
 from stackheads.errors import ConfigError
 from stackheads.models.checkpoint import parameters
+from stackheads.models.protocol import Model
 
 
-def to_gpt2(model: Any) -> dict[str, Tensor]:
+def to_gpt2(model: Model) -> dict[str, Tensor]:
     """The state dict from which `from_gpt2(…, n_heads=d_model // d_head)` makes a model with the same logits.
 
     Raises `ConfigError` for a model that is no GPT-2: not causal, without LayerNorm or learned positions, with another

@@ -1,0 +1,50 @@
+"""What labelling needs of a model, as a type: a `HookedTransformer` and a `TransformerBridge` both are one.
+
+Only for type checkers. While the program runs, what is no model is refused in words (`kinds.py`), not by its type, so that the
+error names what was given and the cure.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import nn
+
+if TYPE_CHECKING:
+
+    class Model(Protocol):
+        """A transformer whose heads can be seen and edited through hooks.
+
+        `cfg` has n_layers, n_heads, d_model, d_head, n_ctx and so on; `hook_dict` the points at which hooks can be added by
+        name; `hooks` adds some inside a context. Called on tokens [batch, pos] it gives logits [batch, pos, d_vocab_out].
+        """
+
+        training: bool
+
+        @property
+        def cfg(self) -> Any: ...
+        @property
+        def hook_dict(self) -> Mapping[str, Any]: ...
+        @property
+        def blocks(self) -> Any: ...
+        def __call__(self, tokens: Any) -> Any: ...
+        def hooks(self, fwd_hooks: Sequence[tuple[str, Callable[..., Any]]]) -> AbstractContextManager[Any]: ...
+        def parameters(self) -> Iterator[nn.Parameter]: ...
+        def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+        def modules(self) -> Iterator[nn.Module]: ...
+        def named_modules(self) -> Iterator[tuple[str, nn.Module]]: ...
+        def state_dict(self) -> dict[str, Any]: ...
+        def to(self, device: Any, print_details: bool = ...) -> Any: ...
+        def eval(self) -> Any: ...
+
+    class Wired(Model, Protocol):
+        """A `HookedTransformer`, whose weights have TransformerLens' names: what the compiler writes circuits into."""
+
+        embed: Any
+        pos_embed: Any
+        unembed: Any
+
+        def run_with_hooks(self, tokens: Any, fwd_hooks: Sequence[tuple[str, Callable[..., Any]]]) -> Any: ...
+
+else:
+    Model = Wired = Any
