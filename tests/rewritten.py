@@ -225,4 +225,12 @@ class Padded(Wrapped):
 def joined(batches: Sequence[Batch]) -> Batch:
     """Batches one after the other."""
     parts = {name: [getattr(batch, name) for batch in batches] for name in vars(batches[0])}
-    return Batch(**{name: None if some[0] is None else torch.cat(some) for name, some in parts.items()})
+    return Batch(**{name: _joined(some) for name, some in parts.items()})
+
+
+def _joined(some):
+    if some[0] is None:
+        return None
+    if isinstance(some[0], torch.Tensor):
+        return torch.cat(some)
+    return {name: torch.cat([one[name] for one in some]) for name in some[0]}

@@ -115,7 +115,8 @@ def test_the_command_prints_a_table_in_80_columns_and_goes_on(folder, tmp_path):
 
 
 def test_json_is_one_object(folder, tmp_path, capsys):
-    cli.llm(str(folder), tmp_path, questions=3, few_shot_questions=0, hops="1", formulation="code", json=True, quiet=True)
+    asked = {"questions": 3, "few_shot_questions": 0, "hops": "1", "formulation": "code"}
+    cli.llm(model=str(folder), output_dir=tmp_path, **asked, json=True, quiet=True)
     content = json.loads(capsys.readouterr().out)
     assert (content["chat"], content["dtype"], len(content["cells"])) == (True, "float32", 1)
 

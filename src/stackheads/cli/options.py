@@ -108,7 +108,7 @@ def with_options(verb: Callable[..., None]) -> Callable[..., None]:
 
     def spread(**given: Any) -> None:
         for name, group in groups.items():
-            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group) if field.name in given})
         verb(**given)
 
     shown = [inspect.signature(groups[name]).parameters.values() if name in groups else [each] for name, each in ours.items()]
