@@ -11,7 +11,8 @@ import torch
 
 from stackheads.errors import ConfigError, InterventionError
 from stackheads.explanation.circuit import find_circuit
-from stackheads.explanation.explained import Explained, explain_heads
+from stackheads.explanation.explained import Explained
+from stackheads.explanation.measuring import explain_heads
 from stackheads.explanation.mechanism import name_mechanism
 from stackheads.explanation.program import agreement, extract_program
 from stackheads.explanation.reach import reach
@@ -61,16 +62,18 @@ class Analysis(Record):
         """What every head looks at, as the fewest selectors by which all heads together still give the answer.
 
         The answers are those that the model gives nearly always (`emerged_accuracy`), or, where there are none, better than by
-        chance. Fitted on examples of their own, measured on `examples` fresh ones (`explanation/explained.py`). `model` and
+        chance. Fitted on examples of their own, measured on `examples` fresh ones (`explanation/measuring.py`). `model` and
         `task` are needed only for an analysis that was loaded. Raises `ConfigError` without them, and where the model answers
         nothing.
-        Cost: see `explanation.explained`; seconds to a minute for models of a few layers.
+        Cost: see `explanation/measuring.py`; seconds to a minute for models of a few layers.
         """
         rows = [row for row in records(self.readouts) if row["open"]]
         if not rows:
             raise ConfigError("selectors explain answers, and this model gives none better than chance: analyse another one")
         there = [row for row in rows if row["accuracy"] >= self.thresholds.emerged_accuracy] or rows
         readouts = [Readout(Destination(row["destination"]), int(row["hop"])) for row in there]
+        if not isinstance(examples, int):
+            raise ConfigError(f"selectors are measured on a number of examples, got {examples!r}: ask for 512, say")
         subject = self._subject(model, task, "selectors(model, task)")
         return explain_heads(*subject, readouts, examples, self.seed, self.thresholds, progress)
 
@@ -106,7 +109,7 @@ class Analysis(Record):
 
 
 def analyze(
-    model: Model,
+    model: Model | Checkpoint | Path | str,
     task: Task | None = None,
     examples: int | Literal["auto"] = "auto",
     seed: int = 0,
@@ -138,11 +141,11 @@ def analyze(
         raise ConfigError(
             f"examples must be at least {MIN_EXAMPLES} for an interval, or 'auto', got {examples!r}: ask for 512, say"
         )
-    model, task, described = _resolve(model, task, device)
+    analysed, task, described = _resolve(model, task, device)
     if examples == "auto":
-        found = measure_until_decided(model, task, seed, thresholds, budget, progress, screen)
+        found = measure_until_decided(analysed, task, seed, thresholds, budget, progress, screen)
     else:
-        found = Measured(*measure(model, task, Look(examples, seed), thresholds, progress, screen), (examples,), thresholds)
+        found = Measured(*measure(analysed, task, Look(examples, seed), thresholds, progress, screen), (examples,), thresholds)
     labels = label_frame([label_row(item, found.thresholds) for item in found.evidence])
     return Analysis(
         model=described,
@@ -155,8 +158,8 @@ def analyze(
         readouts=_readout_frame(found.baseline),
         effects=_effect_frame(found.evidence),
         bootstrap_jaccard=bootstrap_jaccard(found.evidence, found.thresholds),
-        subject=(model, task),
-        **(_explanation(labels, model, task, seed, thresholds) if explain and screen is None else {}),
+        subject=(analysed, task),
+        **(_explanation(labels, analysed, task, seed, thresholds) if explain and screen is None else {}),
     )
 
 
@@ -181,24 +184,27 @@ def _explanation(labels: pd.DataFrame, model: Model, task: Task, seed: int, thre
     }
 
 
-def _resolve(model: Model, task: Task | None, device: torch.device | str | None) -> tuple[Any, Task, dict[str, Any]]:
+def _resolve(
+    model: Model | Checkpoint | Path | str, task: Task | None, device: torch.device | str | None
+) -> tuple[Any, Task, dict[str, Any]]:
     """The model on its device, the task, and how to name them."""
     if isinstance(model, (str, Path)):
         checkpoint = load(model, parse_device(device))
         task = task or checkpoint.task
         check_fit(checkpoint.model, task)
         return checkpoint.model, task, {"name": checkpoint.name, **checkpoint.config.model_dump()}
+    given: Any = model
     if isinstance(model, Checkpoint):
-        model, task = model.model, task or model.task
-    check_model(model)
+        given, task = model.model, task or model.task
+    check_model(given)
     if task is None:
         raise ConfigError("a model needs a task to be analysed on, got none: analyze(model, task)")
-    check_fit(model, task)
+    check_fit(given, task)
     if device is not None:
-        model = moved(model, parse_device(device))
-    cfg = model.cfg
-    name = getattr(cfg, "model_name", None) or type(model).__name__
-    return model, task, {"name": name, "layers": cfg.n_layers, "heads": cfg.n_heads, "d_model": cfg.d_model}
+        given = moved(given, parse_device(device))
+    cfg = given.cfg
+    name = getattr(cfg, "model_name", None) or type(given).__name__
+    return given, task, {"name": name, "layers": cfg.n_layers, "heads": cfg.n_heads, "d_model": cfg.d_model}
 
 
 def _readout_frame(baseline: Baseline) -> pd.DataFrame:

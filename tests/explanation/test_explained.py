@@ -6,8 +6,8 @@ from subjects import subject
 
 from stackheads import analyze
 from stackheads.errors import ConfigError
-from stackheads.explanation.explained import ranges
-from stackheads.explanation.selected import offered
+from stackheads.explanation.measuring import ranges
+from stackheads.explanation.selected import LEVELS, offered
 from stackheads.explanation.sums import Examples
 from stackheads.labelling.bench import make_bench
 from stackheads.labelling.thresholds import Thresholds
@@ -81,8 +81,7 @@ def test_every_part_can_be_dropped_alone():
     bench = make_bench(model, task, 16, 0, Thresholds())
     examples = Examples(bench)
     chosen = examples.everything()
-    for stage in ("roles", "positions", "gates", "content"):
-        chosen = chosen.offering(offered(task, examples, stage), torch.device("cpu"))
+    chosen = chosen.offering(offered(task, examples, *LEVELS["content"]), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     for weight in chosen.weights.values():
         weight.copy_(torch.randn(weight.shape, generator=generator))

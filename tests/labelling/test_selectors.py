@@ -1,12 +1,14 @@
 """Scores of selectors are what their definition says, by a brute-force oracle, and names are read at a glance."""
 
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stackheads.labelling.roles import role_targets, visible
-from stackheads.labelling.selectors import KINDS, MOST_DISTANCES, Selector, candidates, make_rows
+from stackheads.labelling.selectors import MOST_DISTANCES, Kind, Selector, candidates, make_rows
 from stackheads.tasks import Conditional, Cycle, KHopInduction, Retrieval, gates
 from stackheads.types import Destination, Slot
 
@@ -16,6 +18,7 @@ TASKS = {
     "khop": KHopInduction(max_hops=3, symbols=4, context=9),
     "conditional": Conditional(symbols=6, kinds=2, max_hops=2),
 }
+KINDS = get_args(Kind)
 GATES = {name: [None, *gates(task.sample(1, torch.Generator().manual_seed(0)))] for name, task in TASKS.items()}
 
 

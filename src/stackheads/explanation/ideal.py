@@ -13,6 +13,7 @@ from torch import Tensor
 from stackheads.interventions import ABLATIONS, destination_rows
 from stackheads.labelling.bench import Bench, Label
 from stackheads.labelling.roles import role_targets
+from stackheads.models.forwards.patterned import mean_where
 from stackheads.models.hooks import Edit, HeadEdit, PatternEdit
 
 
@@ -42,7 +43,8 @@ def ideal_edits(bench: Bench, labels: Sequence[Label], silence: str = "mean") ->
         silent = rows & ~named
         if bool(silent.any()):
             z = bench.clean.run.of(label.head)[2]
-            edits.append(HeadEdit(label.head, silent, (_mean_where if silence == "mean" else _other_where)(z, silent)))
+            quiet = mean_where(z, silent).expand_as(z) if silence == "mean" else _other_where(z, silent)
+            edits.append(HeadEdit(label.head, silent, quiet))
     return edits
 
 
@@ -50,13 +52,6 @@ def evenly(targets: Bool[Tensor, "batch pos source"], dtype: torch.dtype) -> Flo
     """All attention on the marked sources, in equal parts."""
     mass = targets.to(dtype)
     return mass / mass.sum(dim=-1, keepdim=True).clamp(min=1)
-
-
-def _mean_where(z: Float[Tensor, "batch pos d_head"], rows: Bool[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_head"]:
-    """The mean of z at each position over the examples whose row is marked."""
-    weight = rows.to(z.dtype)
-    mean = torch.einsum("bpd,bp->pd", z, weight) / weight.sum(dim=0).clamp(min=1)[:, None]
-    return mean.expand_as(z)
 
 
 def _other_where(z: Float[Tensor, "batch pos d_head"], rows: Bool[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_head"]:

@@ -21,7 +21,6 @@ selector.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -30,9 +29,15 @@ from tqdm import tqdm
 from stackheads.explanation.sums import Examples, Sum, Taken
 from stackheads.labelling.bench import Bench
 from stackheads.labelling.selectors import Kind, candidates
-from stackheads.tasks import Task, gates
+from stackheads.tasks import Task
 
-STAGES = ("roles", "positions", "gates", "content")
+LEVELS: Mapping[str, tuple[tuple[Kind, ...], bool]] = {
+    "roles": (("role",), False),
+    "slots and positions": (("role", "slot", "position"), False),
+    "gates": (("role", "slot", "position"), True),
+    "content": (("role", "slot", "position", "content"), True),
+}
+"""What the stages allow, each more than the one before: kinds of selectors, and whether they may be gated."""
 GOOD = 0.98
 """Recovered share on the worst readout from which no further stage is tried."""
 GAIN = 0.02
@@ -42,13 +47,6 @@ ATTENTION = 0.01
 RIDGE = 1e-5
 BUDGET = 0.01
 """Distance that one round of dropping may add; a tenth of it for silencing at the start."""
-LEVELS: Mapping[str, tuple[tuple[str, ...], bool]] = {
-    "roles": (("role",), False),
-    "slots and positions": (("role", "slot", "position"), False),
-    "gates": (("role", "slot", "position"), True),
-    "content": (("role", "slot", "position", "content"), True),
-}
-"""What each level of the curve allows: kinds of selectors, and whether they may be gated."""
 NEGLIGIBLE = 0.002
 """A selector that moves less of a head's attention is among the first to be dropped, without a run of its own."""
 FEWER = 0.01
@@ -60,28 +58,22 @@ LARGEST = 20.0
 """No weight is larger: e^20 is all of the attention."""
 
 
-@dataclass(frozen=True)
-class Selection:
-    """The sum of selectors that was found, and the worst readout's recovered share after each stage, on other examples."""
-
-    chosen: Sum
-    stages: Mapping[str, float]
-
-
-def select(bench: Bench, judge: Bench, stages: Sequence[str] = STAGES, progress: bool = False) -> Selection:
+def select(bench: Bench, judge: Bench, progress: bool = False) -> Sum:
     """The fewest selectors that keep the answer, fitted on `bench`; what is dropped is decided on `judge`."""
     examples, others = Examples(bench), Examples(judge)
     chosen, _ = dropped(examples.everything(), others, BUDGET / 10)
-    worst: dict[str, float] = {}
-    for stage in tqdm(stages, desc="selectors", disable=None if progress else True, leave=False):
-        more = offered(bench.task, examples, stage)
+    best, before = -torch.inf, frozenset[Taken]()
+    for kinds, gated in tqdm(LEVELS.values(), desc="selectors", disable=None if progress else True, leave=False):
+        allowed = offered(bench.task, examples, kinds, gated)
+        more = {taken: shape for taken, shape in allowed.items() if taken not in before}
+        before = frozenset(allowed)
         if not more:
             continue
         tried = fitted(chosen.offering(more, examples.asked.device), examples, STEPS, to_answers=False)
         tried = fitted(tried, examples, STEPS, to_answers=True)
         found = others.worst(tried)
-        if not worst or found >= max(worst.values()) + GAIN:
-            chosen, worst[stage] = tried, found
+        if found >= best + GAIN:
+            chosen, best = tried, found
         if found >= GOOD:
             break
     for _ in range(ROUNDS):
@@ -89,7 +81,7 @@ def select(bench: Bench, judge: Bench, stages: Sequence[str] = STAGES, progress:
         if not gone:
             break
         chosen = fitted(chosen, examples, AGAIN, to_answers=True)
-    return Selection(_simplest(chosen, examples, others), worst)
+    return _simplest(chosen, examples, others)
 
 
 def _simplest(chosen: Sum, examples: Examples, others: Examples) -> Sum:
@@ -105,21 +97,15 @@ def _simplest(chosen: Sum, examples: Examples, others: Examples) -> Sum:
     return chosen
 
 
-def offered(task: Task, examples: Examples, stage: str) -> dict[Taken, tuple[int, int]]:
-    """The selectors that a stage adds for every destination, with the shapes of their weights."""
-    names = list(gates(examples.bench.clean.batch))
+def offered(task: Task, examples: Examples, kinds: Sequence[Kind], gated: bool) -> dict[Taken, tuple[int, int]]:
+    """The selectors of these kinds for every destination, with the shapes of their weights."""
     found: dict[Taken, tuple[int, int]] = {}
     for place, rows in examples.rows.items():
-        telling = [name for name in names if rows.values(name) > 1]
-        kinds: dict[str, list[tuple[Kind, str | None]]] = {
-            "roles": [("role", None)],
-            "positions": [("slot", None), ("position", None)],
-            "gates": [(kind, name) for name in telling for kind in ("role", "slot")],
-            "content": [("content", name) for name in telling],
-        }
-        for kind, gate in kinds[stage]:
-            for selector in candidates(task, rows, kind, gate):
-                found[place, selector] = (rows.size(selector), rows.values(gate))
+        telling = [name for name in rows.gates if rows.values(name) > 1] if gated else []
+        for kind in kinds:
+            for gate in [None, *telling]:
+                for selector in candidates(task, rows, kind, gate):
+                    found[place, selector] = (rows.size(selector), rows.values(selector.gate))
     return found
 
 
@@ -135,7 +121,7 @@ def fitted(chosen: Sum, examples: Examples, steps: int, to_answers: bool) -> Sum
         tolerance_change=1e-12,
         line_search_fn="strong_wolfe",
     )
-    trial, silent = Sum(weights, chosen.has, chosen.live, chosen.heads), examples.silent(chosen)
+    trial, silent = Sum(weights, chosen.has, chosen.live), examples.silent(chosen)
 
     def closure() -> Tensor:
         patterns = examples.patterns(trial)
@@ -153,7 +139,7 @@ def fitted(chosen: Sum, examples: Examples, steps: int, to_answers: bool) -> Sum
         taken: (weight.detach() * chosen.has[taken][:, None, None]).clamp(-LARGEST, LARGEST)
         for taken, weight in weights.items()
     }
-    return Sum(found, chosen.has, chosen.live, chosen.heads)
+    return Sum(found, chosen.has, chosen.live)
 
 
 def dropped(chosen: Sum, examples: Examples, budget: float) -> tuple[Sum, int]:

@@ -4,12 +4,14 @@ A head of which all selectors are roles is silent, too, where none of them names
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from stackheads.errors import ConfigError
+from stackheads.interventions import destination_rows
 from stackheads.labelling.bench import Bench
 from stackheads.labelling.selectors import Rows, Selector, make_rows
 from stackheads.models.forwards.patterned import Patterned
@@ -33,7 +35,19 @@ class Sum:
     weights: Mapping[Taken, Float[Tensor, "head size value"]]
     has: Mapping[Taken, Bool[Tensor, "head"]]
     live: Mapping[Destination, Bool[Tensor, "head"]]
-    heads: int = field(default=0)
+
+    @property
+    def heads(self) -> int:
+        """Heads of all layers."""
+        return len(next(iter(self.live.values())))
+
+    def of(self, destination: Destination, head: int) -> dict[Selector, Float[Tensor, "1 size value"]]:
+        """The weights of one head at one destination."""
+        return {
+            selector: self.weights[place, selector][head : head + 1]
+            for (place, selector), has in self.has.items()
+            if place == destination and bool(has[head])
+        }
 
     def at(self, destination: Destination) -> dict[Selector, Tensor]:
         """The weights of one destination, 0 where a head has a selector not."""
@@ -52,7 +66,7 @@ class Sum:
                 live[place][head] = False
             else:
                 has[place, selector][head] = False
-        return Sum(self.weights, has, live, self.heads)
+        return Sum(self.weights, has, live)
 
     def offering(self, more: Mapping[Taken, tuple[int, int]], device: torch.device) -> "Sum":
         """Further selectors, of these shapes, for every head that is not silent, with weights of 0."""
@@ -60,7 +74,7 @@ class Sum:
         for taken, shape in more.items():
             weights[taken] = torch.zeros(self.heads, *shape, device=device)
             has[taken] = self.live[taken[0]].clone()
-        return Sum(weights, has, self.live, self.heads)
+        return Sum(weights, has, self.live)
 
     def only(self, kinds: Iterable[str], gated: bool = True) -> "Sum":
         """Selectors of these kinds alone."""
@@ -68,7 +82,7 @@ class Sum:
             (place, selector): marks if selector.kind in kinds and (gated or selector.gate is None) else torch.zeros_like(marks)
             for (place, selector), marks in self.has.items()
         }
-        return Sum(self.weights, kept, self.live, self.heads)
+        return Sum(self.weights, kept, self.live)
 
     def parts(self) -> list[Part]:
         """Every head that is not silent, and every selector of these."""
@@ -94,14 +108,25 @@ class Sum:
 
 
 class Examples:
-    """A bench on which sums of selectors are tried: its rows, its attention, its answers."""
+    """A bench on which sums of selectors are tried: its rows, its attention, its answers.
+
+    Of the readouts that the bench takes for open, those are that are asked often enough. Raises `ConfigError` if none is.
+    """
 
     def __init__(self, bench: Bench):
         batch, run = bench.clean.batch, bench.clean.run
+        often = (bench.baseline.count.sum(dim=0) >= LEAST_ASKED).cpu()
+        self.open = bench.baseline.open & often
+        if not bool(self.open.any()):
+            raise ConfigError(
+                f"selectors are fitted to readouts that are asked at {LEAST_ASKED} places or more, {len(batch)} examples have "
+                "none that the model answers: give more examples"
+            )
+        bench = replace(bench, baseline=replace(bench.baseline, open=self.open))
         self.bench, self.layers, self.in_layer = bench, run.pattern.shape[0], run.pattern.shape[2]
         self.heads = self.layers * self.in_layer
-        made = {destination: make_rows(bench.task, batch, destination) for destination in Destination}
-        self.rows: dict[Destination, Rows] = {destination: rows for destination, rows in made.items() if len(rows)}
+        places = [place for place in Destination if bool(destination_rows(batch, place).any())]
+        self.rows: dict[Destination, Rows] = {place: make_rows(bench.task, batch, place) for place in places}
         given = torch.zeros_like(batch.slots, dtype=torch.bool)
         for rows in self.rows.values():
             given[rows.at[:, 0], rows.at[:, 1]] = True
@@ -110,9 +135,7 @@ class Examples:
             place: run.pattern[:, rows.at[:, 0], :, rows.at[:, 1]].permute(1, 2, 0, 3).flatten(0, 1)
             for place, rows in self.rows.items()
         }
-        often = bench.baseline.count.sum(dim=0) >= LEAST_ASKED
-        self.open = bench.baseline.open.to(often.device) & often
-        self.asked = bench.scorer.where[self.open].any(dim=0) if bool(self.open.any()) else batch.targets >= 0
+        self.asked = bench.scorer.where[self.open].any(dim=0)
         self.answers = self._centred(run.logits)
         self.log = self.answers.log_softmax(-1)
         self.size = self.answers.square().sum(dim=-1)[self.asked].mean()
@@ -124,7 +147,7 @@ class Examples:
     def everything(self) -> Sum:
         """No head silent, and none with a selector yet: all look as they do."""
         device = self.asked.device
-        return Sum({}, {}, {place: torch.ones(self.heads, dtype=torch.bool, device=device) for place in self.rows}, self.heads)
+        return Sum({}, {}, {place: torch.ones(self.heads, dtype=torch.bool, device=device) for place in self.rows})
 
     def patterns(self, chosen: Sum) -> dict[Destination, Float[Tensor, "head row source"]]:
         """Where each head looks at each destination: as it does where no selector has been offered yet."""
@@ -137,29 +160,16 @@ class Examples:
         n, n_pos = self.run.rows.shape
         found = self.answers.new_zeros(n, n_pos, self.heads, n_pos)
         for place, rows in self.rows.items():
-            found = found.index_put((rows.at[:, 0], rows.at[:, 1]), patterns[place].transpose(0, 1))
+            found = found.index_put((rows.at[:, 0], rows.at[:, 1]), patterns[place].transpose(0, 1).to(found.dtype))
         return found.unflatten(2, (self.layers, self.in_layer)).permute(2, 0, 3, 1, 4)
 
     def silent(self, chosen: Sum) -> Bool[Tensor, "layer batch pos head"]:
         """Where each head gives its mean."""
         quiet = torch.zeros(*self.run.rows.shape, self.heads, dtype=torch.bool, device=self.asked.device)
         for place, rows in self.rows.items():
-            marks = ~chosen.live[place] | self._unnamed(chosen, place)
-            quiet[rows.at[:, 0], rows.at[:, 1]] = marks
+            heads = [rows.unnamed(chosen.of(place, head)) for head in range(self.heads)]
+            quiet[rows.at[:, 0], rows.at[:, 1]] = ~chosen.live[place] | torch.stack(heads, dim=1)
         return quiet.unflatten(2, (self.layers, self.in_layer)).permute(2, 0, 1, 3)
-
-    def _unnamed(self, chosen: Sum, place: Destination) -> Bool[Tensor, "row head"]:
-        """The rows in which a head's selectors, all of them roles, name no source."""
-        rows = self.rows[place]
-        named = torch.zeros(len(rows), self.heads, dtype=torch.bool, device=self.asked.device)
-        other, some = torch.zeros_like(named[0]), torch.zeros_like(named[0])
-        for (where, selector), has in chosen.has.items():
-            if where == place and selector.kind == "role":
-                named |= rows.names(selector)[:, None] & has
-                some |= has
-            elif where == place:
-                other |= has
-        return ~named & some & ~other
 
     def _centred(self, logits: Tensor) -> Tensor:
         found = self.bench.task.readout(logits, self.bench.clean.batch)
@@ -170,7 +180,7 @@ class Examples:
         answers = self._centred(logits)
         lost = (answers - self.answers).square().sum(dim=-1)[self.asked].mean() / self.size
         divergence = (self.log.exp() * (self.log - answers.log_softmax(-1))).sum(dim=-1)[self.asked].mean()
-        kept = self.bench.recovered(self.bench.scorer.score(logits).margin)[self.open]
+        kept = self.bench.recovered(self.bench.scorer.score(logits).margin)[self.open.to(logits.device)]
         return lost + divergence + MARGIN * (1 - kept).square().mean()
 
     def logits(self, chosen: Sum) -> Float[Tensor, "batch pos d_vocab_out"]:
@@ -184,7 +194,7 @@ class Examples:
 
     def worst(self, chosen: Sum) -> float:
         """The least recovered share of an open readout."""
-        return self.recovered(chosen)[self.open.cpu()].min().item()
+        return self.recovered(chosen)[self.open].min().item()
 
     def entropy(self, patterns: Mapping[Destination, Tensor], live: Mapping[Destination, Tensor]) -> Float[Tensor, ""]:
         """Mean cross-entropy of the attention of heads that are not silent to these patterns, in nats."""
@@ -199,8 +209,7 @@ class Examples:
         place, number, selector = part
         if selector is None:
             return 1.0
-        own = {one: weight[number : number + 1] for one, weight in chosen.at(place).items() if one != selector}
-        without = self.rows[place].patterns(own, 1)[0]
+        without = self.rows[place].patterns(_left(chosen, part), 1)[0]
         return float((patterns[place][number] - without).abs().sum(dim=-1).mean() / 2)
 
     def variants(self, chosen: Sum, parts: Sequence[Part]) -> Iterable[Float[Tensor, "batch pos d_vocab_out"]]:
@@ -210,12 +219,18 @@ class Examples:
             streams = self.run.streams(whole, silent)
             for place, number, selector in parts:
                 layer, index, rows = number // self.in_layer, number % self.in_layer, self.rows[place]
-                at = (layer, rows.at[:, 0], rows.at[:, 1], index)
+                example, position = rows.at.unbind(dim=1)
                 quiet, looks = silent.clone(), whole
-                left = chosen.without([(place, number, selector)])
-                quiet[at] = True if selector is None else self._unnamed(left, place)[:, number]
-                if selector is not None:
-                    looks = whole.clone()
-                    own = {one: weight[number : number + 1] for one, weight in left.at(place).items()}
-                    looks[layer, rows.at[:, 0], index, rows.at[:, 1]] = rows.patterns(own, 1)[0]
+                if selector is None:
+                    quiet[layer, example, position, index] = True
+                else:
+                    left, looks = _left(chosen, (place, number, selector)), whole.clone()
+                    quiet[layer, example, position, index] = rows.unnamed(left)
+                    looks[layer, example, index, position] = rows.patterns(left, 1)[0].to(looks.dtype)
                 yield self.run.from_layer(layer, streams, looks, quiet)
+
+
+def _left(chosen: Sum, part: Part) -> dict[Selector, Tensor]:
+    """The weights of a head's other selectors."""
+    place, number, dropped = part
+    return {selector: weight for selector, weight in chosen.of(place, number).items() if selector != dropped}

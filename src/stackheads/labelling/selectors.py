@@ -10,7 +10,7 @@ Nothing is ever as large as rows × sources × selectors: a role's weight is add
 distances are looked up once for all examples, content by the tokens of both ends.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,9 +25,6 @@ from stackheads.types import Destination, Role, Slot
 
 Kind = Literal["role", "slot", "position", "content"]
 Table = Literal["place", "distance"]
-KINDS: tuple[Kind, ...] = ("role", "slot", "position", "content")
-"""From what explains most to what explains least: a later kind is tried only where earlier ones leave a gap."""
-
 MOST_DISTANCES = 64
 """Distances further than this are one: a table that nobody reads would have hundreds of entries."""
 
@@ -46,8 +43,7 @@ class Selector:
     def __str__(self) -> str:
         if self.kind == "content":
             assert isinstance(self.what, Slot)
-            text = f"{self.gate} × symbol of {self.what.name.lower()}"
-            return text
+            return f"{self.gate} × symbol of {self.what.name.lower()}"
         text = f"{self.what.name.lower()} slots" if isinstance(self.what, Slot) else str(self.what)
         return text if self.gate is None else f"{text} by {self.gate}"
 
@@ -103,11 +99,15 @@ class Rows:
         assert isinstance(what, Role)
         return by_row.transpose(1, 2) * self.masks[what]
 
-    def names(self, selector: Selector) -> Bool[Tensor, "row"]:
-        """The rows in which a role has a source."""
-        assert isinstance(selector.what, Role)
-        mask = self.masks.get(selector.what)
-        return self.first[selector.what] >= 0 if mask is None else mask.any(dim=1)
+    def unnamed(self, selectors: Collection[Selector]) -> Bool[Tensor, "row"]:
+        """The rows in which selectors, all of them roles, name no source; none where there is another kind, or nothing."""
+        silent = torch.full((len(self),), bool(selectors), device=self.at.device)
+        for selector in selectors:
+            if not isinstance(selector.what, Role):
+                return torch.zeros_like(silent)
+            mask = self.masks.get(selector.what)
+            silent &= self.first[selector.what] < 0 if mask is None else ~mask.any(dim=1)
+        return silent
 
     def _gated(self, selector: Selector, weight: Tensor) -> Tensor:
         """The weight of each row."""

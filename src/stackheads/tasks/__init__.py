@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from stackheads.errors import ConfigError, bad_setting
 from stackheads.tasks.base import OPERANDS, Batch, Operand, StoredTask, Task, gates, labelling_batch, operand_roles
-from stackheads.tasks.check import check
+from stackheads.tasks.check import check, check_gates
 from stackheads.tasks.conditional import Conditional
 from stackheads.tasks.cycle import Cycle
 from stackheads.tasks.induction import KHopInduction
@@ -29,6 +29,7 @@ __all__ = [
     "Supervision",
     "Task",
     "check",
+    "check_gates",
     "from_config",
     "gates",
     "labelling_batch",

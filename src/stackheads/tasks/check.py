@@ -42,6 +42,11 @@ def check(task: Task, examples: int = 256, seed: int = 0) -> None:
         _raise_first(_counterfactual(task, batch, task.counterfactual(batch, hop, generator), hop))
 
 
+def check_gates(task: Task, batch: Batch) -> None:
+    """Raise `TaskError` for gates of another shape or kind than they must have, or with too many values for this batch."""
+    _raise_first(_gates(task, batch))
+
+
 def _raise_first(found: Iterator[tuple[str, Tensor, str]]) -> None:
     for rule, broken, cure in found:
         if bool(broken.any()):

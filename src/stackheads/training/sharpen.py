@@ -19,7 +19,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stackheads.models.forwards.fused import FusedForward
+from stackheads.models.forwards.fused import FusedForward, attention
 from stackheads.models.protocol import Model
 from stackheads.tasks import Batch
 from stackheads.types import Destination, Slot
@@ -41,12 +41,7 @@ class SharpeningForward(FusedForward):
         return super().__call__(tokens)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Float[Tensor, "batch head pos d_head"]:
-        scores = (q @ k.transpose(-1, -2)) * self.scale
-        if causal:
-            n_pos = scores.shape[-1]
-            future = torch.ones(n_pos, n_pos, dtype=torch.bool, device=scores.device).triu(1)
-            scores = scores.masked_fill(future, -torch.inf)
-        pattern = scores.softmax(dim=-1)
+        pattern = attention(q, k, self.scale, causal)
         self._entropies.append(torch.special.entr(pattern.clamp(min=1e-9)).sum(dim=-1))
         return pattern @ v
 

@@ -77,6 +77,18 @@ def _default(field: "dataclasses.Field[Any]") -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
+def attention(
+    q: Float[Tensor, "batch head pos d_head"], k: Float[Tensor, "batch head pos d_head"], scale: float, causal: bool
+) -> Float[Tensor, "batch head pos source"]:
+    """Attention patterns, where they are needed themselves."""
+    scores = (q @ k.transpose(-1, -2)) * scale
+    if causal:
+        n_pos = scores.shape[-1]
+        future = torch.ones(n_pos, n_pos, dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(future, -torch.inf)
+    return scores.softmax(dim=-1)
+
+
 class FusedForward:
     """Callable on tokens [batch, pos]; gives logits [batch, pos, d_vocab_out]; gradients reach the model's parameters.
 

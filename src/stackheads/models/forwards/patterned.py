@@ -14,12 +14,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from stackheads.models.forwards.fused import attention
 from stackheads.models.forwards.rotary import forward_of
 from stackheads.models.hooks import Recording, evaluating, hook_name, precise
 from stackheads.models.protocol import Model
 
 Pattern = Float[Tensor, "layer batch head pos source"]
 Silent = Bool[Tensor, "layer batch pos head"]
+
+
+def mean_where(z: Float[Tensor, "batch *row d_head"], rows: Bool[Tensor, "batch *row"]) -> Float[Tensor, "*row d_head"]:
+    """The mean of z over the examples in which a row is marked; 0 where it is in none."""
+    weight = rows.to(z.dtype)
+    return torch.einsum("b...d,b...->...d", z, weight) / weight.sum(dim=0).clamp(min=1)[..., None]
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,8 @@ class Patterned:
         x = forward.norm(getattr(block, "ln1", None), stream)
         q, k, v = forward.qkv(block.attn, x, torch.arange(x.shape[1], device=x.device))
         if not bool(self.rows.all()):
-            pattern = torch.where(self.rows[:, None, :, None], pattern, self._own(q, k))
+            own = attention(q, k, forward.scale, forward.causal)
+            pattern = torch.where(self.rows[:, None, :, None], pattern, own)
         z = torch.einsum("bhps,bhsd->bphd", pattern, v)
         return forward.mlp(block, stream + forward.project(block.attn, self._silenced(layer, z, silent).flatten(2)))
 
@@ -84,16 +92,7 @@ class Patterned:
         """z with the mean of the recorded one where a head is silent."""
         if not bool(silent.any()):
             return z
-        weight = silent.to(z.dtype)
-        mean = torch.einsum("bphd,bph->phd", self.run.z[layer], weight) / weight.sum(dim=0).clamp(min=1)[..., None]
-        return torch.where(silent[..., None], mean, z)
-
-    def _own(self, q: Tensor, k: Tensor) -> Float[Tensor, "batch head pos source"]:
-        score = q @ k.transpose(-1, -2) * self._forward.scale
-        if self._forward.causal:
-            hidden = torch.ones(score.shape[-2:], dtype=torch.bool, device=score.device).triu(1)
-            score = score.masked_fill(hidden, -torch.inf)
-        return score.softmax(dim=-1)
+        return torch.where(silent[..., None], mean_where(self.run.z[layer], silent), z)
 
     def _through_hooks(self, pattern: Pattern, silent: Silent) -> Tensor:
         def look(value: Tensor, hook: Any, *, layer: int) -> Tensor:

@@ -1,0 +1,244 @@
+"""How much of the answer a model's selectors explain, on examples that they were not fitted on, and what each is needed for.
+
+`explain_heads` finds the selectors (`selected.py`) and puts them in tables, all measured on fresh examples:
+
+`table`   a row for each selector of each head at each destination: what it looks at, when (`gate`, and the gate's values at
+          which it acts), `share`, the part of the head's attention that would be elsewhere without it, and what is lost when it
+          alone is dropped: the share of the gap on the readout that shows it best, with its interval (simultaneous over open
+          readouts). A head that has none but is needed looks evenly ("uniform").
+`curve`   recovered shares per readout with roles only; with slots and positions; with gates; with content – as far as they were
+          needed – and how many selectors and numbers each takes. Each level is what is left of the whole without the later
+          kinds, fitted again. `swapped` is the null: every head has the selectors of the next head of its layer.
+`groups`  heads that share a job – the same role at the same destination –, who takes which part, and what is lost without all
+          of them against the sum of what is lost without each.
+
+Cost: that of `select`, about 30 forward passes with gradients for each level, and one without for each selector and group.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from stackheads.explanation.explained import Explained
+from stackheads.explanation.selected import AGAIN, LEVELS, fitted, select
+from stackheads.explanation.sums import Examples, Part, Sum
+from stackheads.labelling.bench import Bench, make_bench, opened
+from stackheads.labelling.cause import effects_on_open
+from stackheads.labelling.readouts import Readout
+from stackheads.labelling.selectors import Selector
+from stackheads.labelling.statistics import Resampling, resampling
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.labelling.verdict import telling
+from stackheads.models.hooks import precise
+from stackheads.models.protocol import Model
+from stackheads.seeds import Stream, stream
+from stackheads.tasks import Task, check_gates
+from stackheads.types import Destination, Role
+
+FIT = 256
+LEAST_FIT = 32
+NUMBERS = 2**23
+"""Scores of heads, rows and sources that are held at once while selectors are fitted: fewer examples where there are more."""
+ACTS = 0.5
+"""A gated selector acts at the values at which its weight is this part of its largest one, or more."""
+
+TABLE = ["head", "layer", "destination", "selector", "what", "role", "hop", "gate", "values", "weight", "numbers", "share"]
+EFFECT = ["effect", "effect_low", "effect_high", "readout"]
+CURVE = ["level", "selectors", "numbers", "destination", "hop", "recovered"]
+GROUPS = ["job", "destination", "heads", "parts", "joint", "sum", "readout"]
+
+
+def explain_heads(
+    model: Model,
+    task: Task,
+    readouts: Iterable[Readout],
+    examples: int,
+    seed: int,
+    thresholds: Thresholds,
+    progress: bool = False,
+) -> Explained:
+    """Find the selectors of a model's heads and measure what they explain; `readouts` are those that the model answers.
+
+    Raises `ConfigError` if too few examples ask any of them, `TaskError` for gates that are none.
+    """
+    readouts, size = list(readouts), _fitting(model, task)
+
+    def bench(name: Stream, n: int) -> Bench:
+        made = opened(make_bench(model, task, n, seed, thresholds, name), readouts)
+        check_gates(task, made.clean.batch)
+        return made
+
+    with torch.inference_mode(False), precise():  # whatever the caller is in: there are gradients to take
+        trial = Examples(bench(Stream.SELECTORS_TRIED, examples))
+        fit, judge = bench(Stream.SELECTORS, size), bench(Stream.SELECTORS_JUDGED, size)
+        chosen = select(fit, judge, progress=progress)
+        return _Measured(Examples(fit), trial, seed, thresholds).all(chosen)
+
+
+def _fitting(model: Model, task: Task) -> int:
+    """How many examples to fit on."""
+    each = model.cfg.n_layers * model.cfg.n_heads * task.n_ctx**2
+    return max(LEAST_FIT, min(FIT, NUMBERS // each))
+
+
+class _Measured:
+    """The tables of a selection."""
+
+    def __init__(self, fit: Examples, trial: Examples, seed: int, thresholds: Thresholds):
+        self.fit, self.trial, self.thresholds, self.seed = fit, trial, thresholds, seed
+        self.bench, self.baseline = trial.bench, trial.bench.baseline
+        batch = trial.bench.clean.batch
+        numbers = stream(seed, Stream.BOOTSTRAP, "selectors")
+        self.n = len(batch)
+        self.draws: Resampling = resampling(
+            self.n, thresholds.resampling_draws, thresholds.confidence, numbers, batch.tokens.device
+        )
+
+    def all(self, chosen: Sum) -> Explained:
+        """Every table."""
+        table = pd.DataFrame(self._rows(chosen), columns=[*TABLE, *EFFECT])
+        return Explained(
+            examples=self.n,
+            seed=self.seed,
+            table=table.astype({"hop": "Int64"}),
+            curve=pd.DataFrame(self._curve(chosen), columns=CURVE),
+            groups=pd.DataFrame(self._groups(chosen), columns=GROUPS),
+            swapped=pd.DataFrame(self._readouts(_rolled(chosen, self.trial)), columns=["destination", "hop", "recovered"]),
+        )
+
+    def _curve(self, chosen: Sum) -> list[dict[str, Any]]:
+        rows, fewer = [], 0
+        for level, (kinds, gated) in LEVELS.items():
+            part = chosen.only(kinds, gated)
+            size = len(part.taken())
+            if rows and size == fewer:
+                continue  # nothing that this level allows was needed
+            if size < len(chosen.taken()):
+                part = fitted(part, self.fit, 2 * AGAIN, to_answers=True)
+            counts = {"level": level, "selectors": size, "numbers": part.numbers}
+            rows += [counts | row for row in self._readouts(part)]
+            fewer = size
+        return rows
+
+    def _readouts(self, chosen: Sum) -> list[dict[str, Any]]:
+        """The recovered share of each open readout."""
+        shares = self.trial.recovered(chosen).tolist()
+        asked = [(self.baseline.readouts[at], shares[at]) for at in self.bench.open_readouts]
+        return [{"destination": str(one.destination), "hop": one.hop, "recovered": share} for one, share in asked]
+
+    def _margin(self, logits: Tensor) -> Tensor:
+        return self.bench.scorer.score(logits).margin
+
+    def _rows(self, chosen: Sum) -> list[dict[str, Any]]:
+        parts = self._named(chosen)
+        patterns = self.trial.patterns(chosen)
+        effects = self._effects(chosen, parts)
+        return [self._described(chosen, part, patterns) | effect for part, effect in zip(parts, effects, strict=True)]
+
+    def _named(self, chosen: Sum) -> list[Part]:
+        """Every selector, and every head that needs none, in the order of heads and destinations."""
+        taken = chosen.taken()
+        having = {(place, head) for place, head, _ in taken}
+        bare: list[Part] = [(place, head, None) for place, head in chosen.cells() if (place, head) not in having]
+        order = {place: number for number, place in enumerate(Destination)}
+        return sorted([*taken, *bare], key=lambda part: (part[1], order[part[0]]))
+
+    def _effects(self, chosen: Sum, parts: Sequence[Part]) -> list[dict[str, Any]]:
+        """What is lost of the readout that shows it best when each part is dropped."""
+        with torch.no_grad():
+            whole = self._margin(self.trial.logits(chosen))
+            return [self._effect(whole - self._margin(logits)) for logits in self.trial.variants(chosen, parts)]
+
+    def _effect(self, moved: Tensor) -> dict[str, Any]:
+        shares = effects_on_open(moved, self.baseline, self.draws)
+        number = telling(shares, self.thresholds.min_effect)
+        told, readout = shares.at(number), self.baseline.readouts[self.bench.open_readouts[number]]
+        return dict(zip(EFFECT, (told.value, told.low, told.high, str(readout)), strict=True))
+
+    def _described(self, chosen: Sum, part: Part, patterns: Mapping[Destination, Tensor]) -> dict[str, Any]:
+        place, number, selector = part
+        head = self.trial.head(number)
+        row: dict[str, Any] = {"head": str(head), "layer": head.layer, "destination": str(place)}
+        if selector is None:
+            nothing = dict.fromkeys(("role", "hop", "gate", "values", "weight"))
+            return row | {"selector": "slot", "what": "uniform", **nothing, "numbers": 0, "share": 0.0}
+        weight = chosen.weights[place, selector][number]
+        role = selector.what if isinstance(selector.what, Role) else None
+        return row | {
+            "selector": selector.kind,
+            "what": str(Selector(selector.kind, selector.what, selector.gate if selector.kind == "content" else None)),
+            "role": role.name if role else None,
+            "hop": role.hop if role else None,
+            "gate": selector.gate,
+            "values": self._values(place, selector, weight),
+            "weight": float(weight.flatten()[weight.abs().argmax()]),
+            "numbers": weight.numel(),
+            "share": self.trial.share(chosen, part, patterns),
+        }
+
+    def _values(self, place: Destination, selector: Selector, weight: Tensor) -> str | None:
+        """The values of its gate at which it acts, as ranges."""
+        if selector.gate is None or selector.kind == "content":
+            return None
+        seen = set(self.trial.rows[place].gates[selector.gate].unique().tolist())
+        largest = float(weight.abs().max())
+        sign = 1.0 if float(weight.flatten()[weight.abs().argmax()]) > 0 else -1.0
+        acting = (sign * weight[0] >= ACTS * largest).nonzero().flatten().tolist()
+        return ranges([value for value in acting if value in seen])
+
+    def _groups(self, chosen: Sum) -> list[dict[str, Any]]:
+        jobs: dict[tuple[Destination, Role], list[Part]] = {}
+        for place, head, selector in chosen.taken():
+            if isinstance(selector.what, Role):
+                jobs.setdefault((place, selector.what), []).append((place, head, selector))
+        shared = {job: parts for job, parts in jobs.items() if len({head for _, head, _ in parts}) > 1}
+        return [self._group(chosen, place, role, parts) for (place, role), parts in shared.items()]
+
+    def _group(self, chosen: Sum, place: Destination, role: Role, parts: Sequence[Part]) -> dict[str, Any]:
+        with torch.no_grad():
+            whole, without = (self._margin(self.trial.logits(one)) for one in (chosen, chosen.without(parts)))
+            each = [self._margin(logits) for logits in self.trial.variants(chosen, parts)]
+        joint = effects_on_open(whole - without, self.baseline, self.draws)
+        names = list(dict.fromkeys(str(self.trial.head(head)) for _, head, _ in parts))
+        row = {"job": str(role), "destination": str(place), "heads": ", ".join(names), "parts": self._parts(chosen, parts)}
+        number = telling(joint, self.thresholds.min_effect)
+        at = self.bench.open_readouts[number]
+        apart = sum(effects_on_open(whole - one, self.baseline, self.draws).at(number).value for one in each)
+        return row | {"joint": joint.at(number).value, "sum": apart, "readout": str(self.baseline.readouts[at])}
+
+    def _parts(self, chosen: Sum, parts: Sequence[Part]) -> str | None:
+        """Who takes which values of a gate; None where nothing is gated."""
+        said = []
+        for place, head, selector in parts:
+            assert selector is not None
+            values = self._values(place, selector, chosen.weights[place, selector][head])
+            if values is not None:
+                said.append(f"{self.trial.head(head)} {selector.gate} {values}")
+        return "; ".join(said) or None
+
+
+def _rolled(chosen: Sum, examples: Examples) -> Sum:
+    """Every head with the selectors of the next one in its layer, or in the model where it is alone in its layer."""
+
+    def next_head(values: Tensor) -> Tensor:
+        return values.unflatten(0, (examples.layers, examples.in_layer)).roll(1, dims=int(examples.in_layer > 1)).flatten(0, 1)
+
+    return Sum(
+        {taken: next_head(weight) for taken, weight in chosen.weights.items()},
+        {taken: next_head(marks) for taken, marks in chosen.has.items()},
+        {place: next_head(marks) for place, marks in chosen.live.items()},
+    )
+
+
+def ranges(values: Sequence[int]) -> str:
+    """Ascending whole numbers as ranges: "1..4, 7"."""
+    parts: list[list[int]] = []
+    for value in values:
+        if parts and value == parts[-1][-1] + 1:
+            parts[-1].append(value)
+        else:
+            parts.append([value])
+    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}..{part[-1]}" for part in parts)
