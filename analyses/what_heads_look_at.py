@@ -51,7 +51,8 @@ def row(name: str, one: Found) -> str:
         rows = [each for each in curve if each["level"] == level]
         least = min((each["recovered"] for each in rows), default=None)
         levels.append("" if least is None else f"{least:.2f} ({rows[0]['selectors']}, {rows[0]['numbers']})")
-    shares = " ".join(f"{share:.2f}" for share in selected.recovered().values())
+    hops = selected.recovered() or selected.recovered(destination="value")
+    shares = " ".join(f"{share:.2f}" for share in hops.values())
     null = max(each["recovered"] for each in records(selected.swapped))
     return f"| `{name}` | {confirmed} | {' | '.join(levels)} | {shares} | {null:.2f} | {seconds:.0f} |"
 
@@ -80,7 +81,7 @@ def main() -> None:
         folders = [path for path in sorted((ROOT / "checkpoints").iterdir()) if path.is_dir() and path.name not in SKIPPED]
     subjects: dict[str, tuple[Any, Any]] = {folder.name: (folder, None) for folder in folders}
     columns = ("model", "confirmed labels", "roles", "+ slots, positions", "+ gates", "+ content")
-    print(f"| {' | '.join((*columns, 'at the query, per hop', 'null', 'seconds'))} |")
+    print(f"| {' | '.join((*columns, 'per hop', 'null', 'seconds'))} |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     tables: dict[str, dict[str, pd.DataFrame]] = {"selectors": {}, "selectors-curve": {}}
     try:

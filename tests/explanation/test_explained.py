@@ -1,11 +1,17 @@
 """Selectors of known circuits are their heads' roles, and explain the answer; other heads' selectors do not."""
 
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 from subjects import subject
 
 from stackheads import analyze
-from stackheads.errors import ConfigError
+from stackheads.errors import ConfigError, TaskError
 from stackheads.explanation.measuring import ranges
 from stackheads.explanation.selected import LEVELS, offered
 from stackheads.explanation.sums import Examples
@@ -13,7 +19,7 @@ from stackheads.labelling.bench import make_bench
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.models import ModelConfig, build
 from stackheads.tables import records
-from stackheads.tasks import Cycle
+from stackheads.tasks import Batch, Cycle, check
 
 KNOWN = ("one hop per layer", "tripling", "cycle-d4-l3")
 
@@ -88,6 +94,62 @@ def test_every_part_can_be_dropped_alone():
     parts = chosen.parts()[::37]
     for part, logits in zip(parts, examples.variants(chosen, parts), strict=True):
         torch.testing.assert_close(logits, examples.logits(chosen.without([part])), atol=1e-4, rtol=1e-4)
+
+
+CONTEXTS = {
+    "inference": torch.inference_mode,
+    "autocast": partial(torch.autocast, "cpu", torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("context", CONTEXTS.values(), ids=CONTEXTS)
+def test_what_surrounds_the_call_does_not_leak_in(explained, context):
+    analysis, selected = explained["tripling"]
+    with context():
+        assert analysis.selectors(examples=256, progress=False).to_dict() == selected.to_dict()
+
+
+def test_a_model_in_double_precision_has_the_same_selectors(explained):
+    model, task = subject("tripling")
+    double = copy.deepcopy(model).double()
+    double.cfg.dtype = torch.float64
+    found = analyze(double, task, examples=256, explain=False, progress=False).selectors(examples=256, progress=False)
+    assert found.hops == explained["tripling"][1].hops
+    assert found.worst == pytest.approx(explained["tripling"][1].worst, abs=0.01)
+
+
+class Gated(Cycle):
+    """A cycle whose gates are put wrong."""
+
+    spoil: Callable[[Batch], Any]
+
+    def sample(self, n, generator):
+        batch = super().sample(n, generator)
+        return replace(batch, gates={"odd": self.spoil(batch)})
+
+
+WRONG = {
+    "range": (lambda batch: batch.tokens - 1, "whole numbers from 0"),
+    "number": (lambda batch: torch.arange(batch.tokens.numel()).view_as(batch.tokens), "told apart"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "rule"), WRONG.values(), ids=WRONG)
+def test_gates_that_are_none_are_refused_before_the_work(explained, spoil, rule):
+    analysis, _ = explained["cycle-d4-l3"]
+    model, task = subject("cycle-d4-l3")
+    wrong = Gated(spoil=spoil, **task.model_dump())
+    with pytest.raises(TaskError, match=rule) as caught:
+        analysis.selectors(model, wrong, examples=64, progress=False)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(TaskError, match=rule):
+        check(wrong)
+
+
+@pytest.mark.parametrize(("examples", "rule"), [(0, "at least 1"), (3, "give more examples")])
+def test_too_few_examples_are_refused(explained, examples, rule):
+    with pytest.raises(ConfigError, match=rule):
+        explained["one hop per layer"][0].selectors(examples=examples, progress=False)
 
 
 def test_a_model_that_answers_nothing_has_nothing_to_explain():

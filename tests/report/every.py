@@ -10,6 +10,8 @@ import pandas as pd
 
 from stackheads import Analysis, Emergence
 from stackheads.explanation.circuit import LOGITS, Circuit
+from stackheads.explanation.explained import Explained
+from stackheads.explanation.measuring import CURVE, EFFECT, GROUPS, TABLE
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.tables import label_frame
 from stackheads.timeline.emergence import step_row
@@ -147,3 +149,34 @@ def emergence():
         heads=heads_frame([{"step": step} | row[place] for place, step in enumerate(steps) for row in heads]),
         steps=steps_frame(rows),
     )
+
+
+def explained():
+    """A selector of each kind, of every role, gated and not, for and against, a head that looks evenly, and two levels."""
+    kinds = [("role", str(role), role) for role in ROLES]
+    kinds += [("slot", "value slots", None), ("position", "distance", None), ("content", "own symbol × symbol of key", None)]
+    rows = []
+    for number, (kind, what, role) in enumerate(kinds):
+        for gate, values, weight in ((None, None, 2.0), (None, None, -2.0), ("asked", "1..4, 7", 1.0)):
+            head, gated = HeadId(number % 2, number // 2 % HEADS), gate if kind in ("role", "slot") else None
+            rows.append(selector(head, kind, what, role, gated, values if gated else None, weight))
+    rows.append(selector(HeadId(2, 0), "slot", "uniform", None, None, None, None))
+    levels = [("roles", 3, 3), ("content", len(rows), 500)]
+    curve = [(*level, place, hop, 0.9) for level in levels for place in ("query", "value") for hop in (1, 2, 12)]
+    groups = [("hop 12", "value", "L0H0, L0H10", part, 0.5, 0.25, "hop 12 @value") for part in (None, "L0H0 asked 1..4")]
+    return Explained(
+        examples=64,
+        seed=0,
+        table=pd.DataFrame(rows, columns=[*TABLE, *EFFECT]).astype({"hop": "Int64"}),
+        curve=pd.DataFrame(curve, columns=CURVE),
+        groups=pd.DataFrame(groups, columns=GROUPS),
+        swapped=pd.DataFrame([("query", 1, 0.1)], columns=["destination", "hop", "recovered"]),
+    )
+
+
+def selector(head, kind, what, role, gate, values, weight):
+    """A row of a table of selectors."""
+    named = {"role": role and role.name, "hop": role and role.hop, "gate": gate, "values": values, "weight": weight}
+    effect = {"effect": 0.5, "effect_low": 0.4, "effect_high": 0.6, "readout": "hop 12 @value"}
+    place = {"head": str(head), "layer": head.layer, "destination": "value", "selector": kind, "what": what}
+    return {**place, **named, "numbers": 1, "share": 0.25, **effect}

@@ -20,7 +20,7 @@ from stackheads.report.figures import circuit_diagram, evidence_map, save_figure
 from stackheads.report.figures.style import COLOURS, MARKERS
 from stackheads.report.notebook import analysis_html
 from stackheads.report.page import page
-from stackheads.report.terminal import print_analysis
+from stackheads.report.terminal import print_analysis, print_selectors
 from stackheads.tables import natural, records, role_of
 from stackheads.timeline.result import OTHER_ROLE, SYMBOLS
 from stackheads.types import HeadId, Role, RoleName, Status
@@ -199,3 +199,28 @@ def by_hand(text):
         if isinstance(part, ast.Attribute) and part.attr in ("hop", "name") and ast.unparse(part.value).endswith("role"):
             return True
     return False
+
+
+def test_every_selector_is_printed_in_its_own_words():
+    explained = every.explained()
+    text = printed(print_selectors, explained)
+    flat = " ".join(text.split())
+    for name in NAMES:
+        assert f"value {name} 0.25" in flat
+        assert f"value not {name} 0.25" in flat
+    for words in ("value uniform 0.25", "value not value slots 0.25", "value distance 0.25", "own symbol × symbol of key 0.25"):
+        assert words in flat
+    assert "when asked 1..4, 7" in flat
+    assert "hop 12 @value is shared by L0H0, L0H10 (L0H0 asked 1..4): together 0.50" in flat
+    assert "@value 1: 0.90 2: 0.90 12: 0.90" in flat
+    assert all(words in repr(explained) for words in ("L0H0 @value", "not hop 12", "uniform", "@query  1: 0.90"))
+
+
+def test_selectors_are_plain_data():
+    content = json.loads(json.dumps(every.explained().to_dict(), allow_nan=False))
+    rows = content["table"]
+    assert {(row["role"], row["hop"]) for row in rows if row["selector"] == "role"} == {
+        (role.name, role.hop) for role in every.ROLES
+    }
+    assert all(isinstance(row["hop"], int | None) for row in rows)
+    assert rows[-1]["weight"] is None

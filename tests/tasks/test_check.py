@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stackheads.errors import TaskError
-from stackheads.tasks import Batch, Cycle, Retrieval, check
+from stackheads.tasks import Batch, Cycle, Retrieval, check, check_gates
 from stackheads.types import Slot
 
 
@@ -105,3 +105,21 @@ def test_examples_must_follow_from_the_generator():
     task = Wrong(lambda batch: replace(batch, targets=torch.randint(6, batch.targets.shape)))
     with pytest.raises(TaskError, match="same generator state must give the same examples"):
         check(task)
+
+
+@pytest.mark.parametrize(
+    ("values", "rule"),
+    [
+        (lambda batch: batch.tokens[:, 0], "gate 'odd' must have shape"),
+        (lambda batch: batch.tokens.float(), "gate 'odd' must hold whole numbers"),
+        (lambda batch: batch.tokens - 1, "gate 'odd' must hold whole numbers"),
+        (lambda batch: torch.arange(batch.tokens.numel()).view_as(batch.tokens), "gate 'odd' must be told apart"),
+    ],
+)
+def test_gates_that_are_none_are_named(values, rule):
+    task = Cycle(symbols=6, max_hops=2)
+    batch = task.sample(64, torch.Generator().manual_seed(0))
+    check_gates(task, batch)
+    object.__setattr__(batch, "gates", {"odd": values(batch)})  # as where no type checker stands in the way
+    with pytest.raises(TaskError, match=rule):
+        check_gates(task, batch)

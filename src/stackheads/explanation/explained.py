@@ -30,6 +30,14 @@ class Explained:
         rows = self.curve[(self.curve["level"] == (level or self.levels[-1])) & (self.curve["destination"] == destination)]
         return {int(hop): float(share) for hop, share in zip(rows["hop"], rows["recovered"], strict=True)}
 
+    def in_numbers(self, level: str) -> str:
+        """What a level recovers, per hop, at every destination where something is asked."""
+        places = dict.fromkeys(self.curve["destination"])
+        parts = [(place, self.recovered(level, place)) for place in places]
+        return "\n".join(
+            f"@{place}  " + "  ".join(f"{hop}: {share:.2f}" for hop, share in found.items()) for place, found in parts
+        )
+
     @property
     def worst(self) -> float:
         """The least recovered share of an open readout, with all selectors."""
@@ -50,7 +58,7 @@ class Explained:
         return {"examples": self.examples, "seed": self.seed, **frames}
 
     def __repr__(self) -> str:
-        lines = [f"{level}: {_shares(self.recovered(level))}" for level in self.levels]
+        lines = [f"{level}\n{self.in_numbers(level)}" for level in self.levels]
         heads = [f"{name}: {'; '.join(words)}" for name, words in self.hops.items()]
         return "\n".join([f"recovered share of the gap per hop, {self.examples} fresh examples", *lines, "", *heads])
 
@@ -61,7 +69,3 @@ def in_words(row: Mapping[str, Any]) -> str:
     if row["selector"] == "role" or row["selector"] == "slot":
         text = f"not {text}" if (row["weight"] or 0.0) < 0 else text
     return text if row["values"] is None else f"{text} when {row['gate']} {row['values']}"
-
-
-def _shares(recovered: Mapping[int, float]) -> str:
-    return "  ".join(f"{hop}: {share:.2f}" for hop, share in recovered.items())

@@ -67,14 +67,13 @@ def explain_heads(
     readouts, size = list(readouts), _fitting(model, task)
 
     def bench(name: Stream, n: int) -> Bench:
-        made = opened(make_bench(model, task, n, seed, thresholds, name), readouts)
-        check_gates(task, made.clean.batch)
-        return made
+        return opened(make_bench(model, task, n, seed, thresholds, name), readouts)
 
     with torch.inference_mode(False), precise():  # whatever the caller is in: there are gradients to take
+        fit = bench(Stream.SELECTORS, size)
+        check_gates(task, fit.clean.batch)
         trial = Examples(bench(Stream.SELECTORS_TRIED, examples))
-        fit, judge = bench(Stream.SELECTORS, size), bench(Stream.SELECTORS_JUDGED, size)
-        chosen = select(fit, judge, progress=progress)
+        chosen = select(fit, bench(Stream.SELECTORS_JUDGED, size), progress=progress)
         return _Measured(Examples(fit), trial, seed, thresholds).all(chosen)
 
 

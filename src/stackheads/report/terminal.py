@@ -105,8 +105,9 @@ def print_selectors(explained: Explained, file: TextIO | None = None) -> None:
     rows = records(explained.curve)
     for level in explained.levels:
         size = next(row for row in rows if row["level"] == level)
-        shares = "  ".join(f"{hop}: {_share(share)}" for hop, share in explained.recovered(level).items())
-        console.print(f"{level} ({size['selectors']} selectors, {size['numbers']} numbers)\n      {shares}")
+        console.print(f"{level} ({size['selectors']} selectors, {size['numbers']} numbers)")
+        for line in explained.in_numbers(level).splitlines():
+            console.print(f"      {line}")
     console.print()
     table = table_of("head", "destination", "looks at", "share", "needed for", "effect", numbers=("share", "effect"))
     for row in records(explained.table):

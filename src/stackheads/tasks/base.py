@@ -147,6 +147,6 @@ def operand_roles(task: Task) -> tuple[Role, ...]:
     return tuple(getattr(task, "operands", ()))
 
 
-def gates(batch: Batch) -> Mapping[str, Int[Tensor, "batch pos"]]:
-    """What the task says that a position may know, by name; nothing for a task that names no gates."""
+def gates(batch: Batch) -> Mapping[str, Tensor]:
+    """What the task says that a position may know, by name, [batch, pos] each if they are right (`check_gates`)."""
     return batch.gates or {}
