@@ -16,7 +16,7 @@ again from the scripts that made it:
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from enum import IntEnum, StrEnum
 from typing import Any
@@ -119,7 +119,7 @@ def training(seed: int) -> torch.Generator:
 
 
 @contextmanager
-def initialising(seed: int) -> Iterator[None]:
+def initialising(seed: int) -> Generator[None]:
     """Weights made inside are drawn from the bare seed; the global random state is left as it was. Raises `ConfigError`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(check_seed(seed))

@@ -53,7 +53,7 @@ def train(
     output_dir: Annotated[Path, typer.Option(help="The run folder to write.", show_default=False)],
     options: TaskOptions,
     sizes: ModelOptions,
-    training: TrainingOptions,  # pyright: ignore[reportInvalidTypeForm]
+    training: TrainingOptions,  # pyright: ignore[reportInvalidTypeForm, reportUnknownParameterType]
     how: RunOptions,
     common: Common,
 ) -> None:

@@ -45,7 +45,7 @@ MINIMALITY_SETS = 5
 CANDIDATES = 10
 
 
-class Circuit(nx.MultiDiGraph):
+class Circuit(nx.MultiDiGraph):  # pyright: ignore[reportMissingTypeArgument]
     """A directed graph of confirmed cells, edges keyed by input ("q", "k", "v"; "logits" for the direct path)."""
 
     @property

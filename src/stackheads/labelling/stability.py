@@ -54,7 +54,7 @@ def layer_roles(labels: pd.DataFrame) -> Counter[tuple[int, str, str]]:
     )
 
 
-def multiset_jaccard(one: Counter, other: Counter) -> float:
+def multiset_jaccard(one: Counter[tuple[int, str, str]], other: Counter[tuple[int, str, str]]) -> float:
     """Σ min / Σ max of the counts; 1 for equal multisets, also two empty ones."""
     union = sum((one | other).values())
     return sum((one & other).values()) / union if union else 1.0

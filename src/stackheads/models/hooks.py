@@ -8,7 +8,7 @@ Where queries are grouped (several heads share keys and values), every head is r
 patterns, values and outputs are those of single heads, and so are edits.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -97,7 +97,7 @@ def hook_name(layer: int, what: str) -> str:
 
 
 @contextmanager
-def precise() -> Iterator[None]:
+def precise() -> Generator[None]:
     """Numbers as precise as the model's own inside, whatever autocast the caller is in."""
     with ExitStack() as stack:
         for kind in ("cpu", "cuda", "mps", "xpu"):
@@ -107,7 +107,7 @@ def precise() -> Iterator[None]:
 
 
 @contextmanager
-def evaluating(model: Model) -> Iterator[None]:
+def evaluating(model: Model) -> Generator[None]:
     """Eval mode inside; afterwards every part is in the mode that it was in."""
     training = [part for part in model.modules() if part.training]
     if training:
@@ -120,7 +120,7 @@ def evaluating(model: Model) -> Iterator[None]:
 
 
 @contextmanager
-def analysing(model: Model) -> Iterator[None]:
+def analysing(model: Model) -> Generator[None]:
     """No gradients, no autocast and eval mode inside; the model's modes as they were afterwards."""
     check_model(model)
     with evaluating(model), torch.no_grad(), precise():
@@ -173,7 +173,7 @@ def _run_keeping(model: Model, tokens: Int[Tensor, "batch pos"], what: tuple[str
 
 
 @contextmanager
-def edited(model: Model, edits: Sequence[Edit]) -> Iterator[None]:
+def edited(model: Model, edits: Sequence[Edit]) -> Generator[None]:
     """Inside, the model's heads are edited. Edits of one head at overlapping rows apply in the order given, those of
     patterns before those of outputs.
 
@@ -205,7 +205,7 @@ def check_head(model: Model, head: HeadId) -> None:
 
 
 @contextmanager
-def _before_others(model: Model, hooks: Sequence[tuple[str, Callable[..., Tensor]]]) -> Iterator[None]:
+def _before_others(model: Model, hooks: Sequence[tuple[str, Callable[..., Tensor]]]) -> Generator[None]:
     """Inside, these hooks run before all others at their points."""
     added = []
     try:

@@ -23,7 +23,7 @@ def analysis_html(analysis: Record) -> str:
     table = _table(analysis.labels.assign(role=roles).loc[:, list(SHOWN)])
     verdict = analysis.verdict if analysis.mechanism is None else f"{analysis.verdict}\nmechanism: {analysis.mechanism}"
     circuit = "" if analysis.circuit is None else svg_text(circuit_diagram(analysis))
-    attention = f"<p>{UNLOADED}</p>" if analysis.subject is None else show(analysis)._repr_html_()
+    attention = f"<p>{UNLOADED}</p>" if analysis.subject is None else show(analysis)._repr_html_()  # pyright: ignore[reportPrivateUsage]
     return f"<p><b>{title}</b><br>{html.escape(accuracy)}</p>{table}<pre>{html.escape(verdict)}</pre>{circuit}{attention}"
 
 

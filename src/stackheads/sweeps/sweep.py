@@ -19,7 +19,7 @@ die at any moment. A lock that the system frees with its process keeps two worke
 import fcntl
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,7 +219,7 @@ def run_cell(cell: Cell, folder: Path, device: str = "cpu", threads: int = 1) ->
 
 
 @contextmanager
-def _locked(folder: Path, cell: Cell) -> Iterator[None]:
+def _locked(folder: Path, cell: Cell) -> Generator[None]:
     locks = folder / "locks"
     locks.mkdir(exist_ok=True)
     with (locks / cell.name).open("w") as handle:

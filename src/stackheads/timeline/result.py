@@ -28,12 +28,12 @@ OTHER_ROLE = "other role"
 SYMBOLS = {**{status.value: status.symbol for status in Status}, OTHER_ROLE: "×"}
 """One character for each status of a cell at a snapshot, for tables."""
 
-HEAD_TYPES = {"step": "Int64", "head": "object", "layer": "Int64", "destination": "object", "role": "object", "hop": "Int64"}
-HEAD_TYPES |= {"status": "object", "pattern": "Float64", "effect": "Float64", "readout": "object"}
-STEP_TYPES = {"what": "object", "kind": "object", "head": "object", "layer": "Int64", "destination": "object"}
-STEP_TYPES |= {"role": "object", "hop": "Int64"}
-STEP_TYPES |= dict.fromkeys(("step", "low", "high", "first", "last", "boot_low", "boot_high"), "Int64")
-STEP_TYPES |= {"boot_share": "Float64"}
+_OF_A_CELL = {"head": "object", "layer": "Int64", "destination": "object", "role": "object", "hop": "Int64"}
+_STEPS = dict.fromkeys(("step", "low", "high", "first", "last", "boot_low", "boot_high"), "Int64")
+HEAD_TYPES = (
+    {"step": "Int64"} | _OF_A_CELL | {"status": "object", "pattern": "Float64", "effect": "Float64", "readout": "object"}
+)
+STEP_TYPES = {"what": "object", "kind": "object"} | _OF_A_CELL | _STEPS | {"boot_share": "Float64"}
 """The columns of the two long tables."""
 
 

@@ -7,7 +7,7 @@ the same number of threads, whether a run was interrupted or not.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -221,7 +221,7 @@ def _fresh_metrics(run: _Run) -> dict[str, Any]:
 
 
 @contextmanager
-def _stored_on_interrupt(run: _Run) -> Iterator[None]:
+def _stored_on_interrupt(run: _Run) -> Generator[None]:
     try:
         yield
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ is the change added after the last layer. The caller's hooks act in all of these
 name.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -57,7 +57,7 @@ def norm_scales(model: Model, tokens: Int[Tensor, "batch pos"]) -> dict[str, lis
 
 
 @contextmanager
-def _held(model: Model, scales: dict[str, list[Tensor]]) -> Iterator[None]:
+def _held(model: Model, scales: dict[str, list[Tensor]]) -> Generator[None]:
     """Inside, for one run, every norm divides by these scales."""
     left = {name: iter(values) for name, values in scales.items()}
 

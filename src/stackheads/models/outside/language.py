@@ -8,7 +8,7 @@ is not needed. transformers is imported on use.
 import contextlib
 import importlib.util
 import io
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -116,7 +116,7 @@ def _load(kind: str, path: Path, folder: Path, what: str, **options: Any) -> Any
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """No bars and no notes of transformers while it loads."""
     from transformers.utils import logging
 

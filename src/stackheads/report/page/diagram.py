@@ -44,7 +44,7 @@ def diagram(circuit: Circuit | None) -> dict[str, Any] | None:
         "width": round(width),
         "height": height,
         "least": LEAST,
-        "edges": sorted(edges, key=lambda edge: -edge["width"]),
+        "edges": sorted(edges, key=lambda edge: -float(edge["width"])),
         "boxes": [place.box(name, values, fed) for name, values in circuit.nodes(data=True) if name != LOGITS],
         "layers": [{"name": f"layer {layer}", "y": place.y(row)} for row, layer in enumerate(layout.rows)],
         "logits": {"x": SIDE, "y": place.y(len(layout.rows)), "width": round(width) - SIDE - MARGIN},
