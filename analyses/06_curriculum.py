@@ -33,7 +33,7 @@ def measure(runs: list[Run], jobs: int) -> Tables:
     """What the sweep stored: results and evaluations."""
     rows, curves = [], []
     for run in runs:
-        names = {**run.names, "supervision": run.cell.settings["task"]["supervision"]}
+        names = {**run.names, "supervision": run.plan.settings["task"]["supervision"]}
         shares = {f"hop_{hop}": run.result.get(f"accuracy_{hop}") for hop in HOPS}
         rows.append({**names, "solved": run.result["solved"], "solved_at": run.result["solved_at"], **shares})
         for line in map(json.loads, (run.folder / "metrics.jsonl").read_text().splitlines()):

@@ -26,7 +26,7 @@ from stackheads import Emergence, emergence
 from stackheads.errors import CheckpointError
 from stackheads.models import snapshots
 from stackheads.report.figures import hop_colours
-from stackheads.sweeps.sweep import Cell
+from stackheads.sweeps.sweep import Plan
 from stackheads.tables import records
 from stackheads.timeline.orders import Agreement, agreement, hop_steps, role_steps
 from stackheads.timeline.result import STEP_TYPES
@@ -40,7 +40,7 @@ Rows = list[dict[str, Any]]
 
 def steps_of(run: Run) -> Rows:
     """The steps of one run, kept if they are there for these examples and snapshots."""
-    kept = KEPT / run.cell.name
+    kept = KEPT / run.plan.name
     try:
         found = Emergence.load(kept)
         if (found.examples, found.seed, found.snapshots) == (EXAMPLES, SEED, list(snapshots(run.folder))):
@@ -55,16 +55,16 @@ def steps_of(run: Run) -> Rows:
     return records(found.steps)
 
 
-def wanted(cell: Cell) -> bool:
+def wanted(plan: Plan) -> bool:
     """Whether a run is one of those that are followed: without a curriculum there is nothing to follow."""
-    return cell.settings["task"]["supervision"] in SUPERVISIONS
+    return plan.settings["task"]["supervision"] in SUPERVISIONS
 
 
 def measure(runs: list[Run], jobs: int) -> Tables:
     """One row per run and hop or followed cell."""
     with ProcessPoolExecutor(jobs) as pool:
         rows = [
-            {**run.names, "supervision": run.cell.settings["task"]["supervision"]} | row
+            {**run.names, "supervision": run.plan.settings["task"]["supervision"]} | row
             for run, found in zip(runs, tqdm(pool.map(steps_of, runs), total=len(runs), disable=None), strict=True)
             for row in found
         ]

@@ -52,7 +52,7 @@ SWEEPS = {"depth-bidirectional": "both ways", "depth-causal": "causal"}
 def measure(runs: list[Run], jobs: int) -> Tables:
     """A row for each run, destination and hop; and what can be said about violations."""
     table = pd.DataFrame([row for run in runs for row in depth_rows(run)])
-    by_name = {(run.sweep, run.cell.name): run for run in runs}
+    by_name = {(run.sweep, run.plan.name): run for run in runs}
     answered = table[table["verdict"] == "answered"]
     found = []
     for row in table[table["verdict"] == ODD].to_dict("records"):

@@ -65,7 +65,7 @@ def mechanism_row(run: Run) -> dict[str, Any]:
 
 def architecture(run: Run) -> str:
     """Task and model in words, without the seed."""
-    task, model, training = (run.cell.settings[part] for part in ("task", "model", "training"))
+    task, model, training = (run.plan.settings[part] for part in ("task", "model", "training"))
     kind = "causal" if task.get("attention_dir") == "causal" else "both ways"
     dropped = f", heads dropped {training['drop_heads']}" if training.get("drop_heads") else ""
     heads = f"{model['layers']} × {model['heads']} heads of {model['d_head']}"

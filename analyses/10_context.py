@@ -42,7 +42,7 @@ def measure(runs: list[Run], jobs: int) -> Tables:
     rows = [
         {
             **run.names,
-            "symbols": run.cell.settings["task"]["symbols"],
+            "symbols": run.plan.settings["task"]["symbols"],
             "steps": run.result["steps"],
             "time": run.result["solved_at"],
             "accuracy": round(run.result["accuracy_1"], 4),

@@ -49,7 +49,7 @@ def dropping_row(run: Run) -> dict[str, Any]:
     """Accuracy, statuses and what single cells and heads are worth in one run."""
     found = kept_analysis(run, KEPT)
     statuses = Counter(found.labels["status"])
-    row = {**run.names, "drop_heads": run.cell.settings["training"]["drop_heads"]}
+    row = {**run.names, "drop_heads": run.plan.settings["training"]["drop_heads"]}
     row |= {f"accuracy_{hop}": run.result[f"accuracy_{hop}"] for hop in HOPS}
     row |= {name: statuses[name] for name in STATUSES}
     effects = found.effects[found.effects["ablation"] == "resample"]

@@ -13,8 +13,8 @@ the model's chat template, seed 0 (`quiz/questions.py` says how prompts are put 
 chain is chosen among the ends of four chains, in `code` it is written freely; chance is that of picking one of the four.
 
 Fixed before the answers were read:
-- A cell is above chance if the one-sided exact binomial test against 1/4 holds at 5 % after Holm's correction over all cells.
-  Bars in the figure are Wilson's 95 % intervals of single cells, uncorrected.
+- A sheet is above chance if the one-sided exact binomial test against 1/4 holds at 5 % after Holm's correction over all sheets.
+  Bars in the figure are Wilson's 95 % intervals of single sheets, uncorrected.
 - `relatives` at D = 1 counts as following the condition only if the interval is above 1/2, the share of who reads the parents
   but not the kinds.
 - The wording was chosen at D = 1 on other questions (generator seed 1000), 32 to 64 for each of 2 to 6 wordings a formulation.
@@ -25,7 +25,7 @@ Fixed before the answers were read:
 Numbers in bfloat16: of 200 questions without examples (D = 1 and 3 of all but relatives) 4 got another answer in float32, 94
 instead of 91 right.
 
-Writes analyses/results/language-models.csv (a row for each cell) and language-models.png.
+Writes analyses/results/language-models.csv (a row for each sheet) and language-models.png.
 """
 
 from pathlib import Path
@@ -49,19 +49,19 @@ def measure(runs: list[Run], jobs: int, kept: Path = KEPT) -> Tables:
     import torch
 
     from stackheads.models.outside.language import SMOLLM2, load_language_model
-    from stackheads.quiz.quiz import cells, quiz, run_quiz
+    from stackheads.quiz.quiz import quiz, run_quiz, sheets
 
     torch.set_num_threads(jobs)
     language = load_language_model(SMOLLM2, "bfloat16")
     config = quiz(language, **SETTINGS)
-    table = run_quiz(language, config, cells(config, FORMULATIONS, HOPS), kept)
+    table = run_quiz(language, config, sheets(config, FORMULATIONS, HOPS), kept)
     for place, name in enumerate(("model", "dtype", "chat", "seed")):
         table.insert(place, name, getattr(config, name))
     return {"language-models": table}
 
 
 def above_chance(table: pd.DataFrame) -> list[bool]:
-    """Whether each cell is above chance: exact binomial tests, one-sided, with Holm's correction over all cells."""
+    """Whether each sheet is above chance: exact binomial tests, one-sided, with Holm's correction over all sheets."""
     from scipy.stats import binomtest
 
     p = [
@@ -84,18 +84,18 @@ def tell(tables: Tables) -> str:
         rows = []
         for formulation in dict.fromkeys(some["formulation"]):
             group = some[some["formulation"] == formulation].set_index("hops")
-            rows.append([formulation, *(_cell(group.loc[hops]) if hops in group.index else None for hops in HOPS)])
+            rows.append([formulation, *(_percent(group.loc[hops]) if hops in group.index else None for hops in HOPS)])
         header = [f"{shots} solved examples, n = {some['questions'].iloc[0]}", *(f"D = {hops} (%)" for hops in HOPS)]
         text.append(markdown(header, rows))
     whole = "" if len(table) == 2 * len(FORMULATIONS) * len(HOPS) else " – PARTIAL"
     text.append(
         f"{table['model'].iloc[0]}, {table['dtype'].iloc[0]}; in brackets Wilson's 95 % interval. * above chance, 25 %: "
-        f"{sum(table['above'])} of {len(table)} cells{whole} (binomial test, Holm, {LEVEL:.0%})."
+        f"{sum(table['above'])} of {len(table)} sheets{whole} (binomial test, Holm, {LEVEL:.0%})."
     )
     return "\n\n".join(text)
 
 
-def _cell(row: pd.Series) -> str:
+def _percent(row: pd.Series) -> str:
     star = "\\*" if row["above"] else ""
     return f"{percent(row['accuracy'])}{star} [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
 

@@ -35,7 +35,7 @@ def measure(runs: list[Run], jobs: int) -> Tables:
     """What the sweeps stored, with the labels of the last snapshots."""
     rows, curves = [], []
     for run in runs:
-        task, depth = Cycle(**run.cell.settings["task"]), DEPTHS[run.sweep]
+        task, depth = Cycle(**run.plan.settings["task"]), DEPTHS[run.sweep]
         shares = {f"hop_{hop}": run.result[f"accuracy_{hop}"] for hop in range(1, depth + 1)}
         found = kept_analysis(run, KEPT)
         heads = "; ".join(f"hop {hop}: {' '.join(heads)}" for hop, heads in found.hops.items())

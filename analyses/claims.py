@@ -24,7 +24,7 @@ from stackheads.files import write_file
 from stackheads.labelling.statistics import wilson
 from stackheads.models import snapshots
 from stackheads.report.figures import save_figure
-from stackheads.sweeps.sweep import Cell, cell_folder, cells, read_sweep, stored_result
+from stackheads.sweeps.sweep import Plan, plan_folder, plans, read_sweep, stored_result
 from stackheads.sweeps.workers import run_sweep
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,18 +40,18 @@ class Run:
     """One finished run of a sweep; `result` is what the sweep stored about it (`sweeps/sweep.py`)."""
 
     sweep: str
-    cell: Cell
+    plan: Plan
     folder: Path
     result: dict[str, Any]
 
     @property
     def seed(self) -> int:
-        return self.cell.settings["training"]["seed"]
+        return self.plan.settings["training"]["seed"]
 
     @property
     def names(self) -> dict[str, Any]:
         """The columns that every table begins with."""
-        return {"sweep": self.sweep, "cell": self.cell.name, "seed": self.seed}
+        return {"sweep": self.sweep, "cell": self.plan.name, "seed": self.seed}
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Claim:
     tell: Callable[[Tables], str]
     draw: Callable[[Tables], Any]
     further: tuple[str, ...] = ()
-    wanted: Callable[[Cell], bool] = lambda cell: True
+    wanted: Callable[[Plan], bool] = lambda plan: True
 
 
 def main(claim: Claim) -> None:
@@ -84,7 +84,7 @@ def main(claim: Claim) -> None:
     files = {name: arguments.results / f"{name}.csv" for name in (claim.name, *claim.further)}
     if arguments.from_scratch:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        runs = [run for name in claim.sweeps for run in finished_runs(name, arguments) if claim.wanted(run.cell)]
+        runs = [run for name in claim.sweeps for run in finished_runs(name, arguments) if claim.wanted(run.plan)]
         if claim.sweeps and not runs:
             sys.exit(f"error: {claim.name} rests on finished runs, {arguments.sweeps} has none: leave out --finished")
         for name, table in claim.measure(runs, arguments.jobs).items():
@@ -100,27 +100,27 @@ def main(claim: Claim) -> None:
     print(f"{note}\n\n{claim.tell(tables)}" if note else claim.tell(tables))
 
 
-def planned_cells(name: str) -> list[Cell]:
-    """All cells of a sweep."""
-    return cells(read_sweep(ROOT / "analyses" / "sweeps" / f"{name}.yaml"))
+def planned_runs(name: str) -> list[Plan]:
+    """All planned runs of a sweep."""
+    return plans(read_sweep(ROOT / "analyses" / "sweeps" / f"{name}.yaml"))
 
 
 def finished_runs(name: str, arguments: argparse.Namespace) -> list[Run]:
     """The finished runs of a sweep in the order of its file, those that are missing trained first unless --finished."""
     config, folder = read_sweep(ROOT / "analyses" / "sweeps" / f"{name}.yaml"), arguments.sweeps / name
-    planned = cells(config)
-    if not arguments.finished and any(stored_result(folder, cell) is None for cell in planned):
+    planned = plans(config)
+    if not arguments.finished and any(stored_result(folder, plan) is None for plan in planned):
         for failure in run_sweep(config, folder, arguments.jobs).failures:
-            print(f"{failure.cell.name} failed: {failure.reason}", file=sys.stderr)
-    stored = [(cell, stored_result(folder, cell)) for cell in planned]
-    return [Run(name, cell, cell_folder(folder, cell), result) for cell, result in stored if result is not None]
+            print(f"{failure.plan.name} failed: {failure.reason}", file=sys.stderr)
+    stored = [(plan, stored_result(folder, plan)) for plan in planned]
+    return [Run(name, plan, plan_folder(folder, plan), result) for plan, result in stored if result is not None]
 
 
 def coverage(claim: Claim, table: pd.DataFrame) -> tuple[bool, str]:
     """Whether a table has all runs of the claim's sweeps, and which share of each in words."""
     parts, whole = [], True
     for name in claim.sweeps:
-        planned = {cell.name for cell in planned_cells(name) if claim.wanted(cell)}
+        planned = {plan.name for plan in planned_runs(name) if claim.wanted(plan)}
         there = planned & set(table.loc[table["sweep"] == name, "cell"])
         whole = whole and there == planned
         parts.append(f"{len(there)} of {len(planned)} runs of {name}" + ("" if there == planned else " (PARTIAL)"))
@@ -129,7 +129,7 @@ def coverage(claim: Claim, table: pd.DataFrame) -> tuple[bool, str]:
 
 def kept_analysis(run: Run, kept: Path, examples: int = 256, seed: int = 0) -> Analysis:
     """`analyze` of a run's last snapshot, from the folder --kept if it is there for these examples, else made and kept."""
-    folder, last = kept / run.sweep / run.cell.name, max(snapshots(run.folder))
+    folder, last = kept / run.sweep / run.plan.name, max(snapshots(run.folder))
     try:
         found = Analysis.load(folder)
         if (found.examples, found.seed, found.model["name"]) == (examples, seed, f"step-{last:06d}"):

@@ -26,7 +26,7 @@ from claims import RESULTS, ROOT
 
 from stackheads.errors import ConfigError, StackheadsError
 from stackheads.files import write_file
-from stackheads.sweeps.sweep import Cell, cell_folder, cells, check_sweep, read_sweep, stored_result
+from stackheads.sweeps.sweep import Plan, check_sweep, plan_folder, plans, read_sweep, stored_result
 
 SWEEPS = ROOT / "analyses" / "sweeps"
 KEY = ["arm", "seed"]
@@ -44,19 +44,19 @@ def collect(folder: Path, files: list[Path]) -> Tables:
     for file in files:
         config = read_sweep(file)
         check_sweep(config, folder / file.stem)
-        for cell in cells(config):
-            result = stored_result(folder / file.stem, cell)
+        for plan in plans(config):
+            result = stored_result(folder / file.stem, plan)
             if result is not None:
-                history = evaluations(folder / file.stem, cell)
-                names = {"arm": file.stem, "seed": cell.settings["training"]["seed"]}
+                history = evaluations(folder / file.stem, plan)
+                names = {"arm": file.stem, "seed": plan.settings["training"]["seed"]}
                 runs.append(names | summary(result, history))
                 curves += [names | curve_row(line) for line in thinned(history)]
     return {"scale-runs": ordered(pd.DataFrame(runs)), "scale-curves": ordered(pd.DataFrame(curves))}
 
 
-def evaluations(folder: Path, cell: Cell) -> list[dict[str, Any]]:
+def evaluations(folder: Path, plan: Plan) -> list[dict[str, Any]]:
     """What a run measured while it was trained, with accuracy by hop."""
-    lines = map(json.loads, (cell_folder(folder, cell) / "metrics.jsonl").read_text().splitlines())
+    lines = map(json.loads, (plan_folder(folder, plan) / "metrics.jsonl").read_text().splitlines())
     return [{**line, "accuracy": {int(hop): share for hop, share in line["accuracy"].items()}} for line in lines]
 
 

@@ -15,32 +15,32 @@ from pathlib import Path
 from claims import ROOT
 
 from stackheads.errors import StackheadsError
-from stackheads.sweeps.sweep import Cell, CellBusyError, open_sweep, read_sweep, run_cell, stored_result
+from stackheads.sweeps.sweep import Plan, RunBusyError, carry_out, open_sweep, read_sweep, stored_result
 
 
-def in_turn(plans: dict[Path, list[Cell]]) -> list[tuple[Path, Cell]]:
-    """The first cell of each folder, then the second of each …; a folder that has no more is left out."""
-    rounds = zip_longest(*([(folder, cell) for cell in made] for folder, made in plans.items()))
+def in_turn(plans: dict[Path, list[Plan]]) -> list[tuple[Path, Plan]]:
+    """The first plan of each folder, then the second of each …; a folder that has no more is left out."""
+    rounds = zip_longest(*([(folder, plan) for plan in made] for folder, made in plans.items()))
     return [pair for each in rounds for pair in each if pair is not None]
 
 
-def train(plans: dict[Path, list[Cell]]) -> int:
+def train(plans: dict[Path, list[Plan]]) -> int:
     """Train what has no result and is not being trained by another process; how many failed."""
     failed, order = 0, in_turn(plans)
-    for number, (folder, cell) in enumerate(order, start=1):
-        if stored_result(folder, cell) is not None:
+    for number, (folder, plan) in enumerate(order, start=1):
+        if stored_result(folder, plan) is not None:
             continue
         try:
-            result = run_cell(cell, folder)
-        except CellBusyError:
+            result = carry_out(plan, folder)
+        except RunBusyError:
             continue
         except StackheadsError as error:
             failed += 1
-            print(f"{folder.name} {cell.name} failed: {error}", file=sys.stderr, flush=True)
+            print(f"{folder.name} {plan.name} failed: {error}", file=sys.stderr, flush=True)
             continue
         shares = " ".join(f"{share:.3f}" for name, share in result.items() if name.startswith("accuracy_"))
         steps = f"{result['steps']} steps, {'solved' if result['solved'] else 'not solved'}"
-        print(f"{number} of {len(order)}: {folder.name} {cell.name}, {steps}, {shares}", flush=True)
+        print(f"{number} of {len(order)}: {folder.name} {plan.name}, {steps}, {shares}", flush=True)
     return failed
 
 

@@ -125,12 +125,12 @@ def test_permutation_p_is_that_of_all_divisions():
 
 
 def test_a_part_of_a_sweep_is_said_to_be_one():
-    cells = claims.cells(claims.read_sweep(ANALYSES / "sweeps" / "context.yaml"))
-    table = pd.DataFrame([{"sweep": "context", "cell": cell.name} for cell in cells])
-    assert claims.coverage(context.CLAIM, table) == (True, f"{len(cells)} of {len(cells)} runs of context")
+    planned = claims.plans(claims.read_sweep(ANALYSES / "sweeps" / "context.yaml"))
+    table = pd.DataFrame([{"sweep": "context", "cell": plan.name} for plan in planned])
+    assert claims.coverage(context.CLAIM, table) == (True, f"{len(planned)} of {len(planned)} runs of context")
     whole, note = claims.coverage(context.CLAIM, table.iloc[:3])
     assert not whole
-    assert note == f"3 of {len(cells)} runs of context (PARTIAL)"
+    assert note == f"3 of {len(planned)} runs of context (PARTIAL)"
 
 
 def test_shares_of_confirmed_cells():

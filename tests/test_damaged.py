@@ -38,7 +38,7 @@ task: {kind: cycle, symbols: 4, max_hops: 1}
 model: {layers: 1, heads: 1}
 grid: {training.stop_at: [null, 1], training.seed: {range: 1}}
 """
-CELL = quiz.Cell(Prompts(formulation="code", hops=1), 0, 2)
+SHEET = quiz.Sheet(Prompts(formulation="code", hops=1), 0, 2)
 ASKED = {"first_prompt": "?", "answers": [{"right": "a", "given": "a"}, {"right": "b", "given": "a"}]}
 
 
@@ -82,7 +82,7 @@ def show_sweep(folder):
 def write_quiz(folder):
     quiz.open_folder(quiz_config(), folder)
     (folder / "cells").mkdir()
-    (folder / CELL.file).write_text(json.dumps(ASKED))
+    (folder / SHEET.file).write_text(json.dumps(ASKED))
 
 
 def quiz_config():
@@ -91,7 +91,7 @@ def quiz_config():
 
 def show_quiz(folder):
     quiz.open_folder(quiz_config(), folder)
-    assert len(quiz.results(folder, [CELL])) == 1
+    assert len(quiz.results(folder, [SHEET])) == 1
 
 
 def show_run(folder):
@@ -107,7 +107,7 @@ KINDS = {
     "sweep": (write_sweep, show_sweep, "s/sweep.json"),
     "result": (write_sweep, show_sweep, "s/cells/stop-at-None-seed-0/result.json"),
     "quiz": (write_quiz, show_quiz, "quiz.json"),
-    "answers": (write_quiz, show_quiz, CELL.file),
+    "answers": (write_quiz, show_quiz, SHEET.file),
 }
 OTHER = [None, True, -1, 0, 2.5, 10**30, "", "L0H10", "none", "NaN", [], [1], {}, {"a": 1}, float("nan"), float("inf")]
 

@@ -1,4 +1,4 @@
-"""The script of the language models: its correction for many cells, and its table and figure from the CSV alone."""
+"""The script of the language models: its correction for many sheets, and its table and figure from the CSV alone."""
 
 from importlib import import_module
 
@@ -44,12 +44,12 @@ def test_holm_rejects_the_longest_run_of_small_p(rights):
     assert script.above_chance(table(rights)) == [adjusted[value] <= 0.05 for value in p]
 
 
-@pytest.mark.parametrize(("cells", "partial"), [(50, False), (20, True)])
-def test_table_and_figure_say_what_is_there(cells, partial):
-    tables = {"language-models": table(([90, 30, 25, 20, 35] * 10)[:cells])}
+@pytest.mark.parametrize(("sheets", "partial"), [(50, False), (20, True)])
+def test_table_and_figure_say_what_is_there(sheets, partial):
+    tables = {"language-models": table(([90, 30, 25, 20, 35] * 10)[:sheets])}
     told = script.tell(tables)
     assert ("PARTIAL" in told) == partial
-    assert told.count("90.0\\*") == cells // 5
-    assert f"{cells // 5} of {cells} cells" in told
+    assert told.count("90.0\\*") == sheets // 5
+    assert f"{sheets // 5} of {sheets} sheets" in told
     figure = script.draw(tables)
     assert [axes.get_title() for axes in figure.axes] == list(script.FORMULATIONS)

@@ -31,7 +31,7 @@ grid: {{training.seed: {{range: {}}}}}
 
 @pytest.fixture
 def folders(tmp_path):
-    """Two opened sweeps of two and three cells, by folder."""
+    """Two opened sweeps of two and three plans, by folder."""
     plans = {}
     for supervision, seeds in (("chain", 2), ("final", 3)):
         file = tmp_path / f"tiny-{supervision}.yaml"
@@ -66,7 +66,7 @@ def test_every_model_has_one_layer_more_than_its_furthest_hop_needs(file):
 
 
 def test_sweeps_alternate(folders):
-    order = [(folder.name, cell.name) for folder, cell in train_in_turn.in_turn(folders)]
+    order = [(folder.name, plan.name) for folder, plan in train_in_turn.in_turn(folders)]
     assert order == [
         ("tiny-chain", "seed-0"),
         ("tiny-final", "seed-0"),
@@ -79,7 +79,7 @@ def test_sweeps_alternate(folders):
 def test_what_is_done_is_not_trained_again(folders, capsys):
     assert train_in_turn.train(folders) == 0
     assert len(capsys.readouterr().out.splitlines()) == 5
-    assert all(stored_result(folder, cell) for folder, cell in train_in_turn.in_turn(folders))
+    assert all(stored_result(folder, plan) for folder, plan in train_in_turn.in_turn(folders))
     assert train_in_turn.train(folders) == 0
     assert not capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""A quiz: every cell once, recounted from its answers, refused where it is another's; and the command line around it."""
+"""A quiz: every sheet once, recounted from its answers, refused where it is another's; and the command line around it."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from stackheads import cli
 from stackheads.errors import CheckpointError, ConfigError, StackheadsError
 from stackheads.labelling.statistics import wilson
 from stackheads.quiz.questions import ask
-from stackheads.quiz.quiz import cells, quiz, results, run_quiz
+from stackheads.quiz.quiz import quiz, results, run_quiz, sheets
 
 SETTINGS = {"seed": 0, "questions": 6, "few_shot_questions": 4, "shots": 2}
 MODEL = language()
@@ -20,21 +20,21 @@ MODEL = language()
 
 def run(folder, formulations=("code", "share"), hops=(1, 2), plain=False, batch=4, **settings):
     config = quiz(MODEL, plain, **{**SETTINGS, **settings})
-    return run_quiz(MODEL, config, cells(config, formulations, hops), folder, batch, progress=False)
+    return run_quiz(MODEL, config, sheets(config, formulations, hops), folder, batch, progress=False)
 
 
 def test_every_cell_is_counted_from_its_stored_answers(tmp_path):
     table = run(tmp_path)
     assert len(table) == len(list((tmp_path / "cells").iterdir())) == 8
     config = quiz(MODEL, **SETTINGS)
-    for row, cell in zip(table.to_dict("records"), cells(config, ("code", "share"), (1, 2)), strict=True):
-        stored = json.loads((tmp_path / cell.file).read_text())
-        questions, shots = cell.draw(config.seed)
+    for row, sheet in zip(table.to_dict("records"), sheets(config, ("code", "share"), (1, 2)), strict=True):
+        stored = json.loads((tmp_path / sheet.file).read_text())
+        questions, shots = sheet.draw(config.seed)
         given = [answer.word for answer in ask(MODEL, questions, shots, batch=4)]
         assert [answer["given"] for answer in stored["answers"]] == given
         assert [answer["right"] for answer in stored["answers"]] == [question.answer for question in questions]
         right = sum(word == question.answer for word, question in zip(given, questions, strict=True))
-        assert (row["right"], row["questions"], row["shots"]) == (right, 6 if row["shots"] == 0 else 4, cell.shots)
+        assert (row["right"], row["questions"], row["shots"]) == (right, 6 if row["shots"] == 0 else 4, sheet.shots)
         assert (row["low"], row["high"]) == pytest.approx(wilson(right, len(given), 0.95), abs=1e-4)
         assert not set(shots) & set(questions)
         assert stored["first_prompt"].endswith(questions[0].lead)
@@ -42,10 +42,10 @@ def test_every_cell_is_counted_from_its_stored_answers(tmp_path):
 
 def test_few_shot_cells_ask_the_first_questions_of_the_others():
     config = quiz(MODEL, **SETTINGS)
-    (plain, _), (few, shots) = (cell.draw(config.seed) for cell in cells(config, ("share",), (2,)))
+    (plain, _), (few, shots) = (sheet.draw(config.seed) for sheet in sheets(config, ("share",), (2,)))
     assert few == plain[:4]
     assert len(shots) == 2
-    (other, _), _ = (cell.draw(config.seed + 1) for cell in cells(config, ("share",), (2,)))
+    (other, _), _ = (sheet.draw(config.seed + 1) for sheet in sheets(config, ("share",), (2,)))
     assert other != plain
 
 
@@ -95,7 +95,7 @@ def test_a_cell_in_other_words_or_with_answers_lost_is_refused(tmp_path):
 def test_unfinished_cells_are_no_rows(tmp_path):
     config = quiz(MODEL, **SETTINGS)
     run(tmp_path, ("code",), (1,))
-    assert len(results(tmp_path, cells(config, ("code", "share"), (1, 2)))) == 2
+    assert len(results(tmp_path, sheets(config, ("code", "share"), (1, 2)))) == 2
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A sweep loses nothing when it is killed, and runs no cell twice: with SIGKILL, and with a lost node of a Ray cluster."""
+"""A sweep loses nothing when it is killed, and runs no plan twice: with SIGKILL, and with a lost node of a Ray cluster."""
 
 import io
 import json
@@ -15,13 +15,13 @@ import pytest
 from stackheads.errors import ConfigError
 from stackheads.report.sweep import print_sweep
 from stackheads.sweeps.sweep import (
-    CellBusyError,
+    RunBusyError,
     _locked,
-    cell_folder,
-    cells,
+    carry_out,
     open_sweep,
+    plan_folder,
+    plans,
     read_sweep,
-    run_cell,
     success_rates,
 )
 from stackheads.sweeps.workers import Outcome, run_sweep
@@ -57,7 +57,7 @@ def wait_for(condition, process: subprocess.Popen) -> None:
 
 
 def in_the_middle(folder: Path) -> bool:
-    """One cell is done and another has stored a state."""
+    """One plan is done and another has stored a state."""
     states = list(folder.glob("cells/*/state.safetensors"))
     done = list(folder.glob("cells/*/result.json"))
     return bool(done) and any(not (state.parent / "result.json").exists() for state in states)
@@ -76,7 +76,7 @@ def test_a_killed_sweep_goes_on_to_the_same_results(file, tmp_path):
     outcome = run_sweep(read_sweep(file), folder, workers=2, progress=False)
     assert not outcome.failures
     pd.testing.assert_frame_equal(outcome.results, whole.results)
-    assert list(outcome.results["cell"]) == [cell.name for cell in cells(read_sweep(file))]
+    assert list(outcome.results["cell"]) == [plan.name for plan in plans(read_sweep(file))]
     assert all(path.stat().st_mtime_ns == at for path, at in done.items())  # what was done was not done again
     for name in ("results.csv", "success.csv"):
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -95,19 +95,19 @@ def test_a_ray_cluster_may_lose_a_node(file, tmp_path):
     finally:
         cluster.shutdown()
     table = pd.read_csv(folder / "results.csv")
-    assert sorted(table["cell"]) == sorted(cell.name for cell in cells(read_sweep(file)))
+    assert sorted(table["cell"]) == sorted(plan.name for plan in plans(read_sweep(file)))
 
 
 def test_two_workers_never_share_a_cell(file, tmp_path):
     made = open_sweep(read_sweep(file), tmp_path / "s")
-    with _locked(tmp_path / "s", made[0]), pytest.raises(CellBusyError, match="another is training supervision-chain_seed-0"):
-        run_cell(made[0], tmp_path / "s")
-    assert not (cell_folder(tmp_path / "s", made[0]) / "run.json").exists()
+    with _locked(tmp_path / "s", made[0]), pytest.raises(RunBusyError, match="another is training supervision-chain_seed-0"):
+        carry_out(made[0], tmp_path / "s")
+    assert not (plan_folder(tmp_path / "s", made[0]) / "run.json").exists()
 
 
 def test_the_grid_is_the_product_of_its_values(file):
-    made = cells(read_sweep(file, seed=5))
-    assert [cell.name for cell in made] == [f"supervision-{way}_seed-{seed}" for way in ("chain", "final") for seed in (0, 1)]
+    made = plans(read_sweep(file, seed=5))
+    assert [plan.name for plan in made] == [f"supervision-{way}_seed-{seed}" for way in ("chain", "final") for seed in (0, 1)]
     assert made[3].settings["task"]["supervision"] == "final"
     assert made[3].settings["training"]["seed"] == 1  # the file's seeds win
     assert made[3].settings["training"]["steps"] == 300
@@ -175,6 +175,6 @@ def test_a_folder_of_another_sweep_is_refused(file, tmp_path):
     file.write_text(SWEEP.replace("steps: 300", "steps: 400"))
     with pytest.raises(ConfigError, match="resumes with its own settings"):
         open_sweep(read_sweep(file), tmp_path / "s")
-    file.write_text(SWEEP.replace("{range: 2}", "{range: 3}"))  # more cells may come later
+    file.write_text(SWEEP.replace("{range: 2}", "{range: 3}"))  # more plans may come later
     assert len(open_sweep(read_sweep(file), tmp_path / "s")) == 6
     assert json.loads((tmp_path / "s" / "sweep.json").read_text())["grid"]["training.seed"] == [0, 1, 2]

@@ -14,7 +14,7 @@ from stackheads.errors import CheckpointError, ConfigError
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.models import build, save_checkpoint
 from stackheads.tables import records
-from stackheads.timeline.emergence import Cell, emergence_step, followed, run_snapshots, step_row
+from stackheads.timeline.emergence import Followed, emergence_step, followed, run_snapshots, step_row
 from stackheads.timeline.result import OTHER_ROLE, SYMBOLS
 from stackheads.types import Destination, HeadId, Role
 
@@ -92,7 +92,7 @@ def test_a_head_that_comes_and_goes_has_no_step_and_is_said_to_be_gone(tmp_path)
 
 
 def test_followed_are_the_last_and_those_seen_twice_in_a_row():
-    one, two, last = (Cell(HeadId(1, number), Destination.QUERY, Role("hop", 1)) for number in range(3))
+    one, two, last = (Followed(HeadId(1, number), Destination.QUERY, Role("hop", 1)) for number in range(3))
     assert followed([{two, one}, {two}, set(), {one}, {last}]) == [two, last]
 
 

@@ -8,7 +8,7 @@ from stackheads.models.nulls import permuted_heads
 from stackheads.tables import records
 from stackheads.types import Destination, HeadId
 from stackheads.validation.specimens import CIRCUITS, Guise, specimen
-from stackheads.validation.validate import Cell, NullHead, Validation, score
+from stackheads.validation.validate import Judged, NullHead, Validation, score
 
 
 @pytest.mark.parametrize("name", [name for name in CIRCUITS if name != "e: backups"])
@@ -49,7 +49,7 @@ def test_heads_taken_apart_are_not_confirmed(name):
 
 
 def cell(true, found, role_right=True):
-    return Cell("a: x", False, found, true, "hop", "hop", role_right)
+    return Judged("a: x", False, found, true, "hop", "hop", role_right)
 
 
 def test_scores_by_hand():

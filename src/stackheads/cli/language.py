@@ -38,7 +38,7 @@ def llm(
 
     from stackheads.files import check_folder
     from stackheads.models.outside.language import load_language_model
-    from stackheads.quiz.quiz import QUIZ, cells, quiz, run_quiz
+    from stackheads.quiz.quiz import QUIZ, quiz, run_quiz, sheets
     from stackheads.report.quiz import print_quiz
     from stackheads.tasks.prompts import FORMULATIONS
 
@@ -49,7 +49,7 @@ def llm(
     language = load_language_model(model, dtype, common.device)
     numbered = {"questions": asked.questions, "few_shot_questions": asked.few_shot_questions, "shots": asked.shots}
     config = quiz(language, asked.plain, seed=common.seed, **numbered)
-    table = run_quiz(language, config, cells(config, names, numbers), output_dir, batch, progress=not common.quiet)
+    table = run_quiz(language, config, sheets(config, names, numbers), output_dir, batch, progress=not common.quiet)
     if common.json:
         rows = table.to_dict("records")
         typer.echo(json_module.dumps({"format": 1, **config.model_dump(), "cells": rows}, indent=2, allow_nan=False))

@@ -40,11 +40,11 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """Where the cells of a sweep are trained."""
+    """Where the runs of a sweep are trained."""
 
     workers: Annotated[int, typer.Option(help="Processes.")] = 2
     ray: Annotated[str, typer.Option(help="Address of a Ray cluster to run on instead; auto: the one here.")] = ""
-    threads: Annotated[int, typer.Option(help="CPU threads of each cell.")] = 1
+    threads: Annotated[int, typer.Option(help="CPU threads of each run.")] = 1
 
 
 @with_options
@@ -91,7 +91,7 @@ def sweep(
     where: SweepOptions,
     common: Common,
 ) -> None:
-    """Train a grid of models; killed at any point, the same command goes on. Status 1 if a cell fails."""
+    """Train a grid of models; killed at any point, the same command goes on. Status 1 if a run fails."""
     import json as json_module
 
     from stackheads.report.sweep import print_sweep

@@ -109,7 +109,7 @@ def _rows(read: Tensor | None, clean: Recorded) -> Rows:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Swept:
     """One intervention of a sweep: this head at this position, and the logits that come of it."""
 
     head: HeadId
@@ -123,8 +123,8 @@ def sweep_positions(
     z: Float[Tensor, "layer batch pos head d_head"],
     read: Read = None,
     memory: int = MEMORY,
-) -> Iterator[Cell]:
-    """Give every head at every position in turn the output it has in `z`: layers × positions × heads cells, in this order.
+) -> Iterator[Swept]:
+    """Give every head at every position in turn the output it has in `z`: layers × positions × heads of them, in this order.
 
     `read` as in `run_variants`. `z` has the shape of `Recording.z`, from another run at the same positions. Raises
     `InterventionError` if it has not. Cost: see the module.
@@ -142,7 +142,7 @@ def sweep_positions(
             else:
                 found = (_where_read(each, clean, read) for each in _hooked_heads(model, clean, layer, position, z[layer]))
             for index, logits in zip(range(heads), found, strict=True):
-                yield Cell(HeadId(layer, index), position, logits)
+                yield Swept(HeadId(layer, index), position, logits)
 
 
 def _hooked_heads(model: Model, clean: Recorded, layer: int, position: int, z: Tensor) -> Iterator[Tensor]:

@@ -1,12 +1,12 @@
 """How well a language model retrieves in words, for each formulation and D, without and with solved examples.
 
-A cell is (formulation, D, shots). Its questions come from a stream of random numbers named by the seed, the formulation and D,
-so a cell asks the same whoever runs it, and few-shot cells ask the first of the questions that the zero-shot cell asks. The
-solved examples, the same for all questions of a cell, come from a stream of their own.
+A sheet is (formulation, D, shots). Its questions come from a stream of random numbers named by the seed, the formulation and D,
+so a sheet asks the same whoever runs it, and few-shot sheets ask the first of the questions that the zero-shot sheet asks. The
+solved examples, the same for all questions of a sheet, come from a stream of their own.
 
-A quiz is a folder: `quiz.json`, its settings, and `cells/NAME.json`, one for each finished cell, written in one piece, with
-every answer. A finished cell is never run again, so a quiz may be killed at any moment; cells may be added later, but a folder
-has one model and one way of asking. Answers may differ in the last digits between batch sizes, threads and machines.
+A quiz is a folder: `quiz.json`, its settings, and `cells/NAME.json`, one for each finished sheet, written in one piece, with
+every answer. A finished sheet is never run again, so a quiz may be killed at any moment; sheets may be added later, but a
+folder has one model and one way of asking. Answers may differ in the last digits between batch sizes, threads and machines.
 """
 
 import hashlib
@@ -38,9 +38,9 @@ CONFIDENCE = 0.95
 
 
 class Quiz(BaseModel):
-    """What all cells of a folder share.
+    """What all sheets of a folder share.
 
-    `questions`, `few_shot_questions`   how many a cell asks without and with `shots` solved examples; 0: no such cells.
+    `questions`, `few_shot_questions`   how many a sheet asks without and with `shots` solved examples; 0: no such sheets.
     `chat`                              whether the tokenizer's chat template is used (`quiz/questions.py`).
     """
 
@@ -57,21 +57,21 @@ class Quiz(BaseModel):
 
 
 class StoredAnswer(Stored):
-    """One answer of a finished cell: the word, and the one that would have been right."""
+    """One answer of a finished sheet: the word, and the one that would have been right."""
 
     right: str
     given: str
 
 
-class StoredCell(Stored):
-    """A finished cell's file, besides its names."""
+class StoredSheet(Stored):
+    """A finished sheet's file, besides its names."""
 
     first_prompt: str
     answers: list[StoredAnswer]
 
 
 @dataclass(frozen=True)
-class Cell:
+class Sheet:
     """One formulation at one D, after so many solved examples, and the number of questions."""
 
     prompts: Prompts
@@ -110,12 +110,12 @@ def quiz(language: LanguageModel, plain: bool = False, **settings: Any) -> Quiz:
         raise bad_setting("quiz", error) from None
 
 
-def cells(config: Quiz, formulations: tuple[str, ...], hops: tuple[int, ...]) -> list[Cell]:
-    """All cells, those without solved examples first. Raises `ConfigError` for a formulation or D that does not exist."""
+def sheets(config: Quiz, formulations: tuple[str, ...], hops: tuple[int, ...]) -> list[Sheet]:
+    """All sheets, those without solved examples first. Raises `ConfigError` for a formulation or D that does not exist."""
     made = []
     for shots, questions in ((0, config.questions), (config.shots, config.few_shot_questions)):
         for formulation in formulations if questions else ():
-            made += [Cell(_prompts(formulation, number), shots, questions) for number in hops]
+            made += [Sheet(_prompts(formulation, number), shots, questions) for number in hops]
     if not made:
         raise ConfigError("a quiz asks at least one question, got none: raise --questions or --few-shot-questions")
     return list(dict.fromkeys(made))
@@ -130,21 +130,21 @@ def _prompts(formulation: str, hops: int) -> Prompts:
 
 
 def run_quiz(
-    language: LanguageModel, config: Quiz, made: list[Cell], folder: Path, batch: int = 16, progress: bool = True
+    language: LanguageModel, config: Quiz, made: list[Sheet], folder: Path, batch: int = 16, progress: bool = True
 ) -> "pd.DataFrame":
-    """Ask what is not answered yet, and give the table of all these cells, which is also written to `results.csv`.
+    """Ask what is not answered yet, and give the table of all these sheets, which is also written to `results.csv`.
 
-    Raises `ConfigError` if the folder holds another quiz, or the batch is empty; `CheckpointError` for a cell that is damaged
+    Raises `ConfigError` if the folder holds another quiz, or the batch is empty; `CheckpointError` for a sheet that is damaged
     or was asked in other words.
     """
     if batch < 1:
         raise ConfigError(f"batch must be at least 1, got {batch}: give the number of questions to ask at once")
     open_folder(config, folder)
-    todo = [cell for cell in made if not _finished(language, config, cell, folder)]
-    with tqdm(total=sum(cell.questions for cell in todo), disable=None if progress else True, unit="question") as bar:
-        for cell in todo:
-            bar.set_description(cell.name)
-            write_json(folder / cell.file, _asked(language, config, cell, batch, bar))
+    todo = [sheet for sheet in made if not _finished(language, config, sheet, folder)]
+    with tqdm(total=sum(sheet.questions for sheet in todo), disable=None if progress else True, unit="question") as bar:
+        for sheet in todo:
+            bar.set_description(sheet.name)
+            write_json(folder / sheet.file, _asked(language, config, sheet, batch, bar))
     table = results(folder, made)
     write_file(folder / "results.csv", lambda temporary: table.to_csv(temporary, index=False))
     return table
@@ -166,22 +166,22 @@ def open_folder(config: Quiz, folder: Path) -> None:
             )
 
 
-def _finished(language: LanguageModel, config: Quiz, cell: Cell, folder: Path) -> bool:
-    """Whether a cell is there, with the prompt that it would get now: the wording may have changed between versions."""
-    if not (folder / cell.file).exists():
+def _finished(language: LanguageModel, config: Quiz, sheet: Sheet, folder: Path) -> bool:
+    """Whether a sheet is there, with the prompt that it would get now: the wording may have changed between versions."""
+    if not (folder / sheet.file).exists():
         return False
-    if _stored(folder / cell.file).first_prompt != _first_prompt(language, config, cell):
-        raise CheckpointError(f"{folder / cell.file} was asked in other words than this version's: delete it and run again")
+    if _stored(folder / sheet.file).first_prompt != _first_prompt(language, config, sheet):
+        raise CheckpointError(f"{folder / sheet.file} was asked in other words than this version's: delete it and run again")
     return True
 
 
-def _first_prompt(language: LanguageModel, config: Quiz, cell: Cell) -> str:
-    (question, *_), shots = replace(cell, questions=1).draw(config.seed)
+def _first_prompt(language: LanguageModel, config: Quiz, sheet: Sheet) -> str:
+    (question, *_), shots = replace(sheet, questions=1).draw(config.seed)
     return compose(language.tokenizer, question, shots, config.chat).text
 
 
-def _asked(language: LanguageModel, config: Quiz, cell: Cell, batch: int, bar: Any) -> dict[str, Any]:
-    questions, shots = cell.draw(config.seed)
+def _asked(language: LanguageModel, config: Quiz, sheet: Sheet, batch: int, bar: Any) -> dict[str, Any]:
+    questions, shots = sheet.draw(config.seed)
     answers = ask(language, questions, shots, config.chat, batch, bar.update)
     rows = []
     for question, answer in zip(questions, answers, strict=True):
@@ -190,39 +190,39 @@ def _asked(language: LanguageModel, config: Quiz, cell: Cell, batch: int, bar: A
             scores = [round(value, 4) for value in answer.log_probabilities]
             row["log_probabilities"] = dict(zip(question.choices, scores, strict=True))
         rows.append(row)
-    names = {**cell.prompts.model_dump(), "shots": cell.shots}
-    return {**names, "first_prompt": _first_prompt(language, config, cell), "answers": rows}
+    names = {**sheet.prompts.model_dump(), "shots": sheet.shots}
+    return {**names, "first_prompt": _first_prompt(language, config, sheet), "answers": rows}
 
 
-def results(folder: Path, made: list[Cell]) -> "pd.DataFrame":
-    """A row for each finished cell: formulation, hops, shots, questions, right, accuracy, its Wilson interval, chance."""
+def results(folder: Path, made: list[Sheet]) -> "pd.DataFrame":
+    """A row for each finished sheet: formulation, hops, shots, questions, right, accuracy, its Wilson interval, chance."""
     import pandas as pd
 
     return pd.DataFrame(_rows(folder, made))
 
 
-def _rows(folder: Path, made: list[Cell]) -> Iterator[dict[str, Any]]:
-    for cell in made:
-        if (folder / cell.file).exists():
-            answers = _stored(folder / cell.file).answers
-            if len(answers) != cell.questions:
+def _rows(folder: Path, made: list[Sheet]) -> Iterator[dict[str, Any]]:
+    for sheet in made:
+        if (folder / sheet.file).exists():
+            answers = _stored(folder / sheet.file).answers
+            if len(answers) != sheet.questions:
                 raise CheckpointError(
-                    f"{folder / cell.file} must hold {cell.questions} answers, it holds {len(answers)}: delete it and run again"
+                    f"{folder / sheet.file} must hold {sheet.questions} answers, it holds {len(answers)}: delete it, run again"
                 )
             right = sum(answer.given == answer.right for answer in answers)
             low, high = wilson(right, len(answers), CONFIDENCE)
             yield {
-                "formulation": cell.prompts.formulation,
-                "hops": cell.prompts.hops,
-                "shots": cell.shots,
+                "formulation": sheet.prompts.formulation,
+                "hops": sheet.prompts.hops,
+                "shots": sheet.shots,
                 "questions": len(answers),
                 "right": right,
                 "accuracy": round(right / len(answers), 4),
                 "low": round(low, 4),
                 "high": round(high, 4),
-                "chance": cell.prompts.chance,
+                "chance": sheet.prompts.chance,
             }
 
 
-def _stored(path: Path) -> StoredCell:
-    return checked(StoredCell, read_json(path, CURE), path, CURE)
+def _stored(path: Path) -> StoredSheet:
+    return checked(StoredSheet, read_json(path, CURE), path, CURE)

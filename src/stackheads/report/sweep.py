@@ -12,7 +12,7 @@ def print_sweep(outcome: Outcome, file: TextIO | None = None) -> None:
     from rich.text import Text
 
     console = console_on(file)
-    console.print(Text(f"{outcome.folder}: {len(outcome.results)} of {outcome.cells} cells done", style="bold"))
+    console.print(Text(f"{outcome.folder}: {len(outcome.results)} of {outcome.plans} runs done", style="bold"))
     known = ("runs", "solved", "rate", "low", "high", "solved_at_q25", "solved_at_median", "solved_at_q75")
     for row in outcome.success.to_dict("records"):
         setting = ", ".join(f"{name.partition('.')[2]} {_as_written(row[name])}" for name in row if name not in known)
@@ -20,7 +20,7 @@ def print_sweep(outcome: Outcome, file: TextIO | None = None) -> None:
         share = f"{row['solved']} of {row['runs']} solved ({row['low']:.0%} to {row['high']:.0%}){at}"
         console.print(f"{setting}: {share}" if setting else share)
     for failure in outcome.failures:
-        console.print(Text(f"{failure.cell.name} failed: {failure.reason}", style="red"))
+        console.print(Text(f"{failure.plan.name} failed: {failure.reason}", style="red"))
 
 
 def _as_written(value: Any) -> str:

@@ -10,10 +10,10 @@ A sweep is a file (YAML) of settings that all runs share and a grid of those tha
       task.supervision: [chain, dense, final]
       training.seed: {range: 16}
 
-Each combination is a cell, named by its varied settings, and an ordinary run folder `cells/NAME`. When a cell is done it holds
-`result.json`, written in one piece; a cell with a result is never run again, one without resumes from its last stored state,
-bit for bit (`training/run.py`). So whoever runs cells – processes of this machine or a Ray cluster, `sweeps/workers.py` – may
-die at any moment. A lock that the system frees with its process keeps two workers out of one cell.
+Each combination is a plan, named by its varied settings, and an ordinary run folder `cells/NAME`. When a plan is done it holds
+`result.json`, written in one piece; a plan with a result is never run again, one without resumes from its last stored state,
+bit for bit (`training/run.py`). So whoever runs plans – processes of this machine or a Ray cluster, `sweeps/workers.py` – may
+die at any moment. A lock that the system frees with its process keeps two workers out of one plan.
 """
 
 import fcntl
@@ -58,7 +58,7 @@ class SweepConfig(BaseModel):
 
 
 @dataclass(frozen=True)
-class Cell:
+class Plan:
     """One run of a sweep: its name, what sets it apart, and all its settings by part."""
 
     name: str
@@ -68,7 +68,7 @@ class Cell:
 
 
 class Result(Stored):
-    """`result.json`, besides what sets the cell apart and its accuracies. `solved_at` is a step."""
+    """`result.json`, besides what sets the plan apart and its accuracies. `solved_at` is a step."""
 
     cell: str
     steps: int
@@ -76,12 +76,12 @@ class Result(Stored):
     solved_at: int | None
 
 
-class CellBusyError(StackheadsError):
-    """Another process is training this cell."""
+class RunBusyError(StackheadsError):
+    """Another process is training this plan."""
 
 
 def read_sweep(path: Path, seed: int = 0) -> SweepConfig:
-    """Read a sweep's YAML file; `seed` is that of cells whose seed it does not name. Raises `ConfigError` if it is none."""
+    """Read a sweep's YAML file; `seed` is that of plans whose seed it does not name. Raises `ConfigError` if it is none."""
     import yaml
 
     try:
@@ -113,7 +113,7 @@ def _values(name: str, values: Any) -> list[Any]:
     raise ConfigError(f"grid {name} must be a list of values or {{range: N}}, got {values!r}: correct the sweep file")
 
 
-def cells(config: SweepConfig) -> list[Cell]:
+def plans(config: SweepConfig) -> list[Plan]:
     """All combinations of the grid, checked, in the order of the file. Raises `ConfigError` for settings that can't be."""
     for name in config.grid:
         part, _, setting = name.partition(".")
@@ -127,14 +127,14 @@ def cells(config: SweepConfig) -> list[Cell]:
             part, _, setting = name.partition(".")
             settings[part][setting] = value
         _build(settings)
-        made.append(Cell(_cell_name(varied), varied, settings, config.success))
-    names = [cell.name for cell in made]
+        made.append(Plan(_plan_name(varied), varied, settings, config.success))
+    names = [plan.name for plan in made]
     if len(set(names)) < len(names):
-        raise ConfigError("every cell of a sweep needs its own settings, some values of the grid are the same: remove doubles")
+        raise ConfigError("every plan of a sweep needs its own settings, some values of the grid are the same: remove doubles")
     return made
 
 
-def _cell_name(varied: dict[str, Any]) -> str:
+def _plan_name(varied: dict[str, Any]) -> str:
     parts = [f"{name.partition('.')[2]}-{value}" for name, value in varied.items()]
     return "_".join("".join(c if c.isalnum() or c in "-." else "-" for c in part) for part in parts) or "run"
 
@@ -143,13 +143,13 @@ def _build(settings: dict[str, dict[str, Any]]) -> tuple[Any, Any, Any]:
     return from_config(settings["task"]), model_config(settings["model"]), training_config(settings["training"])
 
 
-def open_sweep(config: SweepConfig, folder: Path) -> list[Cell]:
-    """The cells of a sweep in its folder, which is made, or checked to belong to this sweep.
+def open_sweep(config: SweepConfig, folder: Path) -> list[Plan]:
+    """The plans of a sweep in its folder, which is made, or checked to belong to this sweep.
 
-    Cells may be added to the grid later; those there keep their settings. Raises `ConfigError` if the folder can't be written
+    Plans may be added to the grid later; those there keep their settings. Raises `ConfigError` if the folder can't be written
     to, or holds something else or a sweep with other shared settings; `CheckpointError` if its `sweep.json` is damaged.
     """
-    made = cells(config)
+    made = plans(config)
     check_folder(folder, SWEEP)
     before, content = check_sweep(config, folder), _stored(config)
     if before != content:
@@ -176,14 +176,14 @@ def _stored(config: SweepConfig) -> dict[str, Any]:
     return {"format": 1, **config.model_dump(mode="json")}
 
 
-def cell_folder(folder: Path, cell: Cell) -> Path:
-    """Where a cell's run is."""
-    return folder / "cells" / cell.name
+def plan_folder(folder: Path, plan: Plan) -> Path:
+    """Where a plan's run is."""
+    return folder / "cells" / plan.name
 
 
-def stored_result(folder: Path, cell: Cell) -> dict[str, Any] | None:
-    """The result of a finished cell. Raises `CheckpointError` if it is damaged."""
-    path = cell_folder(folder, cell) / "result.json"
+def stored_result(folder: Path, plan: Plan) -> dict[str, Any] | None:
+    """The result of a finished plan. Raises `CheckpointError` if it is damaged."""
+    path = plan_folder(folder, plan) / "result.json"
     if not path.exists():
         return None
     cure = "delete it and run again"
@@ -192,63 +192,63 @@ def stored_result(folder: Path, cell: Cell) -> dict[str, Any] | None:
     return found
 
 
-def run_cell(cell: Cell, folder: Path, device: str = "cpu", threads: int = 1) -> dict[str, Any]:
-    """Train a cell, or what is left of it, and store and return its result; a finished cell gives its stored one.
+def carry_out(plan: Plan, folder: Path, device: str = "cpu", threads: int = 1) -> dict[str, Any]:
+    """Train a plan, or what is left of it, and store and return its result; a finished plan gives its stored one.
 
-    Raises `CellBusyError` if another process is at it.
+    Raises `RunBusyError` if another process is at it.
     """
     import torch
 
     from stackheads.training.trainer import train
 
     torch.set_num_threads(threads)
-    path = cell_folder(folder, cell)
+    path = plan_folder(folder, plan)
     path.mkdir(parents=True, exist_ok=True)
-    with _locked(folder, cell):
-        done = stored_result(folder, cell)
+    with _locked(folder, plan):
+        done = stored_result(folder, plan)
         if done is not None:
             return done
         if not (path / "run.json").exists():  # killed while the first file was written
             for rest in path.iterdir():
                 rest.unlink()
-        task, model, training = _build(cell.settings)
+        task, model, training = _build(plan.settings)
         checkpoint = train(task, model, training, path, device=device, progress=False, resume=True)
-        result = _result(cell, checkpoint, read_metrics(RunFolder(path), checkpoint.training["step"]))
+        result = _result(plan, checkpoint, read_metrics(RunFolder(path), checkpoint.training["step"]))
         write_json(path / "result.json", result)
         return result
 
 
 @contextmanager
-def _locked(folder: Path, cell: Cell) -> Generator[None]:
+def _locked(folder: Path, plan: Plan) -> Generator[None]:
     locks = folder / "locks"
     locks.mkdir(exist_ok=True)
-    with (locks / cell.name).open("w") as handle:
+    with (locks / plan.name).open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise CellBusyError(f"one process trains a cell, another is training {cell.name}: wait for it") from None
+            raise RunBusyError(f"one process trains a plan, another is training {plan.name}: wait for it") from None
         yield
 
 
-def _result(cell: Cell, checkpoint: Any, history: list[dict[str, Any]]) -> dict[str, Any]:
+def _result(plan: Plan, checkpoint: Any, history: list[dict[str, Any]]) -> dict[str, Any]:
     """`solved_at`: the first evaluation (step) at which every hop reaches `success`, None if it never did."""
     accuracy = {int(hop): share for hop, share in checkpoint.metrics["accuracy"].items()}
-    reached = [line["step"] for line in history if min(line["accuracy"].values()) >= cell.success]
+    reached = [line["step"] for line in history if min(line["accuracy"].values()) >= plan.success]
     return {
-        "cell": cell.name,
-        **cell.varied,
+        "cell": plan.name,
+        **plan.varied,
         "steps": checkpoint.training["step"],
-        "solved": min(accuracy.values()) >= cell.success,
+        "solved": min(accuracy.values()) >= plan.success,
         "solved_at": reached[0] if reached else None,
         **{f"accuracy_{hop}": share for hop, share in sorted(accuracy.items())},
     }
 
 
-def results(folder: Path, made: list[Cell]) -> "pd.DataFrame":
-    """One row for each finished cell, in the order of the grid."""
+def results(folder: Path, made: list[Plan]) -> "pd.DataFrame":
+    """One row for each finished plan, in the order of the grid."""
     import pandas as pd
 
-    found = [stored_result(folder, cell) for cell in made]
+    found = [stored_result(folder, plan) for plan in made]
     table = pd.DataFrame([result for result in found if result is not None])
     return _as_given(table.astype({"solved_at": "Int64"}), found, made[0].varied) if len(table) else table
 
@@ -284,8 +284,8 @@ def success_rates(table: "pd.DataFrame", varied: list[str]) -> "pd.DataFrame":
     return _as_given(pd.DataFrame(rows), rows, by)
 
 
-def write_tables(folder: Path, made: list[Cell]) -> tuple["pd.DataFrame", "pd.DataFrame"]:
-    """Write `results.csv` (one row a cell) and `success.csv` (one row a setting) of the finished cells, and return both."""
+def write_tables(folder: Path, made: list[Plan]) -> tuple["pd.DataFrame", "pd.DataFrame"]:
+    """Write `results.csv` (one row a plan) and `success.csv` (one row a setting) of the finished plans, and return both."""
     table = results(folder, made)
     rates = success_rates(table, list(made[0].varied)) if len(table) else table
     for name, frame in (("results.csv", table), ("success.csv", rates)):

@@ -1,7 +1,7 @@
-"""Who trains a sweep's cells: processes of this machine, or a Ray cluster. Both may lose a worker at any moment.
+"""Who trains a sweep's plans: processes of this machine, or a Ray cluster. Both may lose a worker at any moment.
 
-A cell belongs to its folder, not to a worker, so a lost worker costs what its cell did since its last stored state. Results are
-read from the cells' folders, hence each cell is there once however often it was begun. A Ray cluster needs a folder that all
+A plan belongs to its folder, not to a worker, so a lost worker costs what its plan did since its last stored state. Results are
+read from the plans' folders, hence each plan is there once however often it was begun. A Ray cluster needs a folder that all
 its nodes see at the same path.
 """
 
@@ -19,34 +19,34 @@ from tqdm import tqdm
 
 from stackheads.errors import ConfigError, StackheadsError
 from stackheads.models.config import parse_device
-from stackheads.sweeps.sweep import Cell, CellBusyError, SweepConfig, open_sweep, run_cell, stored_result, write_tables
+from stackheads.sweeps.sweep import Plan, RunBusyError, SweepConfig, carry_out, open_sweep, stored_result, write_tables
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RETRIES = 3
-"""How often a cell whose worker died is begun again before the sweep gives up on it."""
+"""How often a plan whose worker died is begun again before the sweep gives up on it."""
 
 POLL = 0.2
 """Seconds between two looks at the workers."""
 
-Report = Callable[[Cell], None]
+Report = Callable[[Plan], None]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell that was not finished, and why."""
+    """A plan that was not finished, and why."""
 
-    cell: Cell
+    plan: Plan
     reason: str
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A sweep as it stands: a row for each finished cell, success rates per setting, and the cells that failed."""
+    """A sweep as it stands: a row for each finished plan, success rates per setting, and the plans that failed."""
 
     folder: Path
-    cells: int
+    plans: int
     results: "pd.DataFrame"
     success: "pd.DataFrame"
     failures: list[Failure]
@@ -56,10 +56,10 @@ class Outcome:
         return {
             "format": 1,
             "folder": str(self.folder),
-            "cells": self.cells,
+            "cells": self.plans,
             "results": _rows(self.results),
             "success": _rows(self.success),
-            "failures": {failure.cell.name: failure.reason for failure in self.failures},
+            "failures": {failure.plan.name: failure.reason for failure in self.failures},
         }
 
 
@@ -76,20 +76,20 @@ def run_sweep(
     threads: int = 1,
     progress: bool = True,
 ) -> Outcome:
-    """Train all cells of a sweep that have no result yet, on processes or (`ray`: an address) a Ray cluster.
+    """Train all plans of a sweep that have no result yet, on processes or (`ray`: an address) a Ray cluster.
 
-    Writes the sweep's tables into its folder at the end and after every cell. Raises `ConfigError` for settings that can't be.
+    Writes the sweep's tables into its folder at the end and after every plan. Raises `ConfigError` for settings that can't be.
     """
     parse_device(device)
     if threads < 1:
-        raise ConfigError(f"threads must be at least 1, got {threads}: give the number of cores of a cell")
+        raise ConfigError(f"threads must be at least 1, got {threads}: give the number of cores of a plan")
     made = open_sweep(config, folder)
-    todo = [cell for cell in made if stored_result(folder, cell) is None]
+    todo = [plan for plan in made if stored_result(folder, plan) is None]
     with tqdm(total=len(made), initial=len(made) - len(todo), disable=None if progress else True, unit="cell") as bar:
 
-        def report(cell: Cell) -> None:
+        def report(plan: Plan) -> None:
             bar.update()
-            bar.set_postfix_str(cell.name)
+            bar.set_postfix_str(plan.name)
             write_tables(folder, made)
 
         if ray:
@@ -100,35 +100,35 @@ def run_sweep(
 
 
 def run_on_processes(
-    cells: Sequence[Cell], folder: Path, workers: int, device: str, threads: int, report: Report
+    plans: Sequence[Plan], folder: Path, workers: int, device: str, threads: int, report: Report
 ) -> list[Failure]:
-    """Train the cells that have no result, `workers` at a time, each in a fresh process; `report` is called for each done.
+    """Train the plans that have no result, `workers` at a time, each in a fresh process; `report` is called for each done.
 
     Raises `ConfigError` if workers < 1. A process that dies is begun again, up to `RETRIES` times.
     """
     if workers < 1:
         raise ConfigError(f"workers must be at least 1, got {workers}: give the number of processes")
     context = multiprocessing.get_context("spawn")
-    waiting, running = list(cells), dict[str, tuple[Cell, Any]]()
+    waiting, running = list(plans), dict[str, tuple[Plan, Any]]()
     begun: dict[str, int] = {}
     failures: list[Failure] = []
     try:
         while waiting or running:
             while waiting and len(running) < workers:
-                cell = waiting.pop(0)
-                process = context.Process(target=_process, args=(cell, folder, device, threads, os.getpid()))
+                plan = waiting.pop(0)
+                process = context.Process(target=_process, args=(plan, folder, device, threads, os.getpid()))
                 process.start()
-                begun[cell.name] = begun.get(cell.name, 0) + 1
-                running[cell.name] = (cell, process)
+                begun[plan.name] = begun.get(plan.name, 0) + 1
+                running[plan.name] = (plan, process)
             time.sleep(POLL)
-            for cell, process in [pair for pair in running.values() if not pair[1].is_alive()]:
-                del running[cell.name]
-                if stored_result(folder, cell) is not None:
-                    report(cell)
-                elif process.exitcode == 1 or begun[cell.name] > RETRIES:
-                    failures.append(Failure(cell, _reason(folder, cell, process.exitcode)))
+            for plan, process in [pair for pair in running.values() if not pair[1].is_alive()]:
+                del running[plan.name]
+                if stored_result(folder, plan) is not None:
+                    report(plan)
+                elif process.exitcode == 1 or begun[plan.name] > RETRIES:
+                    failures.append(Failure(plan, _reason(folder, plan, process.exitcode)))
                 else:
-                    waiting.append(cell)
+                    waiting.append(plan)
     finally:
         for _, process in running.values():
             process.terminate()
@@ -136,14 +136,14 @@ def run_on_processes(
     return failures
 
 
-def _process(cell: Cell, folder: Path, device: str, threads: int, parent: int) -> None:
+def _process(plan: Plan, folder: Path, device: str, threads: int, parent: int) -> None:
     """The body of a worker process, which does not outlive the sweep that began it."""
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-    failed = _failure_file(folder, cell)
+    failed = _failure_file(folder, plan)
     failed.unlink(missing_ok=True)
     try:
-        run_cell(cell, folder, device, threads)
-    except CellBusyError:
+        carry_out(plan, folder, device, threads)
+    except RunBusyError:
         time.sleep(1)
         raise SystemExit(2) from None
     except StackheadsError as error:
@@ -157,16 +157,16 @@ def _die_with(parent: int) -> None:
     os._exit(3)
 
 
-def _failure_file(folder: Path, cell: Cell) -> Path:
-    return folder / "locks" / f"{cell.name}.error"
+def _failure_file(folder: Path, plan: Plan) -> Path:
+    return folder / "locks" / f"{plan.name}.error"
 
 
-def _reason(folder: Path, cell: Cell, exitcode: int | None) -> str:
-    path = _failure_file(folder, cell)
+def _reason(folder: Path, plan: Plan, exitcode: int | None) -> str:
+    path = _failure_file(folder, plan)
     return path.read_text(encoding="utf-8") if path.exists() else f"its process ended with status {exitcode}"
 
 
-def run_on_ray(cells: Sequence[Cell], folder: Path, address: str, device: str, threads: int, report: Report) -> list[Failure]:
+def run_on_ray(plans: Sequence[Plan], folder: Path, address: str, device: str, threads: int, report: Report) -> list[Failure]:
     """The same on the Ray cluster at `address` ("auto": the one running here), as many at a time as it has cores for.
 
     Raises `ConfigError` without the extra `cluster`, or where no cluster answers. A task whose node dies is begun again on
@@ -183,28 +183,28 @@ def run_on_ray(cells: Sequence[Cell], folder: Path, address: str, device: str, t
         first = str(error).splitlines()[0]
         raise ConfigError(f"--ray needs the address of a running cluster, got {address!r} ({first}): see ray start") from None
     remote = ray.remote(num_cpus=threads, max_retries=RETRIES)(_patient)
-    pending = {remote.remote(cell, folder, device, threads): cell for cell in cells}
+    pending = {remote.remote(plan, folder, device, threads): plan for plan in plans}
     failures: list[Failure] = []
     try:
         while pending:
             done, _ = ray.wait(list(pending), timeout=1.0)
             for reference in done:
-                cell = pending.pop(reference)
+                plan = pending.pop(reference)
                 try:
                     ray.get(reference)
                 except RayError as error:
-                    failures.append(Failure(cell, str(error).strip().splitlines()[-1]))
+                    failures.append(Failure(plan, str(error).strip().splitlines()[-1]))
                 else:
-                    report(cell)
+                    report(plan)
     finally:
         ray.shutdown()
     return failures
 
 
-def _patient(cell: Cell, folder: Path, device: str, threads: int) -> dict[str, Any]:
-    """`run_cell`, waiting while a worker that the cluster has given up is still at the cell."""
+def _patient(plan: Plan, folder: Path, device: str, threads: int) -> dict[str, Any]:
+    """`carry_out`, waiting while a worker that the cluster has given up is still at the plan."""
     while True:
         try:
-            return run_cell(cell, folder, device, threads)
-        except CellBusyError:
+            return carry_out(plan, folder, device, threads)
+        except RunBusyError:
             time.sleep(1)

@@ -49,7 +49,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Cell:
+class Followed:
     """A head at a destination in a role: what is followed through training."""
 
     head: HeadId
@@ -69,18 +69,18 @@ class _Snapshot:
     baseline: Baseline
     thresholds: Thresholds
 
-    def confirms(self, cell: Cell) -> bool:
+    def confirms(self, cell: Followed) -> bool:
         return self.status(cell) == Status.CONFIRMED
 
-    def status(self, cell: Cell) -> str:
+    def status(self, cell: Followed) -> str:
         item = self.evidence[cell.head, cell.destination]
         passed = pattern_answer(item.pattern, self.thresholds) == Answer.YES
         return OTHER_ROLE if passed and item.pattern.role != cell.role else status(item, self.thresholds)
 
     @property
-    def confirmed(self) -> set[Cell]:
+    def confirmed(self) -> set[Followed]:
         return {
-            Cell(*place, item.pattern.role)
+            Followed(*place, item.pattern.role)
             for place, item in self.evidence.items()
             if item.pattern.role is not None and status(item, self.thresholds) == Status.CONFIRMED
         }
@@ -159,7 +159,7 @@ def emergence_step(holds: Sequence[bool], steps: Sequence[int]) -> int | None:
     return found
 
 
-def followed(confirmed: Sequence[set[Cell]]) -> list[Cell]:
+def followed(confirmed: Sequence[set[Followed]]) -> list[Followed]:
     """The cells confirmed at the last snapshot, or at two in a row at any time; sorted."""
     twice = [one & other for one, other in pairwise(confirmed)]
     places = list(Destination)
@@ -180,7 +180,7 @@ def _accuracy(baseline: Baseline) -> dict[int, float]:
     return {readout.hop: share for readout, share in shares if readout.destination == Destination.QUERY}
 
 
-def _head_row(snapshot: _Snapshot, cell: Cell) -> dict[str, Any]:
+def _head_row(snapshot: _Snapshot, cell: Followed) -> dict[str, Any]:
     item = snapshot.evidence[cell.head, cell.destination]
     effects, bar = item.cause.effects, snapshot.thresholds.min_effect
     number = telling(effects, bar) if len(effects) else None
@@ -194,7 +194,7 @@ def _head_row(snapshot: _Snapshot, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _named(cell: Cell) -> dict[str, Any]:
+def _named(cell: Followed) -> dict[str, Any]:
     role = cell.role
     return {
         "head": str(cell.head),
@@ -224,7 +224,7 @@ def _hop_steps(measured: Sequence[_Snapshot], seed: int, bootstraps: int, thresh
 
 
 def _head_steps(
-    measured: Sequence[_Snapshot], cells: Sequence[Cell], bootstraps: int, thresholds: Thresholds
+    measured: Sequence[_Snapshot], cells: Sequence[Followed], bootstraps: int, thresholds: Thresholds
 ) -> list[dict[str, Any]]:
     rows, steps = [], [snapshot.step for snapshot in measured]
     for cell in cells:

@@ -70,7 +70,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Judged:
     """One (case, head, destination): truth beside verdict. `role_right` is True where no role is asked for."""
 
     circuit: str
@@ -105,7 +105,7 @@ class Validation:
     (`calibration.py`).
     """
 
-    cells: tuple[Cell, ...]
+    cells: tuple[Judged, ...]
     choosing: dict[str, float]
     nulls: tuple[NullHead, ...]
     seconds: float
@@ -210,11 +210,11 @@ def validate(
     return Validation(tuple(found), chosen, tuple(null_heads), seconds, tuple(rates(answers)), uniform)
 
 
-def _false_alarm(cell: Cell) -> bool:
+def _false_alarm(cell: Judged) -> bool:
     return cell.status == "confirmed" and cell.true_status != "confirmed"
 
 
-def score(cells: Sequence[Cell]) -> dict[str, Any]:
+def score(cells: Sequence[Judged]) -> dict[str, Any]:
     """Precision, recall and F1 of each status and each role; macro F1 over all that occur."""
     statuses = {
         name: _f1(
@@ -272,14 +272,14 @@ def _grid(quick: bool, seed: int) -> tuple[list[Case], list[Case]]:
     return sides
 
 
-def _label_case(case: Case) -> list[Cell]:
+def _label_case(case: Case) -> list[Judged]:
     """Truth and verdict of every (head, destination) of one specimen."""
     made = _made(case)
     found = measure_until_decided(made.model, made.task, case.guise.seed, Thresholds(), BUDGET)
     return _cells(case, made, found.evidence, found.thresholds)
 
 
-def _compare_thresholds(case: Case) -> dict[str, list[Cell]]:
+def _compare_thresholds(case: Case) -> dict[str, list[Judged]]:
     """The same under each alternative set of thresholds, from one measurement."""
     made = _made(case)
     evidence, _ = measure(made.model, made.task, Look(EXAMPLES, case.guise.seed), LOOSEST)
@@ -290,13 +290,13 @@ def _made(case: Case) -> Specimen:
     return specimen(case.circuit, CIRCUITS[case.circuit](), case.guise)
 
 
-def _cells(case: Case, made: Specimen, evidence: Sequence[Evidence], thresholds: Thresholds) -> list[Cell]:
+def _cells(case: Case, made: Specimen, evidence: Sequence[Evidence], thresholds: Thresholds) -> list[Judged]:
     cells = []
     for item in evidence:
         row, truth = label_row(item, thresholds), made.truth[item.head, item.destination]
         right = truth.role is None or (truth.role.name, truth.role.hop) == (row["role"], row["hop"])
         true_role = truth.role.name if truth.role else None
-        cells.append(Cell(case.circuit, case.guise.noise > 0, row["status"], truth.status, row["role"], true_role, right))
+        cells.append(Judged(case.circuit, case.guise.noise > 0, row["status"], truth.status, row["role"], true_role, right))
     return cells
 
 
