@@ -75,7 +75,7 @@ def test_probes_read_what_the_program_knows(name):
     made = specimen(name, CIRCUITS[name](), Guise(seed=4))
     found = reach(made.model, made.task, examples=2048)
     program = MECHANISMS[name](made.task.max_hops)
-    windows = possible_part(program, made.task.period)[2]
+    windows = possible_part(program, made.task.same_offset)[2]
     for layer, known in enumerate(windows):
         for destination in (Destination.QUERY, Destination.VALUE):
             row = found[(found["layer"] == layer) & (found["destination"] == str(destination))].iloc[0]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from stackheads.explanation.program import NO_WORDS, Extracted
-from stackheads.programs.program import Step, same_offset
+from stackheads.programs.program import Step
 from stackheads.tasks import StatementTask
 from stackheads.types import Destination
 
@@ -49,7 +49,7 @@ def name_mechanism(extracted: Extracted | None, task: StatementTask, reach: pd.D
     reached = [_reached(windows[Destination.QUERY], task) for windows in extracted.windows]
     depth = f"confirmed heads let the query follow {_listed(reached)} hops after layers 0 to {len(reached) - 1}"
     window = extracted.windows[-1][Destination.QUERY]
-    if missing := [hop for hop in task.readout_hops if same_offset(hop, task.period) not in window]:
+    if missing := [hop for hop in task.readout_hops if task.same_offset(hop) not in window]:
         there = [hop for hop in task.readout_hops if hop not in missing]
         brought = (
             f"confirmed heads bring the query hops {_listed(there)}" if there else "confirmed heads bring the query no hop"
@@ -93,6 +93,6 @@ def _listed(hops: list[int]) -> str:
 def _reached(window: frozenset[int], task: StatementTask) -> int:
     """How many hops in a row, from 1, the window holds."""
     hop = 0
-    while hop < max(task.readout_hops) and same_offset(hop + 1, task.period) in window:
+    while hop < max(task.readout_hops) and task.same_offset(hop + 1) in window:
         hop += 1
     return hop

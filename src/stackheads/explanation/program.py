@@ -15,7 +15,7 @@ import pandas as pd
 from stackheads.models.hooks import analysing
 from stackheads.models.protocol import Model
 from stackheads.programs.compiler import compile_layers
-from stackheads.programs.program import Program, Step, Windows, lower, own_register, possible_part, same_offset
+from stackheads.programs.program import Program, Step, Windows, lower, own_register, possible_part
 from stackheads.seeds import Stream, stream
 from stackheads.tables import natural, records
 from stackheads.tasks import StatementTask
@@ -59,7 +59,7 @@ def extract_program(labels: pd.DataFrame, task: StatementTask) -> Extracted | No
     ordered = tuple(sorted(steps, key=lambda step: (step.layer, natural(str(step.role)), step.destinations)))
     if task.operands:
         return Extracted(Program(()), (), (), listed=ordered)
-    return Extracted(*possible_part(Program(ordered), task.period))
+    return Extracted(*possible_part(Program(ordered), task.same_offset))
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,10 @@ class Runnable:
 
 def compiled(extracted: Extracted, task: StatementTask) -> Runnable:
     """The program as a model that answers the task's query readouts. The program must have a step."""
-    by_layer = lower(extracted.program, task.period, separate=True)
+    by_layer = lower(extracted.program, task.same_offset, separate=True)
     used = [layer for layer, heads in enumerate(by_layer) if heads]
     layers = tuple(by_layer[layer] for layer in used)
-    readouts = {hop: {own_register(same_offset(hop, task.period), Destination.QUERY): 1.0} for hop in task.readout_hops}
+    readouts = {hop: {own_register(task.same_offset(hop), Destination.QUERY): 1.0} for hop in task.readout_hops}
     model, _ = compile_layers(layers, task, normalization=None, readouts=readouts)
     heads: dict[tuple[int, Role, Destination], tuple[HeadId, ...]] = {}
     for number, layer in enumerate(used):

@@ -15,7 +15,7 @@ So what a program can do follows from its steps alone, and `lower` turns it into
 impossible. One hop per layer, doubling and tripling are a few lines each (`mechanisms.py`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from stackheads.errors import StackheadsError
@@ -106,11 +106,13 @@ Layers = tuple[tuple[HeadSpec, ...], ...]
 Readouts = dict[int, dict[str, float]]
 """Which registers each readout hop reads, with weights."""
 Windows = dict[Destination, frozenset[int]]
+Naming = Callable[[int], int]
+"""What an offset is called: a task's `same_offset`; by default itself."""
 
 
 def plain_readouts(task: StatementTask) -> Readouts:
     """Readout hop h reads f^h."""
-    return {hop: {register(same_offset(hop, task.period)): 1.0} for hop in task.readout_hops}
+    return {hop: {register(task.same_offset(hop)): 1.0} for hop in task.readout_hops}
 
 
 def own_register(offset: int, destination: Destination) -> str:
@@ -118,19 +120,19 @@ def own_register(offset: int, destination: Destination) -> str:
     return TOKEN if offset == 0 else f"{register(offset)}@{destination}"
 
 
-def lower(program: Program, period: int | None = None, separate: bool = False) -> Layers:
+def lower(program: Program, same: Naming = int, separate: bool = False) -> Layers:
     """Head specifications of a program, layer by layer. Raises `ProgramError` for a step that can't find its source.
 
     A step whose destinations need different registers becomes several heads. Offsets that are known already are not copied
-    again; an offset that several heads of a layer bring is shared between them in equal parts. On a cycle of `period`
-    symbols offsets that differ by it are one. `separate` gives query, value and key slots registers of their own, so that
+    again; an offset that several heads of a layer bring is shared between them in equal parts. Offsets that are
+    the `same` are one, as on a cycle those that differ by its length. `separate` gives query, value and key slots registers of their own, so that
     what a head writes where it is parked cannot be mistaken for what another head writes there.
     """
     windows: Windows = dict.fromkeys(PLACES, frozenset({0}))
     layers = []
     for layer in range(program.n_layers):
         drafts = [
-            (step, (destination,), *_lower_one(step, destination, windows, period))
+            (step, (destination,), *_lower_one(step, destination, windows, same))
             for step in program.steps
             if step.layer == layer
             for destination in step.destinations
@@ -142,7 +144,7 @@ def lower(program: Program, period: int | None = None, separate: bool = False) -
     return tuple(layers)
 
 
-def possible_part(program: Program, period: int | None = None) -> tuple[Program, tuple[Step, ...], tuple[Windows, ...]]:
+def possible_part(program: Program, same: Naming = int) -> tuple[Program, tuple[Step, ...], tuple[Windows, ...]]:
     """The steps that can find their sources, those that can't, and the windows after each layer."""
     windows: Windows = dict.fromkeys(PLACES, frozenset({0}))
     kept, dropped, after = [], [], []
@@ -152,21 +154,13 @@ def possible_part(program: Program, period: int | None = None) -> tuple[Program,
             for destination in step.destinations if step.layer == layer else ():
                 one = Step(layer, step.role, (destination,))
                 try:
-                    drafts.append((one, (destination,), *_lower_one(one, destination, windows, period)))
+                    drafts.append((one, (destination,), *_lower_one(one, destination, windows, same)))
                     kept.append(one)
                 except ProgramError:
                     dropped.append(one)
         windows = _widened(windows, drafts)
         after.append(windows)
     return Program(tuple(kept)), tuple(dropped), tuple(after)
-
-
-def same_offset(offset: int, period: int | None) -> int:
-    """The name of an offset: on a cycle, the one with the smaller absolute value."""
-    if period is None:
-        return offset
-    least = -((period - 1) // 2)
-    return (offset - least) % period + least
 
 
 def _widened(windows: Windows, drafts: "list[_Draft]") -> Windows:
@@ -182,12 +176,12 @@ _Brought = frozenset[tuple[int, int]]
 _Draft = tuple[Step, tuple[Destination, ...], _Find, _Brought]
 
 
-def _lower_one(step: Step, destination: Destination, windows: Windows, period: int | None = None) -> tuple[_Find, _Brought]:
+def _lower_one(step: Step, destination: Destination, windows: Windows, same: Naming = int) -> tuple[_Find, _Brought]:
     """How the source is found, and which (source offset, row offset) pairs it brings."""
     role = step.role
 
     def shifted(by: int, window: Iterable[int]) -> _Brought:
-        return frozenset((offset, same_offset(by + offset, period)) for offset in window)
+        return frozenset((offset, same(by + offset)) for offset in window)
 
     if role.name == "previous" and destination == Destination.VALUE:
         return ((), frozenset({Slot.KEY}), -1), shifted(-1, windows[Destination.KEY])
@@ -201,7 +195,7 @@ def _lower_one(step: Step, destination: Destination, windows: Windows, period: i
     if role.name == "hop" and role.hop:
         known = windows[destination]
         source = windows[Destination.VALUE]
-        back = {a: same_offset(a - role.hop, period) for a in known}
+        back = {a: same(a - role.hop) for a in known}
         ways = sorted((abs(b), a) for a, b in back.items() if b in source)
         if ways:
             a = ways[0][1]

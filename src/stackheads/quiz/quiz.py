@@ -207,7 +207,8 @@ def _rows(folder: Path, made: list[Sheet]) -> Iterator[dict[str, Any]]:
             answers = _stored(folder / sheet.file).answers
             if len(answers) != sheet.questions:
                 raise CheckpointError(
-                    f"{folder / sheet.file} must hold {sheet.questions} answers, it holds {len(answers)}: delete it, run again"
+                    f"{folder / sheet.file} must hold {sheet.questions} answers, it holds {len(answers)}: "
+                    "delete it and run again"
                 )
             right = sum(answer.given == answer.right for answer in answers)
             low, high = wilson(right, len(answers), CONFIDENCE)

@@ -88,6 +88,13 @@ class StatementTask(StoredTask, ABC):
         """The number of hops after which every symbol comes back to itself, if there is one."""
         return None
 
+    def same_offset(self, offset: int) -> int:
+        """The name of a number of hops: of those that lead to the same symbol the one with the smaller absolute value."""
+        if self.period is None:
+            return offset
+        least = -((self.period - 1) // 2)
+        return (offset - least) % self.period + least
+
     @property
     def n_ctx(self) -> int:
         """Tokens in an example, 2 S + 1."""

@@ -20,7 +20,7 @@ from stackheads.explanation.program import Extracted
 from stackheads.interventions import ABLATIONS, destination_rows
 from stackheads.labelling.bench import Bench, Label
 from stackheads.models.hooks import HeadEdit
-from stackheads.programs.program import Program, possible_part, same_offset
+from stackheads.programs.program import Program, possible_part
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import StatementTask
 from stackheads.types import Destination, Role
@@ -106,9 +106,9 @@ def _needing(bench: Bench, extracted: Extracted | None, role: Role) -> dict[int,
         return {}
 
     def reached(program: Program) -> set[int]:
-        windows = possible_part(program, task.period)[2]
+        windows = possible_part(program, task.same_offset)[2]
         known = windows[-1][Destination.QUERY] if windows else frozenset()
-        return {hop for hop in task.readout_hops if same_offset(hop, task.period) in known}
+        return {hop for hop in task.readout_hops if task.same_offset(hop) in known}
 
     whole = reached(extracted.program)
     without = reached(Program(tuple(step for step in extracted.program.steps if step.role != role)))
