@@ -124,9 +124,9 @@ def lower(program: Program, same: Naming = int, separate: bool = False) -> Layer
     """Head specifications of a program, layer by layer. Raises `ProgramError` for a step that can't find its source.
 
     A step whose destinations need different registers becomes several heads. Offsets that are known already are not copied
-    again; an offset that several heads of a layer bring is shared between them in equal parts. Offsets that are
-    the `same` are one, as on a cycle those that differ by its length. `separate` gives query, value and key slots registers of their own, so that
-    what a head writes where it is parked cannot be mistaken for what another head writes there.
+    again; an offset that several heads of a layer bring is shared between them in equal parts. Offsets that are the `same` are
+    one, as on a cycle those that differ by its length. `separate` gives query, value and key slots registers of their own, so
+    that what a head writes where it is parked cannot be mistaken for what another head writes there.
     """
     windows: Windows = dict.fromkeys(PLACES, frozenset({0}))
     layers = []
