@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from stackheads.errors import ConfigError
-from stackheads.models.forwards.fused import Forward, FusedForward
+from stackheads.models.forwards.fused import FusedForward, TensorMap
 from stackheads.models.hooks import all_heads, evaluating, hook_name, precise
 from stackheads.models.kinds import check_model
 from stackheads.models.protocol import Model
@@ -34,7 +34,7 @@ HOT, COLD = 2.0, 0.1
 """Temperature of the relaxed draws at the first and the last step."""
 
 
-Gated = Callable[[Any, Tensor], Forward]
+Gated = Callable[[Any, Tensor], TensorMap]
 
 
 @dataclass(frozen=True)

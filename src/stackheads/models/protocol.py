@@ -1,4 +1,4 @@
-"""What labelling needs of a model, as a type: a `HookedTransformer` and a `TransformerBridge` both are one.
+"""What labelling needs of a model, as a type: a `HookedTransformer` and a `TransformerBridge` both are one; and a `Forward`.
 
 Only for type checkers. While the program runs, what is no model is refused in words (`kinds.py`), not by its type, so that the
 error names what was given and the cure.
@@ -37,6 +37,24 @@ if TYPE_CHECKING:
         def to(self, device: Any, print_details: bool = ...) -> Any: ...
         def eval(self) -> Any: ...
 
+    class Forward(Protocol):
+        """The parts of a model's forward pass over its own parameters, without hooks: `FusedForward`, `RotaryForward`.
+
+        Heads stand before positions in queries, keys and values, [batch, head, pos, d_head]; attention scores are multiplied by
+        `scale`. `foldable`: nothing but linear maps stands between the normed stream and queries and keys. With `like`, a norm
+        divides by what it would divide that stream by.
+        """
+
+        causal: bool
+        foldable: bool
+        scale: float
+
+        def norm(self, norm: Any, x: Any, like: Any = ...) -> Any: ...
+        def qkv(self, attn: Any, x: Any, positions: Any) -> tuple[Any, Any, Any]: ...
+        def project(self, attn: Any, z: Any) -> Any: ...
+        def mlp(self, block: Any, residual: Any, like: Any = ...) -> Any: ...
+        def unembed(self, residual: Any, like: Any = ...) -> Any: ...
+
     class Wired(Model, Protocol):
         """A `HookedTransformer`, whose weights have TransformerLens' names: what the compiler writes circuits into."""
 
@@ -47,4 +65,4 @@ if TYPE_CHECKING:
         def run_with_hooks(self, tokens: Any, fwd_hooks: Sequence[tuple[str, Callable[..., Any]]]) -> Any: ...
 
 else:
-    Model = Wired = Any
+    Forward = Model = Wired = Any

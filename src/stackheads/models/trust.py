@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
 from stackheads.errors import StackheadsWarning
-from stackheads.models.forwards.fused import Forward, FusedForward, supported
+from stackheads.models.forwards.fused import FusedForward, TensorMap, supported
 from stackheads.models.forwards.rotary import forward_of
 from stackheads.models.hooks import analysing, hook_name
 from stackheads.models.protocol import Model
@@ -118,7 +118,7 @@ def _disturbed(model: Model, tokens: Int[Tensor, "batch pos"], epsilon: float) -
             return (model(tokens) - plain).abs().max().item()
 
 
-def forward_for_training(model: Model, tokens: Int[Tensor, "batch pos"] | None = None) -> Forward:
+def forward_for_training(model: Model, tokens: Int[Tensor, "batch pos"] | None = None) -> TensorMap:
     """The fastest forward that is seen to compute what `model(tokens)` computes; `model` itself where no fused one does.
 
     Cost: two forward passes on at most `PROBES` of the tokens, or as many made up.

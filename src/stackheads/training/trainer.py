@@ -22,7 +22,7 @@ from stackheads import seeds
 from stackheads.errors import ConfigError, StackheadsError
 from stackheads.models import Checkpoint, ModelConfig, build, check_fit, save_checkpoint
 from stackheads.models.config import parse_device
-from stackheads.models.forwards.fused import Forward, FusedForward
+from stackheads.models.forwards.fused import FusedForward, TensorMap
 from stackheads.models.hooks import analysing
 from stackheads.models.protocol import Model
 from stackheads.models.trust import forward_for_training, why_not_fused
@@ -133,7 +133,7 @@ def _start(
     return run
 
 
-def _forward(run: _Run) -> Forward:
+def _forward(run: _Run) -> TensorMap:
     if not run.training.drop_heads:
         return forward_for_training(run.model)
     if why := why_not_fused(run.model):
@@ -164,7 +164,7 @@ def _train_step(run: _Run, forward: Any) -> None:
     run.step += 1
 
 
-def answer_loss(task: StoredTask, forward: Forward, batch: Batch, balanced: bool = False) -> Float[Tensor, ""]:
+def answer_loss(task: StoredTask, forward: TensorMap, batch: Batch, balanced: bool = False) -> Float[Tensor, ""]:
     """The loss of a forward's answers; a fused one computes only the positions at which something is asked."""
     if not isinstance(forward, FusedForward) or isinstance(forward, SharpeningForward):
         return loss(task, forward(batch.tokens), batch, balanced)

@@ -20,9 +20,10 @@ from torch.nn import functional
 
 from stackheads.models.protocol import Model
 
-Forward = Callable[[Tensor], Tensor]
+TensorMap = Callable[[Tensor], Tensor]
+"""A forward as a function, from tokens to logits; an activation."""
 
-ACTIVATIONS: MappingProxyType[str, Forward] = MappingProxyType(
+ACTIVATIONS: MappingProxyType[str, TensorMap] = MappingProxyType(
     {"relu": functional.relu, "gelu": functional.gelu, "gelu_new": partial(functional.gelu, approximate="tanh")}
 )
 """Activation functions under TransformerLens' names."""

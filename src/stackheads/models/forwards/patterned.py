@@ -17,7 +17,7 @@ from torch import Tensor
 from stackheads.models.forwards.fused import attention
 from stackheads.models.forwards.rotary import forward_of
 from stackheads.models.hooks import Recording, evaluating, hook_name, precise
-from stackheads.models.protocol import Model
+from stackheads.models.protocol import Forward, Model
 
 Pattern = Float[Tensor, "layer batch head pos source"]
 Silent = Bool[Tensor, "layer batch pos head"]
@@ -71,7 +71,7 @@ class Patterned:
         return self._forward.unembed(stream)
 
     @cached_property
-    def _forward(self) -> Any:
+    def _forward(self) -> Forward:
         forward = forward_of(self.model)
         assert forward is not None
         return forward

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stackheads.models.forwards.fused import FusedForward, supported
-from stackheads.models.protocol import Model
+from stackheads.models.protocol import Forward, Model
 
 
 class RotaryForward:
@@ -85,7 +85,7 @@ def covers(model: Model) -> bool:
     )
 
 
-def forward_of(model: Model) -> FusedForward | RotaryForward | None:
+def forward_of(model: Model) -> Forward | None:
     """The forward by which a model can be run from the middle; None where there is none."""
     if supported(model):
         return FusedForward(model, fixed=True)
