@@ -1,4 +1,4 @@
-"""Where the assumption behind the depth bound may fail, for `08_depth.py`: guesses from the order, and attention elsewhere.
+"""Where the assumption behind the depth bound may fail, for `depth.py`: guesses from the order, and attention elsewhere.
 
 The bound holds for heads that use only what shares token or position information with them (`theory/bounds.py`). A trained head
 may also gather from all of its prefix, and a model may know by heart which orders of definitions are likely.

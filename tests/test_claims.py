@@ -23,7 +23,7 @@ from stackheads.tasks import Retrieval  # noqa: E402
 from stackheads.types import Destination  # noqa: E402
 
 curriculum, depth, mechanisms, context, dropping = map(
-    import_module, ("06_curriculum", "08_depth", "09_mechanisms", "10_context", "11_dropping")
+    import_module, ("curriculum", "depth", "mechanisms", "context", "dropping")
 )
 TIMES = st.lists(st.one_of(st.none(), st.integers(1, 9)), min_size=1)
 
@@ -140,3 +140,8 @@ def test_shares_of_confirmed_cells():
     assert of_all.tolist() == [0.25, 0]
     assert of_active.iloc[0] == 0.5
     assert np.isnan(of_active.iloc[1])
+
+
+@pytest.mark.parametrize("script", sorted(path.stem for path in ANALYSES.glob("*.py")))
+def test_scripts_can_be_imported(script):
+    assert import_module(script).__doc__

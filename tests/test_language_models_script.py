@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-script = import_module("12_language_models")
+script = import_module("language_models")
 
 
 def table(rights, questions=100):

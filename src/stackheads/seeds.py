@@ -11,7 +11,7 @@ again from the scripts that made it:
 - head selection (`explanation/selection.py`): analyses/results/head_selection.csv;
 - the questions of a quiz (`quiz/quiz.py`, which hashes by itself) and the solved examples of prompted tasks:
   analyses/results/language-models.csv, heads_of_a_language_model-*.csv;
-- depths and dropping (`analyses/08_depth.py`, `11_dropping.py`): analyses/results/depth*.csv, dropping.csv.
+- depths and dropping (`analyses/depth.py`, `dropping.py`): analyses/results/depth*.csv, dropping.csv.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Longer chains: are D = 8 and D = 16 learned, and what does the recipe need?
 
-    python analyses/14_longer_chains.py                  # table and figure from analyses/results/longer*.csv, seconds
-    python analyses/14_longer_chains.py --from-scratch   # with the sweeps, 5 to 40 minutes a run, one core each
+    python analyses/longer_chains.py                  # table and figure from analyses/results/longer*.csv, seconds
+    python analyses/longer_chains.py --from-scratch   # with the sweeps, 5 to 40 minutes a run, one core each
 
 The sweeps `longer-d8` (a cycle of 10 symbols, D = 8) and `longer` (a cycle of 18, D = 16): both ways, dense supervision,
 4 layers of 2 heads of width 64, d_model 128, 6,000 steps at most, stopped when every hop reaches 99.95 % on 1,024 examples. No

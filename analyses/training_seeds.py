@@ -1,7 +1,7 @@
 """One recipe, several training seeds: is it the same circuit each time?
 
-    python analyses/03_training_seeds.py                        # cycle-d4-l3, seeds 0 to 4; about two minutes a seed
-    python analyses/03_training_seeds.py --recipe NAME --seeds 3
+    python analyses/training_seeds.py                        # cycle-d4-l3, seeds 0 to 4; about two minutes a seed
+    python analyses/training_seeds.py --recipe NAME --seeds 3
 
 Head numbers mean nothing across training seeds, so what is compared is the multiset of (layer, destination, role) of the
 confirmed cells: Σ min / Σ max of the counts, for every pair of solved runs. Runs are written to runs/seeds/ and resume. Prints
@@ -9,10 +9,11 @@ Markdown.
 """
 
 import argparse
-import runpy
 from concurrent.futures import ProcessPoolExecutor
 from itertools import combinations
 from pathlib import Path
+
+from recipes import RECIPES
 
 from stackheads import Analysis, analyze
 from stackheads.labelling.stability import layer_roles, multiset_jaccard
@@ -28,7 +29,7 @@ def train_one(name: str, seed: int) -> Path:
     from stackheads.training.trainer import train
 
     torch.set_num_threads(1)
-    recipe = runpy.run_path(str(ROOT / "analyses" / "01_train_checkpoints.py"))["RECIPES"][name]
+    recipe = RECIPES[name]
     run = ROOT / "runs" / "seeds" / f"{name}-seed{seed}"
     train(recipe.task, recipe.model, recipe.training.model_copy(update={"seed": seed}), run, progress=False, resume=True)
     return run
@@ -48,7 +49,7 @@ def row(seed: int, analysis: Analysis) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="cycle-d4-l3", help="a name in analyses/01_train_checkpoints.py")
+    parser.add_argument("--recipe", default="cycle-d4-l3", help="a name in analyses/recipes.py")
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 0")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
     arguments = parser.parse_args()

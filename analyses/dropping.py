@@ -1,7 +1,7 @@
 """Does dropping whole heads in training make heads redundant?
 
-    python analyses/11_dropping.py                  # tables and figure from analyses/results/dropping.csv, seconds
-    python analyses/11_dropping.py --from-scratch   # with the sweep, 10 runs of about 2 minutes a core; then 20 s a run
+    python analyses/dropping.py                  # tables and figure from analyses/results/dropping.csv, seconds
+    python analyses/dropping.py --from-scratch   # with the sweep, 10 runs of about 2 minutes a core; then 20 s a run
 
 The sweep `dropping`: a cycle of 8 symbols, hops 1 to 4, dense supervision, 3 layers of 4 heads, 4,000 steps, training seeds 0
 to 4, without dropping and with each head of each example dropped with probability 0.1 (drop branch, Fan et al. 2020, arXiv

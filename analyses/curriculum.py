@@ -1,7 +1,7 @@
 """Is the task learned only under the implicit curriculum (Musat, arXiv 2411.12118)?
 
-    python analyses/06_curriculum.py                  # tables and figure from analyses/results/curriculum*.csv, seconds
-    python analyses/06_curriculum.py --from-scratch   # with the sweep, 48 runs of 1.5 to 3 minutes on one core each
+    python analyses/curriculum.py                  # tables and figure from analyses/results/curriculum*.csv, seconds
+    python analyses/curriculum.py --from-scratch   # with the sweep, 48 runs of 1.5 to 3 minutes on one core each
 
 The sweep `curriculum`: a cycle of 8 symbols, hops 1 to 4, 4 layers of 2 heads, 4,000 steps; training seeds 0 to 15 for each
 supervision: `final` (hop 4 at the query, no curriculum), `chain` (hops 1 to 4 at the query, the paper's) and `dense` (hops 1 to

@@ -1,7 +1,7 @@
 """Which mechanism does each architecture find, and what share of it do the labels cover?
 
-    python analyses/09_mechanisms.py                  # tables and figure from analyses/results/mechanisms.csv, seconds
-    python analyses/09_mechanisms.py --from-scratch   # with the four sweeps, 78 runs; then about 15 s a run and core
+    python analyses/mechanisms.py                  # tables and figure from analyses/results/mechanisms.csv, seconds
+    python analyses/mechanisms.py --from-scratch   # with the four sweeps, 78 runs; then about 15 s a run and core
 
 Every run of the sweeps `curriculum`, `depth-bidirectional`, `depth-causal` and `dropping` that is solved (every hop at 99 % or
 more at the query) is analysed at its last snapshot (`analyze`, 256 examples, seed 0); each analysis is kept below

@@ -1,7 +1,7 @@
 """Which heads does a model need, by search, and are they the confirmed ones? The accuracy–K curve beside the labels.
 
-    python analyses/04_head_selection.py                  # table and figure from analyses/results/head_selection.csv; seconds
-    python analyses/04_head_selection.py --from-scratch   # search again; about ten minutes on one core
+    python analyses/head_selection.py                  # table and figure from analyses/results/head_selection.csv; seconds
+    python analyses/head_selection.py --from-scratch   # search again; about ten minutes on one core
 
 For every solved checkpoint and every K, differentiable subset pruning (`explanation/selection.py`; 300 steps, seed 0) keeps K
 heads and holds the others at their positional means. Beside it stands the set of heads with a confirmed label (512 examples,

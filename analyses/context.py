@@ -1,7 +1,7 @@
 """How does the time to the first hop grow with the number of symbols?
 
-    python analyses/10_context.py                  # table and figure from analyses/results/context.csv, seconds
-    python analyses/10_context.py --from-scratch   # with the sweep, 15 runs of up to five minutes on one core each
+    python analyses/context.py                  # table and figure from analyses/results/context.csv, seconds
+    python analyses/context.py --from-scratch   # with the sweep, 15 runs of up to five minutes on one core each
 
 The sweep `context`: cycles of 4 to 12 symbols (context 2 n + 1), hop 1 alone, asked at the query, 2 layers of 2 heads; training
 seeds 0 to 2, at most 8,000 steps. `time` is the first evaluation (every 50 steps, 512 examples) at which hop 1 reaches 99 %. A

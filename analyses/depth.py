@@ -1,7 +1,7 @@
 """Depth against the bound: which hops are answered in how many layers, and is anything answered that cannot be?
 
-    python analyses/08_depth.py                  # tables and figure from analyses/results/depth*.csv, seconds
-    python analyses/08_depth.py --from-scratch   # with the sweeps, 24 runs of 2 to 5 minutes a core; then 2 minutes
+    python analyses/depth.py                  # tables and figure from analyses/results/depth*.csv, seconds
+    python analyses/depth.py --from-scratch   # with the sweeps, 24 runs of 2 to 5 minutes a core; then 2 minutes
 
 The sweeps `depth-bidirectional` (a cycle of 8 symbols) and `depth-causal` (three chains of four, definitions first): hops 1 to
 4, dense supervision, 1 to 4 layers of 2 heads, training seeds 0 to 2. The last snapshot of each run answers 4,096 fresh
