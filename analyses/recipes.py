@@ -1,4 +1,4 @@
-"""How each shipped checkpoint is made: its task, sizes and training, and what it is for. `train_checkpoints.py` follows them."""
+"""How each shipped checkpoint is made: its task, sizes and training, and what it is for (`train_checkpoints.py`)."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,7 @@
 """How many layers hop j needs: the closed forms, their logarithms, the paper's bound, and the simulated flow of information.
 
-    python analyses/theory.py                  # the figure, from analyses/results/theory.csv; a few seconds
-    python analyses/theory.py --from-scratch   # the CSV too; a few seconds on one core
+    python analyses/theory_of_depth.py                  # the figure, from analyses/results/theory.csv; a few seconds
+    python analyses/theory_of_depth.py --from-scratch   # the CSV too; a few seconds on one core
 
 Hops 1 to 32 on three tasks: both ways on a cycle of 66 symbols (more than twice the hops, so that the way round is no help);
 causal with definitions first, and causal in shuffled order, on two chains of 32. 64 examples each, seed 0. Columns:
