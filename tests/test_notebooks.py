@@ -12,6 +12,8 @@ SAYS = {
     "bring_your_own": ["previous", "hop 1: L1H", "? "],
     "emergence": ["order of emergence", "at step 4000"],
 }
+IN_THE_MOVING_VIEW = {"? "}
+"""What only the attention view says, which is not stored."""
 
 
 def test_every_notebook_is_looked_at():
@@ -23,7 +25,7 @@ def test_outputs_are_stored_without_scripts(name):
     """`make notebooks` has been run: they can be read where nothing runs."""
     book = nbformat.read(ANALYSES / f"{name}.ipynb", as_version=4)
     text = "\n".join(str(output) for cell in book.cells for output in cell.get("outputs", []))
-    for words in SAYS[name]:
+    for words in set(SAYS[name]) - IN_THE_MOVING_VIEW:
         assert words in text
     assert "run this cell to see it" in text
     assert "<script" not in text
