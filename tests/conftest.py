@@ -1,4 +1,6 @@
-"""Shared by all tests: one thread (tests run in parallel), the shipped checkpoints, and small random models."""
+"""Shared by all tests: one thread unless OMP_NUM_THREADS says otherwise (tests run in parallel), the shipped checkpoints, and
+small random models.
+"""
 
 import os
 from pathlib import Path
@@ -10,8 +12,8 @@ from hypothesis import HealthCheck, settings
 from stackheads.models import ModelConfig, build
 from stackheads.tasks import Cycle, Retrieval
 
-torch.set_num_threads(1)
-os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # also for the processes that tests start
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 settings.register_profile(

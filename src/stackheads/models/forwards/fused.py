@@ -8,7 +8,7 @@ not covered here (rotary positions, gated MLPs, other normalisations) are run th
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -66,7 +66,7 @@ def supported(model: Model) -> bool:
         and all(_made_of(block, each) for block in model.blocks)
         and cfg.normalization_type in ("LN", None)
         and (cfg.attn_only or cfg.act_fn in ACTIVATIONS)
-        and all(field.name in UNDERSTOOD or getattr(cfg, field.name) == _default(field) for field in dataclasses.fields(cfg))
+        and all(getattr(cfg, name) == default for name, default in _other_settings(type(cfg)).items())
     )
 
 
@@ -74,8 +74,14 @@ def _made_of(whole: Any, parts: dict[str, tuple[str, ...]]) -> bool:
     return all(type(getattr(whole, name, None)).__name__ in kinds for name, kinds in parts.items())
 
 
-def _default(field: "dataclasses.Field[Any]") -> Any:
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+@cache
+def _other_settings(kind: type) -> dict[str, Any]:
+    """What TransformerLens makes the settings that are not understood, by name."""
+    return {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(kind)
+        if field.name not in UNDERSTOOD
+    }
 
 
 def attention(
