@@ -22,7 +22,7 @@ from stackheads.report.figures import circuit_diagram, timeline
 from stackheads.report.page import page
 from stackheads.report.sweep import print_sweep
 from stackheads.report.terminal import print_analysis
-from stackheads.sweeps.sweep import cells, open_sweep, read_sweep
+from stackheads.sweeps.sweep import plans, open_sweep, read_sweep
 from stackheads.sweeps.workers import Outcome, write_tables
 from stackheads.tasks import Cycle
 from stackheads.tasks.prompts import Prompts
@@ -66,10 +66,10 @@ def show_emergence(folder):
 def write_sweep(folder):
     (folder / "sweep.yaml").write_text(SWEEP)
     open_sweep(read_sweep(folder / "sweep.yaml"), folder / "s")
-    for cell in cells(read_sweep(folder / "sweep.yaml")):
-        result = {"cell": cell.name, **cell.varied, "steps": 2, "solved": True, "solved_at": 1, "accuracy_1": 1.0}
-        (folder / "s" / "cells" / cell.name).mkdir(parents=True)
-        (folder / "s" / "cells" / cell.name / "result.json").write_text(json.dumps(result))
+    for plan in plans(read_sweep(folder / "sweep.yaml")):
+        result = {"cell": plan.name, **plan.varied, "steps": 2, "solved": True, "solved_at": 1, "accuracy_1": 1.0}
+        (folder / "s" / "cells" / plan.name).mkdir(parents=True)
+        (folder / "s" / "cells" / plan.name / "result.json").write_text(json.dumps(result))
 
 
 def show_sweep(folder):

@@ -17,7 +17,7 @@ import typer
 from docs.blocks import EXCUSES, LANGUAGES, PAGES, ROOT, blocks, commands, every_block, inline_commands, sessions, with_checks
 
 from stackheads.cli import app
-from stackheads.sweeps.sweep import cells, read_sweep
+from stackheads.sweeps.sweep import plans, read_sweep
 
 ELISION = "…"
 
@@ -90,7 +90,7 @@ def test_what_python_imports_is_there(block):
 @pytest.mark.parametrize("block", every_block("yaml"), ids=str)
 def test_yaml_is_a_sweep(block, tmp_path):
     (tmp_path / "sweep.yaml").write_text(block.text)
-    assert cells(read_sweep(tmp_path / "sweep.yaml"))
+    assert plans(read_sweep(tmp_path / "sweep.yaml"))
 
 
 @pytest.mark.parametrize("block", every_block("sh", "console"), ids=str)
