@@ -229,6 +229,7 @@ def _effect_frame(evidence: list[Evidence]) -> pd.DataFrame:
         {
             "head": str(item.head),
             "destination": str(item.destination),
+            "gate": None if item.gate is None else str(item.gate),
             "ablation": method,
             "readout": str(readout),
             "effect": effects.effect[number],

@@ -16,7 +16,7 @@ from stackheads.explanation.reach import reach_frame, reach_records
 from stackheads.files import checked, read_json, write_folder, write_json
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.stored import StoredAnalysis
-from stackheads.tables import label_frame, natural, records
+from stackheads.tables import label_frame, natural, place_of, records
 from stackheads.tasks import Task
 from stackheads.types import HeadId, Role, RoleName, Status
 
@@ -44,9 +44,11 @@ class Record:
     `labels`      one row per (head, destination): head, layer, destination, role, hop, status, pattern, rival, effect,
                   effect_low, effect_high, accuracy_effect, write, reason; then looks_like (the best role, passed or not),
                   null_p, readout (where the effect was measured), effect_mean, effect_zero (other ablations, same place);
-                  evidence: exact, or screened where the effect is only guessed (`labelling/screening.py`).
+                  evidence: exact, or screened where the effect is only guessed (`labelling/screening.py`). After destination
+                  come selector ("role", or none), gate (what the position knows where the row holds, "asked 1..4"; a head
+                  whose role depends on it has several rows, `labelling/gating.py`) and share (of attention there).
     `readouts`    one row per question: destination, hop, accuracy, chance_accuracy, margin, gap, open.
-    `effects`     one row per (head, destination, ablation, readout): effect and accuracy_effect, on all examples.
+    `effects`     one row per (head, destination, gate, ablation, readout): effect and accuracy_effect, on all examples.
     `mechanism`   doubling, tripling, one hop per layer, other or none (`explanation/mechanism.py`); `mechanism_reason` why.
     `program`     the confirmed heads written out as a program (`explanation/program.py`); `program_agreement` the share of
                   fresh examples, per hop at the query, on which the program compiled and the model give the same answer.
@@ -91,7 +93,7 @@ class Record:
 
     @property
     def hops(self) -> dict[int, list[str]]:
-        """The confirmed heads of each hop, at any destination."""
+        """The confirmed heads of each hop, at any destination: "L1H2", or "L2H0 when asked 1..3" of one under a gate."""
         return self._numbered("hop")
 
     @property
@@ -100,8 +102,11 @@ class Record:
         return self._numbered("condition")
 
     def _numbered(self, role: str) -> dict[int, list[str]]:
-        rows = self.labels[(self.labels["status"] == "confirmed") & (self.labels["role"] == role)]
-        return {int(str(hop)): sorted(set(group["head"]), key=natural) for hop, group in rows.groupby("hop")}
+        rows = [row for row in records(self.labels) if row["status"] == "confirmed" and row["role"] == role]
+        found: dict[int, list[str]] = {}
+        for row in sorted(rows, key=lambda row: (row["hop"], natural(_head_in_words(row)))):
+            found.setdefault(row["hop"], []).append(_head_in_words(row))
+        return {hop: list(dict.fromkeys(heads)) for hop, heads in found.items()}
 
     def confirmed(self, role: str) -> list[str]:
         """The heads confirmed in a role ("hop", "previous", …), at any destination."""
@@ -116,9 +121,9 @@ class Record:
             return "no head is confirmed in any role"
         places: dict[Role, dict[str, None]] = {}
         for row in sorted(rows, key=_verdict_order):
-            where = row["head"] if row["hop"] is None else f"{row['head']} @{row['destination']}"
+            where = _head_in_words(row) if row["hop"] is None else f"{row['head']} @{place_of(row)}"
             places.setdefault(Role(row["role"], row["hop"]), {})[where] = None
-        return "\n".join(f"{role}: {', '.join(found)}" for role, found in places.items())
+        return "\n".join(f"{role}: {_listed(list(found))}" for role, found in places.items())
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of docs/api/commands.md; missing values are null."""
@@ -198,6 +203,16 @@ def read_record(folder: Path | str) -> dict[str, Any]:
         "reach": None if reached is None else reach_frame(reached),
         "circuit": None if drawn is None else Circuit.from_dict(drawn),
     }
+
+
+def _head_in_words(row: dict[str, Any]) -> str:
+    """A head, and when it has the role that its row names."""
+    return row["head"] if row.get("gate") is None else f"{row['head']} when {row['gate']}"
+
+
+def _listed(places: list[str]) -> str:
+    """With commas, or with semicolons where a gate has commas itself."""
+    return ("; " if any("," in place for place in places) else ", ").join(places)
 
 
 def _verdict_order(row: dict[str, Any]) -> tuple[bool, int, int, HeadId]:

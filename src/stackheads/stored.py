@@ -7,15 +7,26 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from stackheads.errors import InterventionError
 from stackheads.files import Stored
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.types import Destination, RoleName, Status
+from stackheads.types import Destination, Gate, RoleName, Status
 
 Whole = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 Head = Annotated[str, Field(pattern=r"^L\d{1,6}H\d{1,6}$")]
 Share = float | None
+
+
+def _a_gate(text: str) -> str:
+    try:
+        return str(Gate.parse(text))
+    except InterventionError as error:
+        raise ValueError(str(error)) from None
+
+
+Gated = Annotated[str, AfterValidator(_a_gate)] | None
 
 
 class Named(Stored):
@@ -30,6 +41,9 @@ class LabelRow(Stored):
     head: Head
     layer: Whole
     destination: Destination
+    selector: Literal["role"] | None = None
+    gate: Gated = None
+    share: Share = None
     role: RoleName | None
     hop: Whole | None
     status: Status
@@ -68,6 +82,7 @@ class EffectRow(Stored):
 
     head: Head
     destination: Destination
+    gate: Gated = None
     ablation: str
     readout: str
     effect: Share
@@ -90,6 +105,7 @@ class Node(Stored):
     head: Head
     layer: Whole
     destination: Destination
+    gate: Gated = None
     role: RoleName
     hop: Whole | None
     readout: str

@@ -2,20 +2,20 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from stackheads.types import Role
+from stackheads.types import Destination, Gate, Role, Where, where
 
 
 def label_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Label rows as a table with stable column types."""
     frame = pd.DataFrame(rows)
     numbers = dict.fromkeys(("pattern", "rival", "effect", "effect_low", "effect_high", "accuracy_effect"), "Float64")
-    numbers |= dict.fromkeys(("write", "null_p", "effect_mean", "effect_zero"), "Float64")
+    numbers |= dict.fromkeys(("share", "write", "null_p", "effect_mean", "effect_zero"), "Float64")
     types = {"layer": "int64", **dict.fromkeys(("hop", "examples", "would_decide"), "Int64"), **numbers}
     return frame.astype({name: kind for name, kind in types.items() if name in frame})
 
@@ -34,6 +34,19 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def role_of(row: Mapping[str, Any]) -> Role | None:
     """The role that a row of a table, or a node of a circuit, names in `role` and `hop`; None where it names none."""
     return None if row["role"] is None else Role(row["role"], row["hop"])
+
+
+def place_of(row: Mapping[str, Any]) -> Where:
+    """The positions that a row of the labels is about: its destination, or the part that its `gate` names."""
+    return where(Destination(row["destination"]), None if row.get("gate") is None else Gate.parse(row["gate"]))
+
+
+def with_gate(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The columns that are shown of some label rows: the gate, after the destination, only where there is one."""
+    if all(row.get("gate") is None for row in rows):
+        return tuple(columns)
+    at = columns.index("destination") + 1
+    return *columns[:at], "gate", *columns[at:]
 
 
 def natural(text: str) -> list[tuple[bool, int, str]]:

@@ -1,6 +1,7 @@
 """The small vocabulary shared by all rooms: head names, slots and destinations."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Literal
@@ -43,6 +44,65 @@ class Destination(StrEnum):
     def _missing_(cls, value: object) -> None:
         """One line for a destination that there is not, wherever one is read."""
         raise InterventionError(f"a destination is one of {', '.join(cls)}, got {value!r}: name one of these")
+
+
+def ranges(values: Sequence[int]) -> str:
+    """Ascending whole numbers as ranges: "1..4, 7"."""
+    parts: list[list[int]] = []
+    for value in values:
+        if parts and value == parts[-1][-1] + 1:
+            parts[-1].append(value)
+        else:
+            parts.append([value])
+    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}..{part[-1]}" for part in parts)
+
+
+@dataclass(frozen=True, order=True)
+class Gate:
+    """What the looking position knows when a selector acts: that a gate of the task (`Batch.gates`) has one of these values.
+
+    Written "asked 1..4, 7"; `values` ascend.
+    """
+
+    name: str
+    values: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {ranges(self.values)}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Gate":
+        """Read "asked 1..4, 7". Raises `InterventionError` for anything else."""
+        match = re.fullmatch(r"(.+?) (\d+(?:\.\.\d+)?(?:, \d+(?:\.\.\d+)?)*)", text)
+        if match is None:
+            raise InterventionError(f'a gate is written like "asked 1..4, 7", got {text!r}: give its name and values')
+        ends = [[int(end) for end in part.split("..")] for part in match[2].split(", ")]
+        return cls(match[1], tuple(value for part in ends for value in range(part[0], part[-1] + 1)))
+
+
+@dataclass(frozen=True)
+class Gated:
+    """The positions of a destination at which a gate has some of its values."""
+
+    destination: Destination
+    gate: Gate
+
+    def __str__(self) -> str:
+        return f"{self.destination} when {self.gate}"
+
+
+Where = Destination | Gated
+"""Which positions a row of the labels is about: a destination, or a part of it."""
+
+
+def where(destination: Destination, gate: Gate | None) -> Where:
+    """The destination, or the part of it that the gate names."""
+    return destination if gate is None else Gated(destination, gate)
+
+
+def destination_of(place: Where) -> Destination:
+    """The destination that this is, or is a part of."""
+    return place.destination if isinstance(place, Gated) else place
 
 
 @dataclass(frozen=True, order=True)

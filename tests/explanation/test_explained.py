@@ -12,7 +12,6 @@ from subjects import subject
 
 from stackheads import analyze
 from stackheads.errors import ConfigError, TaskError
-from stackheads.explanation.measuring import ranges
 from stackheads.explanation.selected import LEVELS, offered
 from stackheads.explanation.sums import Examples
 from stackheads.labelling.bench import make_bench

@@ -16,30 +16,41 @@ from stackheads.labelling.thresholds import Thresholds
 from stackheads.tables import label_frame
 from stackheads.timeline.emergence import step_row
 from stackheads.timeline.result import SYMBOLS, accuracy_frame, heads_frame, steps_frame
-from stackheads.types import Destination, HeadId, Role, RoleName, Status
+from stackheads.types import Destination, Gate, Gated, HeadId, Role, RoleName, Status, destination_of, where
 
 NUMBERS = {"hop": (-12, -1, 1, 2, 12), "condition": (0, 1, 12), "unchosen": (1, 12), "key": (0, 1, 12), "asked": (None, 1)}
 ROLES = [Role(name, number) for name in get_args(RoleName) for number in NUMBERS.get(name, (None,))]
 HEADS = 12
 PLACES = list(Destination)
+GATES = (Gate("asked", (1, 2, 3, 7)), Gate("own symbol", tuple(range(0, 40, 2))))
 UNDECIDED = "undecided: 0.31 of attention on {role}, 0.14 on start; about 2,048 examples would decide"
 
 
 def cells():
-    """A (head, destination, role, status) for each role with each status, in the order of heads."""
+    """A (head, where, role, status) for each role with each status, in the order of heads; each third one under a gate."""
     pairs = [(role, status) for role in ROLES for status in Status]
     heads = sorted(HeadId(number % 2, number // 2 % HEADS) for number in range(len(pairs)))
-    return [(head, PLACES[place % len(PLACES)], *pair) for place, (head, pair) in enumerate(zip(heads, pairs, strict=True))]
+    gates = [GATES[number // 3 % len(GATES)] if number % 3 == 0 else None for number in range(len(pairs))]
+    places = [where(PLACES[number % len(PLACES)], gate) for number, gate in enumerate(gates)]
+    return [(head, place, *pair) for head, place, pair in zip(heads, places, pairs, strict=True)]
 
 
-def label(head, destination, role, status):
+def gate_text(place):
+    """The gate of a place as labels hold it."""
+    return str(place.gate) if isinstance(place, Gated) else None
+
+
+def label(head, place, role, status):
     """A row of labels; as verdicts do it, none of `none` or `undecided` names a role, though the head looks like one."""
     named = role if status not in (Status.NONE, Status.UNDECIDED) else None
     shares = dict.fromkeys(("pattern", "rival", "effect", "effect_low", "effect_high", "accuracy_effect", "null_p"), 0.5)
     return {
         "head": str(head),
         "layer": head.layer,
-        "destination": str(destination),
+        "destination": str(destination_of(place)),
+        "selector": "role" if named else None,
+        "gate": gate_text(place),
+        "share": 0.5 if named else None,
         "role": named and named.name,
         "hop": named and named.hop,
         "status": str(status),
@@ -65,11 +76,12 @@ def circuit():
     )
     found.add_node(LOGITS)
     confirmed = [cell[:3] for cell in cells() if cell[3] == Status.CONFIRMED]
-    for head, destination, role in confirmed:
-        named = {"head": str(head), "layer": head.layer, "destination": str(destination), "role": role.name, "hop": role.hop}
-        found.add_node(f"{head} @{destination}", **named, readout="hop 1 @query", total=0.5, direct=0.5, self_repair=0.0)
-        found.graph["minimality"][f"{head} @{destination}"] = 0.5
-    names = [f"{head} @{destination}" for head, destination, _ in confirmed]
+    for head, place, role in confirmed:
+        named = {"head": str(head), "layer": head.layer, "role": role.name, "hop": role.hop}
+        named |= {"destination": str(destination_of(place)), "gate": gate_text(place)}
+        found.add_node(f"{head} @{place}", **named, readout="hop 1 @query", total=0.5, direct=0.5, self_repair=0.0)
+        found.graph["minimality"][f"{head} @{place}"] = 0.5
+    names = [f"{head} @{place}" for head, place, _ in confirmed]
     last = names[-1]
     for name in names:
         values = {"strength": 0.5, "low": 0.4, "high": 0.6, "readout": "hop 1 @query"}

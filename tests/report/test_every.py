@@ -4,6 +4,7 @@ import ast
 import io
 import json
 import re
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -21,7 +22,7 @@ from stackheads.report.figures.style import COLOURS, MARKERS
 from stackheads.report.notebook import analysis_html
 from stackheads.report.page import page
 from stackheads.report.terminal import print_analysis, print_selectors
-from stackheads.tables import natural, records, role_of
+from stackheads.tables import natural, place_of, records, role_of
 from stackheads.timeline.result import OTHER_ROLE, SYMBOLS
 from stackheads.types import HeadId, Role, RoleName, Status
 
@@ -72,18 +73,29 @@ def test_the_verdict_names_each_role_with_its_heads(made):
     assert set(lines) == set(NAMES)
     for row in records(made.labels[made.labels["status"] == "confirmed"]):
         assert row["head"] in lines[str(role_of(row))]
+        assert (row["gate"] or "") in lines[str(role_of(row))]
     for hop, heads in made.hops.items():
-        assert heads == sorted(heads, key=HeadId.parse)
-        assert {row["hop"] for row in records(made.labels) if row["head"] in heads and row["role"] == "hop"} >= {hop}
+        assert heads == sorted(heads, key=natural)
+        rows = [
+            row for row in records(made.labels) if row["status"] == "confirmed" and row["role"] == "hop" and row["hop"] == hop
+        ]
+        assert set(heads) == {row["head"] if row["gate"] is None else f"{row['head']} when {row['gate']}" for row in rows}
 
 
 def test_the_terminal(made):
     lines = printed(print_analysis, made).splitlines()
     for row in records(made.labels):
         shown = [row["head"], row["destination"], str(role_of(row) or "–"), Status(row["status"]).symbol, row["status"]]
-        assert any(line.split()[:5] == " ".join(shown).split()[:5] for line in lines)
-    text = " ".join(" ".join(lines).split())
-    assert all(row["reason"] in text for row in records(made.labels) if row["status"] != Status.NONE)
+        below = [""] if row["gate"] is None else textwrap.wrap(f"when {row['gate']}", 19)
+        assert any(
+            line.split()[:5] == " ".join(shown).split()[:5]
+            and all(part in next_line for part, next_line in zip(below, lines[number + 1 :], strict=False))
+            for number, line in enumerate(lines)
+        )
+    reasons = [row["reason"] for row in records(made.labels) if row["status"] != Status.NONE]
+    column = next(line.index(reasons[0]) for line in lines if reasons[0] in line)
+    text = " ".join(" ".join(line[column:] for line in lines).split())
+    assert all(reason in text for reason in reasons)
 
 
 def test_the_evidence_map(made):
@@ -101,6 +113,7 @@ def test_the_evidence_map(made):
 def test_the_circuit(made):
     shown = [text.get_text() for text in circuit_diagram(made).axes[0].texts]
     assert set(NAMES) <= set(shown)
+    assert {"asked 1..3, 7", "own symbol 0, 2, …"} <= set(shown)
 
 
 def test_all_figures_are_written(made, tmp_path):
@@ -116,6 +129,7 @@ def test_the_page(made):
         assert status == row["status"]
         assert Status(status).symbol in inner
         assert f">{role_of(row) or '–'}<" in inner
+        assert f">{row['gate'] or '–'}<" in inner
     drawn = re.findall('<text class="role"[^>]*>([^<]*)<', text)
     assert set(NAMES) <= set(drawn)
     assert all(status.colour in text for status in Status)
@@ -125,16 +139,17 @@ def test_the_notebook(made):
     text = analysis_html(made)
     assert all(f">{name}</td>" in text for name in NAMES)
     assert all(f">{status}</td>" in text for status in Status)
+    assert all(f">{gate}</td>" in text for gate in every.GATES)
 
 
 def test_the_attention_view(made, analysis):
     for row in records(made.labels):
         name = head_name(row)
         role = role_of(row)
-        assert name.startswith(" ".join(filter(None, (row["head"], role and str(role), f"@{row['destination']}"))))
+        assert name.startswith(" ".join(filter(None, (row["head"], role and str(role), f"@{place_of(row)}"))))
         assert (f"({row['status']})" in name) == (row["status"] not in ("confirmed", "none"))
     labels = made.labels.assign(head="L0H0", layer=0)
-    labels = labels[labels["destination"].isin(["query", "value", "key"])]
+    labels = labels[labels["destination"].isin(["query", "value", "key"]) & (labels["gate"] != str(every.GATES[0]))]
     view = show(replace(analysis, labels=labels), heads="all", destination=None)
     assert len(view.props["attentionHeadNames"]) == len(labels)
     for name in NAMES:

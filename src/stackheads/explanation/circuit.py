@@ -119,6 +119,7 @@ def _add_nodes(circuit: Circuit, bench: Bench, confirmed: Sequence[Label], draws
             head=str(label.head),
             layer=label.head.layer,
             destination=str(label.destination),
+            gate=None if label.gate is None else str(label.gate),
             role=label.role.name,
             hop=label.role.hop,
             readout=str(bench.baseline.readouts[at]),
@@ -132,7 +133,7 @@ def _add_edges(
     circuit: Circuit, bench: Bench, confirmed: Sequence[Label], receiver: Label, draws: Resampling, thresholds: Thresholds
 ) -> None:
     """All edges into one receiver, its senders batched."""
-    rows = destination_rows(bench.clean.batch, receiver.destination)
+    rows = destination_rows(bench.clean.batch, receiver.where)
     for part in INPUTS:
         labels = [
             label
@@ -176,7 +177,7 @@ def _add_edge(
 def _sender(bench: Bench, label: Label) -> Sender:
     return Sender(
         label.head,
-        destination_rows(bench.clean.batch, label.destination),
+        destination_rows(bench.clean.batch, label.where),
         ABLATIONS["resample"](bench.clean, label.head),
     )
 

@@ -19,11 +19,11 @@ from stackheads.models.hooks import Edit, HeadEdit, PatternEdit
 
 def silenced(bench: Bench, labels: Sequence[Label], live: Sequence[Label], method: str) -> list[Edit]:
     """Edits that give every (head, destination) not in `live` its ablated output."""
-    kept = {(label.head, label.destination) for label in live}
+    kept = {(label.head, label.where) for label in live}
     replaced: dict[object, tuple[Label, Bool[Tensor, "batch pos"]]] = {}
     for label in labels:
-        if (label.head, label.destination) not in kept:
-            rows = destination_rows(bench.clean.batch, label.destination)
+        if (label.head, label.where) not in kept:
+            rows = destination_rows(bench.clean.batch, label.where)
             before = replaced.get(label.head)
             replaced[label.head] = (label, rows if before is None else rows | before[1])
     return [HeadEdit(label.head, rows, ABLATIONS[method](bench.clean, label.head)) for label, rows in replaced.values()]
@@ -37,7 +37,7 @@ def ideal_edits(bench: Bench, labels: Sequence[Label], silence: str = "mean") ->
     for label in labels:
         assert label.role is not None
         targets = role_targets(bench.task, bench.clean.batch, [label.role])[0]
-        rows = destination_rows(bench.clean.batch, label.destination)
+        rows = destination_rows(bench.clean.batch, label.where)
         named = targets.any(dim=-1)
         edits.append(PatternEdit(label.head, rows & named, evenly(targets, bench.clean.run.pattern.dtype)))
         silent = rows & ~named

@@ -36,7 +36,7 @@ from stackheads.models.hooks import precise
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import Task, check_gates
-from stackheads.types import Destination, Role
+from stackheads.types import Destination, Role, ranges
 
 FIT = 256
 LEAST_FIT = 32
@@ -230,14 +230,3 @@ def _rolled(chosen: Sum, examples: Examples) -> Sum:
         {taken: next_head(marks) for taken, marks in chosen.has.items()},
         {place: next_head(marks) for place, marks in chosen.live.items()},
     )
-
-
-def ranges(values: Sequence[int]) -> str:
-    """Ascending whole numbers as ranges: "1..4, 7"."""
-    parts: list[list[int]] = []
-    for value in values:
-        if parts and value == parts[-1][-1] + 1:
-            parts[-1].append(value)
-        else:
-            parts.append([value])
-    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}..{part[-1]}" for part in parts)

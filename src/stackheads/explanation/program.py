@@ -47,12 +47,15 @@ class Extracted:
 
 
 def extract_program(labels: pd.DataFrame, task: StatementTask) -> Extracted | None:
-    """The program of the confirmed heads; None if there are none. Roles `self` and `start` carry nothing and are left out."""
+    """The program of the confirmed heads; None if there are none.
+
+    Left out are the roles `self` and `start`, which carry nothing, and roles under a gate: steps of a program know none.
+    """
     carrying = ("hop", "previous", "duplicate", *(role.name for role in task.operands))
     steps = {
         Step(row["layer"], Role(row["role"], row["hop"]), (Destination(row["destination"]),))
         for row in records(labels)
-        if row["status"] == "confirmed" and row["role"] in carrying
+        if row["status"] == "confirmed" and row["role"] in carrying and row.get("gate") is None
     }
     if not steps:
         return None

@@ -18,7 +18,7 @@ from stackheads.interventions.engine import Read, rerun, run_variants
 from stackheads.interventions.metric import Metric, measured
 from stackheads.models.hooks import HeadEdit, all_heads
 from stackheads.models.protocol import Model
-from stackheads.types import Destination, HeadId
+from stackheads.types import HeadId, Where
 
 Ablation = Callable[[Recorded, HeadId], Float[Tensor, "batch pos d_head"]]
 
@@ -44,7 +44,7 @@ ABLATIONS: MappingProxyType[str, Ablation] = MappingProxyType({"resample": resam
 
 
 def ablation_edits(
-    clean: Recorded, heads: Sequence[HeadId | str], destination: Destination | str, method: str = "resample"
+    clean: Recorded, heads: Sequence[HeadId | str], destination: Where | str, method: str = "resample"
 ) -> list[HeadEdit]:
     """The edits that ablate these heads together at a destination.
 
@@ -61,7 +61,7 @@ def ablate(
     model: Model,
     clean: Recorded,
     heads: Sequence[HeadId | str],
-    destination: Destination | str,
+    destination: Where | str,
     method: str = "resample",
     read: Read = None,
 ) -> Float[Tensor, "batch pos d_vocab_out"]:
@@ -75,7 +75,7 @@ def ablate_heads(
     model: Model,
     clean: Recorded,
     metric: Metric,
-    destination: Destination | str,
+    destination: Where | str,
     method: str = "resample",
     read: Read = None,
 ) -> Float[Tensor, "layer head"]:

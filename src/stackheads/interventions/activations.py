@@ -11,8 +11,8 @@ from torch import Tensor
 
 from stackheads.errors import InterventionError
 from stackheads.models.hooks import Recording
-from stackheads.tasks import Batch
-from stackheads.types import Destination, HeadId
+from stackheads.tasks import Batch, gates
+from stackheads.types import Destination, Gated, HeadId, Where
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,21 @@ class Recorded:
         return torch.arange(1, n + 1, device=tokens.device) % n
 
 
-def destination_rows(batch: Batch, destination: Destination | str) -> Bool[Tensor, "batch pos"]:
-    """The positions of a destination, which may be none. Raises `InterventionError` for one that there is not."""
-    return batch.slots == Destination(destination).slot
+def destination_rows(batch: Batch, destination: Where | str) -> Bool[Tensor, "batch pos"]:
+    """The positions of a destination, or of the part of it that a gate names, which may be none.
+
+    Raises `InterventionError` for a destination or a gate that there is not.
+    """
+    if not isinstance(destination, Gated):
+        return batch.slots == Destination(destination).slot
+    gate, known = destination.gate, gates(batch)
+    if gate.name not in known:
+        raise InterventionError(f"a gate is one that the task names, {', '.join(known) or 'none'}, got {gate.name!r}: name one")
+    values = torch.tensor(gate.values, device=batch.slots.device)
+    return destination_rows(batch, destination.destination) & torch.isin(known[gate.name], values)
 
 
-def acting_rows(batch: Batch, destination: Destination | str) -> Bool[Tensor, "batch pos"]:
+def acting_rows(batch: Batch, destination: Where | str) -> Bool[Tensor, "batch pos"]:
     """The positions of a destination. Raises `InterventionError` where it has none, since an edit there could not act."""
     rows = destination_rows(batch, destination)
     if not bool(rows.any()):

@@ -22,20 +22,26 @@ from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
 from stackheads.tables import records, role_of
 from stackheads.tasks import Batch, Task
-from stackheads.types import Destination, HeadId, Role
+from stackheads.types import Destination, Gate, HeadId, Role, Where, where
 
 
 @dataclass(frozen=True)
 class Label:
-    """One row of the labels that a trial needs. `role` is None where no pattern passed."""
+    """One row of the labels that a trial needs. `role` is None where no pattern passed, `gate` for all of a destination."""
 
     head: HeadId
     destination: Destination
     role: Role | None
     status: str
+    gate: Gate | None = None
+
+    @property
+    def where(self) -> Where:
+        """The positions that it is about."""
+        return where(self.destination, self.gate)
 
     def __str__(self) -> str:
-        return f"{self.head} @{self.destination}"
+        return f"{self.head} @{self.where}"
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,7 @@ def read_labels(labels: pd.DataFrame) -> list[Label]:
             Destination(row["destination"]),
             role_of(row),
             row["status"],
+            None if row.get("gate") is None else Gate.parse(row["gate"]),
         )
         for row in records(labels)
     ]

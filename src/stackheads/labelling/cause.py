@@ -16,7 +16,7 @@ from stackheads.interventions import ABLATIONS, ablate
 from stackheads.labelling.bench import Bench
 from stackheads.labelling.readouts import Baseline, Readout, Score
 from stackheads.labelling.statistics import Resampling, Shares, no_shares, shares
-from stackheads.types import Destination, HeadId
+from stackheads.types import HeadId, Where
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class CauseEvidence:
 def cause_evidence(
     bench: Bench,
     heads: Sequence[HeadId],
-    destination: Destination,
+    destination: Where,
     draws: Resampling,
     methods: Sequence[str] = tuple(ABLATIONS),
 ) -> CauseEvidence:

@@ -18,6 +18,7 @@ from stackheads.errors import ConfigError
 from stackheads.interventions import destination_rows
 from stackheads.labelling.bench import bench_of
 from stackheads.labelling.cause import CauseEvidence, cause_evidence, screened_cause
+from stackheads.labelling.gating import gated_patterns, settled
 from stackheads.labelling.patterns import pattern_evidence
 from stackheads.labelling.readouts import Baseline
 from stackheads.labelling.redundancy import with_joint_evidence
@@ -30,9 +31,11 @@ from stackheads.models.hooks import all_heads, analysing
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import Task, labelling_batch
-from stackheads.types import Destination, HeadId
+from stackheads.types import Destination, HeadId, Where, destination_of
 
 Cell = tuple[HeadId, Destination]
+Place = tuple[HeadId, Where]
+"""A cell, or a part of one (`gating.py`)."""
 
 MIN_EXAMPLES = 16
 """Below this an interval means nothing."""
@@ -62,12 +65,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class Look:
-    """One sample to measure on. With `again`, only these cells, beside what is `known` of the others."""
+    """One sample to measure on. With `again`, only these cells, beside what is `known` of the others.
+
+    `gates`: whether cells are divided where a head's role depends on one (`gating.py`).
+    """
 
     examples: int
     seed: int
     known: Sequence[Evidence] = ()
     again: Collection[Cell] | None = None
+    gates: bool = True
 
 
 def measure(
@@ -86,21 +93,23 @@ def measure(
         clean, scorer, baseline = bench.clean, bench.scorer, bench.baseline
         numbers = stream(look.seed, Stream.BOOTSTRAP)
         draws = resampling(look.examples, thresholds.resampling_draws, thresholds.confidence, numbers, batch.tokens.device)
-        patterns = pattern_evidence(task, clean, destinations, draws, thresholds)
+        divide = look.gates and screen is None
+        patterns = (gated_patterns if divide else pattern_evidence)(task, clean, destinations, draws, thresholds)
         every = [(head, destination) for head in all_heads(model) for destination in destinations]
-        cells = every if look.again is None else [cell for cell in every if cell in look.again]
+        again = set(every if look.again is None else look.again)
+        cells = [(head, place) for head, place in patterns if (head, destination_of(place)) in again]
         cause = partial(cause_evidence, bench, draws=draws)
-        causes: dict[Cell, CauseEvidence] = {}
+        causes: dict[Place, CauseEvidence] = {}
         chosen, ablated = cells, cause
         if screen is not None:
             guesses = guessed_effects(model, clean, scorer, baseline, destinations, screen.chunk)
             picked = candidates(patterns, guesses, screen.top, thresholds) if bool(baseline.open.any()) else set()
             chosen, ablated = [cell for cell in cells if cell in picked], partial(_where_it_matters, cause, thresholds)
-            causes = {cell: screened_cause(guesses[cell], baseline) for cell in cells}
+            causes = {cell: screened_cause(guess, baseline) for cell, guess in guesses.items() if cell in cells}
         causes |= {cell: ablated(heads=[cell[0]], destination=cell[1]) for cell in _shown(chosen, "cause", progress)}
         evidence = [Evidence(*cell, patterns[cell], causes[cell], None) for cell in cells]
         writes = Writes(bench, draws, thresholds, stream(look.seed, Stream.COUNTERFACTUALS))
-        evidence = _together(every, look.known, _with_write(evidence, writes, thresholds))
+        evidence = _together(every, look.known, settled(_with_write(evidence, writes, thresholds), thresholds))
         if screen is None:
             joint = partial(_joint_cause, cause)
             evidence = with_joint_evidence(evidence, joint, writes.answer, thresholds, set(cells))
@@ -153,23 +162,25 @@ def corrected(thresholds: Thresholds, looks: int) -> Thresholds:
 
 
 def worth_another_look(evidence: Sequence[Evidence], thresholds: Thresholds, budget: int) -> set[Cell]:
-    """The undecided rows that more examples may decide, if they are not far too many."""
-    needed = {(item.head, item.destination): examples_needed(item, thresholds) for item in evidence}
-    return {cell for cell, need in needed.items() if need is not None and need <= HOPELESS * budget}
+    """The cells of undecided rows that more examples may decide, if they are not far too many."""
+    needed = [(item, examples_needed(item, thresholds)) for item in evidence]
+    return {(item.head, item.destination) for item, need in needed if need is not None and need <= HOPELESS * budget}
 
 
 def _together(cells: Sequence[Cell], known: Sequence[Evidence], new: Sequence[Evidence]) -> list[Evidence]:
-    """What is known and what is new, in the order of the cells."""
-    found = {(item.head, item.destination): item for item in (*known, *new)}
-    return [found[cell] for cell in cells]
+    """What is new, and what is known of the other cells, in the order of the cells."""
+    measured = {(item.head, item.destination) for item in new}
+    kept = [item for item in known if (item.head, item.destination) not in measured]
+    order = {cell: number for number, cell in enumerate(cells)}
+    return sorted((*kept, *new), key=lambda item: order[item.head, item.destination])
 
 
 def _with_write(evidence: Sequence[Evidence], writes: Writes, thresholds: Thresholds) -> list[Evidence]:
     """The write channel of the cells whose pattern passed."""
     asked = [item for item in evidence if item.cause.exact and pattern_answer(item.pattern, thresholds) == Answer.YES]
-    questions = [Question((item.head,), item.destination, item.pattern.role) for item in asked if item.pattern.role]
-    answers = dict(zip([(item.head, item.destination) for item in asked], writes.answer(questions), strict=True))
-    return [replace(item, write=answers.get((item.head, item.destination))) for item in evidence]
+    questions = [Question((item.head,), item.where, item.pattern.role) for item in asked if item.pattern.role]
+    answers = dict(zip([(item.head, item.where) for item in asked], writes.answer(questions), strict=True))
+    return [replace(item, write=answers.get((item.head, item.where))) for item in evidence]
 
 
 def _where_it_matters(cause: Any, thresholds: Thresholds, **cell: Any) -> CauseEvidence:
@@ -179,7 +190,7 @@ def _where_it_matters(cause: Any, thresholds: Thresholds, **cell: Any) -> CauseE
 
 
 def _joint_cause(cause: Any, group: Sequence[Evidence]) -> CauseEvidence:
-    return cause(heads=[item.head for item in group], destination=group[0].destination, methods=("resample",))
+    return cause(heads=[item.head for item in group], destination=group[0].where, methods=("resample",))
 
 
 def _shown(items: Iterable[Any], what: str, progress: bool) -> Iterator[Any]:

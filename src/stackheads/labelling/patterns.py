@@ -12,7 +12,8 @@ at the same place in every example, so that looking there is looking at a place 
 few of these examples (`rare`), each where the head looks there much. No forward pass: patterns come from the clean run.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -25,7 +26,7 @@ from stackheads.labelling.roles import candidate_roles, role_targets, visible
 from stackheads.labelling.statistics import Estimate, Resampling, mean_interval
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.tasks import Task, operand_roles
-from stackheads.types import Destination, HeadId, Role
+from stackheads.types import Destination, HeadId, Role, Where
 
 CHUNK = 256
 """Examples whose maps, [role, example, row, source], are held at a time."""
@@ -40,7 +41,8 @@ class PatternEvidence:
     is the largest.
     `coinciding`, `fixed` and `rare` name roles that take more attention than the best one and were not judged (see the module).
     `lead_draws`: the lead on bootstrap samples. `masses`: the attention mass on every role that was judged, for following one
-    role that may not be the best. `examples` is how many there were.
+    role that may not be the best. `share` is that part of the head's attention at these positions which lies on the role's
+    sources, rows without one counted; `examples` is how many of the `drawn` have such positions.
     """
 
     role: Role | None
@@ -58,6 +60,8 @@ class PatternEvidence:
     rare: tuple[Role, ...] = ()
     lead_draws: tuple[float, ...] = field(default=(), compare=False, repr=False)
     masses: dict[Role, float] = field(default_factory=dict, compare=False, repr=False)
+    share: float | None = None
+    drawn: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,12 @@ class _Maps:
     distinct: Bool[Tensor, "role batch pos"]
     first: Int[Tensor, "role batch pos"]
 
+    def of(self, heads: list[int]) -> "_Maps":
+        """The maps of some heads."""
+        if heads == list(range(self.mass.shape[1])):
+            return self
+        return replace(self, mass=self.mass[:, heads], null=self.null[:, heads])
+
 
 @dataclass(frozen=True)
 class _Scores:
@@ -91,6 +101,8 @@ class _Scores:
     beyond: tuple[Float[Tensor, "role head"], ...]
     single: Float[Tensor, "role head batch"]
     weight: Float[Tensor, "role batch"]
+    share: Float[Tensor, "role head"]
+    drawn: int
 
     @cached_property
     def rival(self) -> Int[Tensor, "role head"]:
@@ -98,34 +110,65 @@ class _Scores:
         return _rivals(self.mass).argmax(dim=1)
 
 
-def pattern_evidence(
-    task: Task, clean: Recorded, destinations: list[Destination], draws: Resampling, thresholds: Thresholds
-) -> dict[tuple[HeadId, Destination], PatternEvidence]:
-    """Score every head at every destination against every role. `draws` is over all examples."""
-    roles = candidate_roles(task)
+@dataclass(frozen=True)
+class Looking:
+    """Where all heads look, and what the roles say about it: the patterns of any heads at any rows are judged from this.
+
+    Layers and heads are on one axis; `positional` marks roles whose null is uniform attention.
+    """
+
+    roles: list[Role]
+    heads: list[HeadId]
+    maps: _Maps
+    positional: Bool[Tensor, "role"]
+
+    def evidence(
+        self,
+        rows: Bool[Tensor, "batch pos"],
+        heads: Collection[HeadId],
+        tests: int,
+        draws: Resampling,
+        thresholds: Thresholds,
+    ) -> dict[HeadId, PatternEvidence]:
+        """Score heads at these rows against every role, one of `tests` times so many in all. `draws` is over all examples."""
+        numbers = [number for number, head in enumerate(self.heads) if head in heads]
+        scores = _scores(self.maps.of(numbers), self.positional, rows, thresholds)
+        every = tests * len(self.roles)
+        return {
+            self.heads[number]: _best(self.roles, scores, at, every, draws, thresholds) for at, number in enumerate(numbers)
+        }
+
+
+def looking(task: Task, clean: Recorded) -> Looking:
+    """Where all heads look in a recorded run. No forward pass."""
+    roles, heads = candidate_roles(task), clean.run.pattern.shape[2]
     maps = _maps(task, clean, roles)
     placed = {role for role in operand_roles(task) if _same_everywhere(maps.first[roles.index(role)])}
     positional = torch.tensor([role.positional or role in placed for role in roles], device=maps.null.device)
-    layers, _, heads = clean.run.pattern.shape[:3]
-    tests = layers * heads * len(destinations) * len(roles)
-    evidence: dict[tuple[HeadId, Destination], PatternEvidence] = {}
-    for destination in destinations:
-        rows = destination_rows(clean.batch, destination)
-        scores = _scores(maps, positional, rows, thresholds)
-        for number in range(layers * heads):
-            found = _best(roles, scores, number, tests, draws, thresholds)
-            evidence[HeadId(number // heads, number % heads), destination] = found
-    return evidence
+    every = [HeadId(number // heads, number % heads) for number in range(maps.mass.shape[1])]
+    return Looking(roles, every, maps, positional)
+
+
+def pattern_evidence(
+    task: Task, clean: Recorded, destinations: Sequence[Destination], draws: Resampling, thresholds: Thresholds
+) -> dict[tuple[HeadId, Where], PatternEvidence]:
+    """Score every head at every destination against every role. `draws` is over all examples."""
+    looks = looking(task, clean)
+    tests = len(looks.heads) * len(destinations)
+    found = {
+        place: looks.evidence(destination_rows(clean.batch, place), looks.heads, tests, draws, thresholds)
+        for place in destinations
+    }
+    return {(head, place): evidence for place, of_heads in found.items() for head, evidence in of_heads.items()}
 
 
 def null_p_values(task: Task, clean: Recorded, destination: Destination) -> dict[Role, dict[HeadId, float]]:
     """For every role and head the p-value of the null alone, not corrected for how many there are: for calibration."""
-    roles, heads = candidate_roles(task), clean.run.pattern.shape[2]
-    positional = torch.tensor([role.positional for role in roles], device=clean.run.pattern.device)
-    scores = _scores(_maps(task, clean, roles), positional, destination_rows(clean.batch, destination), Thresholds())
+    looks = looking(task, clean)
+    positional = torch.tensor([role.positional for role in looks.roles], device=clean.run.pattern.device)
+    scores = _scores(looks.maps, positional, destination_rows(clean.batch, destination), Thresholds())
     return {
-        role: {HeadId(number // heads, number % heads): value for number, value in enumerate(row)}
-        for role, row in zip(roles, scores.p_value.tolist(), strict=True)
+        role: dict(zip(looks.heads, row, strict=True)) for role, row in zip(looks.roles, scores.p_value.tolist(), strict=True)
     }
 
 
@@ -172,6 +215,11 @@ def _same_everywhere(first: Int[Tensor, "batch pos"], rows: Bool[Tensor, "batch 
     return bool(several.any()) and bool((highest <= lowest)[several].all())
 
 
+def stands_still(first: Int[Tensor, "role batch pos"], rows: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "role"]:
+    """Which roles' sources stand at the same place of a row in every example."""
+    return torch.tensor([_same_everywhere(each, rows) for each in first], device=rows.device)
+
+
 def _scores(maps: _Maps, positional: Bool[Tensor, "role"], rows: Bool[Tensor, "batch pos"], thresholds: Thresholds) -> _Scores:
     own, anywhere = (maps.distinct & rows).double(), (maps.exists & rows).double()
     per_example = own.sum(dim=2)  # [role, example]: rows
@@ -185,7 +233,7 @@ def _scores(maps: _Maps, positional: Bool[Tensor, "role"], rows: Bool[Tensor, "b
     single = torch.einsum("rhbp,rbp->rhb", maps.mass.double(), own)
     single = single - _rival_sums(maps, own, rival, uniform_everywhere)
     beyond, tested = _beyond(maps, positional, own)
-    fixed = torch.tensor([_same_everywhere(first, rows) for first in maps.first], device=rows.device) & ~positional
+    fixed = stands_still(maps.first, rows) & ~positional
     return _Scores(
         mass,
         plain,
@@ -197,6 +245,8 @@ def _scores(maps: _Maps, positional: Bool[Tensor, "role"], rows: Bool[Tensor, "b
         _interval(beyond, tested, thresholds.confidence),
         single,
         per_example,
+        plain * anywhere.sum(dim=(1, 2))[:, None] / rows.sum().clamp(min=1),
+        int(rows.any(dim=1).sum()),
     )
 
 
@@ -265,10 +315,10 @@ def _best(
 
     coinciding, fixed = named(scores.rows == 0), named(enough & scores.fixed)
     rare = named((scores.rows > 0) & ~enough)
-    n = scores.single.shape[2]
+    n, drawn = scores.drawn, scores.single.shape[2]
     if not bool(judged.any()):
         nothing = Estimate(0.0, -torch.inf, torch.inf)
-        return PatternEvidence(None, 0.0, "", 0.0, nothing, nothing, 1.0, nothing, 0, n, coinciding, fixed, rare)
+        return PatternEvidence(None, 0.0, "", 0.0, nothing, nothing, 1.0, nothing, 0, n, coinciding, fixed, rare, drawn=drawn)
     far = int(high.argmax())
     rival = int(scores.rival[best, head])
     single, weight = scores.single[best, head], scores.weight[best]
@@ -288,6 +338,8 @@ def _best(
         rare=rare,
         lead_draws=tuple(((draws.counts @ single) / (draws.counts @ weight).clamp(min=1)).tolist()),
         masses={role: float(scores.mass[at, at, head]) for at, role in enumerate(roles) if judged[at]},
+        share=float(scores.share[best, head]),
+        drawn=drawn,
     )
 
 

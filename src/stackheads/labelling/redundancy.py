@@ -22,11 +22,11 @@ from stackheads.labelling.verdict import (
     pattern_answer,
 )
 from stackheads.labelling.write import Question, WriteEvidence
-from stackheads.types import Destination, HeadId
+from stackheads.types import HeadId, Where
 
 JointCause = Callable[[Sequence[Evidence]], CauseEvidence]
 Answers = Callable[[Sequence[Question]], list[WriteEvidence]]
-Place = tuple[HeadId, Destination]
+Place = tuple[HeadId, Where]
 
 
 def with_joint_evidence(
@@ -40,8 +40,8 @@ def with_joint_evidence(
         for item, partner in ((one, other), (other, one)):
             joint = JointEvidence(partner.head, together, total, write)
             if joint_answer(joint, thresholds) == Answer.YES and _alone(item, thresholds, places):
-                found.setdefault((item.head, item.destination), joint)
-    return [replace(item, joint=found.get((item.head, item.destination), item.joint)) for item in evidence]
+                found.setdefault((item.head, item.where), joint)
+    return [replace(item, joint=found.get((item.head, item.where), item.joint)) for item in evidence]
 
 
 def _groups(evidence: Sequence[Evidence], thresholds: Thresholds) -> list[list[Evidence]]:
@@ -49,7 +49,7 @@ def _groups(evidence: Sequence[Evidence], thresholds: Thresholds) -> list[list[E
     groups: dict[tuple[str, str], list[Evidence]] = {}
     for item in evidence:
         if item.cause.exact and pattern_answer(item.pattern, thresholds) == Answer.YES:
-            groups.setdefault((str(item.pattern.role), str(item.destination)), []).append(item)
+            groups.setdefault((str(item.pattern.role), str(item.where)), []).append(item)
     return list(groups.values())
 
 
@@ -71,7 +71,7 @@ def _pairs(
 
 def _alone(item: Evidence, thresholds: Thresholds, places: Collection[Place]) -> bool:
     """Whether this is one of the heads in question and was not seen to matter alone."""
-    return (item.head, item.destination) in places and cause_answer(item.cause, thresholds) not in (Answer.YES, Answer.AGAINST)
+    return (item.head, item.where) in places and cause_answer(item.cause, thresholds) not in (Answer.YES, Answer.AGAINST)
 
 
 def _single(item: Evidence, together: CauseEvidence) -> list[float]:
@@ -82,4 +82,4 @@ def _single(item: Evidence, together: CauseEvidence) -> list[float]:
 
 def _question(one: Evidence, other: Evidence) -> Question:
     assert one.pattern.role is not None
-    return Question((one.head, other.head), one.destination, one.pattern.role)
+    return Question((one.head, other.head), one.where, one.pattern.role)

@@ -32,9 +32,9 @@ from stackheads.labelling.readouts import Baseline, Scorer
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, pattern_answer
 from stackheads.models.protocol import Model
-from stackheads.types import Destination, HeadId, Role
+from stackheads.types import Destination, HeadId, Role, Where
 
-Cell = tuple[HeadId, Destination]
+Cell = tuple[HeadId, Where]
 RESTING = Role("start")
 """Where a head looks that has nothing to look for."""
 

@@ -22,7 +22,7 @@ from stackheads.labelling.statistics import KEPT_DRAWS
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Evidence, status
 from stackheads.labelling.write import WriteEvidence
-from stackheads.tables import records, role_of
+from stackheads.tables import place_of, records, role_of
 from stackheads.types import Status
 
 
@@ -48,9 +48,9 @@ def kappa(analyses: Sequence[pd.DataFrame]) -> float:
 
 
 def layer_roles(labels: pd.DataFrame) -> Counter[tuple[int, str, str]]:
-    """The multiset of (layer, destination, role) of the confirmed cells."""
+    """The multiset of (layer, destination and gate, role) of the confirmed cells."""
     return Counter(
-        (row["layer"], row["destination"], str(role_of(row))) for row in records(labels) if row["status"] == "confirmed"
+        (row["layer"], str(place_of(row)), str(role_of(row))) for row in records(labels) if row["status"] == "confirmed"
     )
 
 
@@ -80,7 +80,12 @@ def _redrawn(item: Evidence, write: WriteEvidence, draw: int) -> Evidence:
 
 
 def _categories(labels: pd.DataFrame) -> dict[tuple[str, str], str]:
-    return {(row["head"], row["destination"]): f"{row['status']} {role_of(row)}" for row in records(labels)}
+    """What is said of each cell, in all its rows if it is divided by a gate."""
+    found: dict[tuple[str, str], str] = {}
+    for row in records(labels):
+        cell = row["head"], row["destination"]
+        found[cell] = f"{found.get(cell, '')} {row['status']} {role_of(row)} {row.get('gate') or ''}"
+    return found
 
 
 def _kappa(one: dict[tuple[str, str], str], other: dict[tuple[str, str], str]) -> float:

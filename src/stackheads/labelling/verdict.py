@@ -18,7 +18,7 @@ from stackheads.labelling.patterns import PatternEvidence
 from stackheads.labelling.statistics import Estimate, Shares, rounded_up, unseen
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.write import WriteEvidence
-from stackheads.types import Destination, HeadId, Status
+from stackheads.types import Destination, Gate, Gated, HeadId, Status, Where, destination_of
 
 FARTHEST = 2**20
 """More examples than this are said to be too many to tell: the effect lies at the bar."""
@@ -46,17 +46,27 @@ class JointEvidence:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that was measured for one head at one destination: numbers, no verdict.
+    """All that was measured for one head at one destination, or at a part of it: numbers, no verdict.
 
     `write` exists only where the pattern passed.
     """
 
     head: HeadId
-    destination: Destination
+    where: Where
     pattern: PatternEvidence
     cause: CauseEvidence
     write: WriteEvidence | None
     joint: JointEvidence | None = None
+
+    @property
+    def destination(self) -> Destination:
+        """The destination that this is about, wholly or in part."""
+        return destination_of(self.where)
+
+    @property
+    def gate(self) -> Gate | None:
+        """Which part of the destination; None for the whole."""
+        return self.where.gate if isinstance(self.where, Gated) else None
 
 
 def status(evidence: Evidence, thresholds: Thresholds) -> Status:
@@ -194,9 +204,10 @@ def _needs(evidence: Evidence, thresholds: Thresholds) -> list[int | None]:
     pattern, cause, write = evidence.pattern, evidence.cause, evidence.write
     if pattern_answer(pattern, thresholds) == Answer.UNDECIDED:
         if pattern.rare:
-            return [2 * pattern.examples]
+            return [2 * max(pattern.drawn, pattern.examples)]
         wide = pattern.beyond if pattern.lead.value >= thresholds.pattern_margin else pattern.furthest
-        return [_needed(wide, thresholds.pattern_margin, pattern.examples, thresholds)]
+        need = _needed(wide, thresholds.pattern_margin, pattern.examples, thresholds)
+        return [need and rounded_up(need * max(pattern.drawn / max(pattern.examples, 1), 1.0))]
     matters = cause_answer(cause, thresholds)
     if matters == Answer.UNDECIDED:
         if cause.unclear:
@@ -255,6 +266,9 @@ def label_row(evidence: Evidence, thresholds: Thresholds) -> dict[str, Any]:
         "head": str(evidence.head),
         "layer": evidence.head.layer,
         "destination": str(evidence.destination),
+        "selector": "role" if role else None,
+        "gate": None if evidence.gate is None else str(evidence.gate),
+        "share": pattern.share if role else None,
         "role": role.name if role else None,
         "hop": role.hop if role else None,
         "status": str(status(evidence, thresholds)),

@@ -35,7 +35,7 @@ from stackheads.labelling.statistics import Resampling, Shares, mean_interval
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.models.hooks import HeadEdit, record_values
 from stackheads.tasks import OPERANDS, Batch, Operand
-from stackheads.types import Destination, HeadId, Role
+from stackheads.types import HeadId, Role, Where
 
 ACTS = 1e-4
 """A patch acts in an example if it moves the head's output by this share of its largest value vector: more than rounding."""
@@ -46,7 +46,7 @@ class Question:
     """Does what these heads carry together, from the sources of this role to this destination, matter?"""
 
     heads: tuple[HeadId, ...]
-    destination: Destination
+    destination: Where
     role: Role
 
 

@@ -27,9 +27,9 @@ from stackheads.models.hooks import check_head, record
 from stackheads.models.protocol import Model
 from stackheads.record import Record
 from stackheads.report.tokens import tokens_as_text
-from stackheads.tables import records, role_of
+from stackheads.tables import place_of, records, role_of
 from stackheads.tasks import Batch, Task, labelling_batch
-from stackheads.types import Destination, HeadId, Slot, Status
+from stackheads.types import HeadId, Slot, Status
 
 ELEMENTS = {"heads": "AttentionHeads", "patterns": "AttentionPatterns"}
 WAITING = "The attention is drawn once the first cell that shows attention has run: run that cell again."
@@ -132,7 +132,7 @@ def head_name(row: dict[str, Any]) -> str:
     """A head with its label: "L2H2 hop 2 @value"; with its status where that is not confirmed."""
     role = role_of(row)
     status = "" if row["status"] in (Status.CONFIRMED, Status.NONE) else f" ({row['status']})"
-    return " ".join(str(part) for part in (row["head"], role, f"@{row['destination']}") if part) + status
+    return " ".join(str(part) for part in (row["head"], role, f"@{place_of(row)}") if part) + status
 
 
 def _chosen(
@@ -160,7 +160,7 @@ def _looks(task: Task, batch: Batch, row: dict[str, Any], pattern: torch.Tensor)
     if role is None:
         return []
     target = role_targets(task, batch, [role])[0, 0]
-    at = destination_rows(batch, Destination(row["destination"]))[0] & target.any(dim=-1)
+    at = destination_rows(batch, place_of(row))[0] & target.any(dim=-1)
     places = at.nonzero().flatten().tolist()
     if not places:
         return [f"{head_name(row)}: no such source in this example"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from stackheads.record import Record
 from stackheads.report.attention import show
 from stackheads.report.figures import circuit_diagram, svg_text
-from stackheads.tables import records, role_of
+from stackheads.tables import records, role_of, with_gate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,8 +19,9 @@ def analysis_html(analysis: Record) -> str:
     """What Jupyter shows for an analysis."""
     accuracy = ", ".join(f"hop {hop}: {share:.1%}" for hop, share in analysis.accuracy.items())
     title = html.escape(f"{analysis.model.get('name')} on {analysis.task['name']}")
-    roles = [None if role is None else str(role) for role in map(role_of, records(analysis.labels))]
-    table = _table(analysis.labels.assign(role=roles).loc[:, list(SHOWN)])
+    rows = records(analysis.labels)
+    roles = [None if role is None else str(role) for role in map(role_of, rows)]
+    table = _table(analysis.labels.assign(role=roles).loc[:, list(with_gate(SHOWN, rows))])
     verdict = analysis.verdict if analysis.mechanism is None else f"{analysis.verdict}\nmechanism: {analysis.mechanism}"
     circuit = "" if analysis.circuit is None else svg_text(circuit_diagram(analysis))
     attention = f"<p>{UNLOADED}</p>" if analysis.subject is None else show(analysis)._repr_html_()  # pyright: ignore[reportPrivateUsage]

@@ -4,13 +4,14 @@ Colours only where the output is a terminal; the same text, plain, in a pipe.
 """
 
 from collections.abc import Collection
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, TextIO
 
 from stackheads.explanation.circuit import Circuit
 from stackheads.explanation.explained import Explained, in_words
 from stackheads.record import Record
 from stackheads.report.console import console_on
-from stackheads.tables import natural, records, role_of
+from stackheads.tables import natural, place_of, records, role_of
 from stackheads.trial.sufficiency import VARIANTS
 from stackheads.trial.trial import Trial
 from stackheads.types import Status
@@ -78,11 +79,21 @@ def table_of(*columns: str, numbers: Collection[str] = ()) -> "Table":
 
 
 def _label_table(rows: list[dict[str, Any]]) -> "Table":
+    """Where a row holds only under a gate, that stands below its status: there is room, and one reads on."""
     table = table_of(*SHOWN, numbers=NUMBERS)
     for row in rows:
-        shown = row | {"role": role_of(row), "status": f"{Status(row['status']).symbol} {row['status']}"}
+        shown = row | {
+            "role": role_of(row),
+            "status": "\n".join((f"{Status(row['status']).symbol} {row['status']}", *_when(row))),
+        }
         table.add_row(*(_cell(shown[name]) for name in SHOWN), style=style_of(row["status"]))
     return table
+
+
+def _when(row: dict[str, Any]) -> list[str]:
+    """The gate of a row in lines as wide as the longest status."""
+    text = "" if row.get("gate") is None else f"when {row['gate']}"
+    return wrap(text, max(map(len, Status)) + 2, initial_indent="  ", subsequent_indent="  ")
 
 
 def _reasons(rows: list[dict[str, Any]]) -> "Table":
@@ -94,7 +105,7 @@ def _reasons(rows: list[dict[str, Any]]) -> "Table":
     table.add_column(overflow="fold")
     for row in rows:
         if row["status"] != Status.NONE:
-            table.add_row(f"{row['head']} @{row['destination']}", row["reason"])
+            table.add_row("\n".join((f"{row['head']} @{row['destination']}", *_when(row))), row["reason"])
     return table
 
 
@@ -134,7 +145,7 @@ def print_trial(trial: Trial, file: TextIO | None = None) -> None:
         console.print(f"{what}\n      {shares}")
     for row in records(trial.unexplained):
         if row["adds"] >= SHOWN_SHARE:
-            cell = f"{row['head']} @{row['destination']}"
+            cell = f"{row['head']} @{place_of(row)}"
             console.print(f"not explained: {cell} alone adds {row['adds']:.2f} at {row['readout']}")
     console.print(trial.prediction)
     _title(console, "necessity: share of the gap that goes with all heads of a role")
@@ -143,7 +154,7 @@ def print_trial(trial: Trial, file: TextIO | None = None) -> None:
     _title(console, "heads that need not look at their input")
     rows = records(trial.fixed)
     for kind in sorted({row["replacement"] for row in rows if row["replacement"]}):
-        cells = [f"{row['head']} @{row['destination']}" for row in rows if row["replacement"] == kind]
+        cells = [f"{row['head']} @{place_of(row)}" for row in rows if row["replacement"] == kind]
         console.print(f"{kind}: {', '.join(cells)}")
     if trial.replaced_at_once is not None:
         console.print(f"all replaced at once: {trial.replaced_at_once:.2f} of the weakest readout is left")

@@ -110,7 +110,7 @@ def emergence(
     measured = []
     for step, folder in tqdm(folders.items(), desc="emerge", unit="snapshot", disable=None if progress else True, leave=False):
         checkpoint = _alike(load(folder, place), last, folder)
-        evidence, baseline = measure(checkpoint.model, checkpoint.task, Look(examples, seed), thresholds)
+        evidence, baseline = measure(checkpoint.model, checkpoint.task, Look(examples, seed, gates=False), thresholds)
         measured.append(_Snapshot(step, {(item.head, item.destination): item for item in evidence}, baseline, thresholds))
     cells = followed([snapshot.confirmed for snapshot in measured])
     return Emergence(

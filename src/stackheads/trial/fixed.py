@@ -17,7 +17,7 @@ from stackheads.labelling.bench import Bench, Label
 from stackheads.labelling.roles import candidate_roles, role_targets
 from stackheads.models.hooks import Edit, PatternEdit
 
-COLUMNS = ["head", "destination", "constant_loss", "map", "map_loss", "replacement"]
+COLUMNS = ["head", "destination", "gate", "constant_loss", "map", "map_loss", "replacement"]
 
 
 def fixed_patterns(
@@ -38,6 +38,7 @@ def fixed_patterns(
             {
                 "head": str(label.head),
                 "destination": str(label.destination),
+                "gate": None if label.gate is None else str(label.gate),
                 "constant_loss": losses["constant"],
                 "map": name,
                 "map_loss": losses.get("map"),
@@ -50,7 +51,7 @@ def fixed_patterns(
 def constant_edit(bench: Bench, label: Label) -> Edit:
     """The head's mean pattern over examples, at its destination."""
     pattern = bench.clean.run.of(label.head)[0]
-    rows = destination_rows(bench.clean.batch, label.destination)
+    rows = destination_rows(bench.clean.batch, label.where)
     return PatternEdit(label.head, rows, pattern.mean(dim=0, keepdim=True).expand_as(pattern))
 
 
@@ -58,7 +59,7 @@ def map_edit(bench: Bench, label: Label, name: str) -> Edit:
     """The map of the role of this name, at the head's destination."""
     role = next(role for role in candidate_roles(bench.task) if str(role) == name)
     targets = role_targets(bench.task, bench.clean.batch, [role])[0]
-    rows = destination_rows(bench.clean.batch, label.destination) & targets.any(dim=-1)
+    rows = destination_rows(bench.clean.batch, label.where) & targets.any(dim=-1)
     return PatternEdit(label.head, rows, evenly(targets, bench.clean.run.pattern.dtype))
 
 

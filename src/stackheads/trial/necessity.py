@@ -76,7 +76,7 @@ def _destroyed(bench: Bench, sets: Sequence[Sequence[Label]]) -> list[Float[Tens
         [
             HeadEdit(
                 label.head,
-                destination_rows(bench.clean.batch, label.destination),
+                destination_rows(bench.clean.batch, label.where),
                 ABLATIONS["resample"](bench.clean, label.head),
             )
             for label in cells

@@ -88,7 +88,7 @@ def _experiments(task: StatementTask, labels: Sequence[Label]) -> list[tuple[int
         {
             (label.role.hop, label.destination)
             for label in labels
-            if label.status == "confirmed" and label.role is not None and label.role.name == "hop"
+            if label.status == "confirmed" and label.role is not None and label.role.name == "hop" and label.gate is None
             if label.role.hop is not None and label.destination != Destination.KEY
         }
     )
@@ -96,7 +96,8 @@ def _experiments(task: StatementTask, labels: Sequence[Label]) -> list[tuple[int
 
 
 def _is(label: Label, hop: int, destination: Destination) -> bool:
-    return label.status == "confirmed" and label.role == Role("hop", hop) and label.destination == destination
+    confirmed = label.status == "confirmed" and label.gate is None
+    return confirmed and label.role == Role("hop", hop) and label.destination == destination
 
 
 def _pointed(clean: Recorded, task: StatementTask, heads: Sequence[HeadId], destination: Destination, to: int) -> list[Edit]:

@@ -81,7 +81,7 @@ def sufficiency(bench: Bench, labels: Sequence[Label]) -> pd.DataFrame:
 def unexplained(bench: Bench, labels: Sequence[Label]) -> pd.DataFrame:
     """What each causal-unclassified (head, destination) adds to (i) when it alone is left running.
 
-    One row each: head, destination, adds (the largest gain in recovered share over open readouts), readout (where).
+    One row each: head, destination, gate, adds (the largest gain in recovered share over open readouts), readout (where).
     """
     confirmed = [label for label in labels if label.status == "confirmed"]
     ideal = ideal_edits(bench, confirmed)
@@ -100,9 +100,10 @@ def unexplained(bench: Bench, labels: Sequence[Label]) -> pd.DataFrame:
                 {
                     "head": str(label.head),
                     "destination": str(label.destination),
+                    "gate": None if label.gate is None else str(label.gate),
                     "adds": gain[at].item(),
                     "readout": readout,
                 }
             )
-    columns = ["head", "destination", "adds", "readout"]
+    columns = ["head", "destination", "gate", "adds", "readout"]
     return pd.DataFrame(rows, columns=columns).sort_values("adds", ascending=False, ignore_index=True)

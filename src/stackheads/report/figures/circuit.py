@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackheads.explanation.circuit import LOGITS, Circuit
 from stackheads.record import Record
-from stackheads.report.figures.layout import Item, Layout, layered, strong
+from stackheads.report.figures.layout import Item, Layout, gate_in_box, layered, strong
 from stackheads.tables import role_of
 from stackheads.types import Destination
 
@@ -29,7 +29,7 @@ LEAST = 0.1
 """Edges below this are in the data, but not drawn."""
 LETTERS = 12
 """Letters of a title that fit into an inch."""
-HALF_WIDTH, HALF_HEIGHT, ROW = 0.5, 0.24, 1.3
+HALF_WIDTH, HALF_HEIGHT, ROW = 0.5, 0.29, 1.4
 
 
 def circuit_diagram(analysis: Record, least: float = LEAST) -> "Figure":
@@ -114,8 +114,10 @@ def _draw_boxes(axes: Any, circuit: Circuit, layout: Layout, low: float) -> None
         axes.add_patch(
             FancyBboxPatch(corner, 2 * HALF_WIDTH, 2 * HALF_HEIGHT, style, facecolor=colour, edgecolor="#333333", zorder=2)
         )
-        axes.text(x, y + 0.1, str(role_of(values)), ha="center", va="center", fontsize=10, weight="bold", zorder=3)
-        axes.text(x, y - 0.08, name, ha="center", va="center", fontsize=8, zorder=3)
+        gate, middle = gate_in_box(values), {"ha": "center", "va": "center", "zorder": 3}
+        axes.text(x, y + (0.17 if gate else 0.1), str(role_of(values)), fontsize=10, weight="bold", **middle)
+        axes.text(x, y + (0.03 if gate else -0.08), f"{values['head']} @{values['destination']}", fontsize=8, **middle)
+        axes.text(x, y - 0.1, gate, fontsize=7, **middle)
         for key, offset in PORTS.items():
             if (name, key) in fed:
                 port = {"boxstyle": "circle,pad=0.2", "facecolor": "white", "edgecolor": INPUT_COLOURS[key]}

@@ -7,9 +7,10 @@ attended source alone moves. A dotted line is the bar that must be passed.
 
 from typing import TYPE_CHECKING, Any
 
+from stackheads.labelling.thresholds import Thresholds
 from stackheads.record import Record
 from stackheads.report.figures.style import COLOURS, DOTTED, MARKERS, plain
-from stackheads.tables import natural, records
+from stackheads.tables import natural, place_of, records
 from stackheads.types import Status
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def evidence_map(analysis: Record) -> "Figure":
     where, pattern, effect, write = figure.subplots(1, 4, sharey=True, width_ratios=widths)
     _draw_roles(where, rows, roles)
     _draw_pattern(pattern, rows)
-    _draw_effect(effect, rows, analysis.thresholds.min_effect)
+    _draw_effect(effect, rows, analysis.thresholds)
     _draw_write(write, rows, analysis.thresholds.min_write)
     for axes in (where, pattern, effect, write):
         _stripes(axes, rows)
@@ -62,7 +63,7 @@ def _draw_roles(axes: Any, rows: list[dict[str, Any]], roles: list[str]) -> None
         )
     axes.set_xticks(range(len(roles)), roles, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
     axes.set_xlim(-0.6, max(len(roles), 1) - 0.4)
-    axes.set_yticks(range(len(rows)), [f"{row['head']} @{row['destination']}" for row in rows], fontsize=8)
+    axes.set_yticks(range(len(rows)), [f"{row['head']} @{place_of(row)}" for row in rows], fontsize=8)
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
         if row["status"] == Status.CONFIRMED:
             label.set_weight("bold")
@@ -79,13 +80,13 @@ def _draw_pattern(axes: Any, rows: list[dict[str, Any]]) -> None:
     axes.set_title("attention (| rival)", loc="left", fontsize=9)
 
 
-def _draw_effect(axes: Any, rows: list[dict[str, Any]], bar: float) -> None:
+def _draw_effect(axes: Any, rows: list[dict[str, Any]], thresholds: Thresholds) -> None:
     for number, row in enumerate(rows):
         if row["effect_low"] is not None:
             axes.plot([row["effect_low"], row["effect_high"]], [number, number], color=COLOURS[row["status"]], linewidth=1.5)
         _point(axes, row["effect"], number, row["status"])
-    axes.axvline(bar, color="#555555", linewidth=0.9, linestyle=DOTTED)
-    axes.set_title("effect, 95 % interval", loc="left", fontsize=9)
+    axes.axvline(thresholds.min_effect, color="#555555", linewidth=0.9, linestyle=DOTTED)
+    axes.set_title(f"effect, {100 * thresholds.confidence:g} % interval", loc="left", fontsize=9)
 
 
 def _draw_write(axes: Any, rows: list[dict[str, Any]], bar: float) -> None:

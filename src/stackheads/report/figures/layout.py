@@ -5,9 +5,10 @@ and one input, so that lines pass beside boxes and not through them. Rows are or
 each item moves towards the mean of its neighbours as far as its row's order and widths allow.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from textwrap import shorten
 from typing import Any
 
 from stackheads.explanation.circuit import LOGITS, Circuit
@@ -17,6 +18,9 @@ SWEEPS = 8
 PULLS = 24
 WIDTH = {True: 1.25, False: 0.3}
 """Room that a box and a waypoint take in a row."""
+
+LETTERS = 20
+"""Letters of a gate that fit into a box."""
 
 Item = str | tuple[str, str, int]
 """A cell, or a waypoint: sender, input, row."""
@@ -50,6 +54,11 @@ def layered(circuit: Circuit, least: float) -> Layout:
         routes[sender, receiver, key] = (sender, *via, *([] if receiver == LOGITS else [receiver]))
     neighbours = _neighbours(routes)
     return Layout(rows, at, _places(_ordered(items, neighbours), neighbours), routes)
+
+
+def gate_in_box(values: Mapping[str, Any]) -> str:
+    """A node's gate as its box has room for it, "asked 1..3"; nothing for a head that has its role always."""
+    return shorten(values.get("gate") or "", LETTERS, placeholder=" …")
 
 
 def _edge_order(edge: tuple[str, str, str]) -> list[Any]:

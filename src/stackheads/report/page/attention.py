@@ -15,9 +15,9 @@ from stackheads.labelling.roles import role_targets
 from stackheads.models.hooks import record
 from stackheads.record import Record
 from stackheads.report.tokens import symbol_as_text, tokens_as_text
-from stackheads.tables import records, role_of
+from stackheads.tables import place_of, records, role_of
 from stackheads.tasks import Batch, Task, labelling_batch
-from stackheads.types import IGNORE, Destination, HeadId, Slot
+from stackheads.types import IGNORE, HeadId, Slot
 
 MAX_TOKENS = 128
 """A map of more is neither readable nor quick to draw."""
@@ -53,7 +53,7 @@ def attention_data(analysis: Record, examples: int) -> dict[str, Any]:
         "heads": [
             {
                 "head": str(head),
-                "labels": [f"{role_of(row)} @{row['destination']}" for row in rows],
+                "labels": [f"{role_of(row)} @{place_of(row)}" for row in rows],
                 "patterns": shares[head.layer, :, head.index].tolist(),
                 "targets": _targets(task, batch, rows),
             }
@@ -79,7 +79,7 @@ def _targets(task: Task, batch: Batch, rows: list[dict[str, Any]]) -> list[list[
     """Per example and position, the sources that the head's labels name there."""
     named = torch.zeros(*batch.tokens.shape, batch.tokens.shape[1], dtype=torch.bool)
     for row in rows:
-        at = destination_rows(batch, Destination(row["destination"]))
+        at = destination_rows(batch, place_of(row))
         role = role_of(row)
         if role is not None:
             named |= role_targets(task, batch, [role])[0] & at[:, :, None]

@@ -8,7 +8,7 @@ import pandas as pd
 from stackheads.explanation.circuit import Circuit
 from stackheads.record import Record
 from stackheads.report.page.diagram import diagram
-from stackheads.tables import natural, records, role_of
+from stackheads.tables import natural, place_of, records, role_of, with_gate
 from stackheads.trial.sufficiency import VARIANTS
 from stackheads.trial.trial import Trial
 from stackheads.types import Destination, Status
@@ -35,7 +35,7 @@ def content(analysis: Record, trial: Trial | None) -> dict[str, Any]:
         "agreement": analysis.program_agreement or {},
         "accuracy": [row for row in records(analysis.readouts) if row["destination"] == "query"],
         "readouts": table(records(analysis.readouts)),
-        "columns": [column | {"essential": column["name"] in ESSENTIAL} for column in _columns(labels)],
+        "columns": [column | {"essential": column["name"] in with_gate(ESSENTIAL, labels)} for column in _columns(labels)],
         "labels": labels,
         "counts": {status.value: count for status in Status if (count := sum(row["status"] == status for row in labels))},
         "symbols": {status.value: status.symbol for status in Status},
@@ -161,13 +161,13 @@ def _trial(trial: Trial) -> dict[str, Any]:
     fixed: dict[str, list[str]] = {}
     for row in records(trial.fixed):
         if row["replacement"]:
-            fixed.setdefault(row["replacement"], []).append(f"{row['head']} @{row['destination']}")
+            fixed.setdefault(row["replacement"], []).append(f"{row['head']} @{place_of(row)}")
     return {
         "examples": trial.examples,
         "hops": list(trial.recovered()),
         "variants": [{"what": what, "recovered": trial.recovered(name)} for name, what in VARIANTS.items()],
         "prediction": trial.prediction,
-        "unexplained": [row for row in records(trial.unexplained) if row["adds"] >= UNEXPLAINED],
+        "unexplained": [row | {"place": place_of(row)} for row in records(trial.unexplained) if row["adds"] >= UNEXPLAINED],
         "readouts": readouts,
         "necessity": [{"role": str(role), "cells": [cell.get((role, readout)) for readout in readouts]} for role in roles],
         "fixed": fixed,

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from stackheads.explanation.circuit import LOGITS, Circuit
-from stackheads.report.figures.layout import Item, Layout, layered, strong
+from stackheads.report.figures.layout import Item, Layout, gate_in_box, layered, strong
 from stackheads.tables import role_of
 
 LEAST = 0.1
@@ -68,7 +68,8 @@ class _Place:
         ports = [{"kind": key, "x": x + PORTS[key], "y": y + TALL / 2} for key in ("q", "k", "v") if (name, key) in fed]
         role = str(role_of(values))
         corner = {"left": x - BOX / 2, "top": y - TALL / 2, "wide": BOX, "tall": TALL}
-        return {"name": name, "destination": values["destination"], "role": role, "x": x, "y": y, "ports": ports, **corner}
+        said = {"name": name, "head": values["head"], "destination": values["destination"], "gate": gate_in_box(values)}
+        return {**said, "role": role, "x": x, "y": y, "ports": ports, **corner}
 
     def path(self, route: tuple[Item, ...], key: str) -> str:
         """From the top of a box, past the rows between, to an input of a box or to the logits."""

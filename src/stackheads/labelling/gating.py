@@ -1,0 +1,162 @@
+"""Heads whose role depends on what the looking position knows: a row for each part of a destination (docs/method/evidence.md).
+
+A task names what a position may know (`Batch.gates`: the hops asked for, its own symbol). Where a head has one role at some
+values of a gate and another one, or none, at the others, its cell is divided:
+
+1. *Chosen* on every second example: for each value the role with the largest lead, if it reaches `pattern_margin`; values of
+   one role are one part, if the role takes `min_gain` of the head's attention at the destination there. Of several gates the
+   one whose parts explain most is taken, if that is `min_gain` more than one role explains at all values.
+2. *Judged* on the other examples, each part like any other row (`patterns.py`), corrected for all rows that are judged. A cell
+   may be divided if some part has its role there, and the whole has none or two parts have different ones.
+3. *Taken* (`settled`) when cause and write of parts and whole are known, if some part is confirmed or opposing: how a head that
+   does nothing divides its attention is nothing to report. Heads that matter only together are looked for undivided.
+
+What belongs to no part is a part of its own, so that the rows of a cell are always all of its positions. No forward pass.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from stackheads.interventions import Recorded, destination_rows
+from stackheads.labelling.patterns import Looking, PatternEvidence, looking, stands_still
+from stackheads.labelling.statistics import Resampling
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.labelling.verdict import Answer, Evidence, pattern_answer, status
+from stackheads.tasks import Task, gates
+from stackheads.types import Destination, Gate, HeadId, Role, Status, Where, where
+
+CHOOSING = 4
+"""A value's role is chosen on so many times fewer rows and examples than a row is judged on: several values make a part."""
+
+Found = dict[tuple[HeadId, Where], PatternEvidence]
+
+
+@dataclass(frozen=True)
+class _Leads:
+    """Of some rows: how much of each head's attention lies on each role's sources, and by how much that role leads.
+
+    `taken` is attention summed over the role's own rows; the lead is -inf where a role is not judged.
+    """
+
+    taken: Float[Tensor, "role head"]
+    lead: Float[Tensor, "role head"]
+
+
+def gated_patterns(
+    task: Task, clean: Recorded, destinations: Sequence[Destination], draws: Resampling, thresholds: Thresholds
+) -> Found:
+    """The patterns of all cells, and of the parts of those whose role depends on a gate; by destination, head, first value."""
+    looks = looking(task, clean)
+    parts = {place: _parts(looks, clean, place, thresholds) for place in destinations}
+    tests = sum(len(looks.heads) + sum(map(len, of_heads.values())) for of_heads in parts.values())
+    found: Found = {}
+    for place in destinations:
+        rows = destination_rows(clean.batch, place)
+        whole = looks.evidence(rows, looks.heads, tests, draws, thresholds)
+        held_out = rows & ~_choosing(clean)[:, None]
+        for head in looks.heads:
+            found[head, place] = whole[head]
+            divided = _judged(looks, clean, held_out, head, parts[place].get(head, []), (tests, draws, thresholds))
+            if _may_divide(whole[head], list(divided.values()), thresholds):
+                found |= {(head, where(place, gate)): item for gate, item in divided.items()}
+    return found
+
+
+def settled(evidence: Sequence[Evidence], thresholds: Thresholds) -> list[Evidence]:
+    """Each cell as a whole or in parts, of which all evidence is given: in parts if one of them is confirmed or opposing."""
+    told = (Status.CONFIRMED, Status.OPPOSING)
+    divided = {(item.head, item.destination) for item in evidence if item.gate and status(item, thresholds) in told}
+    return [item for item in evidence if (item.gate is not None) == ((item.head, item.destination) in divided)]
+
+
+def _choosing(clean: Recorded) -> Bool[Tensor, "batch"]:
+    """The examples on which parts are chosen: every second one."""
+    return torch.arange(len(clean.batch), device=clean.batch.tokens.device) % 2 == 0
+
+
+def _parts(looks: Looking, clean: Recorded, destination: Destination, thresholds: Thresholds) -> dict[HeadId, list[Gate]]:
+    """The parts of each head's destination that may have roles of their own; heads without any are left out."""
+    rows = destination_rows(clean.batch, destination) & _choosing(clean)[:, None]
+    total = int(rows.sum())
+    plain = _taken(_leads(looks, rows, thresholds), thresholds)[1]
+    best: dict[int, tuple[float, list[Gate]]] = {
+        number: (float(plain[number]) + thresholds.min_gain * total, []) for number in range(len(looks.heads))
+    }
+    for name, known in gates(clean.batch).items():
+        values = known[rows].unique().tolist()
+        of_values = [_taken(_leads(looks, rows & (known == value), thresholds), thresholds) for value in values]
+        for number, (least, _) in best.items() if len(values) > 1 else ():
+            found: dict[int, tuple[float, list[int]]] = {}
+            for value, (role, taken) in zip(values, of_values, strict=True):
+                if int(role[number]) >= 0:
+                    before, those = found.get(int(role[number]), (0.0, []))
+                    found[int(role[number])] = (before + float(taken[number]), [*those, value])
+            large = [part for part in found.values() if part[0] >= thresholds.min_gain * total]
+            explained = sum(taken for taken, _ in large)
+            if large and explained > least:
+                best[number] = explained, [Gate(name, tuple(those)) for _, those in large]
+    return {looks.heads[number]: parts for number, (_, parts) in best.items() if parts}
+
+
+def _taken(leads: _Leads, thresholds: Thresholds) -> tuple[Int[Tensor, "head"], Float[Tensor, "head"]]:
+    """The role of each head at these rows, -1 where none leads by enough, and how much attention it takes."""
+    lead, role = leads.lead.max(dim=0)
+    taken = leads.taken.gather(0, role[None])[0]
+    leading = lead >= thresholds.pattern_margin
+    return role.where(leading, -1), taken.where(leading, 0.0)
+
+
+def _leads(looks: Looking, rows: Bool[Tensor, "batch pos"], thresholds: Thresholds) -> _Leads:
+    """Only these rows are looked at, so that all values of a gate together cost as much as one look at the whole."""
+    example, position = rows.nonzero().unbind(dim=1)
+    maps = looks.maps
+    own = maps.distinct[:, example, position].double()  # [role, row]: where a role's source exists and is no other's
+    taken = torch.einsum("rn,thn->rth", own, maps.mass[:, :, example, position].double())  # [role, rival, head]
+    number = own.sum(dim=1)
+    uniform = (own @ maps.uniform[position])[:, None].expand(-1, taken.shape[2])
+    mine = taken.diagonal(dim1=0, dim2=1).T  # [role, head]
+    rivals = taken.clone()
+    rivals.diagonal(dim1=0, dim2=1).fill_(-1.0)
+    lead = (mine - torch.maximum(rivals.amax(dim=1), uniform)) / number.clamp(min=1)[:, None]
+    examples = torch.zeros(len(own), len(rows), dtype=own.dtype, device=own.device).index_add_(1, example, own)
+    asked = (examples > 0).sum(dim=1)
+    enough = (number >= thresholds.min_rows / CHOOSING) & (asked >= thresholds.min_asked / CHOOSING)
+    still = stands_still(maps.first, rows) & ~looks.positional
+    return _Leads(mine, lead.where((enough & ~still)[:, None], -torch.inf))
+
+
+def _judged(
+    looks: Looking,
+    clean: Recorded,
+    rows: Bool[Tensor, "batch pos"],
+    head: HeadId,
+    parts: Sequence[Gate],
+    how: tuple[int, Resampling, Thresholds],
+) -> dict[Gate, PatternEvidence]:
+    """The evidence of each part whose role holds on the held-out `rows`, and of the rest, by first value."""
+    if not parts:
+        return {}
+    known, thresholds = gates(clean.batch)[parts[0].name], how[2]
+
+    def evidence(gate: Gate) -> PatternEvidence:
+        at = torch.isin(known, torch.tensor(gate.values, device=known.device))
+        return looks.evidence(rows & at, [head], *how)[head]
+
+    found = {gate: evidence(gate) for gate in parts}
+    found = {gate: item for gate, item in found.items() if pattern_answer(item, thresholds) == Answer.YES}
+    taken = {value for gate in found for value in gate.values}
+    rest = tuple(value for value in known[rows].unique().tolist() if value not in taken)
+    if found and rest:
+        gate = Gate(parts[0].name, rest)
+        found[gate] = evidence(gate)
+    return dict(sorted(found.items(), key=lambda item: item[0].values))
+
+
+def _may_divide(whole: PatternEvidence, parts: Sequence[PatternEvidence], thresholds: Thresholds) -> bool:
+    """Whether the parts say what the whole does not: a role where it has none, or more than one."""
+    roles: set[Role | None] = {part.role for part in parts if pattern_answer(part, thresholds) == Answer.YES}
+    return len(roles) > 1 or (len(roles) == 1 and pattern_answer(whole, thresholds) != Answer.YES)
