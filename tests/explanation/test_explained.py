@@ -157,10 +157,3 @@ def test_a_model_that_answers_nothing_has_nothing_to_explain():
     analysis = analyze(model, task, examples=64, explain=False, progress=False)
     with pytest.raises(ConfigError, match="gives none better than chance"):
         analysis.selectors(progress=False)
-
-
-@pytest.mark.parametrize(
-    ("values", "said"), [([], ""), ([3], "3"), ([1, 2, 3], "1..3"), ([0, 2, 3, 7], "0, 2..3, 7"), ([5, 6], "5..6")]
-)
-def test_values_are_said_as_ranges(values, said):
-    assert ranges(values) == said

@@ -19,7 +19,7 @@ PULLS = 24
 WIDTH = {True: 1.25, False: 0.3}
 """Room that a box and a waypoint take in a row."""
 
-LETTERS = 20
+LETTERS = 17
 """Letters of a gate that fit into a box."""
 
 Item = str | tuple[str, str, int]

@@ -12,7 +12,7 @@ from stackheads.tables import role_of
 
 LEAST = 0.1
 """Paths below this are in the table, but not drawn."""
-UNIT, ROW, BOX, TALL, MARGIN = 112, 124, 100, 50, 16
+UNIT, ROW, BOX, TALL, MARGIN = 132, 128, 118, 58, 16
 PORTS = {"q": -30, "k": 0, "v": 30, LOGITS: 0}
 SIDE = 70
 """Room for the layers' names."""
@@ -47,7 +47,7 @@ def diagram(circuit: Circuit | None) -> dict[str, Any] | None:
         "edges": sorted(edges, key=lambda edge: -float(edge["width"])),
         "boxes": [place.box(name, values, fed) for name, values in circuit.nodes(data=True) if name != LOGITS],
         "layers": [{"name": f"layer {layer}", "y": place.y(row)} for row, layer in enumerate(layout.rows)],
-        "logits": {"x": SIDE, "y": place.y(len(layout.rows)), "width": round(width) - SIDE - MARGIN},
+        "logits": {"x": SIDE, "y": place.y(len(layout.rows)) + TALL / 2, "width": round(width) - SIDE - MARGIN},
     }
 
 
