@@ -25,6 +25,7 @@ lint: .venv/installed-dev
 
 types: .venv/installed-dev
 	$(BIN)/pyright
+	$(BIN)/pyright --project analyses/pyright.json
 
 # The site, in site/; a warning is an error. The variable silences an announcement about other software.
 docs: .venv/installed-docs

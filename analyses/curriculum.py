@@ -52,7 +52,8 @@ def fisher_p(results: pd.DataFrame, one: str, other: str) -> float:
     from scipy.stats import fisher_exact
 
     groups = (results.loc[results["supervision"] == name, "solved"] for name in (one, other))
-    return float(fisher_exact([[int(solved.sum()), int((~solved).sum())] for solved in groups]).pvalue)
+    _, p = fisher_exact([[int(solved.sum()), int((~solved).sum())] for solved in groups])
+    return float(p)
 
 
 def tell(tables: Tables) -> str:

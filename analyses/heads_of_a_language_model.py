@@ -108,13 +108,11 @@ def label(model: Any, task: Any, hops: int, seed: int) -> tuple[pd.DataFrame, di
 
 def missed(model: Any, task: Any, labels: pd.DataFrame, seed: int) -> dict[str, Any]:
     """Exact effects of cells that were screened out, on the prompts of the analysis."""
-    from functools import partial
-
-    from stackheads.interventions import recorded
+    from stackheads.labelling.bench import bench_of
     from stackheads.labelling.cause import cause_evidence
-    from stackheads.labelling.readouts import make_scorer, measure_baseline
     from stackheads.labelling.statistics import resampling
     from stackheads.labelling.thresholds import Thresholds
+    from stackheads.labelling.verdict import decisive
     from stackheads.models.hooks import analysing
     from stackheads.seeds import Stream, stream
     from stackheads.tasks import labelling_batch
@@ -125,14 +123,10 @@ def missed(model: Any, task: Any, labels: pd.DataFrame, seed: int) -> dict[str, 
     thresholds, numbers = Thresholds(), stream(seed, Stream.BOOTSTRAP)
     batch = labelling_batch(task, EXAMPLES, seed)
     with analysing(model):
-        clean, scorer = recorded(model, batch), make_scorer(task, batch)
+        bench = bench_of(model, task, batch, thresholds)
         draws = resampling(EXAMPLES, thresholds.resampling_draws, thresholds.confidence, numbers, batch.tokens.device)
-        baseline = measure_baseline(scorer, clean, thresholds)
-        cause = partial(cause_evidence, model, clean, scorer, baseline, draws=draws, methods=("resample",))
-        found = [
-            cause(heads=[HeadId.parse(row["head"])], destination=Destination(row["destination"]))
-            for row in drawn.to_dict("records")
-        ]
+        cells = [(HeadId.parse(row["head"]), Destination(row["destination"])) for row in drawn.to_dict("records")]
+        found = [cause_evidence(bench, [head], place, draws, ("resample",)) for head, place in cells]
     return {
         "sampled": SAMPLED,
         "sampled_matter": sum(decisive(each.effects, thresholds.min_effect) for each in found),

@@ -47,8 +47,8 @@ def measure(direction: str, threads: int, steps: int, repeats: int) -> dict[str,
         sides.append((model, forward_for_training(model) if fused else model, optimiser))
     times: tuple[list[float], list[float]] = ([], [])
     for repeat in range(repeats + 1):
-        for side, taken in zip(sides, times, strict=True):
-            seconds = block(task, *side, steps, seed=repeat)
+        for (model, forward, optimiser), taken in zip(sides, times, strict=True):
+            seconds = block(task, model, forward, optimiser, steps, seed=repeat)
             if repeat:  # the first block warms up
                 taken.append(seconds / steps)
     plain, fast = map(statistics.median, times)
