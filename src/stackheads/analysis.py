@@ -17,6 +17,7 @@ from stackheads.explanation.mechanism import name_mechanism
 from stackheads.explanation.program import agreement, extract_program
 from stackheads.explanation.reach import reach
 from stackheads.labelling.bench import make_bench, read_labels
+from stackheads.labelling.gating import by_gate
 from stackheads.labelling.measure import BUDGET, MIN_EXAMPLES, Look, Measured, measure, measure_until_decided
 from stackheads.labelling.readouts import Baseline, Readout
 from stackheads.labelling.screening import Screen
@@ -76,6 +77,18 @@ class Analysis(Record):
             raise ConfigError(f"selectors are measured on a number of examples, got {examples!r}: ask for 512, say")
         subject = self._subject(model, task, "selectors(model, task)")
         return explain_heads(*subject, readouts, examples, self.seed, self.thresholds, progress)
+
+    def by_gate(self, model: Model | None = None, task: Task | None = None, examples: int = 512) -> pd.DataFrame:
+        """Where every head looks, for each value of what a position may know: hop against hops asked, say.
+
+        One row per (head, destination, gate, value, role), see `labelling.gating.by_gate`; without rows where the task
+        names no gate. `report.figures.gate_map` draws it. `model` and `task` are needed only for an analysis that was loaded.
+        Raises `ConfigError` without them, or for fewer than 16 examples. Cost: one forward pass on `examples` examples.
+        """
+        if not isinstance(examples, int) or examples < MIN_EXAMPLES:
+            raise ConfigError(f"examples must be at least {MIN_EXAMPLES}, got {examples!r}: ask for 512, say")
+        subject, task = self._subject(model, task, "by_gate(model, task)")
+        return by_gate(subject, task, examples, self.seed, self.thresholds)
 
     def _subject(self, model: Model | None, task: Task | None, call: str) -> tuple[Any, Task]:
         """The model and task that are given, or those that this analysis was made of."""

@@ -7,12 +7,17 @@ from hypothesis import strategies as st
 from labelling.test_patterns import CYCLE, draws, pattern_of, recorded_with, uniform_pattern
 
 from stackheads import analyze, load
-from stackheads.errors import InterventionError, StackheadsWarning
+from stackheads.errors import ConfigError, InterventionError, StackheadsWarning
 from stackheads.interventions import destination_rows
 from stackheads.labelling.gating import gated_patterns
+from stackheads.labelling.roles import candidate_roles, role_targets
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, pattern_answer
-from stackheads.tables import records
+from stackheads.report.figures import gate_map, gated_rows, save_figures, svg_text
+from stackheads.report.notebook import analysis_html
+from stackheads.report.page import page
+from stackheads.tables import records, role_of
+from stackheads.tasks import labelling_batch
 from stackheads.types import Destination, Gate, Gated, HeadId, Role, ranges, where
 
 EXAMPLES = 128
@@ -79,6 +84,31 @@ def test_attention_that_means_nothing_is_not_divided(seed):
     assert divided((3 * logits).softmax(dim=-1), batch, Destination.VALUE) == {}
 
 
+@pytest.mark.parametrize("name", ["khop-k2-l3", "cycle-d4-l3"])
+def test_attention_by_gate_is_the_mean_over_its_positions(name, checkpoints):
+    checkpoint = load(checkpoints / name)
+    analysis = analyze(checkpoint, examples=32, progress=False, explain=False)
+    table = analysis.by_gate(examples=64)
+    batch = labelling_batch(checkpoint.task, 64, 0)
+    _, cache = checkpoint.model.run_with_cache(batch.tokens)
+    roles = candidate_roles(checkpoint.task)
+    maps = role_targets(checkpoint.task, batch, roles)
+    assert set(table["head"]) == {f"L{layer}H{head}" for layer in range(3) for head in range(2)}
+    for row in records(table.sample(60, random_state=0)):
+        head, role = HeadId.parse(row["head"]), role_of(row)
+        pattern, at = cache["pattern", head.layer][:, head.index], roles.index(role)
+        alone = maps[at].any(-1) & ~(maps[at] & (maps.sum(0) > 1)).any(-1)
+        rows = destination_rows(batch, where(Destination(row["destination"]), Gate(row["gate"], (row["value"],)))) & alone
+        assert row["rows"] == int(rows.sum()) >= 8
+        assert row["mass"] == pytest.approx(float((pattern * maps[at]).sum(-1)[rows].mean()), abs=1e-5)
+
+
+def test_a_map_of_nothing_is_refused(checkpoints):
+    table = analyze(checkpoints / "cycle-d4-l3", examples=16, progress=False, explain=False).by_gate(examples=16)
+    with pytest.raises(ConfigError, match="a gate map needs rows"):
+        gate_map(table[table["head"] == "L9H9"])
+
+
 def gated_model(checkpoints, head, symbols):
     """A checkpoint with a head that looks at itself where the position's symbol is none of these."""
     checkpoint, given = load(checkpoints / "cycle-d4-l3"), []
@@ -95,7 +125,7 @@ def gated_model(checkpoints, head, symbols):
     return checkpoint
 
 
-def test_a_head_that_acts_at_some_symbols_is_confirmed_there(checkpoints):
+def test_a_head_that_acts_at_some_symbols_is_confirmed_there(checkpoints, tmp_path):
     """The last layer's hop-1 head, turned away at half of the symbols: through all channels, reports' words and back."""
     head, symbols = HeadId.parse("L2H1"), (0, 2, 5, 7)
     checkpoint = gated_model(checkpoints, head, symbols)
@@ -116,6 +146,12 @@ def test_a_head_that_acts_at_some_symbols_is_confirmed_there(checkpoints):
     assert "L2H1 when own symbol 0, 2, 5, 7" not in analysis.hops[3]
     gates = {row["gate"] for row in records(analysis.labels) if row["head"] != str(head)}
     assert gates == {None}  # no other head is
+    shown = page(analysis)
+    assert "L2H1 @query, own symbol</caption>" in shown
+    assert '<a href="#gates">' in shown
+    save_figures(analysis, tmp_path)
+    assert (tmp_path / "gates.svg").exists()
+    assert svg_text(gate_map(gated_rows(analysis))) in analysis_html(analysis)
 
 
 def test_a_head_that_does_nothing_is_not_divided(checkpoints):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackheads.record import Record
 from stackheads.report.attention import show
-from stackheads.report.figures import circuit_diagram, svg_text
+from stackheads.report.figures import circuit_diagram, gate_map, gated_rows, svg_text
 from stackheads.tables import records, role_of, with_gate
 
 if TYPE_CHECKING:
@@ -24,8 +24,11 @@ def analysis_html(analysis: Record) -> str:
     table = _table(analysis.labels.assign(role=roles).loc[:, list(with_gate(SHOWN, rows))])
     verdict = analysis.verdict if analysis.mechanism is None else f"{analysis.verdict}\nmechanism: {analysis.mechanism}"
     circuit = "" if analysis.circuit is None else svg_text(circuit_diagram(analysis))
+    gated = gated_rows(analysis)
+    gates = "" if gated is None else svg_text(gate_map(gated))
     attention = f"<p>{UNLOADED}</p>" if analysis.subject is None else show(analysis)._repr_html_()  # pyright: ignore[reportPrivateUsage]
-    return f"<p><b>{title}</b><br>{html.escape(accuracy)}</p>{table}<pre>{html.escape(verdict)}</pre>{circuit}{attention}"
+    words = f"<p><b>{title}</b><br>{html.escape(accuracy)}</p>{table}<pre>{html.escape(verdict)}</pre>"
+    return f"{words}{circuit}{gates}{attention}"
 
 
 def _table(labels: "pd.DataFrame") -> str:

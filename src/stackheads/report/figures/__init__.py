@@ -5,6 +5,7 @@ from pathlib import Path
 from stackheads.record import Record
 from stackheads.report.figures.circuit import circuit_diagram
 from stackheads.report.figures.evidence import evidence_map
+from stackheads.report.figures.gates import gate_map, gated_rows
 from stackheads.report.figures.reach import reach_map
 from stackheads.report.figures.style import COLOURS, FORMATS, hop_colours, save_figure, svg_text
 from stackheads.report.figures.timeline import timeline
@@ -14,6 +15,8 @@ __all__ = [
     "FILES",
     "circuit_diagram",
     "evidence_map",
+    "gate_map",
+    "gated_rows",
     "hop_colours",
     "reach_map",
     "save_figure",
@@ -28,8 +31,13 @@ FILES = tuple(f"{name}{ending}" for name in DRAWN for ending in FORMATS)
 
 
 def save_figures(analysis: Record, folder: Path | str) -> None:
-    """Write `evidence`, `circuit` and `reach` as .png and .svg into a folder; other files there stay."""
-    for name, draw in DRAWN.items():
-        figure = draw(analysis)
+    """Write `evidence`, `circuit` and `reach` as .png and .svg into a folder; other files there stay.
+
+    Where labels have gates and the model is at hand, `gates` too: what their heads look at, value by value.
+    """
+    drawn = {name: draw(analysis) for name, draw in DRAWN.items()}
+    rows = gated_rows(analysis)
+    drawn |= {} if rows is None else {"gates": gate_map(rows)}
+    for name, figure in drawn.items():
         for ending in FORMATS:
             save_figure(figure, Path(folder) / f"{name}{ending}")

@@ -7,6 +7,7 @@ import pandas as pd
 
 from stackheads.explanation.circuit import Circuit
 from stackheads.record import Record
+from stackheads.report.figures.gates import LEAST, gated_rows
 from stackheads.report.page.diagram import diagram
 from stackheads.tables import natural, place_of, records, role_of, with_gate
 from stackheads.trial.sufficiency import VARIANTS
@@ -44,6 +45,7 @@ def content(analysis: Record, trial: Trial | None) -> dict[str, Any]:
         "jaccard": analysis.bootstrap_jaccard,
         "circuit": _circuit(analysis.circuit),
         "reach": _reach(analysis.reach),
+        "gates": _gates(analysis),
         "trial": None if trial is None else _trial(trial),
         "measured": {"examples": analysis.examples, "seed": analysis.seed, **analysis.versions},
         "thresholds": asdict(analysis.thresholds),
@@ -130,6 +132,25 @@ def _circuit(circuit: Circuit | None) -> dict[str, Any] | None:
         "faithfulness": circuit.faithfulness,
         "completeness": circuit.completeness,
     }
+
+
+def _gates(analysis: Record) -> list[dict[str, Any]]:
+    """One table per head, destination and gate of the labels: roles by values."""
+    panels: dict[str, dict[str, Any]] = {}
+    rows = gated_rows(analysis)
+    for row in [] if rows is None else records(rows):
+        name = f"{row['head']} @{row['destination']}"
+        panel = panels.setdefault(f"{name} {row['gate']}", {"name": name, "gate": row["gate"], "roles": {}})
+        panel["roles"].setdefault(str(role_of(row)), {})[row["value"]] = {"share": row["mass"], "readable": row["leads"]}
+    for panel in panels.values():
+        panel["values"] = sorted({value for cells in panel["roles"].values() for value in cells})
+        kept = {role: cells for role, cells in panel["roles"].items() if max(map(_share, cells.values())) >= LEAST}
+        panel["roles"] = {role: kept[role] for role in sorted(kept, key=natural)}
+    return list(panels.values())
+
+
+def _share(cell: dict[str, Any]) -> float:
+    return cell["share"]
 
 
 def _reach(frame: pd.DataFrame | None) -> list[dict[str, Any]]:
