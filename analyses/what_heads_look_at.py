@@ -7,7 +7,8 @@
 Each model is labelled on 512 examples (seed 0) and its selectors are found (`Analysis.selectors`); recovered shares are those
 of 512 fresh examples. Prints Markdown: for each level of the curve the least recovered share of an open readout and how many
 selectors and numbers it takes, and the most that the null, other heads' selectors, recovers. With --write the tables go to
-analyses/results/selectors.csv (every selector) and selectors-curve.csv; tables there keep the rows of other models.
+analyses/results/selectors.csv (every selector) and selectors-curve.csv; tables there keep the rows of other models. Of the
+k-hop model selectors-asked.csv and .png say where its heads look for each number of hops asked, on 1,024 examples.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from stackheads.errors import ConfigError, StackheadsError
 from stackheads.explanation.explained import Explained
 from stackheads.files import write_file
 from stackheads.models import load_gpt2
+from stackheads.report.figures import gate_map, save_figure
 from stackheads.tables import records
 
 SKIPPED = ("cycle-d4-l4-final", "cycle-d4-l4-run")
@@ -94,10 +96,16 @@ def main() -> None:
             one = found(*subject)
             print(row(name, one), flush=True)
             tables["selectors"][name], tables["selectors-curve"][name] = one[1].table, one[1].curve
+            if subject[1] is KHOP:
+                table = one[0].by_gate(examples=2 * EXAMPLES)
+                tables["selectors-asked"] = {name: table[table["gate"] == "asked"]}
     except StackheadsError as error:
         sys.exit(f"error: {error}")
     if arguments.write:
         stored(tables)
+        for table in tables.get("selectors-asked", {}).values():
+            last = table["layer"] == table["layer"].max()
+            save_figure(gate_map(table[last]), RESULTS / "selectors-asked.png")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def circuit_diagram(analysis: Record, least: float = LEAST) -> "Figure":
     height = ROW * len(layout.rows) + 0.45
     figure = Figure(figsize=(max(5.5, 1.15 * (high - low) + 0.8), 0.95 * height + 0.9), layout="constrained")
     axes = figure.subplots()
-    axes.set(xlim=(low - 0.55, high), ylim=(-0.62, height - 0.35))
+    axes.set(xlim=(low - 0.55, high), ylim=(-0.62, ROW * len(layout.rows) + HALF_HEIGHT))
     axes.axis("off")
     for (sender, receiver, key), values in strong(circuit, least).items():
         points = _points(layout, layout.routes[sender, receiver, key], key)

@@ -12,7 +12,7 @@ from stackheads.tables import role_of
 
 LEAST = 0.1
 """Paths below this are in the table, but not drawn."""
-UNIT, ROW, BOX, TALL, MARGIN = 132, 128, 118, 58, 16
+UNIT, ROW, BOX, TALL, MARGIN = 120, 126, 112, 58, 16
 PORTS = {"q": -30, "k": 0, "v": 30, LOGITS: 0}
 SIDE = 70
 """Room for the layers' names."""
