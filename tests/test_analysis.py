@@ -15,7 +15,7 @@ from stackheads.models import build
 from stackheads.tasks import Cycle, labelling_batch
 from stackheads.types import HeadId
 
-COLUMNS = ["head", "layer", "destination", "role", "hop", "status", "pattern", "rival"]
+COLUMNS = ["head", "layer", "destination", "selector", "role", "hop", "gate", "share", "status", "pattern", "rival"]
 COLUMNS += ["effect", "effect_low", "effect_high", "accuracy_effect", "write", "reason"]
 
 

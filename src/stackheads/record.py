@@ -41,12 +41,12 @@ VERDICT_ORDER: tuple[RoleName, ...] = (
 class Record:
     """The labels of a model's heads with their evidence.
 
-    `labels`      one row per (head, destination): head, layer, destination, role, hop, status, pattern, rival, effect,
+    `labels`      one row per (head, destination), or part of it: head, layer, destination, selector ("role", or none), role,
+                  hop, gate (what the position knows where the row holds, "asked 1..4"; a head whose role depends on it has
+                  several rows, `labelling/gating.py`), share (of its attention), status, pattern, rival, effect,
                   effect_low, effect_high, accuracy_effect, write, reason; then looks_like (the best role, passed or not),
                   null_p, readout (where the effect was measured), effect_mean, effect_zero (other ablations, same place);
-                  evidence: exact, or screened where the effect is only guessed (`labelling/screening.py`). After destination
-                  come selector ("role", or none), gate (what the position knows where the row holds, "asked 1..4"; a head
-                  whose role depends on it has several rows, `labelling/gating.py`) and share (of attention there).
+                  evidence: exact, or screened where the effect is only guessed (`labelling/screening.py`).
     `readouts`    one row per question: destination, hop, accuracy, chance_accuracy, margin, gap, open.
     `effects`     one row per (head, destination, gate, ablation, readout): effect and accuracy_effect, on all examples.
     `mechanism`   doubling, tripling, one hop per layer, other or none (`explanation/mechanism.py`); `mechanism_reason` why.

@@ -27,7 +27,7 @@ __all__ = [
 
 
 DRAWN = {"evidence": evidence_map, "circuit": circuit_diagram, "reach": reach_map}
-FILES = tuple(f"{name}{ending}" for name in DRAWN for ending in FORMATS)
+FILES = tuple(f"{name}{ending}" for name in (*DRAWN, "gates") for ending in FORMATS)
 
 
 def save_figures(analysis: Record, folder: Path | str) -> None:
