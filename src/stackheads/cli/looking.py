@@ -20,8 +20,18 @@ TIMELINE = "timeline.png"
 class Gpt2Options:
     """A GPT-2 on disk in place of a checkpoint, and the kind of its task, which no state dict tells."""
 
-    gpt2: Annotated[Path | None, typer.Option(help="Instead: a GPT-2's or nanoGPT's state dict, .safetensors or .pt.")] = None
-    heads: Annotated[int | None, typer.Option(help="Its heads in each layer (--gpt2).", show_default=False)] = None
+    gpt2: Annotated[
+        Path | None, typer.Option(help="Instead: a GPT-2 or nanoGPT: a folder of save_pretrained, .safetensors or .pt.")
+    ] = None
+    heads: Annotated[
+        int | None, typer.Option(help="Its heads in each layer, where no config.json says them (--gpt2).", show_default=False)
+    ] = None
+    activation: Annotated[str | None, typer.Option(help="Its activation, gelu_new say (--gpt2).", show_default=False)] = None
+    epsilon: Annotated[float | None, typer.Option(help="Its LayerNorm's epsilon (--gpt2).", show_default=False)] = None
+    unscaled: Annotated[bool, typer.Option("--unscaled", help="Its attention scores are not scaled (--gpt2).")] = False
+    scaled_by_layer: Annotated[
+        bool, typer.Option("--scaled-by-layer", help="Its scores are divided by the layer's number, too (--gpt2).")
+    ] = False
     unembed: Annotated[str, typer.Option(help="How its outputs are read, tied or identity (--gpt2).")] = "tied"
     allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Read .pt files; what they would run is refused.")] = (
         False
@@ -187,7 +197,7 @@ def _examples(text: str) -> int | Literal["auto"]:
 
 def _subject(path: Path | None, other: Gpt2Options, options: TaskOptions, device: str) -> dict[str, Any]:
     """What to analyse, as arguments of `analysis.analyze`: a checkpoint's path, or a GPT-2 with its task."""
-    from stackheads.models import load_gpt2
+    from stackheads.models import Gpt2Settings, load_gpt2
 
     if other.gpt2 is None:
         if path is None:
@@ -197,9 +207,9 @@ def _subject(path: Path | None, other: Gpt2Options, options: TaskOptions, device
         return {"model": path, "device": device}
     if path is not None:
         raise ConfigError(f"analyze takes one model, got {path} and --gpt2 {other.gpt2}: leave one out")
-    if other.heads is None:
-        raise ConfigError("a state dict does not tell its number of heads, got no --heads: add --heads N")
     if not other.task:
         raise ConfigError("a state dict does not tell its task, got no --task: add --task khop, say, and the task's options")
     task = options.task(other.task)
-    return {"model": load_gpt2(other.gpt2, task, other.heads, other.unembed, other.allow_pickle, device), "task": task}
+    settings = Gpt2Settings(other.heads, other.activation, other.epsilon, other.unscaled, other.scaled_by_layer)
+    model = load_gpt2(other.gpt2, task, None, other.unembed, other.allow_pickle, device, settings)
+    return {"model": model, "task": task}

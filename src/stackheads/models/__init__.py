@@ -4,10 +4,13 @@ from stackheads.models.checkpoint import Checkpoint, load, parameters, save_chec
 from stackheads.models.config import ModelConfig, build, check_fit, model_config, parse_device
 from stackheads.models.outside.bridged import bridge
 from stackheads.models.outside.exported import to_gpt2
-from stackheads.models.outside.imported import from_gpt2, load_gpt2, read_state_dict
+from stackheads.models.outside.imported import from_gpt2, load_gpt2
+from stackheads.models.outside.settings import Gpt2Settings
+from stackheads.models.outside.weights import read_state_dict
 
 __all__ = [
     "Checkpoint",
+    "Gpt2Settings",
     "ModelConfig",
     "bridge",
     "build",

@@ -45,6 +45,13 @@ def test_transformers_and_the_way_back_compute_the_same(seed, shape, parts):
         torch.testing.assert_close(from_gpt2(state, heads)(tokens), expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("changes", [{"eps": 0.1}, {"use_attn_scale": False}, {"scale_attn_by_inverse_layer_idx": True}])
+def test_what_the_way_back_does_not_give_is_refused(changes):
+    """Settings that no rule of ours names: the logits tell."""
+    with pytest.raises(ConfigError, match="a GPT-2 of the same weights gives logits that are off by"):
+        to_gpt2(model_like_gpt2(**changes))
+
+
 def test_a_trained_checkpoint_goes_out_and_comes_back(checkpoints):
     checkpoint = load(checkpoints / "chain-d4-l4")
     tokens = checkpoint.task.sample(16, torch.Generator().manual_seed(0)).tokens

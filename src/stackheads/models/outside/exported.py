@@ -14,7 +14,12 @@ from torch.nn.functional import pad
 
 from stackheads.errors import ConfigError
 from stackheads.models.checkpoint import parameters
+from stackheads.models.hooks import analysing
+from stackheads.models.outside.imported import from_gpt2
 from stackheads.models.protocol import Model
+
+TRIED, CLOSE = 4, 1e-3
+"""Sequences on which the way back is tried, and how far logits may be off, as a share of the largest."""
 
 
 def to_gpt2(model: Model) -> dict[str, Tensor]:
@@ -22,8 +27,21 @@ def to_gpt2(model: Model) -> dict[str, Tensor]:
 
     Raises `ConfigError` for a model that is no GPT-2: not causal, without LayerNorm or learned positions, with another
     activation than gelu_new, MLPs not 4 × as wide, a d_head that does not divide d_model, or an output bias that no bias before
-    `lm_head` gives.
+    `lm_head` gives. Whatever else a model may be set to: the way back is tried on random tokens, and must give its logits.
     """
+    state = _state_dict(model)
+    tokens = torch.randint(model.cfg.d_vocab, (TRIED, model.cfg.n_ctx), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), analysing(model):
+        ours = model(tokens.to(next(model.parameters()).device)).cpu()
+        off = float((from_gpt2(state, model.cfg.d_model // model.cfg.d_head)(tokens) - ours).abs().max())
+    if not off <= CLOSE * max(1.0, float(ours.abs().max())):
+        raise ConfigError(
+            f"a GPT-2 of the same weights gives logits that are off by {off:.2g}: keep this model as a checkpoint"
+        )
+    return state
+
+
+def _state_dict(model: Model) -> dict[str, Tensor]:
     cfg, ours = model.cfg, parameters(model)
     before = _bias_before(ours["unembed.W_U"], ours["unembed.b_U"])
     _check(cfg, before @ ours["unembed.W_U"] - ours["unembed.b_U"])
@@ -38,7 +56,7 @@ def to_gpt2(model: Model) -> dict[str, Tensor]:
         start = f"blocks.{layer}."
         block = {name.removeprefix(start): value for name, value in ours.items() if name.startswith(start)}
         state |= {f"transformer.h.{layer}.{name}": value for name, value in _block(block, cfg).items()}
-    return {name: value.contiguous() for name, value in state.items()}
+    return {name: value.cpu().contiguous() for name, value in state.items()}
 
 
 def _check(cfg: Any, left_of_bias: Tensor) -> None:

@@ -2,7 +2,8 @@
 
 Two layouts share GPT-2's names. Hugging Face's `GPT2Model` stores weights as [in, out] (Conv1D) and computes GELU by tanh;
 nanoGPT stores them as [out, in] (Linear), computes GELU exactly, may leave out biases, and names the whole `transformer`. The
-shape of the first `c_attn` tells which it is. A prefix before the names does not matter.
+shape of the first `c_attn` tells which it is. A prefix before the names does not matter. What weights do not tell stands in
+`settings.py`; how attention scores are scaled is put into the queries, so that no part of the model need know of it.
 """
 
 import warnings
@@ -14,76 +15,94 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stackheads.errors import CheckpointError
+from stackheads.errors import CheckpointError, StackheadsWarning
 from stackheads.models.config import check_fit, hooked, parse_device
-from stackheads.tasks import Task
+from stackheads.models.outside.settings import ACTIVATIONS, CONFIG, Gpt2Settings, check_sizes, read_settings, with_heads
+from stackheads.models.outside.weights import read_state_dict, weights_file
+from stackheads.tasks import Task, labelling_batch
+from stackheads.types import IGNORE
 
 Unembed = str | Float[Tensor, "d_vocab_out d_model"]
 """`tied`, `identity` or a tensor: see `from_gpt2`."""
 
-HEAD = "lm_head.weight"
-PICKLES = (".pt", ".pth", ".bin", ".ckpt")
-NESTED = ("state_dict", "model", "model_state_dict")
-"""Where a training script may have put the state dict in its file."""
+HEAD, ANCHOR = "lm_head.weight", "wpe.weight"
+TRIED, CHANCE = 64, 0.1
+"""Examples on which a model's answers are tried, and by how much more than chance they should be right."""
 
 
 def load_gpt2(
     path: Path | str,
     task: Task,
-    n_heads: int,
+    n_heads: int | None = None,
     unembed: Unembed = "tied",
     allow_pickle: bool = False,
     device: torch.device | str | None = None,
+    settings: Gpt2Settings | None = None,
 ) -> Any:
-    """The GPT-2 in a file, ready for `analyze(model, task)`: `read_state_dict`, then `from_gpt2`, named after the file.
+    """The GPT-2 in a file or folder, ready for `analyze(model, task)`: `read_state_dict`, then `from_gpt2`, named after it.
 
-    Tokens and outputs beyond the task's vocabulary are left out – the answer is then the best of the task's own. Raises
-    `CheckpointError` as these two do, `TaskMismatchError` if the task does not fit, `ConfigError` for an unknown device.
+    A `config.json` beside the weights is honoured; what is given besides must agree with it. Without one, `n_heads` must be
+    given. Tokens and outputs beyond the task's vocabulary are left out – the answer is then the best of the task's own. Warns
+    (`StackheadsWarning`) where the model answers the task no better than chance: a setting may be wrong. Raises
+    `CheckpointError` as these two do, `TaskMismatchError` if the task does not fit, `ConfigError` for an unknown device or
+    settings that contradict the file. Cost: one forward pass on 64 examples.
     """
-    place = parse_device(device)
-    model = from_gpt2(read_state_dict(path, allow_pickle), n_heads, unembed, (task.d_vocab, task.d_vocab_out))
+    place, file = parse_device(device), weights_file(path)
+    settings = with_heads(settings or Gpt2Settings(), n_heads).beside(read_settings(file), file.parent / CONFIG)
+    model = from_gpt2(read_state_dict(file, allow_pickle), None, unembed, (task.d_vocab, task.d_vocab_out), settings)
     check_fit(model, task)
-    model.cfg.model_name = Path(path).stem
+    model.cfg.model_name = Path(path).resolve().name if Path(path).is_dir() else Path(path).stem
+    _warn_at_chance(model, task)
     return model.to(place, print_details=False)
 
 
 def from_gpt2(
     state_dict: Mapping[str, Tensor],
-    n_heads: int,
+    n_heads: int | None,
     unembed: Unembed = "tied",
     vocabulary: tuple[int | None, int | None] = (None, None),
+    settings: Gpt2Settings | None = None,
 ) -> Any:
     """A `HookedTransformer` in eval mode that computes what this GPT-2 computes.
 
+    `n_heads`     None where `settings` say it.
     `unembed`     `tied`: logits through `lm_head` or, without one, the transposed token embedding, as `GPT2LMHeadModel`;
                   `identity`: the last normalised residual stream itself, as `GPT2Model`; or a tensor [d_vocab_out, d_model],
                   as `nn.Linear` stores it.
     `vocabulary`  keep this many tokens and this many outputs, the first ones; None: all.
+    `settings`    what the weights do not tell (`settings.py`).
 
     Dropout is left out. Logits are within 1e-4 of the original's (tested against transformers). Raises `CheckpointError` if the
-    tensors are not a GPT-2's or not finite, or `n_heads` does not divide its width.
+    tensors are not a GPT-2's or not finite, contradict the settings, or the heads do not divide its width.
     """
-    tensors = _without_prefix(state_dict)
+    settings = with_heads(settings or Gpt2Settings(), n_heads)
+    tensors = _without_prefix(state_dict, settings.tied)
     d_model, n_ctx = _shape(tensors, "wte.weight")[1], _shape(tensors, "wpe.weight")[0]
-    layers = _count_layers(tensors)
-    if not 1 <= n_heads <= d_model or d_model % n_heads:
-        raise CheckpointError(f"heads must divide the width of the model, {d_model}, got {n_heads}: give its number of heads")
+    layers, heads = _count_layers(tensors), settings.heads
+    if heads is None:
+        raise CheckpointError("a state dict does not tell its number of heads, got none: give n_heads, or --heads N")
+    if not 1 <= heads <= d_model or d_model % heads:
+        raise CheckpointError(f"heads must divide the width of the model, {d_model}, got {heads}: give its number of heads")
     linear = _shape(tensors, "h.0.attn.c_attn.weight")[0] != d_model
-    w_e, w_u = tensors["wte.weight"][: vocabulary[0]], _unembedding(tensors, unembed)[:, : vocabulary[1]]
+    d_mlp = _shape(tensors, "h.0.mlp.c_fc.weight")[0 if linear else 1]
+    found = {"n_layer": layers, "n_embd": d_model, "n_positions": n_ctx, "n_inner": d_mlp}
+    check_sizes(settings, found | {"vocab_size": len(tensors["wte.weight"])})
+    w_e, w_u = tensors["wte.weight"][: vocabulary[0]], _unembedding(tensors, unembed, settings.tied)[:, : vocabulary[1]]
     weights = {"embed.W_E": w_e, "pos_embed.W_pos": _take(tensors, "wpe.weight", (n_ctx, d_model)), "unembed.W_U": w_u}
     weights |= _norm(tensors, "ln_f", "ln_final", d_model)
     for layer in range(layers):
-        weights |= _block(tensors, layer, n_heads, d_model, linear)
+        weights |= _block(tensors, layer, (heads, d_model, d_mlp), linear, _scaling(settings, layer, d_model // heads))
     model = hooked(
         n_layers=layers,
-        n_heads=n_heads,
+        n_heads=heads,
         d_model=d_model,
-        d_head=d_model // n_heads,
-        d_mlp=4 * d_model,
+        d_head=d_model // heads,
+        d_mlp=d_mlp,
         n_ctx=n_ctx,
         d_vocab=len(w_e),
         d_vocab_out=w_u.shape[1],
-        act_fn="gelu" if linear else "gelu_new",
+        act_fn=ACTIVATIONS[settings.activation or ("gelu" if linear else "gelu_new")],
+        eps=1e-5 if settings.epsilon is None else settings.epsilon,
         normalization_type="LN",
         attention_dir="causal",
         device="cpu",
@@ -93,59 +112,48 @@ def from_gpt2(
     return model.eval()
 
 
-def read_state_dict(path: Path | str, allow_pickle: bool = False) -> dict[str, Tensor]:
-    """The tensors in a `.safetensors` file or, with `allow_pickle`, in a `.pt` file, loaded with `weights_only=True`.
-
-    Nothing in a pickle is executed: one that would run code is refused. Raises `CheckpointError`.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise CheckpointError(f"a state dict is a file, {file} is none: check the path")
-    if file.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file} must be a safetensors file, it is not ({_first(error)}): copy it again") from None
-    if file.suffix not in PICKLES:
-        raise CheckpointError(f"a state dict ends in .safetensors or {', '.join(PICKLES)}, got {file.name}: convert it")
-    if not allow_pickle:
-        raise CheckpointError(f"{file} is a pickle, which may run code: convert it to safetensors or add --allow-pickle")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of old pickle protocols
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception:  # whatever a broken or hostile pickle raises
-        raise CheckpointError(
-            f"{file} must hold plain tensors, it is damaged or holds code or other objects, none of which was run: "
-            "save the model's state dict"
-        ) from None
-    for name in NESTED:
-        if isinstance(content, dict) and isinstance(content.get(name), dict):
-            content = content[name]
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file} must hold a state dict, it holds a {type(content).__name__}: save the state dict")
-    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+def _scaling(settings: Gpt2Settings, layer: int, d_head: int) -> float:
+    """By what the queries of a layer are multiplied, so that scores divided by the root of d_head are those of this GPT-2."""
+    return (d_head**0.5 if settings.unscaled else 1.0) / (layer + 1 if settings.scaled_by_layer else 1)
 
 
-def _first(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+def _warn_at_chance(model: Any, task: Task) -> None:
+    """Answers are compared with the right ones, and with those of the next example, which are right by chance alone."""
+    batch = labelling_batch(task, TRIED, 0)
+    with torch.no_grad():
+        given = task.readout(model(batch.tokens), batch).argmax(dim=-1)
+    accuracy, chance = (_share_right(given, targets) for targets in (batch.targets, batch.targets.roll(1, 0)))
+    if accuracy < chance + CHANCE:
+        cfg = model.cfg
+        warnings.warn(
+            f"{cfg.model_name} answers its task no better than chance ({accuracy:.0%}): are its {cfg.n_heads} heads, "
+            f"activation {cfg.act_fn}, epsilon {cfg.eps:g}, attention scaling and the task's options right?",
+            StackheadsWarning,
+            stacklevel=3,
+        )
 
 
-def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under GPT-2's own names."""
-    found = [name for name in state_dict if name == "wte.weight" or name.endswith(".wte.weight")]
+def _share_right(given: Tensor, targets: Tensor) -> float:
+    return float((given == targets)[targets != IGNORE].float().mean())
+
+
+def _without_prefix(state_dict: Mapping[str, Tensor], tied: bool | None) -> dict[str, Tensor]:
+    """The tensors under GPT-2's own names; a tied weight that was saved under one name stands under both."""
+    found = [name for name in state_dict if name == ANCHOR or name.endswith(f".{ANCHOR}")]
     if len(found) != 1:
         some = ", ".join(list(state_dict)[:3]) or "nothing"
-        raise CheckpointError(
-            f"a GPT-2's state dict has one wte.weight, this has {some}, …: give a GPT-2 or nanoGPT state dict"
-        )
-    prefix = found[0].removesuffix("wte.weight")
+        raise CheckpointError(f"a GPT-2's state dict has one {ANCHOR}, this has {some}, …: give a GPT-2 or nanoGPT state dict")
+    prefix = found[0].removesuffix(ANCHOR)
     tensors = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
-    heads = [value for name, value in state_dict.items() if name == HEAD or name.endswith(f".{HEAD}")]
-    return tensors | {HEAD: heads[0]} if heads else tensors
+    heads = {name: value for name, value in state_dict.items() if name == HEAD or name.endswith(f".{HEAD}")}
+    if len(heads) > 1:
+        raise CheckpointError(f"a GPT-2 has one {HEAD}, this has {' and '.join(heads)}: leave one out")
+    tensors |= dict(zip([HEAD], heads.values(), strict=False))
+    if "wte.weight" not in tensors and HEAD in tensors and tied is not False:
+        tensors["wte.weight"] = tensors[HEAD]
+    if tied and HEAD in tensors and not torch.equal(_get(tensors, HEAD), _get(tensors, "wte.weight")):
+        raise CheckpointError(f"{CONFIG} says that outputs are tied, and {HEAD} is not wte.weight: correct one of them")
+    return tensors
 
 
 def _count_layers(tensors: Mapping[str, Tensor]) -> int:
@@ -159,6 +167,8 @@ def _get(tensors: Mapping[str, Tensor], name: str) -> Tensor:
     """A tensor that must be there, with finite numbers."""
     if name not in tensors:
         raise CheckpointError(f"a GPT-2's state dict has {name}, this has not: give a GPT-2 or nanoGPT state dict")
+    if tensors[name].is_meta:
+        raise CheckpointError(f"all weights must have numbers, {name} is on the meta device: load the model before it is saved")
     if not bool(tensors[name].isfinite().all()):
         raise CheckpointError(f"all weights must be finite, {name} holds NaN or infinity: take another state dict")
     return tensors[name]
@@ -183,20 +193,27 @@ def _bias(tensors: Mapping[str, Tensor], name: str, size: int) -> Tensor:
     return _take(tensors, name, (size,)) if name in tensors else torch.zeros(size)
 
 
-def _unembedding(tensors: Mapping[str, Tensor], unembed: Unembed) -> Float[Tensor, "d_model d_vocab_out"]:
+def _unembedding(tensors: Mapping[str, Tensor], unembed: Unembed, tied: bool | None) -> Float[Tensor, "d_model d_vocab_out"]:
     d_model = _shape(tensors, "wte.weight")[1]
     if unembed == "identity":
         return torch.eye(d_model)
     if isinstance(unembed, str) and unembed != "tied":
         raise CheckpointError(f"unembed must be tied, identity or a tensor, got {unembed!r}: name one of these")
+    if isinstance(unembed, str) and tied is False and HEAD not in tensors:
+        raise CheckpointError(
+            f"{CONFIG} says that outputs are not tied, and there is no {HEAD}: unembed identity reads without"
+        )
     outward = _get(tensors, HEAD if HEAD in tensors else "wte.weight") if isinstance(unembed, str) else unembed
     if outward.ndim != 2 or outward.shape[1] != d_model:
         raise CheckpointError(f"unembed must have shape [outputs, {d_model}], got {tuple(outward.shape)}: transpose it")
     return outward.T
 
 
-def _block(tensors: Mapping[str, Tensor], layer: int, n_heads: int, d_model: int, linear: bool) -> dict[str, Tensor]:
-    """One layer's parameters under TransformerLens' names."""
+def _block(
+    tensors: Mapping[str, Tensor], layer: int, sizes: tuple[int, int, int], linear: bool, scaling: float
+) -> dict[str, Tensor]:
+    """One layer's parameters under TransformerLens' names; `sizes` are heads, width and the MLP's width."""
+    n_heads, d_model, d_mlp = sizes
 
     def weight(name: str, inputs: int, outputs: int) -> Tensor:
         name = f"h.{layer}.{name}.weight"
@@ -209,14 +226,15 @@ def _block(tensors: Mapping[str, Tensor], layer: int, n_heads: int, d_model: int
     block = {
         "attn.W_O": weight("attn.c_proj", d_model, d_model).reshape(n_heads, -1, d_model),
         "attn.b_O": bias("attn.c_proj", d_model),
-        "mlp.W_in": weight("mlp.c_fc", d_model, 4 * d_model),
-        "mlp.b_in": bias("mlp.c_fc", 4 * d_model),
-        "mlp.W_out": weight("mlp.c_proj", 4 * d_model, d_model),
+        "mlp.W_in": weight("mlp.c_fc", d_model, d_mlp),
+        "mlp.b_in": bias("mlp.c_fc", d_mlp),
+        "mlp.W_out": weight("mlp.c_proj", d_mlp, d_model),
         "mlp.b_out": bias("mlp.c_proj", d_model),
     }
     for part, value, offset in zip("QKV", joined.split(d_model, dim=1), joined_bias.split(d_model), strict=True):
         block[f"attn.W_{part}"] = value.reshape(d_model, n_heads, -1).transpose(0, 1)
         block[f"attn.b_{part}"] = offset.reshape(n_heads, -1)
+    block |= {name: block[name] * scaling for name in ("attn.W_Q", "attn.b_Q")}
     block |= _norm(tensors, f"h.{layer}.ln_1", "ln1", d_model) | _norm(tensors, f"h.{layer}.ln_2", "ln2", d_model)
     return {f"blocks.{layer}.{name}": value for name, value in block.items()}
 
