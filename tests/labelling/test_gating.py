@@ -63,8 +63,7 @@ def test_a_role_that_is_there_at_times_is_a_row_and_the_rest_is_one(those, roles
     pattern = torch.where(inside, pattern_of(CYCLE, batch, roles[0], 0.8), uniform_pattern(CYCLE, batch))
     rest = tuple(symbol for symbol in SYMBOLS if symbol not in those)
     found = divided(pattern, batch, Destination.VALUE)
-    # With the role at nearly all symbols the whole has it as well, and nothing is said that is not so.
-    assert found in ({Gate("own symbol", tuple(sorted(those))): roles[0], Gate("own symbol", rest): None}, {})
+    assert found == {Gate("own symbol", tuple(sorted(those))): roles[0], Gate("own symbol", rest): None}
 
 
 @given(HOPS, st.lists(st.floats(0.4, 1.0), min_size=8, max_size=8), st.integers(0, 100))
@@ -99,7 +98,7 @@ def test_attention_by_gate_is_the_mean_over_its_positions(name, checkpoints):
         pattern, at = cache["pattern", head.layer][:, head.index], roles.index(role)
         alone = maps[at].any(-1) & ~(maps[at] & (maps.sum(0) > 1)).any(-1)
         rows = destination_rows(batch, where(Destination(row["destination"]), Gate(row["gate"], (row["value"],)))) & alone
-        assert row["rows"] == int(rows.sum()) >= 8
+        assert row["rows"] == int(rows.sum()) >= 4
         assert row["mass"] == pytest.approx(float((pattern * maps[at]).sum(-1)[rows].mean()), abs=1e-5)
 
 

@@ -5,9 +5,11 @@ values of a gate and another one, or none, at the others, its cell is divided:
 
 1. *Chosen* on every second example: for each value the role with the largest lead, if it reaches `pattern_margin`; values of
    one role are one part, if the role takes `min_gain` of the head's attention at the destination there. Of several gates the
-   one whose parts explain most is taken, if that is `min_gain` more than one role explains at all values.
+   one whose parts lead by most is taken, if that is no less than what one role leads by at all values.
 2. *Judged* on the other examples, each part like any other row (`patterns.py`), corrected for all rows that are judged. A cell
-   may be divided if some part has its role there, and the whole has none or two parts have different ones.
+   may be divided if two parts have different roles; or if one has a role and the rest has none, where the whole has none
+   either, or no role leads in the rest by half of `pattern_margin` or a third of the part's lead: a role that is more or less
+   sharp has no gate.
 3. *Taken* (`settled`) when cause and write of parts and whole are known, if some part is confirmed or opposing: how a head that
    does nothing divides its attention is nothing to report. Heads that matter only together are looked for undivided.
 
@@ -21,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from stackheads.interventions import Recorded, destination_rows, recorded
@@ -32,15 +34,27 @@ from stackheads.labelling.verdict import Answer, Evidence, pattern_answer, statu
 from stackheads.models.hooks import analysing
 from stackheads.models.protocol import Model
 from stackheads.tasks import Task, gates, labelling_batch
-from stackheads.types import Destination, Gate, HeadId, Role, Status, Where, where
+from stackheads.types import Destination, Gate, HeadId, Status, Where, where
 
-CHOOSING = 4
+CHOOSING = 8
 """A value's role is chosen on so many times fewer rows and examples than a row is judged on: several values make a part."""
 
 BY_GATE = ["head", "layer", "destination", "gate", "value", "role", "hop", "mass", "leads", "rows"]
 """Columns of `by_gate`."""
 
 Found = dict[tuple[HeadId, Where], PatternEvidence]
+
+
+@dataclass(frozen=True)
+class _Leading:
+    """The number of the role that leads by enough at some rows, None if none does.
+
+    `taken` is the attention that it takes and `margin` that by which it leads, both summed over its rows.
+    """
+
+    role: int | None = None
+    taken: float = 0.0
+    margin: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +102,7 @@ def by_gate(model: Model, task: Task, examples: int, seed: int, thresholds: Thre
 
     One row each: head, layer, destination, gate, value, role, hop, mass (mean over the positions where the role has a source
     that is no other role's), leads (whether this beats every other role and even attention by `pattern_margin`), rows (how many
-    positions). Left out is what stands on a quarter of the positions and examples that a label needs, or on fewer. Cost: one
+    positions). Left out is what stands on less than an eighth of the positions and examples that a label needs. Cost: one
     forward pass.
     """
     batch = labelling_batch(task, examples, seed).to(next(model.parameters()).device)
@@ -124,32 +138,32 @@ def _parts(looks: Looking, clean: Recorded, destination: Destination, thresholds
     """The parts of each head's destination that may have roles of their own; heads without any are left out."""
     rows = destination_rows(clean.batch, destination) & _choosing(clean)[:, None]
     total = int(rows.sum())
-    plain = _taken(_leads(looks, rows, thresholds), thresholds)[1]
-    best: dict[int, tuple[float, list[Gate]]] = {
-        number: (float(plain[number]) + thresholds.min_gain * total, []) for number in range(len(looks.heads))
+    plain = [best.margin for best in _leading(_leads(looks, rows, thresholds), thresholds)]
+    chosen: dict[int, tuple[float, list[Gate]]] = {
+        number: (margin - thresholds.min_gain * total, []) for number, margin in enumerate(plain)
     }
     for name, known in gates(clean.batch).items():
         values = known[rows].unique().tolist()
-        of_values = [_taken(_leads(looks, rows & (known == value), thresholds), thresholds) for value in values]
-        for number, (least, _) in best.items() if len(values) > 1 else ():
-            found: dict[int, tuple[float, list[int]]] = {}
-            for value, (role, taken) in zip(values, of_values, strict=True):
-                if int(role[number]) >= 0:
-                    before, those = found.get(int(role[number]), (0.0, []))
-                    found[int(role[number])] = (before + float(taken[number]), [*those, value])
-            large = [part for part in found.values() if part[0] >= thresholds.min_gain * total]
-            explained = sum(taken for taken, _ in large)
-            if large and explained > least:
-                best[number] = explained, [Gate(name, tuple(those)) for _, those in large]
-    return {looks.heads[number]: parts for number, (_, parts) in best.items() if parts}
+        of_values = [_leading(_leads(looks, rows & (known == value), thresholds), thresholds) for value in values]
+        for number, (least, _) in chosen.items():
+            found: dict[int, list[tuple[int, _Leading]]] = {}
+            for value, heads in zip(values, of_values, strict=True):
+                if (role := heads[number].role) is not None:
+                    found.setdefault(role, []).append((value, heads[number]))
+            large = [part for part in found.values() if sum(best.taken for _, best in part) >= thresholds.min_gain * total]
+            margin = sum(best.margin for part in large for _, best in part)
+            if large and len(large[0]) < len(values) and margin >= least:
+                chosen[number] = margin, [Gate(name, tuple(value for value, _ in part)) for part in large]
+    return {looks.heads[number]: parts for number, (_, parts) in chosen.items() if parts}
 
 
-def _taken(leads: _Leads, thresholds: Thresholds) -> tuple[Int[Tensor, "head"], Float[Tensor, "head"]]:
-    """The role of each head at these rows, -1 where none leads by enough, and how much attention it takes."""
+def _leading(leads: _Leads, thresholds: Thresholds) -> list[_Leading]:
+    """What leads by enough at these rows, for each head."""
     lead, role = leads.lead.max(dim=0)
     taken = leads.taken.gather(0, role[None])[0]
-    leading = lead >= thresholds.pattern_margin
-    return role.where(leading, -1), taken.where(leading, 0.0)
+    margin = lead.clamp(min=0.0) * leads.number[role]
+    found = zip(lead.tolist(), role.tolist(), taken.tolist(), margin.tolist(), strict=True)
+    return [_Leading(at, *rest) if far >= thresholds.pattern_margin else _Leading() for far, at, *rest in found]
 
 
 def _leads(looks: Looking, rows: Bool[Tensor, "batch pos"], thresholds: Thresholds) -> _Leads:
@@ -199,6 +213,13 @@ def _judged(
 
 
 def _may_divide(whole: PatternEvidence, parts: Sequence[PatternEvidence], thresholds: Thresholds) -> bool:
-    """Whether the parts say what the whole does not: a role where it has none, or more than one."""
-    roles: set[Role | None] = {part.role for part in parts if pattern_answer(part, thresholds) == Answer.YES}
-    return len(roles) > 1 or (len(roles) == 1 and pattern_answer(whole, thresholds) != Answer.YES)
+    """Whether the parts say what the whole does not: a role where it has none, more than one, or where the role is not."""
+    answers = [pattern_answer(part, thresholds) for part in parts]
+    if len({part.role for part, answer in zip(parts, answers, strict=True) if answer == Answer.YES}) > 1:
+        return True
+    rest = [part for part, answer in zip(parts, answers, strict=True) if answer != Answer.YES]
+    if not rest or Answer.UNDECIDED in answers:
+        return False
+    least = min(part.lead.low for part, answer in zip(parts, answers, strict=True) if answer == Answer.YES)
+    clearly = max(part.furthest.high for part in rest) < max(thresholds.pattern_margin / 2, least / 3)
+    return clearly or pattern_answer(whole, thresholds) != Answer.YES

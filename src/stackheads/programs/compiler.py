@@ -20,7 +20,7 @@ from torch import Tensor
 
 from stackheads.models.config import ModelConfig, build
 from stackheads.models.protocol import Wired
-from stackheads.programs.program import PLACES, POSITION, TOKEN, HeadSpec, Layers, Readouts, plain_readouts
+from stackheads.programs.program import PLACES, POSITION, TOKEN, HeadSpec, Layers, ProgramError, Readouts, plain_readouts
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import StatementTask
 from stackheads.tasks.links import statement_slots
@@ -160,7 +160,7 @@ def _write_head(model: Wired, layer: int, index: int, head: HeadSpec, layout: La
         w_k[:, :used] = positions
     for number, (row, source) in enumerate(head.matches):
         block = slice(number * size, (number + 1) * size)
-        w_q[:, block], w_k[:, block] = strength * layout.of(row), layout.of(source)
+        w_q[:, block], w_k[:, block] = strength * layout.of(row) * _acting(head, size), layout.of(source)
         used = (number + 1) * size
     kinds, order = layout.of(KINDS), PLACES
     if head.matches:
@@ -178,6 +178,15 @@ def _write_head(model: Wired, layer: int, index: int, head: HeadSpec, layout: La
         block = slice(number * size, (number + 1) * size)
         attn.W_V[index][:, block] = layout.of(copy.source) * (copy.gain / source_scale)
         attn.W_O[index][block] = layout.of(copy.target).T
+
+
+def _acting(head: HeadSpec, size: int) -> Float[Tensor, "size"]:
+    """1 for the tokens at which the head acts, 0 for the others."""
+    if head.symbols is None:
+        return torch.ones(size)
+    if [row for row, _ in head.matches] != [TOKEN]:
+        raise ProgramError(f"a head of some symbols matches the token alone, got {head.matches}: leave the symbols out")
+    return torch.tensor([float(token in head.symbols) for token in range(size)])
 
 
 def _unembed(model: Wired, layout: Layout, task: StatementTask, scales: Scales, readouts: Readouts) -> None:

@@ -85,9 +85,10 @@ class HeadSpec:
     A row in `rows` scores each source by the registers that `matches` pairs up (row register, source register) being equal,
     and by the source being one of `sources`; with `offset` by standing that many places away instead. Rows in `at_last` look
     at the last token, which for the query is itself. Other rows are parked: they look at the first token, as trained heads
-    do that have nothing to do (an attention sink). `sharpness` is the score of a match in nats, `preference` that of a right
-    kind of source. `roles` says per destination where the head looks; `status` overrides the status that follows from what is
-    read later.
+    do that have nothing to do (an attention sink). With `symbols` the rows act only where their own token is one of these, and
+    look evenly at sources of the right kind elsewhere; what is matched must then be the token. `sharpness` is the score of a
+    match in nats, `preference` that of a right kind of source. `roles` says per destination where the head looks; `status`
+    overrides the status that follows from what is read later.
     """
 
     matches: tuple[tuple[str, str], ...]
@@ -99,6 +100,7 @@ class HeadSpec:
     at_last: frozenset[Destination] = frozenset()
     sharpness: float | None = None
     preference: float | None = None
+    symbols: frozenset[int] | None = None
     status: dict[Destination, str] = field(default_factory=dict)
 
 

@@ -14,6 +14,7 @@ f  a hop head that writes against the answer                    opposing
 g  diffuse attention that still matters                         causal-unclassified
 h  a fixed layout in which previous token and find^1 coincide   causal-unclassified, ambiguous
 i  one head with hop 1 at the query and hop 2 at value slots    confirmed, the right hop at each
+j  a hop shared by two heads, each for half of the symbols      both confirmed, each under its gate; the rest is not judged
 """
 
 from collections.abc import Callable
@@ -227,6 +228,20 @@ def ambiguous() -> Circuit:
     return Circuit(((head,),), task, plain_readouts(task), None, "h")
 
 
+def by_symbol() -> Circuit:
+    """j"""
+    base = doubling_circuit()
+
+    def change(layers: list[list[HeadSpec]]) -> None:
+        hop_one, tokens = layers[1][0], range(base.task.d_vocab)
+        halves = (frozenset(tokens[0::2]), frozenset(tokens[1::2]))
+        layers[1] = [replace(hop_one, symbols=half) for half in halves] + layers[1][1:]
+        last = layers[3][0]  # at value slots its hop leads nowhere, and it would look at what comes nearest
+        layers[3][0] = replace(last, rows=frozenset({QUERY}), roles={QUERY: last.roles[QUERY]})
+
+    return _with(base, "j", change)
+
+
 def two_hops() -> Circuit:
     """i: a register holds the token at the query and f at value slots, so one match is hop 1 here and hop 2 there."""
     task = _causal(6, chains=2, supervision="chain")
@@ -262,5 +277,6 @@ CIRCUITS: MappingProxyType[str, Callable[[], Circuit]] = MappingProxyType(
         "g: diffuse": diffuse,
         "h: ambiguous": ambiguous,
         "i: two hops": two_hops,
+        "j: by symbol": by_symbol,
     }
 )

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from stackheads.programs.program import PLACES, HeadSpec, Layers, Readouts, plain_readouts
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import StatementTask
-from stackheads.types import Destination, HeadId, Role
+from stackheads.tasks.statements import OWN
+from stackheads.types import Destination, Gate, HeadId, Role
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The right label of one (head, destination)."""
+    """The right label of one (head, destination); with a `gate`, of the part of it where the head acts."""
 
     role: Role | None
     status: str
+    gate: Gate | None = None
 
 
 Live = dict[Destination, set[str]]
@@ -88,4 +90,5 @@ def _label(head: HeadSpec, destination: Destination, live: Live, there: set[tupl
         return Truth(None, "none")
     natural = "confirmed" if _is_live(head, destination, live) else "pattern-only"
     status = head.status.get(destination, natural)
-    return Truth(role if status not in ("none", "causal-unclassified") else None, status)
+    gate = None if head.symbols is None else Gate(OWN, tuple(sorted(head.symbols)))
+    return Truth(role if status not in ("none", "causal-unclassified") else None, status, gate)

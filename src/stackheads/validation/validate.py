@@ -27,9 +27,10 @@ from stackheads.models.config import ModelConfig, build
 from stackheads.models.nulls import permuted_heads
 from stackheads.models.protocol import Model
 from stackheads.tasks import Cycle, Retrieval, Task
-from stackheads.types import Status
+from stackheads.types import Gate, Status
 from stackheads.validation.calibration import QUICK_SAMPLES, UNIFORM_SAMPLES, calibration_points, judged, rates, uniformity
 from stackheads.validation.specimens import CIRCUITS, Guise, Specimen, specimen
+from stackheads.validation.truth import Truth
 
 EXAMPLES = 512
 NULL_EXAMPLES, QUICK_NULL_EXAMPLES = 512, 256
@@ -294,10 +295,17 @@ def _cells(case: Case, made: Specimen, evidence: Sequence[Evidence], thresholds:
     cells = []
     for item in evidence:
         row, truth = label_row(item, thresholds), made.truth[item.head, item.destination]
-        right = truth.role is None or (truth.role.name, truth.role.hop) == (row["role"], row["hop"])
+        if is_rest(item.gate, truth):
+            continue
+        right = truth.role is None or (truth.role.name, truth.role.hop, truth.gate) == (row["role"], row["hop"], item.gate)
         true_role = truth.role.name if truth.role else None
         cells.append(Judged(case.circuit, case.guise.noise > 0, row["status"], truth.status, row["role"], true_role, right))
     return cells
+
+
+def is_rest(gate: Gate | None, truth: Truth) -> bool:
+    """Whether a row is about positions at which a head with a gate does not act: there is no right label there."""
+    return truth.gate is not None and gate is not None and not set(gate.values) & set(truth.gate.values)
 
 
 def _label_null(kind: str, model: Model, task: Task, examples: int) -> list[NullHead]:
