@@ -61,6 +61,8 @@ class Stream(StrEnum):
     GAINS = "gains", "the examples on which a compiled circuit's gains are calibrated"
     TRUTH = "truth", "the examples that show which offsets exist in a compiled circuit's task"
     NULLS = "nulls", "how the heads of a model are taken apart"
+    OUTSIDE = "outside", "the examples and tokens on which a model of others is tried"
+    BLURRED = "blurred", "the examples that a compiled circuit must still answer with blurred attention"
     BENCHMARK = "benchmark", "the examples that something is timed on"
 
     def __new__(cls, value: str, what: str) -> "Stream":

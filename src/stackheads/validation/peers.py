@@ -33,6 +33,7 @@ from stackheads.labelling.roles import candidate_roles, role_targets
 from stackheads.labelling.screening import guessed_effects
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, Evidence, cause_answer, pattern_answer, status, write_answer
+from stackheads.seeds import Stream, stream
 from stackheads.tasks import labelling_batch
 from stackheads.types import Destination, HeadId, Role, Status
 from stackheads.validation.specimens import CIRCUITS, Guise, Specimen, specimen
@@ -209,7 +210,8 @@ def blurred(circuit: str, guise: Guise) -> Guise:
 
 def _accuracy(circuit: str, guise: Guise) -> Float[Tensor, "readout"]:
     made = specimen(circuit, CIRCUITS[circuit](), guise)
-    return bench_of(made.model, made.task, labelling_batch(made.task, 256, guise.seed), Thresholds()).baseline.accuracy
+    batch = made.task.sample(EXAMPLES // 2, stream(guise.seed, Stream.BLURRED))
+    return bench_of(made.model, made.task, batch, Thresholds()).baseline.accuracy
 
 
 def _threshold(said: Sequence[Said]) -> float:

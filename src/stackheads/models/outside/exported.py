@@ -17,6 +17,7 @@ from stackheads.models.checkpoint import parameters
 from stackheads.models.hooks import analysing
 from stackheads.models.outside.imported import from_gpt2
 from stackheads.models.protocol import Model
+from stackheads.seeds import Stream, stream
 
 TRIED, CLOSE = 4, 1e-3
 """Sequences on which the way back is tried, and how far logits may be off, as a share of the largest."""
@@ -30,7 +31,7 @@ def to_gpt2(model: Model) -> dict[str, Tensor]:
     `lm_head` gives. Whatever else a model may be set to: the way back is tried on random tokens, and must give its logits.
     """
     state = _state_dict(model)
-    tokens = torch.randint(model.cfg.d_vocab, (TRIED, model.cfg.n_ctx), generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(model.cfg.d_vocab, (TRIED, model.cfg.n_ctx), generator=stream(0, Stream.OUTSIDE, "tokens"))
     with torch.no_grad(), analysing(model):
         ours = model(tokens.to(next(model.parameters()).device)).cpu()
         off = float((from_gpt2(state, model.cfg.d_model // model.cfg.d_head)(tokens) - ours).abs().max())

@@ -19,7 +19,8 @@ from stackheads.errors import CheckpointError, StackheadsWarning
 from stackheads.models.config import check_fit, hooked, parse_device
 from stackheads.models.outside.settings import ACTIVATIONS, CONFIG, Gpt2Settings, check_sizes, read_settings, with_heads
 from stackheads.models.outside.weights import read_state_dict, weights_file
-from stackheads.tasks import Task, labelling_batch
+from stackheads.seeds import Stream, stream
+from stackheads.tasks import Task
 from stackheads.types import IGNORE
 
 Unembed = str | Float[Tensor, "d_vocab_out d_model"]
@@ -119,7 +120,7 @@ def _scaling(settings: Gpt2Settings, layer: int, d_head: int) -> float:
 
 def _warn_at_chance(model: Any, task: Task) -> None:
     """Answers are compared with the right ones, and with those of the next example, which are right by chance alone."""
-    batch = labelling_batch(task, TRIED, 0)
+    batch = task.sample(TRIED, stream(0, Stream.OUTSIDE))
     with torch.no_grad():
         given = task.readout(model(batch.tokens), batch).argmax(dim=-1)
     accuracy, chance = (_share_right(given, targets) for targets in (batch.targets, batch.targets.roll(1, 0)))
