@@ -50,7 +50,7 @@ def bridge(hf_model: Any, tokenizer: Any = None, answers: Sequence[int] | None =
     return model.eval()
 
 
-def _check(hf_model: Any) -> None:
+def _check(hf_model: object) -> None:
     """Raise `ConfigError` with the cure for what is no model of transformers."""
     if isinstance(hf_model, (str, Path)):
         kind, cure = repr(str(hf_model)), "load it, load_language_model(path).model (a checkpoint of ours needs no bridge)"

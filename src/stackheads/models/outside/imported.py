@@ -19,6 +19,7 @@ from stackheads.errors import CheckpointError, StackheadsWarning
 from stackheads.models.config import check_fit, hooked, parse_device
 from stackheads.models.outside.settings import ACTIVATIONS, CONFIG, Gpt2Settings, check_sizes, read_settings, with_heads
 from stackheads.models.outside.weights import read_state_dict, weights_file
+from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import Task
 from stackheads.types import IGNORE
@@ -118,7 +119,7 @@ def _scaling(settings: Gpt2Settings, layer: int, d_head: int) -> float:
     return (d_head**0.5 if settings.unscaled else 1.0) / (layer + 1 if settings.scaled_by_layer else 1)
 
 
-def _warn_at_chance(model: Any, task: Task) -> None:
+def _warn_at_chance(model: Model, task: Task) -> None:
     """Answers are compared with the right ones, and with those of the next example, which are right by chance alone."""
     batch = task.sample(TRIED, stream(0, Stream.OUTSIDE))
     with torch.no_grad():

@@ -1,0 +1,86 @@
+"""Is the task learned only under the implicit curriculum, at the paper's own scale? (docs/results/paper.md#scale)
+
+    python analyses/paper_scale.py     # from analyses/results/scale-runs.csv: seconds
+
+The runs are those of the `scale-curriculum-…` sweeps, 32 planned in each: up to 24,000 steps of batch 128, one recipe, with
+`chain` (the implicit curriculum) or with `final` alone. They take hours, a run of each in turn (`train_in_turn.py`), and are
+gathered by `collect_scale.py`; how many are there is said first. Prints Markdown and draws scale.png: the share of runs that
+were solved by each step.
+"""
+
+from typing import Any
+
+import pandas as pd
+from claims import BLUE, GREY, ORANGE, RESULTS, markdown, middle, number, rate, span
+from curriculum import solved_by
+
+from stackheads.report.figures import save_figure
+from stackheads.report.figures.style import plain
+
+TASKS = {"cycle": "cycle of 8, D = 4", "d3": "paper's task, D = 3", "d4": "paper's task, D = 4"}
+PLANNED, STEPS = 32, 24_000
+ARMS = {"chain": BLUE, "final": ORANGE}
+
+
+def arm(runs: pd.DataFrame, task: str, supervision: str) -> pd.DataFrame:
+    """The runs of one arm."""
+    return runs[runs["arm"] == f"scale-curriculum-{task}-{supervision}"]
+
+
+def fisher(chain: pd.DataFrame, final: pd.DataFrame) -> float:
+    """Two-sided p of the difference in success."""
+    from scipy.stats import fisher_exact
+
+    _, p = fisher_exact([[int(each["solved"].sum()), int((~each["solved"]).sum())] for each in (chain, final)])
+    return float(p)
+
+
+def tell(runs: pd.DataFrame) -> str:
+    """Success with intervals, steps and tests."""
+    whole = len(runs) == PLANNED * len(TASKS) * len(ARMS)
+    lines = [f"{len(runs)} of {PLANNED * len(TASKS) * len(ARMS)} runs" + ("" if whole else " (PARTIAL)"), ""]
+    rows = []
+    for task, words in TASKS.items():
+        for supervision in ARMS:
+            group = arm(runs, task, supervision)
+            solved = rate(int(group["solved"].sum()), len(group))
+            rows.append(
+                [words, supervision, len(group), solved, number(middle(group["solved_at"].tolist())), span(group["solved_at"])]
+            )
+    lines.append(markdown(["task", "supervision", "runs", "solved [95 %]", "median step (all runs)", "range (solved)"], rows))
+    tests = (f"{words} p = {fisher(arm(runs, task, 'chain'), arm(runs, task, 'final')):.2g}" for task, words in TASKS.items())
+    return "\n".join([*lines, "", f"chain against final, Fisher's exact test: {'; '.join(tests)}"])
+
+
+def draw(runs: pd.DataFrame) -> Any:
+    """A panel for each task: the share of runs solved by each step."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 2.9), layout="constrained")
+    steps = list(range(0, STEPS + 1, 50))
+    panels = figure.subplots(1, len(TASKS), sharey=True)
+    panels[0].set_ylabel("share of runs solved by then")
+    for axes, (task, words) in zip(panels, TASKS.items(), strict=True):
+        for supervision, colour in ARMS.items():
+            group = arm(runs, task, supervision)
+            shares = solved_by(group["solved_at"].tolist(), steps)
+            axes.step(steps, shares, where="post", color=colour, linewidth=2, label=f"{supervision}, {len(group)} runs")
+        axes.axhline(1, color=GREY, linewidth=0.6, linestyle=":")
+        axes.set(title=words, xlabel="training step", ylim=(-0.03, 1.05))
+        axes.title.set_fontsize(9)
+        axes.legend(frameon=False, fontsize=8, loc="center right")
+        plain(axes)
+    if len(runs) < PLANNED * len(TASKS) * len(ARMS):
+        figure.suptitle(f"NOT ALL RUNS: {len(runs)} of {PLANNED * len(TASKS) * len(ARMS)}", color=ORANGE, fontsize=9)
+    return figure
+
+
+def main() -> None:
+    """Run the script from the command line."""
+    runs = pd.read_csv(RESULTS / "scale-runs.csv")
+    print(tell(runs))
+    save_figure(draw(runs), RESULTS / "scale.png")
+
+
+if __name__ == "__main__":
+    main()
