@@ -104,3 +104,17 @@ def test_public_names_import(name):
 def test_a_room_does_not_hide_a_public_name():
     """A module of the package with a public name's own would take its place once it is imported."""
     assert not {path.relative_to(SOURCE).parts[0].removesuffix(".py") for path in FILES} & (set(stackheads.__all__) - {"tasks"})
+
+
+POSIX_ONLY = {"curses", "fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty"}
+
+
+def test_no_import_fails_on_another_system():
+    """Modules that Python has on POSIX alone are imported where they are used, and something stands in for them."""
+    for path, tree in FILES.items():
+        for node in tree.body:
+            names = (
+                [each.name for each in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", None) or ""]
+            )
+            found = {name.split(".")[0] for name in names} & POSIX_ONLY
+            assert not found, f"{path.name} imports {found} as it is loaded"

@@ -116,7 +116,7 @@ def test_colours_differ_also_in_grey():
     assert len(set(COLOURS.values())) == len(COLOURS)
 
 
-@pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("b.svg", b"<?xml")])
+@pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("b.svg", b"<?xml"), ("c.pdf", b"%PDF")])
 def test_figures_are_written_whole_and_again_the_same(tmp_path, name, start):
     save_figure(timeline(made()), tmp_path / "new" / name)
     content = (tmp_path / "new" / name).read_bytes()
@@ -127,7 +127,7 @@ def test_figures_are_written_whole_and_again_the_same(tmp_path, name, start):
 
 
 def test_another_ending_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"as \.png or \.svg, got .*a\.doc"):
+    with pytest.raises(ConfigError, match=r"as \.png, \.svg or \.pdf, got .*a\.doc"):
         save_figure(timeline(made()), tmp_path / "a.doc")
     assert list(tmp_path.iterdir()) == []
 

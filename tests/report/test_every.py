@@ -118,7 +118,7 @@ def test_the_circuit(made):
 
 def test_all_figures_are_written(made, tmp_path):
     save_figures(made, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 6
+    assert len(list(tmp_path.iterdir())) == 9
 
 
 def test_the_page(made):

@@ -102,10 +102,10 @@ def test_without_a_circuit_or_probes_the_figures_say_so(checkpoints, tmp_path):
     save_figures(nothing, tmp_path)
 
 
-def test_all_are_written_as_png_and_svg_and_leave_nothing_open(analysis, tmp_path):
+def test_all_are_written_as_png_svg_and_pdf_and_leave_nothing_open(analysis, tmp_path):
     save_figures(analysis, tmp_path / "figures")
     names = sorted(path.name for path in (tmp_path / "figures").iterdir())
-    assert names == [f"{name}.{ending}" for name in ("circuit", "evidence", "reach") for ending in ("png", "svg")]
+    assert names == [f"{name}.{ending}" for name in ("circuit", "evidence", "reach") for ending in ("pdf", "png", "svg")]
     for path in (tmp_path / "figures").glob("*.svg"):
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
     assert Gcf.get_all_fig_managers() == []

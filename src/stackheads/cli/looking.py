@@ -45,7 +45,7 @@ class Wanted:
 
     output_dir: Annotated[Path | None, typer.Option(help="Also save the analysis as a folder.")] = None
     figures: Annotated[
-        Path | None, typer.Option(help="Also write evidence, circuit and reach as PNG and SVG to this folder.")
+        Path | None, typer.Option(help="Also write evidence, circuit and reach as PNG, SVG and PDF to this folder.")
     ] = None
     trial: Annotated[bool, typer.Option("--trial", help="Also put the labels on trial, on fresh examples.")] = False
     selectors: Annotated[

@@ -16,12 +16,12 @@ bit for bit (`training/run.py`). So whoever runs plans – processes of this mac
 die at any moment. A lock that the system frees with its process keeps two workers out of one plan.
 """
 
-import fcntl
 import itertools
 import json
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -224,10 +224,21 @@ def _locked(folder: Path, plan: Plan) -> Generator[None]:
     locks.mkdir(exist_ok=True)
     with (locks / plan.name).open("w") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(handle.fileno())
         except OSError:
             raise RunBusyError(f"one process trains a plan, another is training {plan.name}: wait for it") from None
         yield
+
+
+def _lock(file: int) -> None:
+    """Lock an open file until it is closed or the process ends. Raises `OSError` if another process holds it."""
+    try:
+        from fcntl import LOCK_EX, LOCK_NB, flock
+    except ImportError:  # Windows
+        msvcrt: Any = import_module("msvcrt")
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+    else:
+        flock(file, LOCK_EX | LOCK_NB)
 
 
 def _result(plan: Plan, checkpoint: Any, history: list[dict[str, Any]]) -> dict[str, Any]:

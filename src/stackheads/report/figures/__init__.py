@@ -31,7 +31,7 @@ FILES = tuple(f"{name}{ending}" for name in (*DRAWN, "gates") for ending in FORM
 
 
 def save_figures(analysis: Record, folder: Path | str) -> None:
-    """Write `evidence`, `circuit` and `reach` as .png and .svg into a folder; other files there stay.
+    """Write `evidence`, `circuit` and `reach` as .png, .svg and .pdf into a folder; other files there stay.
 
     Where labels have gates and the model is at hand, `gates` too: what their heads look at, value by value.
     """

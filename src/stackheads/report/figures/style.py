@@ -19,24 +19,25 @@ if TYPE_CHECKING:
 COLOURS = {**{status.value: status.colour for status in Status}, OTHER_ROLE: "#000000"}
 MARKERS = {status.value: "." if status is Status.NONE else f"${status.symbol}$" for status in Status}
 """The symbols as matplotlib draws them: as a glyph, which it scales to one size, so that the dot must stay its own."""
-FORMATS = (".png", ".svg")
+FORMATS = (".png", ".svg", ".pdf")
 DOTTED = (0, (2, 3))
 SAME_BYTES: Any = {"svg.hashsalt": "stackheads"}
+UNDATED: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 """The same figure gives the same bytes."""
 
 
 def save_figure(figure: "Figure", path: Path | str) -> None:
-    """Write a figure as .png or .svg, atomically. Raises `ConfigError` for another ending."""
+    """Write a figure as .png, .svg or .pdf, atomically. Raises `ConfigError` for another ending."""
     from matplotlib import rc_context
 
     target = Path(path)
     ending = target.suffix.lower()
     if ending not in FORMATS:
-        raise ConfigError(f"a figure is written as .png or .svg, got {str(path)!r}: give another name")
+        raise ConfigError(f"a figure is written as .png, .svg or .pdf, got {str(path)!r}: give another name")
     kind = ending.removeprefix(".")
 
     def write(temporary: Path) -> None:
-        figure.savefig(temporary, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+        figure.savefig(temporary, format=kind, dpi=150, metadata=UNDATED.get(kind))
 
     with rc_context(SAME_BYTES):
         write_file(target, write)
