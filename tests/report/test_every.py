@@ -188,6 +188,19 @@ def test_json_and_back(made, run, tmp_path):
     assert printed(print_emergence, Emergence.load(tmp_path / "run")) == printed(print_emergence, run)
 
 
+def test_labels_that_were_saved_before_there_were_gates_are_read_and_shown(made, tmp_path):
+    kept = made.labels[made.labels["gate"].isna()]
+    before = replace(made, labels=kept.drop(columns=["selector", "gate", "share"]), circuit=None)
+    before.save(tmp_path / "before")
+    loaded = Analysis.load(tmp_path / "before")
+    after = replace(made, labels=kept, circuit=None)
+    assert loaded.verdict == after.verdict
+    assert printed(print_analysis, loaded) == printed(print_analysis, after)
+    assert "<table" in page(loaded)
+    assert "<table" in analysis_html(loaded)
+    save_figures(loaded, tmp_path / "figures")
+
+
 def test_statuses_look_different_in_every_way():
     for looks in (COLOURS, SYMBOLS, MARKERS):
         assert len(set(looks.values())) == len(looks)

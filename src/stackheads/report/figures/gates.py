@@ -50,7 +50,8 @@ def gate_map(table: "pd.DataFrame") -> "Figure":
 
 def gated_rows(analysis: Record) -> "pd.DataFrame | None":
     """The rows of `by_gate` about the heads and gates that the labels name; None without any, or without the model."""
-    named = {(row["head"], row["destination"], Gate.parse(row["gate"]).name) for row in records(analysis.labels) if row["gate"]}
+    rows = [row for row in records(analysis.labels) if row.get("gate") is not None]
+    named = {(row["head"], row["destination"], Gate.parse(row["gate"]).name) for row in rows}
     if not named or analysis.subject is None:
         return None
     found = by_gate(*analysis.subject, analysis.examples, analysis.seed, analysis.thresholds)
