@@ -98,14 +98,16 @@ class Analysis(Record):
             raise ConfigError(f"a loaded analysis has no model to put on trial, got none: {call}")
         return self.subject
 
-    def to_html(self, path: Path | str, trial: Trial | None = None, examples: int = 8) -> None:
-        """Write one offline HTML page, with a trial and the attention on the first `examples` (`report/page`).
+    def to_html(
+        self, path: Path | str, trial: Trial | None = None, examples: int = 8, selectors: Explained | None = None
+    ) -> None:
+        """Write one offline HTML page, with a trial, selectors and the attention on the first `examples` (`report/page`).
 
         Raises `ConfigError` if `path` is a folder, `examples` is negative, or the page would be larger than 3 MB.
         """
         from stackheads.report.page import to_html
 
-        to_html(self, path, trial, examples)
+        to_html(self, path, trial, examples, selectors)
 
     def show(
         self, example: int = 0, heads: str | list[str] = "confirmed", destination: str | None = "query", view: str = "heads"

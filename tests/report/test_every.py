@@ -1,6 +1,7 @@
 """Every role and every status through every report: each is shown by its own name, and none is taken for another."""
 
 import ast
+import html
 import io
 import json
 import re
@@ -14,6 +15,7 @@ from report import every
 
 import stackheads
 from stackheads import Analysis, Emergence, orders_agree
+from stackheads.explanation.explained import in_words
 from stackheads.record import VERDICT_ORDER
 from stackheads.report.attention import head_name, show
 from stackheads.report.emergence import print_emergence
@@ -133,6 +135,16 @@ def test_the_page(made):
     drawn = re.findall('<text class="role"[^>]*>([^<]*)<', text)
     assert set(NAMES) <= set(drawn)
     assert all(status.colour in text for status in Status)
+
+
+def test_the_page_with_selectors(made):
+    explained = every.explained()
+    text = page(made, selectors=explained)
+    assert '<a href="#selectors">' in text
+    words = {html.escape(in_words(row)) for row in records(explained.table)}
+    assert all(f">{word}<" in text for word in words)
+    assert all(f">{level}<" in text for level in explained.levels)
+    assert "#selectors" not in page(made)
 
 
 def test_the_notebook(made):

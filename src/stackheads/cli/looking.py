@@ -11,6 +11,7 @@ from stackheads.errors import ConfigError
 
 if TYPE_CHECKING:
     from stackheads.analysis import Analysis
+    from stackheads.explanation.explained import Explained
     from stackheads.trial.trial import Trial
 
 TIMELINE = "timeline.png"
@@ -43,7 +44,9 @@ class Gpt2Options:
 class Wanted:
     """What is wanted beside the labels, and where it goes."""
 
-    output_dir: Annotated[Path | None, typer.Option(help="Also save the analysis as a folder.")] = None
+    output_dir: Annotated[Path | None, typer.Option(help="Also save the analysis, and what else is wanted, as a folder.")] = (
+        None
+    )
     figures: Annotated[
         Path | None, typer.Option(help="Also write evidence, circuit and reach as PNG, SVG and PDF to this folder.")
     ] = None
@@ -66,14 +69,18 @@ class Wanted:
         if self.figures is not None:
             check_folder(self.figures, files=FILES)
 
-    def write(self, analysis: "Analysis", verdict: "Trial | None") -> None:
+    def write(self, analysis: "Analysis", verdict: "Trial | None", explained: "Explained | None") -> None:
         """Save what goes to files."""
+        from stackheads.files import write_json
         from stackheads.report.figures import save_figures
 
         if self.output_dir is not None:
             analysis.save(self.output_dir)
+            for name, found in (("trial", verdict), ("selectors", explained)):
+                if found is not None:
+                    write_json(self.output_dir / f"{name}.json", found.to_dict())
         if self.html is not None:
-            analysis.to_html(self.html, verdict)
+            analysis.to_html(self.html, verdict, selectors=explained)
         if self.figures is not None:
             save_figures(analysis, self.figures)
 
@@ -106,7 +113,7 @@ def analyze(
     analysis = run(**subject, examples=number, budget=budget, seed=common.seed, progress=not common.quiet)
     verdict = analysis.trial(examples=512 if number == "auto" else number) if wanted.trial else None
     explained = analysis.selectors(progress=not common.quiet) if wanted.selectors else None
-    wanted.write(analysis, verdict)
+    wanted.write(analysis, verdict, explained)
     if common.json:
         content = analysis.to_dict() | ({"trial": verdict.to_dict()} if verdict else {})
         content |= {"selectors": explained.to_dict()} if explained else {}

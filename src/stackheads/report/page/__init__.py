@@ -14,30 +14,33 @@ from pathlib import Path
 from typing import Any
 
 from stackheads.errors import ConfigError
+from stackheads.explanation.explained import Explained
 from stackheads.files import check_file, write_file
 from stackheads.record import Record
 from stackheads.report.page.attention import attention_data
-from stackheads.report.page.content import content, number
+from stackheads.report.page.content import content, number, selectors_content
 from stackheads.trial.trial import Trial
 from stackheads.types import Status
 
 MAX_BYTES = 3_000_000
 
 
-def to_html(analysis: Record, path: Path | str, trial: Trial | None = None, examples: int = 8) -> None:
-    """Write an analysis as one HTML page, atomically, with the trial if one is given and attention on the first `examples`.
+def to_html(
+    analysis: Record, path: Path | str, trial: Trial | None = None, examples: int = 8, selectors: Explained | None = None
+) -> None:
+    """Write an analysis as one HTML page, atomically, with trial and selectors if given and attention on the first `examples`.
 
     Attention needs the model: the page of an analysis that was loaded says that it has none. Cost: one forward pass on
     `examples` examples. Raises `ConfigError` if `path` can't be written, `examples` is negative, or the page would exceed 3 MB.
     """
     check_file(path)
-    text = page(analysis, trial, examples).encode("utf-8", "replace")
+    text = page(analysis, trial, examples, selectors).encode("utf-8", "replace")
     if len(text) > MAX_BYTES:
         raise ConfigError(f"a page is at most {MAX_BYTES / 1e6:.0f} MB, got {len(text) / 1e6:.1f} MB: ask for fewer examples")
     write_file(Path(path), lambda temporary: temporary.write_bytes(text))
 
 
-def page(analysis: Record, trial: Trial | None = None, examples: int = 8) -> str:
+def page(analysis: Record, trial: Trial | None = None, examples: int = 8, selectors: Explained | None = None) -> str:
     """The page as text. Raises `ConfigError` if `examples` is negative."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -54,6 +57,7 @@ def page(analysis: Record, trial: Trial | None = None, examples: int = 8) -> str
         script=script,
         attention=attention,
         data=data_block(attention),
+        selectors=None if selectors is None else selectors_content(selectors),
         **content(analysis, trial),
     )
 

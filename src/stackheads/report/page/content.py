@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from stackheads.explanation.circuit import Circuit
+from stackheads.explanation.explained import Explained, in_words
 from stackheads.record import Record
 from stackheads.report.figures.gates import LEAST, gated_rows
 from stackheads.report.page.diagram import diagram
@@ -147,6 +148,26 @@ def _gates(analysis: Record) -> list[dict[str, Any]]:
         kept = {role: cells for role, cells in panel["roles"].items() if max(map(_share, cells.values())) >= LEAST}
         panel["roles"] = {role: kept[role] for role in sorted(kept, key=natural)}
     return list(panels.values())
+
+
+def selectors_content(explained: Explained) -> dict[str, Any]:
+    """What each level of selectors recovers, and what every head looks at."""
+    rows = records(explained.curve)
+    levels: list[dict[str, Any]] = []
+    for level in explained.levels:
+        first = next(row for row in rows if row["level"] == level)
+        asked = [row for row in rows if row["level"] == level]
+        shares = {f"hop {row['hop']} @{row['destination']}": row["recovered"] for row in asked}
+        levels.append({"level": level, "selectors": first["selectors"], "numbers": first["numbers"], **shares})
+    looks = [
+        {
+            **{name: row[name] for name in ("head", "destination")},
+            "looks at": in_words(row),
+            **{"share": row["share"], "needed for": row["readout"], "effect": row["effect"]},
+        }
+        for row in records(explained.table)
+    ]
+    return {"examples": explained.examples, "levels": table(levels), "looks": table(looks)}
 
 
 def _share(cell: dict[str, Any]) -> float:
