@@ -1,0 +1,137 @@
+"""What does each stage of labelling cost, in forward passes of the same examples?
+
+    python analyses/benchmarks/labels.py                          # cycle-d4-l3 and chain-d4-l4, 512 examples: two minutes
+    python analyses/benchmarks/labels.py --khop FILE              # and a published k-hop model (docs/results/other-tasks.md)
+    python analyses/benchmarks/labels.py --large                  # and a random model of GPT-2 small's size, 16 examples
+
+A forward pass is the model's own, hooked and recorded, on the examples of the labels. Every stage is run `repeats` times by
+turns with it, and the medians are divided; "patterns with gates" against "patterns" is what gates cost. Peak memory is that of
+the whole process so far. One thread, as tests and sweeps use.
+"""
+
+import argparse
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stackheads import load
+from stackheads.explanation.circuit import find_circuit
+from stackheads.interventions import destination_rows
+from stackheads.labelling.bench import bench_of, make_bench, read_labels
+from stackheads.labelling.cause import cause_evidence
+from stackheads.labelling.gating import gated_patterns
+from stackheads.labelling.patterns import pattern_evidence
+from stackheads.labelling.statistics import resampling
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.labelling.verdict import Answer, Evidence, label_row, pattern_answer
+from stackheads.labelling.write import Question, Writes
+from stackheads.models import ModelConfig, build, load_gpt2
+from stackheads.models.hooks import all_heads, analysing, record
+from stackheads.seeds import Stream, stream
+from stackheads.tables import label_frame
+from stackheads.tasks import KHopInduction, Retrieval, Task, labelling_batch
+from stackheads.types import Destination
+
+ROOT = Path(__file__).resolve().parents[2]
+KHOP = KHopInduction(max_hops=16, symbols=4, context=99)
+CIRCUIT_EXAMPLES = 192
+
+Stages = dict[str, Callable[[], Any]]
+
+
+def stages(model: Any, task: Task, examples: int, circuit: bool) -> Stages:
+    """The stages of `measure` one by one, each with what the ones before it found; and the circuit."""
+    thresholds, batch = Thresholds(), labelling_batch(task, examples, 0)
+    places = [place for place in Destination if bool(destination_rows(batch, place).any())]
+    cells = [(head, place) for head in all_heads(model) for place in places]
+    bench = bench_of(model, task, batch, thresholds)
+    draws = resampling(
+        examples, thresholds.resampling_draws, thresholds.confidence, stream(0, Stream.BOOTSTRAP), batch.tokens.device
+    )
+    looks = pattern_evidence(task, bench.clean, places, draws, thresholds)
+    causes = {cell: cause_evidence(bench, [cell[0]], cell[1], draws) for cell in cells}
+    evidence = [Evidence(*cell, looks[cell], causes[cell], None) for cell in cells]
+    asked = [item for item in evidence if pattern_answer(item.pattern, thresholds) == Answer.YES and item.pattern.role]
+    questions = [Question((item.head,), item.where, item.pattern.role) for item in asked if item.pattern.role]
+
+    def written() -> Any:
+        return Writes(bench, draws, thresholds, stream(0, Stream.COUNTERFACTUALS)).answer(questions)
+
+    found: Stages = {
+        "clean run, proved": partial(bench_of, model, task, batch, thresholds),
+        "patterns": partial(pattern_evidence, task, bench.clean, places, draws, thresholds),
+        "patterns with gates": partial(gated_patterns, task, bench.clean, places, draws, thresholds),
+        f"ablations of {len(cells)} cells": lambda: [cause_evidence(bench, [head], place, draws) for head, place in cells],
+        f"what {len(questions)} heads write": written,
+    }
+    if circuit:
+        writes = dict(zip([(item.head, item.where) for item in asked], written(), strict=True))
+        rows = [
+            label_row(
+                Evidence(item.head, item.where, item.pattern, item.cause, writes.get((item.head, item.where))), thresholds
+            )
+            for item in evidence
+        ]
+        few = make_bench(model, task, CIRCUIT_EXAMPLES, 0, thresholds)
+        found[f"circuit, {CIRCUIT_EXAMPLES} examples"] = partial(
+            find_circuit, few, read_labels(label_frame(rows)), thresholds, 0
+        )
+    return found
+
+
+def timed(run: Callable[[], Any]) -> float:
+    """Seconds."""
+    begun = time.perf_counter()
+    run()
+    return time.perf_counter() - begun
+
+
+def tell(name: str, model: Any, task: Task, examples: int, repeats: int, circuit: bool) -> None:
+    """Print the rows of one model."""
+    tokens = labelling_batch(task, examples, 0).tokens
+    with analysing(model):
+        of_stages = stages(model, task, examples, circuit)
+        for stage, run in of_stages.items():
+            pairs = [(timed(partial(record, model, tokens)), timed(run)) for _ in range(repeats)]
+            forward, seconds = (statistics.median(times) for times in zip(*pairs, strict=True))
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            print(f"| `{name}` | {stage} | {seconds:.2f} | {seconds / forward:.1f} | {peak:.2f} |", flush=True)
+
+
+def main() -> None:
+    """Run the script from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--examples", type=int, default=512)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--khop", type=Path, help="a published k-hop model of four heads a layer")
+    parser.add_argument("--large", action="store_true", help="also a random model of 12 layers × 12 heads")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    print("| model | stage | seconds | forward passes | peak memory so far (GiB) |")
+    print("| --- | --- | --- | --- | --- |")
+    for name in ("cycle-d4-l3", "chain-d4-l4"):
+        checkpoint = load(ROOT / "checkpoints" / name)
+        tell(name, checkpoint.model, checkpoint.task, arguments.examples, arguments.repeats, circuit=True)
+    if arguments.khop is not None:
+        model = load_gpt2(arguments.khop, KHOP, 4, "identity", allow_pickle=True)
+        tell(arguments.khop.stem, model, KHOP, arguments.examples, 1, circuit=True)
+    if arguments.large:
+        task = Retrieval(chains=3, max_hops=4, attention_dir="causal")
+        tell(
+            "random 12 × 12",
+            build(ModelConfig(layers=12, heads=12, d_model=768, d_head=64, attn_only=False), task),
+            task,
+            16,
+            1,
+            False,
+        )
+
+
+if __name__ == "__main__":
+    main()
