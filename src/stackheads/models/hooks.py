@@ -21,6 +21,7 @@ from torch import Tensor
 from stackheads.errors import InterventionError
 from stackheads.models.forwards.rotary import input_hooks
 from stackheads.models.kinds import check_model
+from stackheads.models.memory import kept_memory
 from stackheads.models.protocol import Model
 from stackheads.types import HeadId
 
@@ -121,9 +122,9 @@ def evaluating(model: Model) -> Generator[None]:
 
 @contextmanager
 def analysing(model: Model) -> Generator[None]:
-    """No gradients, no autocast and eval mode inside; the model's modes as they were afterwards."""
+    """No gradients, no autocast, eval mode and kept memory inside; the model's modes as they were afterwards."""
     check_model(model)
-    with evaluating(model), torch.no_grad(), precise():
+    with evaluating(model), torch.no_grad(), precise(), kept_memory():
         yield
 
 
