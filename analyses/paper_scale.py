@@ -8,6 +8,7 @@ gathered by `collect_scale.py`; how many are there is said first. Prints Markdow
 were solved by each step.
 """
 
+import argparse
 from typing import Any
 
 import pandas as pd
@@ -77,6 +78,7 @@ def draw(runs: pd.DataFrame) -> Any:
 
 def main() -> None:
     """Run the script from the command line."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     runs = pd.read_csv(RESULTS / "scale-runs.csv")
     print(tell(runs))
     save_figure(draw(runs), RESULTS / "scale.png")
