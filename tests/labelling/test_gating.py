@@ -1,5 +1,8 @@
 """Heads whose role depends on what the looking position knows: attention and a model that are known, and what is no gate."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +10,7 @@ from hypothesis import strategies as st
 from labelling.test_patterns import CYCLE, draws, pattern_of, recorded_with, uniform_pattern
 
 from stackheads import analyze, load
-from stackheads.errors import ConfigError, InterventionError, StackheadsWarning
+from stackheads.errors import ConfigError, InterventionError, StackheadsWarning, TaskError
 from stackheads.interventions import destination_rows
 from stackheads.labelling.gating import gated_patterns
 from stackheads.labelling.roles import candidate_roles, role_targets
@@ -17,7 +20,7 @@ from stackheads.report.figures import gate_map, gated_rows, save_figures, svg_te
 from stackheads.report.notebook import analysis_html
 from stackheads.report.page import page
 from stackheads.tables import records, role_of
-from stackheads.tasks import labelling_batch
+from stackheads.tasks import Batch, Cycle, labelling_batch
 from stackheads.types import Destination, Gate, Gated, HeadId, Role, ranges, where
 
 EXAMPLES = 128
@@ -194,3 +197,30 @@ def test_rows_of_a_gate_are_those_of_its_values():
 )
 def test_values_are_said_as_ranges(values, said):
     assert ranges(values) == said
+
+
+class Odd(Cycle):
+    """A cycle whose only gate is another one."""
+
+    spoil: Callable[[Batch], torch.Tensor]
+
+    def sample(self, n, generator):
+        batch = super().sample(n, generator)
+        return replace(batch, gates={"odd": self.spoil(batch)})
+
+
+def test_gates_that_are_none_are_refused_and_one_of_too_many_values_divides_nothing(checkpoints):
+    checkpoint = load(checkpoints / "cycle-d4-l3")
+    settings = checkpoint.task.model_dump()
+    wrong = Odd(spoil=lambda batch: batch.tokens - 1, **settings)
+    for call in (
+        lambda: analyze(checkpoint.model, wrong, examples=32, progress=False, explain=False),
+        lambda: analyze(checkpoint, examples=32, progress=False, explain=False).by_gate(checkpoint.model, wrong, examples=32),
+    ):
+        with pytest.raises(TaskError, match="gate 'odd' must hold whole numbers from 0"):
+            call()
+    many = Odd(spoil=lambda batch: torch.arange(batch.tokens.numel()).view_as(batch.tokens), **settings)
+    plain = analyze(checkpoint, examples=64, progress=False, explain=False)
+    found = analyze(checkpoint.model, many, examples=64, progress=False, explain=False)
+    assert found.hops == plain.hops
+    assert set(found.labels["gate"].isna()) == {True}

@@ -33,7 +33,7 @@ from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, Evidence, pattern_answer, status
 from stackheads.models.hooks import analysing
 from stackheads.models.protocol import Model
-from stackheads.tasks import Task, gates, labelling_batch
+from stackheads.tasks import Task, check_gates, gates, labelling_batch
 from stackheads.types import Destination, Gate, HeadId, Status, Where, where
 
 CHOOSING = 8
@@ -74,6 +74,7 @@ def gated_patterns(
     task: Task, clean: Recorded, destinations: Sequence[Destination], draws: Resampling, thresholds: Thresholds
 ) -> Found:
     """The patterns of all cells, and of the parts of those whose role depends on a gate; by destination, head, first value."""
+    check_gates(task, clean.batch, fitted=False)
     looks = looking(task, clean)
     parts = {place: _parts(looks, clean, place, thresholds) for place in destinations}
     tests = sum(len(looks.heads) + sum(map(len, of_heads.values())) for of_heads in parts.values())
@@ -106,6 +107,7 @@ def by_gate(model: Model, task: Task, examples: int, seed: int, thresholds: Thre
     forward pass.
     """
     batch = labelling_batch(task, examples, seed).to(next(model.parameters()).device)
+    check_gates(task, batch, fitted=False)
     with analysing(model):
         clean = recorded(model, batch)
     looks, found = looking(task, clean), []
