@@ -1,6 +1,6 @@
 """How do other ways of labelling heads fare where the labels are known? (docs/results/validation.md#peers)
 
-    python analyses/peers.py                 # about half an hour on two cores
+    python analyses/peers.py                 # about a quarter of an hour on two cores
     python analyses/peers.py --quick         # one guise of each circuit for choosing and one for scoring
 
 Every circuit of `stackheads validate` on three levels, labelled by the peers of `validation/peers.py`; thresholds are chosen on
