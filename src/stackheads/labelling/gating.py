@@ -5,11 +5,10 @@ values of a gate and another one, or none, at the others, its cell is divided:
 
 1. *Chosen* on every second example: for each value the role with the largest lead, if it reaches `pattern_margin`; values of
    one role are one part, if the role takes `min_gain` of the head's attention at the destination there. Of several gates the
-   one whose parts lead by most is taken, if that is no less than what one role leads by at all values.
+   one whose parts lead by most is taken.
 2. *Judged* on the other examples, each part like any other row (`patterns.py`), corrected for all rows that are judged. A cell
-   may be divided if two parts have different roles; or if one has a role and the rest has none, where the whole has none
-   either, or no role leads in the rest by half of `pattern_margin` or a third of the part's lead: a role that is more or less
-   sharp has no gate.
+   may be divided if two parts have different roles, or if in the rest the one role takes less than a third of the attention
+   that it takes in its part: a role that is more or less sharp has no gate.
 3. *Taken* (`settled`) when cause and write of parts and whole are known, if some part is confirmed or opposing: how a head that
    does nothing divides its attention is nothing to report. Heads that matter only together are looked for undivided.
 
@@ -38,6 +37,9 @@ from stackheads.types import Destination, Gate, HeadId, Status, Where, where
 
 CHOOSING = 8
 """A value's role is chosen on so many times fewer rows and examples than a row is judged on: several values make a part."""
+
+REST = 1 / 3
+"""A role that takes so much less of the attention where it does not lead is not there."""
 
 BY_GATE = ["head", "layer", "destination", "gate", "value", "role", "hop", "mass", "leads", "rows"]
 """Columns of `by_gate`."""
@@ -86,7 +88,7 @@ def gated_patterns(
         for head in looks.heads:
             found[head, place] = whole[head]
             divided = _judged(looks, clean, held_out, head, parts[place].get(head, []), (tests, draws, thresholds))
-            if _may_divide(whole[head], list(divided.values()), thresholds):
+            if _may_divide(list(divided.values()), thresholds):
                 found |= {(head, where(place, gate)): item for gate, item in divided.items()}
     return found
 
@@ -140,21 +142,18 @@ def _parts(looks: Looking, clean: Recorded, destination: Destination, thresholds
     """The parts of each head's destination that may have roles of their own; heads without any are left out."""
     rows = destination_rows(clean.batch, destination) & _choosing(clean)[:, None]
     total = int(rows.sum())
-    plain = [best.margin for best in _leading(_leads(looks, rows, thresholds), thresholds)]
-    chosen: dict[int, tuple[float, list[Gate]]] = {
-        number: (margin - thresholds.min_gain * total, []) for number, margin in enumerate(plain)
-    }
+    chosen: dict[int, tuple[float, list[Gate]]] = {number: (0.0, []) for number in range(len(looks.heads))}
     for name, known in gates(clean.batch).items():
         values = known[rows].unique().tolist()
         of_values = [_leading(_leads(looks, rows & (known == value), thresholds), thresholds) for value in values]
-        for number, (least, _) in chosen.items():
+        for number, (before, _) in chosen.items():
             found: dict[int, list[tuple[int, _Leading]]] = {}
             for value, heads in zip(values, of_values, strict=True):
                 if (role := heads[number].role) is not None:
                     found.setdefault(role, []).append((value, heads[number]))
             large = [part for part in found.values() if sum(best.taken for _, best in part) >= thresholds.min_gain * total]
             margin = sum(best.margin for part in large for _, best in part)
-            if large and len(large[0]) < len(values) and margin >= least:
+            if large and len(large[0]) < len(values) and margin > before:
                 chosen[number] = margin, [Gate(name, tuple(value for value, _ in part)) for part in large]
     return {looks.heads[number]: parts for number, (_, parts) in chosen.items() if parts}
 
@@ -214,14 +213,11 @@ def _judged(
     return dict(sorted(found.items(), key=lambda item: item[0].values))
 
 
-def _may_divide(whole: PatternEvidence, parts: Sequence[PatternEvidence], thresholds: Thresholds) -> bool:
-    """Whether the parts say what the whole does not: a role where it has none, more than one, or where the role is not."""
-    answers = [pattern_answer(part, thresholds) for part in parts]
-    if len({part.role for part, answer in zip(parts, answers, strict=True) if answer == Answer.YES}) > 1:
-        return True
-    rest = [part for part, answer in zip(parts, answers, strict=True) if answer != Answer.YES]
-    if not rest or Answer.UNDECIDED in answers:
-        return False
-    least = min(part.lead.low for part, answer in zip(parts, answers, strict=True) if answer == Answer.YES)
-    clearly = max(part.furthest.high for part in rest) < max(thresholds.pattern_margin / 2, least / 3)
-    return clearly or pattern_answer(whole, thresholds) != Answer.YES
+def _may_divide(parts: Sequence[PatternEvidence], thresholds: Thresholds) -> bool:
+    """Whether the parts have different roles, or the one role that there is takes far less of the attention in the rest."""
+    having = [part for part in parts if pattern_answer(part, thresholds) == Answer.YES]
+    roles = {part.role for part in having if part.role is not None}
+    if len(roles) != 1:
+        return len(roles) > 1
+    role, rest = roles.pop(), [part for part in parts if part not in having]
+    return bool(rest) and all(part.masses.get(role, 1.0) < REST * having[0].mass for part in rest)

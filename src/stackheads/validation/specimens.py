@@ -229,17 +229,12 @@ def ambiguous() -> Circuit:
 
 
 def by_symbol() -> Circuit:
-    """j"""
-    base = doubling_circuit()
-
-    def change(layers: list[list[HeadSpec]]) -> None:
-        hop_one, tokens = layers[1][0], range(base.task.d_vocab)
-        halves = (frozenset(tokens[0::2]), frozenset(tokens[1::2]))
-        layers[1] = [replace(hop_one, symbols=half) for half in halves] + layers[1][1:]
-        last = layers[3][0]  # at value slots its hop leads nowhere, and it would look at what comes nearest
-        layers[3][0] = replace(last, rows=frozenset({QUERY}), roles={QUERY: last.roles[QUERY]})
-
-    return _with(base, "j", change)
+    """j: one hop is answered, so that nothing reads what the two heads write where they are parked, both the same."""
+    task = _causal(4)
+    previous, hop_one = lower(doubling(1))
+    halves = (frozenset(range(0, task.d_vocab, 2)), frozenset(range(1, task.d_vocab, 2)))
+    shared = tuple(replace(hop_one[0], symbols=half) for half in halves)
+    return Circuit((previous, shared), task, plain_readouts(task), None, "j")
 
 
 def two_hops() -> Circuit:
