@@ -3,8 +3,9 @@
     python analyses/train_in_turn.py scale-curriculum-cycle-chain scale-curriculum-cycle-final --sweeps runs/sweeps
 
 Each sweep is `analyses/sweeps/NAME.yaml` and goes to --sweeps/NAME, as by `stackheads sweep`: finished runs are not run again,
-begun ones go on, so it may be killed at any moment and begun again with the same command. One process, one thread, one run at a
-time; begun twice, two processes share the work. A line for each run that is finished; status 1 if one failed.
+begun ones go on, so it may be killed at any moment and begun again with the same command. `--but-for` names a table of runs
+that were finished elsewhere and are left out (columns arm and seed, as in `analyses/results/scale-runs.csv`). One process, one
+thread, one run at a time; begun twice, two processes share the work. A line for each finished run; status 1 if one failed.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import sys
 from itertools import zip_longest
 from pathlib import Path
 
+import pandas as pd
 from claims import ROOT
 
 from stackheads.errors import StackheadsError
@@ -22,6 +24,15 @@ def in_turn(plans: dict[Path, list[Plan]]) -> list[tuple[Path, Plan]]:
     """The first plan of each folder, then the second of each …; a folder that has no more is left out."""
     rounds = zip_longest(*([(folder, plan) for plan in made] for folder, made in plans.items()))
     return [pair for each in rounds for pair in each if pair is not None]
+
+
+def but_for(plans: dict[Path, list[Plan]], done: pd.DataFrame) -> dict[Path, list[Plan]]:
+    """The plans whose run is not in a table of finished ones."""
+    runs = set(zip(done["arm"], done["seed"], strict=True))
+    return {
+        folder: [plan for plan in made if (folder.name, plan.settings["training"]["seed"]) not in runs]
+        for folder, made in plans.items()
+    }
 
 
 def train(plans: dict[Path, list[Plan]]) -> int:
@@ -49,6 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", help="sweeps, by the names of their files in analyses/sweeps")
     parser.add_argument("--sweeps", type=Path, default=ROOT / "runs" / "sweeps", help="where the folders of the sweeps are")
+    parser.add_argument("--but-for", type=Path, help="a CSV of runs that are not trained again")
     arguments = parser.parse_args()
     files = {name: ROOT / "analyses" / "sweeps" / f"{name}.yaml" for name in arguments.names}
     if missing := [name for name, file in files.items() if not file.exists()]:
@@ -56,7 +68,9 @@ def main() -> None:
     try:
         folders = {arguments.sweeps / name: read_sweep(file) for name, file in files.items()}
         plans = {folder: open_sweep(config, folder) for folder, config in folders.items()}
-    except StackheadsError as error:
+        if arguments.but_for:
+            plans = but_for(plans, pd.read_csv(arguments.but_for))
+    except (OSError, KeyError, StackheadsError) as error:
         sys.exit(f"error: {error}")
     sys.exit(1 if train(plans) else 0)
 

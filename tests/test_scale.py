@@ -84,6 +84,14 @@ def test_what_is_done_is_not_trained_again(folders, capsys):
     assert not capsys.readouterr().out
 
 
+def test_what_a_table_lists_is_not_trained(folders, capsys):
+    done = pd.DataFrame({"arm": ["tiny-chain", "tiny-final", "elsewhere"], "seed": [1, 0, 2]})
+    assert train_in_turn.train(train_in_turn.but_for(folders, done)) == 0
+    runs = [(folder.name, plan.name, stored_result(folder, plan)) for folder, plan in train_in_turn.in_turn(folders)]
+    assert [run[:2] for run in runs if run[2] is None] == [("tiny-final", "seed-0"), ("tiny-chain", "seed-1")]
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
 @pytest.fixture
 def trained(folders, tmp_path):
     """The folder of both tiny sweeps with all runs finished, and their files."""
