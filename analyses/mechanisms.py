@@ -1,30 +1,40 @@
 """Which mechanism does each architecture find, and what share of it do the labels cover?
 
     python analyses/mechanisms.py                  # tables and figure from analyses/results/mechanisms.csv, seconds
-    python analyses/mechanisms.py --from-scratch   # with the four sweeps, 78 runs; then about 15 s a run and core
+    python analyses/mechanisms.py --from-scratch   # with the four sweeps, 78 runs; then one to two minutes a run and core
 
 Every run of the sweeps `curriculum`, `depth-bidirectional`, `depth-causal` and `dropping` that is solved (every hop at 99 % or
 more at the query) is analysed at its last snapshot (`analyze`, 256 examples, seed 0); each analysis is kept below
-runs/mechanisms and not made again. Training seeds as in the sweeps. The names of mechanisms are those of
-`explanation/mechanism.py`; `other` means that the confirmed heads alone do not bring the query every hop. Columns of
+runs/mechanisms and not made again. Its selectors are found as well (`Analysis.selectors`, 256 examples). Training seeds as in
+the sweeps. The names of mechanisms are those of `explanation/mechanism.py`; by labels `other` means that the confirmed heads
+alone do not bring the query every hop, by selectors that what heads look at to carry the answer does not. Columns of
 mechanisms.csv, a row for each finished run, empty from `mechanism` on where it is not solved:
 
 `cells`, `confirmed`, …   (head, destination) cells by status
 `explained`               hops of 4 on which the compiled labels answer as the model does in 95 % of fresh examples or more
 `roles`                   the confirmed cells as (layer, destination, role): what can be compared between seeds
+`by_selectors`            the mechanism by selectors, with `reason` why
+`kept`                    least recovered share of a hop at the query, all heads looking only where their selectors say
+`kept_by_roles`           the same with selectors that are roles alone
+`selectors`, `numbers`    how many of them, and of their numbers
+`kept_swapped`            the null: the most that is recovered of a hop when each head has the next head's selectors
 
 Writes analyses/results/mechanisms.csv and mechanisms.png.
 """
 
+import json
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import pandas as pd
-from claims import GREY, KEPT, Claim, Run, Tables, kept_analysis, main, markdown, number, percent, span
+from claims import GREY, KEPT, Claim, Run, Tables, kept_analysis, main, markdown, number, percent, rate, span
 from tqdm import tqdm
 
+from stackheads import Analysis
+from stackheads.files import write_file
 from stackheads.labelling.stability import layer_roles
+from stackheads.models import load, snapshots
 
 MECHANISMS = {
     "tripling": "#009E73",
@@ -60,7 +70,29 @@ def mechanism_row(run: Run) -> dict[str, Any]:
         for (layer, place, role), count in sorted(layer_roles(found.labels).items())
     )
     row |= {"mechanism": found.mechanism, "cells": len(found.labels), **{name: statuses[name] for name in STATUSES}}
-    return row | {"explained": explained, "roles": roles}
+    return row | {"explained": explained, "roles": roles} | kept_selectors(run, found)
+
+
+def kept_selectors(run: Run, found: Analysis) -> dict[str, Any]:
+    """What the selectors of one run say, from the folder of its analysis if it is there, else found and kept."""
+    file = KEPT / run.sweep / run.plan.name / "by-selectors.json"
+    if file.exists():
+        return json.loads(file.read_text())
+    checkpoint = load(snapshots(run.folder)[max(snapshots(run.folder))])
+    chosen = found.selectors(checkpoint.model, checkpoint.task, examples=256, progress=False)
+    last = chosen.curve[chosen.curve["level"] == chosen.levels[-1]]
+    row = {
+        "by_selectors": chosen.mechanism,
+        "reason": chosen.mechanism_reason,
+        "kept": min(chosen.recovered().values()),
+        "kept_by_roles": min(chosen.recovered(chosen.levels[0]).values()),
+        "selectors": int(last["selectors"].iloc[0]),
+        "numbers": int(last["numbers"].iloc[0]),
+        "kept_swapped": float(chosen.swapped.loc[chosen.swapped["destination"] == "query", "recovered"].max()),
+    }
+    row = {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}
+    write_file(file, lambda temporary: temporary.write_text(json.dumps(row)))
+    return row
 
 
 def architecture(run: Run) -> str:
@@ -97,10 +129,30 @@ def tell(tables: Tables) -> str:
     text = [markdown(["architecture", "runs", "solved", *MECHANISMS], counts)]
     header = ["architecture", "solved runs", "cells confirmed (%)", "range", "of cells that matter (%)", "range"]
     text.append(markdown([*header, "hops explained, of 4 (median)", "different circuits"], cover))
+    header = ["architecture", "solved runs", *(f"{name} by selectors" for name in MECHANISMS if name != "none")]
+    header += ["answer kept (least hop, median)", "by roles alone", "selectors (median)", "null: swapped"]
+    text.append(
+        markdown(header, [by_selectors(name, group[group["solved"]]) for name, group in groups(table) if group["solved"].any()])
+    )
+    there = table[table["solved"] & table["by_selectors"].notna()]
+    for words, column in (("labels", "mechanism"), ("selectors", "by_selectors")):
+        text.append(f"other by {words}: {rate(int((there[column] == 'other').sum()), len(there))}")
+    text.append(f"answer kept, least hop, all runs: median {there['kept'].median():.2f}, least {there['kept'].min():.2f}")
     total = table[table["solved"]][[name for name in STATUSES if name in table]].sum()
     cells = ", ".join(f"{number(total[name])} {name}" for name in total.index)
     text.append(f"cells of all solved runs by status: {cells}")
     return "\n\n".join(text)
+
+
+def by_selectors(name: str, solved: pd.DataFrame) -> list[Any]:
+    """How many runs of an architecture have each mechanism by selectors, and what these keep."""
+    there = solved[solved["by_selectors"].notna()]
+    found = Counter(there["by_selectors"])
+    counts = [found[mechanism] or "" for mechanism in MECHANISMS if mechanism != "none"]
+    if not len(there):
+        return [name, 0, *counts, None, None, None, None]
+    medians = [f"{there[column].median():.2f}" for column in ("kept", "kept_by_roles")]
+    return [name, len(there), *counts, *medians, number(there["selectors"].median()), f"{there['kept_swapped'].median():.2f}"]
 
 
 def draw(tables: Tables) -> Any:

@@ -16,6 +16,7 @@ from stackheads.explanation.measuring import explain_heads
 from stackheads.explanation.mechanism import name_mechanism
 from stackheads.explanation.program import agreement, extract_program
 from stackheads.explanation.reach import reach
+from stackheads.explanation.together import together
 from stackheads.labelling.bench import make_bench, read_labels
 from stackheads.labelling.gating import by_gate
 from stackheads.labelling.measure import BUDGET, MIN_EXAMPLES, Look, Measured, measure, measure_until_decided
@@ -65,7 +66,7 @@ class Analysis(Record):
         The answers are those that the model gives nearly always (`emerged_accuracy`), or, where there are none, better than by
         chance. Fitted on examples of their own, measured on `examples` fresh ones (`explanation/measuring.py`). `model` and
         `task` are needed only for an analysis that was loaded. Raises `ConfigError` without them, and where the model answers
-        nothing.
+        nothing. What selectors do together, mechanism and program, is said beside them.
         Cost: see `explanation/measuring.py`; seconds to a minute for models of a few layers.
         """
         rows = [row for row in records(self.readouts) if row["open"]]
@@ -75,8 +76,9 @@ class Analysis(Record):
         readouts = [Readout(Destination(row["destination"]), int(row["hop"])) for row in there]
         if not isinstance(examples, int):
             raise ConfigError(f"selectors are measured on a number of examples, got {examples!r}: ask for 512, say")
-        subject = self._subject(model, task, "selectors(model, task)")
-        return explain_heads(*subject, readouts, examples, self.seed, self.thresholds, progress)
+        subject, asked = self._subject(model, task, "selectors(model, task)")
+        found = explain_heads(subject, asked, readouts, examples, self.seed, self.thresholds, progress)
+        return together(found, self.labels, subject, asked, self.reach)
 
     def by_gate(self, model: Model | None = None, task: Task | None = None, examples: int = 512) -> pd.DataFrame:
         """Where every head looks, for each value of what a position may know: hop against hops asked, say.
@@ -179,24 +181,20 @@ def analyze(
 
 
 def _explanation(labels: pd.DataFrame, model: Model, task: Task, seed: int, thresholds: Thresholds) -> dict[str, Any]:
-    """How the heads work together. Mechanism and program exist for tasks made of statements, circuits where paths do."""
+    """How the heads work together. Mechanisms by labels exist for tasks made of statements, circuits where paths do."""
     readable = reach(model, task, seed)
     explained: dict[str, Any] = {"reach": readable}
     with suppress(InterventionError):  # of a model whose parts have no hooks to patch a path by
         bench = make_bench(model, task, CIRCUIT_EXAMPLES, seed, thresholds)
         with analysing(model):
             explained["circuit"] = find_circuit(bench, read_labels(labels), thresholds, seed)
-    if not isinstance(task, StatementTask):
-        return explained
     extracted = extract_program(labels, task)
-    mechanism = name_mechanism(extracted, task, readable)
-    return {
-        **explained,
-        "mechanism": mechanism.name,
-        "mechanism_reason": mechanism.reason,
-        "program": None if extracted is None else str(extracted),
-        "program_agreement": None if extracted is None else agreement(extracted, model, task, seed=seed),
-    }
+    if extracted is not None:
+        explained |= {"program": str(extracted), "program_agreement": agreement(extracted, model, task, seed=seed) or None}
+    if isinstance(task, StatementTask):
+        mechanism = name_mechanism(extracted, task, readable)
+        explained |= {"mechanism": mechanism.name, "mechanism_reason": mechanism.reason}
+    return explained
 
 
 def _resolve(

@@ -57,6 +57,12 @@ def ranges(values: Sequence[int]) -> str:
     return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}..{part[-1]}" for part in parts)
 
 
+def parse_ranges(text: str) -> tuple[int, ...]:
+    """Read what `ranges` wrote."""
+    ends = [[int(end) for end in part.split("..")] for part in text.split(", ")]
+    return tuple(value for part in ends for value in range(part[0], part[-1] + 1))
+
+
 @dataclass(frozen=True, order=True)
 class Gate:
     """What the looking position knows when a selector acts: that a gate of the task (`Batch.gates`) has one of these values.
@@ -76,8 +82,7 @@ class Gate:
         match = re.fullmatch(r"(.+?) (\d+(?:\.\.\d+)?(?:, \d+(?:\.\.\d+)?)*)", text)
         if match is None:
             raise InterventionError(f'a gate is written like "asked 1..4, 7", got {text!r}: give its name and values')
-        ends = [[int(end) for end in part.split("..")] for part in match[2].split(", ")]
-        return cls(match[1], tuple(value for part in ends for value in range(part[0], part[-1] + 1)))
+        return cls(match[1], parse_ranges(match[2]))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What a model's selectors are and explain: the tables that `measuring.py` makes, to be looked at and handed on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -11,7 +11,11 @@ from stackheads.tables import natural, records
 
 @dataclass(frozen=True, repr=False)
 class Explained:
-    """Selectors and what they explain, on `examples` fresh examples; tables as `measuring.py` describes them."""
+    """Selectors and what they explain, on `examples` fresh examples; tables as `measuring.py` describes them.
+
+    `mechanism` by which depth buys hops and why, by selectors (`mechanism.py`); `program`, the steps of confirmed heads and of
+    selectors together, compiled where that is possible, and `program_agreement` with the model's answers (`program.py`).
+    """
 
     examples: int
     seed: int
@@ -19,6 +23,10 @@ class Explained:
     curve: pd.DataFrame
     groups: pd.DataFrame
     swapped: pd.DataFrame
+    mechanism: str | None = None
+    mechanism_reason: str | None = None
+    program: str | None = None
+    program_agreement: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def levels(self) -> list[str]:
@@ -55,12 +63,15 @@ class Explained:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         frames = {name: records(getattr(self, name)) for name in ("table", "curve", "groups", "swapped")}
-        return {"examples": self.examples, "seed": self.seed, **frames}
+        words = {name: getattr(self, name) for name in ("mechanism", "mechanism_reason", "program")}
+        agreement = {str(hop): share for hop, share in self.program_agreement.items()} or None
+        return {"examples": self.examples, "seed": self.seed, **words, "program_agreement": agreement, **frames}
 
     def __repr__(self) -> str:
         lines = [f"{level}\n{self.in_numbers(level)}" for level in self.levels]
         heads = [f"{name}: {'; '.join(words)}" for name, words in self.hops.items()]
-        return "\n".join([f"recovered share of the gap per hop, {self.examples} fresh examples", *lines, "", *heads])
+        named = [] if self.mechanism is None else ["", f"{self.mechanism}: {self.mechanism_reason}"]
+        return "\n".join([f"recovered share of the gap per hop, {self.examples} fresh examples", *lines, "", *heads, *named])
 
 
 def in_words(row: Mapping[str, Any]) -> str:

@@ -1,10 +1,15 @@
-"""How the heads work together: the mechanism by which depth buys hops, from confirmed heads and the growth of reach.
+"""How the heads work together: the mechanism by which depth buys hops, from what heads do and the growth of reach.
 
-The windows of the extracted program say how far the query can follow the chain after each layer by what confirmed heads do.
-Growth by one hop a layer is `one hop per layer`; growth by more, from value slots that look ahead, is `doubling`; windows that
-grow backward too, by confirmed heads with negative hops at value slots, make `tripling`. A model that answers while its
-confirmed heads do not reach the deepest hop it answers is `other`, and so is one whose steps need conditions, which programs do
-not have; one without confirmed hop heads `none`.
+The windows of a program say how far the query can follow the chain after each layer. Where the query walks and value slots
+learn nothing the mechanism is `one hop per layer`; where value slots look ahead themselves, `doubling`; where their windows
+grow both ways, by hops and by negative hops at value slots that later layers can read, `tripling`. A model that answers while
+what is known of its heads does not reach the deepest hop it answers is `other`, and so is one whose steps need conditions,
+which programs do not have; one without hop heads `none`.
+
+What heads do comes from either of two sources. By *labels* (`name_mechanism`) confirmed heads are the steps, and a step must
+find its source by what earlier steps make known. By *selectors* (`name_carried`), which say where heads look to carry the
+answer, a step finds its source however it does; they name a mechanism if its roles alone keep half of the weakest answer or
+more.
 
 Reach (`explanation/reach.py`) is the check from outside, by probes. Following links, a position that knows all within radius r
 knows all within 3r + 1 a layer later, or 2r + 1 where attention is causal, and hop j lies at radius 2j
@@ -12,14 +17,19 @@ knows all within 3r + 1 a layer later, or 2r + 1 where attention is causal, and 
 the mechanism is `shortcut`.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from stackheads.explanation.program import NO_WORDS, Extracted
+from stackheads.explanation.carried import Carried
+from stackheads.explanation.program import NO_WORDS, Extracted, answerable, eliminated
 from stackheads.programs.program import Step
-from stackheads.tasks import StatementTask
+from stackheads.tasks import StatementTask, Task
 from stackheads.types import Destination
+
+MOST = 0.5
+"""Roles that keep less of the weakest answer do not say how it is given."""
 
 
 @dataclass(frozen=True)
@@ -34,38 +44,79 @@ class Mechanism:
 
 
 def name_mechanism(extracted: Extracted | None, task: StatementTask, reach: pd.DataFrame) -> Mechanism:
-    """The mechanism of a model; `reach` as `explanation.reach.reach` gives it."""
+    """The mechanism of a model by its confirmed heads; `reach` as `explanation.reach.reach` gives it."""
     read = _read_at_query(reach, task)
     probes = f"probes read {_listed(read)} at the query after each layer"
-    for layer, hop in enumerate(read):
-        if hop > (most := furthest(layer + 1, task)):
-            return Mechanism("shortcut", f"{probes}, but following links reaches hop {most} at most after layer {layer}")
-    if extracted is None or not any(map(_follows, (*extracted.program.steps, *extracted.dropped, *extracted.listed))):
+    if too_far := _too_far(read, task):
+        return Mechanism("shortcut", f"{probes}, but {too_far}")
+    if extracted is None or not any(map(_follows, extracted.steps)):
         return Mechanism("none", f"no head is confirmed in a hop; {probes}")
     if extracted.listed:
         return Mechanism("other", f"{NO_WORDS}; {probes}")
     if not any(map(_follows, extracted.program.steps)):
         return Mechanism("other", f"heads are confirmed in hops, but nothing confirmed lets them find their source; {probes}")
-    reached = [_reached(windows[Destination.QUERY], task) for windows in extracted.windows]
-    depth = f"confirmed heads let the query follow {_listed(reached)} hops after layers 0 to {len(reached) - 1}"
-    window = extracted.windows[-1][Destination.QUERY]
-    if missing := [hop for hop in task.readout_hops if task.same_offset(hop) not in window]:
+    answered = [_read(answerable(windows[Destination.QUERY], task), task) for windows in extracted.windows]
+    if missing := [hop for hop in task.readout_hops if hop not in answered[-1]]:
         there = [hop for hop in task.readout_hops if hop not in missing]
         brought = (
             f"confirmed heads bring the query hops {_listed(there)}" if there else "confirmed heads bring the query no hop"
         )
         return Mechanism("other", f"{brought}: the labels do not explain {_listed(missing)}; {probes}")
-    backward = [
-        step
-        for step in extracted.program.steps
-        if step.role.hop is not None and step.role.hop < 0 and Destination.VALUE in step.destinations
-    ]
-    if backward:
-        return Mechanism("tripling", f"{depth}, with windows that also grow backward ({backward[0].role} @value); {probes}")
-    growth = [after - before for before, after in zip([0, *reached], reached, strict=False)]
-    if max(growth) <= 1:
-        return Mechanism("one hop per layer", f"{depth}; {probes}")
-    return Mechanism("doubling", f"{depth}, with value slots that look ahead; {probes}")
+    last = eliminated(extracted.windows[-1][Destination.QUERY], task)
+    by_elimination = frozenset() if last is None else frozenset({last}) & answered[-1]
+    return _named(extracted.program.steps, answered, by_elimination, ("confirmed heads", probes))
+
+
+def name_carried(found: Carried, task: Task, reach: pd.DataFrame | None) -> Mechanism:
+    """The mechanism of a model by the selectors that carry its answers."""
+    kept = f"where heads look to carry the answer keeps {found.kept:.2f} of the weakest hop"
+    alone = f"roles alone {found.roles:.2f}"
+    others = f"; the rest takes {', '.join(found.others)}" if found.others else ""
+    tail = f"{kept}, {alone}{others}"
+    if isinstance(task, StatementTask) and reach is not None and (far := _too_far(_read_at_query(reach, task), task)):
+        return Mechanism("shortcut", f"probes at the query read more hops than can be followed: {far}")
+    if isinstance(task, StatementTask) and task.operands:
+        return Mechanism("other", f"{NO_WORDS}; {tail}")
+    if not any(map(_follows, found.steps)):
+        return Mechanism("none", f"no head looks at a hop to carry the answer; {tail}")
+    if found.roles < MOST:
+        return Mechanism("other", f"most is carried by looks that follow no role; {tail}")
+    if missing := [hop for hop in found.hops if hop not in found.answered[-1]]:
+        return Mechanism("other", f"roles bring no hop {_listed(missing)}; {tail}")
+    return _named(found.steps, found.answered, found.eliminated, ("selectors", tail), found.at)
+
+
+def _named(
+    steps: Sequence[Step],
+    answered: Sequence[frozenset[int]],
+    eliminated: frozenset[int],
+    words: tuple[str, str],
+    at: Destination = Destination.QUERY,
+) -> Mechanism:
+    """The mechanism of steps that reach every hop, by how what can be answered grows; `words` for who they are and more."""
+    who, tail = words
+    reached = list(map(_in_a_row, answered))
+    place = "the query" if at is Destination.QUERY else f"{at} slots"
+    depth = f"{who} let {place} follow {_listed(reached)} hops after layers 0 to {len(reached) - 1}"
+    if eliminated:
+        depth += f", hop {_listed(sorted(eliminated))} since all others are known"
+    last = max(step.layer for step in steps)
+    ahead = [step for step in steps if _follows(step) and Destination.VALUE in step.destinations and step.layer < last]
+    backward = [step for step in ahead if (step.role.hop or 0) < 0]
+    if backward and len(backward) < len(ahead):
+        return Mechanism("tripling", f"{depth}, with windows that also grow backward ({backward[0].role} @value); {tail}")
+    growth = max(after - before for before, after in zip([0, *reached], reached, strict=False))
+    if growth <= 1 or not ahead:
+        return Mechanism("one hop per layer", f"{depth}; {tail}")
+    return Mechanism("doubling", f"{depth}, with value slots that look {'back' if backward else 'ahead'}; {tail}")
+
+
+def _too_far(read: Sequence[int], task: StatementTask) -> str | None:
+    """Which hop is read where no model can have followed it to; None if none is."""
+    for layer, hop in enumerate(read):
+        if hop > (most := furthest(layer + 1, task)):
+            return f"following links reaches hop {most} at most after layer {layer}"
+    return None
 
 
 def furthest(layers: int, task: StatementTask) -> int:
@@ -79,7 +130,13 @@ def furthest(layers: int, task: StatementTask) -> int:
 def _read_at_query(reach: pd.DataFrame, task: StatementTask) -> list[int]:
     """How many hops in a row, from 1, probes read at the query after each layer."""
     rows = reach[(reach["destination"] == "query") & (reach["layer"] >= 0)]
-    return [_reached(frozenset(hops), task) for hops in rows["hops"]]
+    return [_in_a_row(_read(hops, task)) for hops in rows["hops"]]
+
+
+def _read(hops: Iterable[int], task: StatementTask) -> frozenset[int]:
+    """The hops asked that are among these offsets."""
+    offsets = set(hops)
+    return frozenset(hop for hop in range(1, max(task.readout_hops) + 1) if task.same_offset(hop) in offsets)
 
 
 def _follows(step: Step) -> bool:
@@ -90,9 +147,9 @@ def _listed(hops: list[int]) -> str:
     return ", ".join(map(str, hops))
 
 
-def _reached(window: frozenset[int], task: StatementTask) -> int:
-    """How many hops in a row, from 1, the window holds."""
+def _in_a_row(hops: frozenset[int]) -> int:
+    """How many hops in a row, from 1, are there."""
     hop = 0
-    while hop < max(task.readout_hops) and task.same_offset(hop + 1) in window:
+    while hop + 1 in hops:
         hop += 1
     return hop

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 
 from stackheads.errors import StackheadsError
 from stackheads.tasks import StatementTask
-from stackheads.types import Destination, Role, Slot
+from stackheads.types import Destination, Gate, Role, Slot
 
 TOKEN = "f0"
 """The register that the embedding fills: the token itself, offset 0."""
@@ -44,11 +44,18 @@ def register(offset: int) -> str:
 
 @dataclass(frozen=True)
 class Step:
-    """In `layer` (from 0), the positions of `destinations` look where `role` says and copy what stands there."""
+    """In `layer` (from 0), the positions of `destinations` look where `role` says and copy what stands there.
+
+    With a `gate` they do so only where it has its values. Such a step is written down, and is not compiled.
+    """
 
     layer: int
     role: Role
     destinations: tuple[Destination, ...]
+    gate: Gate | None = None
+
+    def __str__(self) -> str:
+        return f"{self.role} @{'+'.join(map(str, self.destinations))}" + ("" if self.gate is None else f" when {self.gate}")
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ class Program:
     def __str__(self) -> str:
         lines = []
         for layer in range(self.n_layers):
-            here = [f"{step.role} @{'+'.join(step.destinations)}" for step in self.steps if step.layer == layer]
+            here = [str(step) for step in self.steps if step.layer == layer]
             lines.append(f"layer {layer}: " + ", ".join(here or ["nothing"]))
         return "\n".join(lines)
 
@@ -130,6 +137,8 @@ def lower(program: Program, same: Naming = int, separate: bool = False) -> Layer
     one, as on a cycle those that differ by its length. `separate` gives query, value and key slots registers of their own, so
     that what a head writes where it is parked cannot be mistaken for what another head writes there.
     """
+    if gated := [step for step in program.steps if step.gate is not None]:
+        raise ProgramError(f"steps that are compiled hold at all values of a gate, {gated[0]} does not: leave it out")
     windows: Windows = dict.fromkeys(PLACES, frozenset({0}))
     layers = []
     for layer in range(program.n_layers):
@@ -147,14 +156,17 @@ def lower(program: Program, same: Naming = int, separate: bool = False) -> Layer
 
 
 def possible_part(program: Program, same: Naming = int) -> tuple[Program, tuple[Step, ...], tuple[Windows, ...]]:
-    """The steps that can find their sources, those that can't, and the windows after each layer."""
+    """The steps that can find their sources, those that can't or hold at times only, and the windows after each layer."""
     windows: Windows = dict.fromkeys(PLACES, frozenset({0}))
     kept, dropped, after = [], [], []
     for layer in range(program.n_layers):
         drafts: list[_Draft] = []
         for step in program.steps:
             for destination in step.destinations if step.layer == layer else ():
-                one = Step(layer, step.role, (destination,))
+                one = Step(layer, step.role, (destination,), step.gate)
+                if one.gate is not None:
+                    dropped.append(one)
+                    continue
                 try:
                     drafts.append((one, (destination,), *_lower_one(one, destination, windows, same)))
                     kept.append(one)
@@ -163,6 +175,21 @@ def possible_part(program: Program, same: Naming = int) -> tuple[Program, tuple[
         windows = _widened(windows, drafts)
         after.append(windows)
     return Program(tuple(kept)), tuple(dropped), tuple(after)
+
+
+def followed(program: Program, same: Naming = int) -> tuple[Windows, ...]:
+    """The windows after each layer, of a model in which every step finds its source, however it does."""
+    windows: Windows = dict.fromkeys(Destination, frozenset({0}))
+    after = []
+    for layer in range(program.n_layers):
+        known = dict(windows)
+        for step in program.steps:
+            for destination in step.destinations if step.layer == layer else ():
+                offsets = frozenset(offset for _, offset in _brought(step.role, destination, windows, same))
+                known[destination] = known[destination] | offsets
+        windows = known
+        after.append(windows)
+    return tuple(after)
 
 
 def _widened(windows: Windows, drafts: "list[_Draft]") -> Windows:
@@ -179,35 +206,52 @@ _Draft = tuple[Step, tuple[Destination, ...], _Find, _Brought]
 
 
 def _lower_one(step: Step, destination: Destination, windows: Windows, same: Naming = int) -> tuple[_Find, _Brought]:
-    """How the source is found, and which (source offset, row offset) pairs it brings."""
+    """How the source is found, and what it brings."""
+    return _find(step, destination, windows, same), _brought(step.role, destination, windows, same)
+
+
+def _find(step: Step, destination: Destination, windows: Windows, same: Naming) -> _Find:
+    """Which registers must be equal, the kinds of source, and how far away it stands where that is known."""
     role = step.role
+    if role.name == "previous" and destination == Destination.VALUE:
+        return (), frozenset({Slot.KEY}), -1
+    if role.name == "self":
+        return (), frozenset(Slot), 0
+    if role.name == "duplicate":
+        return ((TOKEN, TOKEN),), frozenset({_twin(destination, windows).slot}), None
+    if role.name == "hop" and role.hop:
+        back = {a: same(a - role.hop) for a in windows[destination]}
+        ways = sorted((abs(b), a) for a, b in back.items() if b in windows[Destination.VALUE])
+        if ways:
+            a = ways[0][1]
+            return ((register(a), register(back[a])),), frozenset({Slot.VALUE}), None
+        if destination == Destination.KEY and role.hop == 1:
+            return (), frozenset({Slot.VALUE}), 1
+    raise ProgramError(
+        f"layer {step.layer}: {role} @{destination} must find its source by what is known, rows know offsets "
+        f"{sorted(windows[destination])} and value slots {sorted(windows[Destination.VALUE])}: add earlier steps"
+    )
+
+
+def _brought(role: Role, destination: Destination, windows: Windows, same: Naming) -> _Brought:
+    """Which (source offset, row offset) pairs the source of a role brings, however it is found."""
 
     def shifted(by: int, window: Iterable[int]) -> _Brought:
         return frozenset((offset, same(by + offset)) for offset in window)
 
     if role.name == "previous" and destination == Destination.VALUE:
-        return ((), frozenset({Slot.KEY}), -1), shifted(-1, windows[Destination.KEY])
-    if role.name == "self":
-        return ((), frozenset(Slot), 0), frozenset()
+        return shifted(-1, windows[Destination.KEY])
     if role.name == "duplicate":
-        # other slots with the same token: for a value slot a key slot; else the value slot too, if it knows more
-        more = destination != Destination.VALUE and not windows[Destination.VALUE] <= windows[destination]
-        place = Destination.VALUE if more or destination == Destination.KEY else Destination.KEY
-        return (((TOKEN, TOKEN),), frozenset({place.slot}), None), shifted(0, windows[place])
+        return shifted(0, windows[_twin(destination, windows)])
     if role.name == "hop" and role.hop:
-        known = windows[destination]
-        source = windows[Destination.VALUE]
-        back = {a: same(a - role.hop) for a in known}
-        ways = sorted((abs(b), a) for a, b in back.items() if b in source)
-        if ways:
-            a = ways[0][1]
-            return (((register(a), register(back[a])),), frozenset({Slot.VALUE}), None), shifted(role.hop, source)
-        if destination == Destination.KEY and role.hop == 1:
-            return ((), frozenset({Slot.VALUE}), 1), shifted(1, source)
-    raise ProgramError(
-        f"layer {step.layer}: {role} @{destination} must find its source by what is known, rows know offsets "
-        f"{sorted(windows[destination])} and value slots {sorted(windows[Destination.VALUE])}: add earlier steps"
-    )
+        return shifted(role.hop, windows[Destination.VALUE])
+    return frozenset()
+
+
+def _twin(destination: Destination, windows: Windows) -> Destination:
+    """Where the same token stands: for a value slot a key slot; else the value slot too, if it knows more."""
+    more = destination != Destination.VALUE and not windows[Destination.VALUE] <= windows[destination]
+    return Destination.VALUE if more or destination == Destination.KEY else Destination.KEY
 
 
 def _merge(drafts: list[_Draft]) -> list[_Draft]:

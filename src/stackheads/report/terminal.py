@@ -3,7 +3,7 @@
 Colours only where the output is a terminal; the same text, plain, in a pipe.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -48,10 +48,8 @@ def print_analysis(analysis: Record, file: TextIO | None = None) -> None:
         _title(console, f"mechanism: {analysis.mechanism}")
         console.print(Text(analysis.mechanism_reason or ""))
     if analysis.program is not None:
-        _title(console, "the confirmed heads as a program")
-        console.print(Text(analysis.program))
-        shares = "  ".join(f"{hop}: {share:.1%}" for hop, share in (analysis.program_agreement or {}).items())
-        console.print(Text(f"compiled, it answers like the model, per hop: {shares or 'no step was compiled'}"))
+        agreement = analysis.program_agreement or {}
+        _print_program(console, "the confirmed heads as a program", analysis.program, agreement)
     if analysis.circuit is not None and analysis.circuit.faithfulness:
         _print_circuit(console, analysis.circuit)
     if analysis.bootstrap_jaccard is not None:
@@ -111,6 +109,8 @@ def _reasons(rows: list[dict[str, Any]]) -> "Table":
 
 def print_selectors(explained: Explained, file: TextIO | None = None) -> None:
     """Print what every head looks at, and how much of the answer that explains, to a text stream, stdout by default."""
+    from rich.text import Text
+
     console = console_on(file)
     _title(console, f"where heads look, as selectors: recovered share of the gap per hop, {explained.examples} fresh examples")
     rows = records(explained.curve)
@@ -131,6 +131,11 @@ def print_selectors(explained: Explained, file: TextIO | None = None) -> None:
             f"{row['job']} @{row['destination']} is shared by {row['heads']}{parts}: together {_cell(row['joint'])} of "
             f"{row['readout']}, one by one {_cell(row['sum'])}"
         )
+    if explained.mechanism is not None:
+        _title(console, f"mechanism by selectors: {explained.mechanism}")
+        console.print(Text(explained.mechanism_reason or ""))
+    if explained.program is not None:
+        _print_program(console, "confirmed heads and selectors as a program", explained.program, explained.program_agreement)
 
 
 def print_trial(trial: Trial, file: TextIO | None = None) -> None:
@@ -158,6 +163,15 @@ def print_trial(trial: Trial, file: TextIO | None = None) -> None:
         console.print(f"{kind}: {', '.join(cells)}")
     if trial.replaced_at_once is not None:
         console.print(f"all replaced at once: {trial.replaced_at_once:.2f} of the weakest readout is left")
+
+
+def _print_program(console: Any, title: str, program: str, agreement: Mapping[int, float]) -> None:
+    from rich.text import Text
+
+    _title(console, title)
+    console.print(Text(program))
+    shares = "  ".join(f"{hop}: {share:.1%}" for hop, share in agreement.items())
+    console.print(Text(f"compiled, it answers like the model, per hop: {shares or 'no step was compiled'}"))
 
 
 def _print_circuit(console: Any, circuit: Circuit) -> None:

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stackheads.explanation.program import Extracted
+from stackheads.explanation.program import Extracted, answerable
 from stackheads.interventions import ABLATIONS, destination_rows
 from stackheads.labelling.bench import Bench, Label
 from stackheads.models.hooks import HeadEdit
@@ -108,7 +108,7 @@ def _needing(bench: Bench, extracted: Extracted | None, role: Role) -> dict[int,
     def reached(program: Program) -> set[int]:
         windows = possible_part(program, task.same_offset)[2]
         known = windows[-1][Destination.QUERY] if windows else frozenset()
-        return {hop for hop in task.readout_hops if task.same_offset(hop) in known}
+        return {hop for hop in task.readout_hops if task.same_offset(hop) in answerable(known, task)}
 
     whole = reached(extracted.program)
     without = reached(Program(tuple(step for step in extracted.program.steps if step.role != role)))

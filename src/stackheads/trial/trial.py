@@ -18,7 +18,7 @@ from stackheads.models.hooks import analysing
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream
 from stackheads.tables import records
-from stackheads.tasks import StatementTask, Task
+from stackheads.tasks import Task
 from stackheads.trial.fixed import fixed_patterns
 from stackheads.trial.necessity import necessity
 from stackheads.trial.redirection import redirection
@@ -114,7 +114,7 @@ def put_on_trial(
     thresholds = thresholds or Thresholds()
     bench = make_bench(model, task, examples, seed, thresholds, Stream.TRIAL)
     parsed = read_labels(labels)
-    extracted = extract_program(labels, task) if isinstance(task, StatementTask) else None
+    extracted = extract_program(labels, task)
     looks_like: Sequence[str | None] = [row["looks_like"] for row in records(labels)]
     with analysing(model):
         fixed, at_once = fixed_patterns(bench, parsed, looks_like, thresholds.min_effect)

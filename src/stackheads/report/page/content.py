@@ -167,7 +167,21 @@ def selectors_content(explained: Explained) -> dict[str, Any]:
         }
         for row in records(explained.table)
     ]
-    return {"examples": explained.examples, "levels": table(levels), "looks": table(looks)}
+    groups = [
+        {"job": f"{row['job']} @{row['destination']}", "heads": row["heads"], "parts": row["parts"] or "–"}
+        | {"together": row["joint"], "one by one": row["sum"], "of": row["readout"]}
+        for row in records(explained.groups)
+    ]
+    return {
+        "examples": explained.examples,
+        "levels": table(levels),
+        "looks": table(looks),
+        "groups": table(groups) if groups else None,
+        "mechanism": explained.mechanism,
+        "reason": explained.mechanism_reason or "",
+        "program": (explained.program or "").splitlines(),
+        "agreement": explained.program_agreement,
+    }
 
 
 def _share(cell: dict[str, Any]) -> float:

@@ -1,0 +1,136 @@
+"""How the answer is carried: what the selectors of all heads do together, as steps and the windows that they give.
+
+Selectors (`selected.py`) say where heads look to carry the answer, with all patterns given. So a step here finds its source
+however it does; what it brings is what the source knows (`programs/program.py`). A head that looks *away* from a source is a
+step, too: where all symbols are seen, what all sources but one bring is what that one lacks.
+
+A selector under a gate is a step at the values at which it acts. Steps of several heads that together hold at all values are
+one. What a whole example knows, the hops asked for, decides which steps act in it; a step at some other values only, a few
+symbols, brings nothing. A step counts if the answer needs it: if what is lost without it, summed over the heads of its layer
+that share it, is a tenth of some answer.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from stackheads.explanation.program import CARRYING, answerable, in_order, shared
+from stackheads.programs.program import Program, Step, followed
+from stackheads.tables import records
+from stackheads.tasks import Batch, StatementTask, Task, gates
+from stackheads.types import Destination, Gate, Role, parse_ranges
+
+NEEDED = 0.1
+"""Of an answer; where heads look to carry less of it does not say how the model works."""
+
+OTHERS = {"slot": "slots", "position": "tables of places", "content": "tables of symbols"}
+"""The kinds of selectors that are no roles, in words."""
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What selectors carry to `at`, the destination whose answers are meant, where the model answers `hops`.
+
+    `answered` are, after each layer, the hops that the steps' windows can answer when they are asked for, `eliminated` those
+    of the last layer that they answer because all others are known. `kept` is what all
+    selectors keep of the weakest answer and `roles` what roles alone keep; `others` are the selectors that are no roles.
+    """
+
+    steps: tuple[Step, ...]
+    answered: tuple[frozenset[int], ...]
+    eliminated: frozenset[int]
+    at: Destination
+    hops: tuple[int, ...]
+    kept: float
+    roles: float
+    others: tuple[str, ...]
+
+
+def carried(table: pd.DataFrame, curve: pd.DataFrame, task: Task, batch: Batch, layers: int) -> Carried:
+    """What a model's selectors do together; `table` and `curve` as in `Explained`, `batch` any examples of the task."""
+    rows, known = records(table), {name: set(values.unique().tolist()) - {-1} for name, values in gates(batch).items()}
+    steps = in_order(shared(_needed(rows), known))
+    levels, places = list(dict.fromkeys(curve["level"])), list(curve["destination"])
+    at = Destination.QUERY if "query" in places else Destination(places[0])
+    there = [row for row in records(curve) if row["destination"] == at]
+    hops = tuple(sorted({int(row["hop"]) for row in there}))
+    windows = [_windows(steps, layer, at, batch, task, max(hops)) for layer in range(layers)]
+    answered = [frozenset(hop for hop, every in of_hops.items() if _all_answer(hop, every, task)) for of_hops in windows]
+    return Carried(
+        steps=steps,
+        answered=tuple(answered),
+        eliminated=frozenset(hop for hop in answered[-1] if not all(_same(task)(hop) in known for known in windows[-1][hop])),
+        at=at,
+        hops=hops,
+        kept=min(row["recovered"] for row in there if row["level"] == levels[-1]),
+        roles=min(row["recovered"] for row in there if row["level"] == levels[0]),
+        others=_others(rows),
+    )
+
+
+def _windows(
+    steps: Sequence[Step], layer: int, at: Destination, batch: Batch, task: Task, furthest: int
+) -> dict[int, list[frozenset[int]]]:
+    """For each hop what is known at the destination after a layer, in each kind of example that asks the hop."""
+    links = isinstance(task, StatementTask)  # else what stands before or looks the same is no step along the chain
+    before = [step for step in steps if step.layer <= layer and (links or step.role.name == "hop")]
+
+    def window(knows: Mapping[str, int]) -> frozenset[int]:
+        acting = [step for step in before if step.gate is None or knows.get(step.gate.name) in step.gate.values]
+        after = followed(Program(tuple(acting)), _same(task))
+        return after[-1][at] if after else frozenset({0})
+
+    return {hop: [window(knows) for knows in _known_where(batch, hop)] for hop in range(1, furthest + 1)}
+
+
+def _all_answer(hop: int, windows: Sequence[frozenset[int]], task: Task) -> bool:
+    """Whether a hop can be answered with each of these windows."""
+    there = (answerable(window, task) if isinstance(task, StatementTask) else window for window in windows)
+    return all(_same(task)(hop) in offsets for offsets in there)
+
+
+def _same(task: Task) -> Callable[[int], int]:
+    """What an offset is called."""
+    return task.same_offset if isinstance(task, StatementTask) else int
+
+
+def _known_where(batch: Batch, hop: int) -> Iterator[dict[str, int]]:
+    """What is known in a whole example, as a value for each such gate, wherever a hop is asked; once where nothing is."""
+    whole = {name: values[:, 0] for name, values in gates(batch).items() if bool((values == values[:, :1]).all())}
+    asked = (batch.target_hop == hop).flatten(1).any(dim=1)
+    seen = {tuple(int(values[example]) for values in whole.values()) for example in asked.nonzero().flatten().tolist()}
+    return (dict(zip(whole, values, strict=True)) for values in sorted(seen or {()}))
+
+
+def _needed(rows: Sequence[Mapping[str, Any]]) -> list[Step]:
+    """The steps without which a good part of some answer is lost."""
+    found = [(step, row["effect"] or 0.0) for row in rows if (step := _step(row)) is not None]
+    lost: dict[Step, float] = {}
+    for step, effect in found:
+        job = replace(step, gate=None)
+        lost[job] = lost.get(job, 0.0) + max(effect, 0.0)
+    return [step for step, _ in found if lost[replace(step, gate=None)] >= NEEDED]
+
+
+def _step(row: Mapping[str, Any]) -> Step | None:
+    """The step that a row of the selectors is, if it carries something."""
+    if row["selector"] != "role" or row["role"] not in CARRYING:
+        return None
+    gate = None if row["values"] is None else Gate(row["gate"], parse_ranges(row["values"]))
+    return Step(row["layer"], Role(row["role"], row["hop"]), (Destination(row["destination"]),), gate)
+
+
+def _others(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The selectors that are no roles: "tables of symbols (L0H0 @value, L0H1 @value)"."""
+    found = {}
+    for kind, words in OTHERS.items():
+        cells = [
+            f"{row['head']} @{row['destination']}"
+            for row in rows
+            if (row["selector"], row["what"] != "uniform") == (kind, True)
+        ]
+        if cells:
+            found[words] = ", ".join(dict.fromkeys(cells))
+    return tuple(f"{words} ({cells})" for words, cells in found.items())

@@ -1,0 +1,37 @@
+"""What selectors do together, said of them: the mechanism and the program, with the labels' help.
+
+A program must find its sources, and selectors leave out the heads that only tell later ones where to look (`selected.py`). So
+the program has the steps of confirmed heads and those of selectors; the mechanism is that of the selectors alone.
+"""
+
+from dataclasses import replace
+
+import pandas as pd
+
+from stackheads.explanation.carried import carried
+from stackheads.explanation.explained import Explained
+from stackheads.explanation.mechanism import name_carried
+from stackheads.explanation.program import agreement, label_steps, program_of
+from stackheads.models.protocol import Model
+from stackheads.seeds import Stream, stream
+from stackheads.tasks import Task, gates
+
+EXAMPLES = 512
+"""Drawn to see which values gates have, and with which of them each hop is asked."""
+
+
+def together(found: Explained, labels: pd.DataFrame, model: Model, task: Task, reach: pd.DataFrame | None) -> Explained:
+    """Selectors with their mechanism and program; `reach` may be missing. Cost: two forward passes on 512 examples."""
+    batch = task.sample(EXAMPLES, stream(found.seed, Stream.SELECTORS_TRIED, "gates"))
+    parts = carried(found.table, found.curve, task, batch, model.cfg.n_layers)
+    mechanism = name_carried(parts, task, reach)
+    steps, values = label_steps(labels)
+    known = {name: set(of_batch.unique().tolist()) for name, of_batch in gates(batch).items()}
+    extracted = program_of([*steps, *parts.steps], known | values, task)
+    return replace(
+        found,
+        mechanism=mechanism.name,
+        mechanism_reason=mechanism.reason,
+        program=None if extracted is None else str(extracted),
+        program_agreement={} if extracted is None else agreement(extracted, model, task, seed=found.seed),
+    )
