@@ -16,6 +16,7 @@ from torch import Tensor
 from stackheads.errors import CheckpointError, StackheadsError
 from stackheads.files import Stored, checked, read_json, write_folder, write_json
 from stackheads.models.config import ModelConfig, build, check_fit, model_config, moved, parse_device
+from stackheads.models.native import named_weights
 from stackheads.models.protocol import Model
 from stackheads.tasks import StoredTask, from_config
 
@@ -50,7 +51,7 @@ class Checkpoint:
 
 def parameters(model: Model) -> dict[str, Tensor]:
     """The learned tensors by name, contiguous and on the CPU; buffers that the configuration implies are left out."""
-    return {name: value.detach().cpu().contiguous() for name, value in model.named_parameters()}
+    return {name: value.detach().cpu().contiguous() for name, value in named_weights(model).items()}
 
 
 def save_checkpoint(
@@ -97,10 +98,10 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Checkpoint:
         task, config = from_config(content["task"]), model_config(content["model"])
     except StackheadsError as error:
         raise type(error)(f"{folder / CONFIG}: {error}") from None
-    weights = _read_weights(folder / WEIGHTS)
-    _check_size(config, task, weights, folder / WEIGHTS)
+    stored = _read_weights(folder / WEIGHTS)
+    _check_size(config, task, stored, folder / WEIGHTS)
     model = build(config, task)
-    _load_weights(model, weights, folder / WEIGHTS)
+    _load_weights(model, stored, folder / WEIGHTS)
     check_fit(model, task)
     model.eval().requires_grad_(False)
     model = moved(model, place)
@@ -152,23 +153,23 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def _check_size(config: ModelConfig, task: StoredTask, weights: dict[str, Tensor], path: Path) -> None:
+def _check_size(config: ModelConfig, task: StoredTask, stored: dict[str, Tensor], path: Path) -> None:
     """A config that asks for more than the weights have is found before so much memory is asked for."""
     positions = task.n_ctx if config.positions == "standard" else 0
     mlp = 0 if config.attn_only else 2 * config.layers * (config.d_mlp or config.d_model)
     heads = 4 * config.layers * config.heads * config.d_head
-    least, found = config.d_model * (task.d_vocab + positions + mlp + heads), sum(value.numel() for value in weights.values())
+    least, found = config.d_model * (task.d_vocab + positions + mlp + heads), sum(value.numel() for value in stored.values())
     if least > max(found, PLENTY):
         rule = f"{path} must hold the weights that {CONFIG} describes"
         raise CheckpointError(f"{rule}, at least {least:,} numbers, got {found:,}: use matching files")
 
 
-def _load_weights(model: Model, weights: dict[str, Tensor], path: Path) -> None:
-    expected = dict(model.named_parameters())
-    for name in sorted(expected.keys() ^ weights.keys()):
+def _load_weights(model: Model, stored: dict[str, Tensor], path: Path) -> None:
+    expected = named_weights(model)
+    for name in sorted(expected.keys() ^ stored.keys()):
         state = "is missing" if name in expected else "is not part of the model"
         raise CheckpointError(f"{path} must hold the weights that {CONFIG} describes, {name} {state}: use matching files")
-    for name, value in weights.items():
+    for name, value in stored.items():
         if value.shape != expected[name].shape:
             raise CheckpointError(
                 f"{path}: {name} must have shape {tuple(expected[name].shape)} by {CONFIG}, "

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stackheads.errors import ConfigError, TaskMismatchError, bad_setting
 from stackheads.models.kinds import check_model
+from stackheads.models.native import has_hooked_transformer, is_native, native
 from stackheads.models.protocol import Model
 from stackheads.seeds import initialising
 from stackheads.tasks import Task
@@ -76,11 +77,17 @@ def build(config: ModelConfig, task: Task, seed: int = 0, device: torch.device |
 
 def moved(model: Model, device: torch.device) -> Any:
     """The model on a device, without TransformerLens' line on stdout."""
-    return model.to(device, print_details=False) if type(model).__name__ == "HookedTransformer" else model.to(device)
+    quiet = type(model).__name__ == "HookedTransformer" or is_native(model)
+    return model.to(device, print_details=False) if quiet else model.to(device)
 
 
 def hooked(**settings: Any) -> Any:
-    """A `HookedTransformer` with these settings of TransformerLens' own, its weights drawn from the global random state."""
+    """A `HookedTransformer` with these settings of TransformerLens' own, its weights drawn from the global random state.
+
+    Where TransformerLens has none any more, from 4.0 on, the bridge that is the same (`native.py`).
+    """
+    if not has_hooked_transformer():
+        return native(**settings)
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
     with warnings.catch_warnings():

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from stackheads.models.native import named_weights
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
 
@@ -18,11 +19,12 @@ def permuted_heads(model: Model, seed: int) -> Any:
     permuted = copy.deepcopy(model)
     n_heads = model.cfg.n_heads
     with torch.no_grad():
-        for block in permuted.blocks:
+        weights = named_weights(permuted)
+        for layer in range(model.cfg.n_layers):
             order = torch.randperm(n_heads, generator=generator)
             for shift, part in enumerate("QKV"):
                 for kind in ("W", "b"):
-                    parameter = getattr(block.attn, f"{kind}_{part}")
+                    parameter = weights[f"blocks.{layer}.attn.{kind}_{part}"]
                     dealt = torch.empty(n_heads, dtype=torch.long)
                     dealt[order] = order.roll(shift)
                     parameter.copy_(parameter[dealt])

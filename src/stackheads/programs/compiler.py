@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stackheads.models.config import ModelConfig, build
+from stackheads.models.native import named_weights
 from stackheads.models.protocol import Wired
 from stackheads.programs.program import PLACES, POSITION, TOKEN, HeadSpec, Layers, ProgramError, Readouts, plain_readouts
 from stackheads.seeds import Stream, stream
@@ -113,16 +114,16 @@ def _head_width(head: HeadSpec, task: StatementTask) -> int:
 
 
 def _zero(model: Wired) -> None:
-    for name, parameter in model.named_parameters():
+    for name, parameter in named_weights(model).items():
         if "ln" not in name:
             parameter.zero_()
 
 
 def _embed(model: Wired, layout: Layout, task: StatementTask) -> None:
     _zero(model)
-    model.embed.W_E.copy_(layout.of(TOKEN).T)
-    kinds = _kinds(task)
-    model.pos_embed.W_pos.copy_(layout.of(POSITION).T + layout.of(KINDS).T[kinds])
+    weights, kinds = named_weights(model), _kinds(task)
+    weights["embed.W_E"].copy_(layout.of(TOKEN).T)
+    weights["pos_embed.W_pos"].copy_(layout.of(POSITION).T + layout.of(KINDS).T[kinds])
 
 
 def _kinds(task: StatementTask) -> Tensor:
@@ -146,11 +147,12 @@ def _scales(model: Wired, tokens: Tensor, hook: str) -> Scales:
 
 
 def _write_head(model: Wired, layer: int, index: int, head: HeadSpec, layout: Layout, scales: Scales, sharpness: float) -> None:
-    attn = model.blocks[layer].attn
+    named = named_weights(model)
+    weights = {name: named[f"blocks.{layer}.attn.{name}"][index] for name in ("W_Q", "W_K", "b_Q", "W_V", "W_O")}
     row_scale = _mean([scales[destination.slot] for destination in head.rows]) if head.rows else 1.0
     source_scale = _mean([scales[slot] for slot in head.sources if slot in scales])
     strength = sharpness * model.cfg.attn_scale / (row_scale * source_scale)
-    w_q, w_k, b_q = attn.W_Q[index], attn.W_K[index], attn.b_Q[index]
+    w_q, w_k, b_q = weights["W_Q"], weights["W_K"], weights["b_Q"]
     size = layout.of(TOKEN).shape[1]
     used = 0
     if head.offset is not None:
@@ -176,8 +178,8 @@ def _write_head(model: Wired, layer: int, index: int, head: HeadSpec, layout: La
                 w_k[:, dim] = layout.of(POSITION)[:, place]
     for number, copy in enumerate(head.copies):
         block = slice(number * size, (number + 1) * size)
-        attn.W_V[index][:, block] = layout.of(copy.source) * (copy.gain / source_scale)
-        attn.W_O[index][block] = layout.of(copy.target).T
+        weights["W_V"][:, block] = layout.of(copy.source) * (copy.gain / source_scale)
+        weights["W_O"][block] = layout.of(copy.target).T
 
 
 def _acting(head: HeadSpec, size: int) -> Float[Tensor, "size"]:
@@ -195,7 +197,7 @@ def _unembed(model: Wired, layout: Layout, task: StatementTask, scales: Scales, 
     for number, hop in enumerate(task.readout_hops):
         block = slice(number * task.d_vocab, (number + 1) * task.d_vocab)
         for name, weight in readouts[hop].items():
-            model.unembed.W_U[:, block] += gain * weight * layout.of(name)
+            named_weights(model)["unembed.W_U"][:, block] += gain * weight * layout.of(name)
 
 
 def _mean(values: list[float]) -> float:

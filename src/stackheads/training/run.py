@@ -16,6 +16,7 @@ from torch import Tensor
 from stackheads.errors import CheckpointError, ConfigError
 from stackheads.files import Stored, checked, holds_other, read_json, write_file, write_json
 from stackheads.models import ModelConfig, parameters
+from stackheads.models.native import named_weights
 from stackheads.models.protocol import Model
 from stackheads.tasks import StoredTask
 from stackheads.training.config import TrainingConfig, training_config
@@ -122,8 +123,9 @@ def load_state(path: Path, model: Model, optimiser: torch.optim.AdamW, generator
     try:
         tensors: dict[str, Tensor] = load_file(path)
         step = int(tensors["step"])
+        for name, weight in named_weights(model).items():
+            weight.data.copy_(tensors[f"weight.{name}"])
         for name, parameter in model.named_parameters():
-            parameter.data.copy_(tensors[f"weight.{name}"])
             if step:
                 moments = {moment: tensors[f"{moment}.{name}"].to(parameter.device) for moment in MOMENTS}
                 optimiser.state[parameter] = {"step": torch.tensor(float(step)), **moments}

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from stackheads.models.native import named_weights
 from stackheads.models.protocol import Model
 from stackheads.programs.compiler import compile_layers
 from stackheads.programs.mechanisms import doubling, one_hop_per_layer, tripling
@@ -90,7 +91,7 @@ def specimen(name: str, circuit: Circuit, guise: Guise) -> Specimen:
         rotation_seed=guise.seed if guise.rotate else None,
         readouts=circuit.readouts,
     )
-    for name_of, parameter in model.named_parameters():
+    for name_of, parameter in named_weights(model).items():
         if guise.noise and "ln" not in name_of:
             scale = guise.noise * parameter.square().mean().sqrt()
             parameter.data.add_(scale * torch.randn(parameter.shape, generator=generator))

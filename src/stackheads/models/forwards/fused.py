@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from stackheads.models.native import is_native
 from stackheads.models.protocol import Model
 
 TensorMap = Callable[[Tensor], Tensor]
@@ -33,6 +34,16 @@ PARTS = {"embed": ("Embed",), "pos_embed": ("PosEmbed",), "unembed": ("Unembed",
 BLOCK = {"ln1": ("LayerNorm", "Identity"), "attn": ("Attention",)}
 MLP = {"ln2": ("LayerNorm", "Identity"), "mlp": ("MLP",)}
 """The kinds of TransformerLens' parts that the fused forward reads the parameters of."""
+NATIVE = {
+    "Embed": "EmbeddingBridge",
+    "PosEmbed": "PosEmbedBridge",
+    "Unembed": "UnembeddingBridge",
+    "Attention": "AttentionBridge",
+    "LayerNorm": "NormalizationBridge",
+    "Identity": "GeneralizedComponent",
+    "MLP": "MLPBridge",
+}
+"""What these are in the bridges that take their place (`models/native.py`)."""
 
 SIZES = "d_model d_head n_layers n_ctx n_heads d_mlp d_vocab d_vocab_out n_params dtype device"
 READ = "eps attn_only act_fn normalization_type attention_dir use_attn_scale attn_scale"
@@ -55,7 +66,7 @@ def supported(model: Model) -> bool:
 
     That its numbers are the model's is another question (`models/trust.py`).
     """
-    if type(model).__name__ != "HookedTransformer":
+    if type(model).__name__ != "HookedTransformer" and not is_native(model):
         return False
     cfg = model.cfg
     normed = cfg.normalization_type is not None
@@ -71,7 +82,8 @@ def supported(model: Model) -> bool:
 
 
 def _made_of(whole: Any, parts: dict[str, tuple[str, ...]]) -> bool:
-    return all(type(getattr(whole, name, None)).__name__ in kinds for name, kinds in parts.items())
+    kinds = {name: {*names, *map(NATIVE.get, names)} for name, names in parts.items()}
+    return all(type(getattr(whole, name, None)).__name__ in kinds[name] for name in parts)
 
 
 @cache

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from stackheads.errors import CheckpointError, StackheadsWarning
 from stackheads.models.config import check_fit, hooked, parse_device
+from stackheads.models.native import named_weights
 from stackheads.models.outside.settings import ACTIVATIONS, CONFIG, Gpt2Settings, check_sizes, read_settings, with_heads
 from stackheads.models.outside.weights import read_state_dict, weights_file
 from stackheads.models.protocol import Model
@@ -109,8 +110,8 @@ def from_gpt2(
         attention_dir="causal",
         device="cpu",
     )
-    for name, parameter in model.named_parameters():  # what a GPT-2 has not, the bias of the outputs, is zero
-        parameter.data.copy_(weights.get(name, torch.zeros_like(parameter)))
+    for name, mine in named_weights(model).items():  # what a GPT-2 has not, the bias of the outputs, is zero
+        mine.data.copy_(weights.get(name, torch.zeros_like(mine)))
     return model.eval()
 
 
