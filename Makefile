@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-processors lint types docs notebooks clean
+.PHONY: demo test test-processors test-tl4 lint types docs notebooks clean
 
 demo: .venv/installed
 	$(BIN)/stackheads analyze checkpoints/cycle-d4-l3
@@ -17,6 +17,11 @@ LABELLER := tests/labelling/test_patterns.py tests/labelling/test_verdict.py tes
 test-processors: .venv/installed-dev
 	MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(LABELLER)
 	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 $(BIN)/pytest -n 2 $(LABELLER)
+
+# What touches models once more with TransformerLens 4, in an environment of its own.
+MODELS := tests/models tests/interventions tests/labelling/test_patterns.py tests/labelling/test_verdict.py tests/labelling/test_khop.py
+test-tl4: .venv-tl4/installed
+	.venv-tl4/bin/pytest -n 2 --dist loadscope $(MODELS) tests/test_notebooks.py
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -41,6 +46,11 @@ notebooks: .venv/installed-dev
 	$(PIP) --editable .
 	touch $@
 
+.venv-tl4/installed: pyproject.toml constraints-tl4.txt
+	$(PYTHON) -m venv .venv-tl4
+	.venv-tl4/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-tl4.txt --editable '.[dev]'
+	touch $@
+
 .venv/installed-dev: .venv/installed
 	$(PIP) --editable '.[dev]'
 	touch $@
@@ -50,4 +60,4 @@ notebooks: .venv/installed-dev
 	touch $@
 
 clean:
-	rm -rf .venv site
+	rm -rf .venv .venv-tl4 site

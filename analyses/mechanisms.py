@@ -17,7 +17,8 @@ mechanisms.csv, a row for each finished run, empty from `mechanism` on where it 
 `kept`                    least recovered share of a hop at the query, all heads looking only where their selectors say
 `kept_by_roles`           the same with selectors that are roles alone
 `selectors`, `numbers`    how many of them, and of their numbers
-`kept_swapped`            the null: the most that is recovered of a hop when each head has the next head's selectors
+`kept_swapped`            a null: the most that is recovered of a hop when each head has the next head's selectors
+`kept_shuffled`           another: when each example looks where the selectors say for the next one
 
 Writes analyses/results/mechanisms.csv and mechanisms.png.
 """
@@ -88,11 +89,17 @@ def kept_selectors(run: Run, found: Analysis) -> dict[str, Any]:
         "kept_by_roles": min(chosen.recovered(chosen.levels[0]).values()),
         "selectors": int(last["selectors"].iloc[0]),
         "numbers": int(last["numbers"].iloc[0]),
-        "kept_swapped": float(chosen.swapped.loc[chosen.swapped["destination"] == "query", "recovered"].max()),
+        "kept_swapped": most_at_query(chosen.swapped),
+        "kept_shuffled": most_at_query(chosen.shuffled),
     }
     row = {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}
     write_file(file, lambda temporary: temporary.write_text(json.dumps(row)))
     return row
+
+
+def most_at_query(null: pd.DataFrame) -> float:
+    """The most that a null recovers of a hop at the query."""
+    return float(null.loc[null["destination"] == "query", "recovered"].max())
 
 
 def architecture(run: Run) -> str:
@@ -130,7 +137,7 @@ def tell(tables: Tables) -> str:
     header = ["architecture", "solved runs", "cells confirmed (%)", "range", "of cells that matter (%)", "range"]
     text.append(markdown([*header, "hops explained, of 4 (median)", "different circuits"], cover))
     header = ["architecture", "solved runs", *(f"{name} by selectors" for name in MECHANISMS if name != "none")]
-    header += ["answer kept (least hop, median)", "by roles alone", "selectors (median)", "null: swapped"]
+    header += ["answer kept (least hop, median)", "by roles alone", "selectors (median)", "nulls: swapped", "shuffled"]
     text.append(
         markdown(header, [by_selectors(name, group[group["solved"]]) for name, group in groups(table) if group["solved"].any()])
     )
@@ -150,9 +157,11 @@ def by_selectors(name: str, solved: pd.DataFrame) -> list[Any]:
     found = Counter(there["by_selectors"])
     counts = [found[mechanism] or "" for mechanism in MECHANISMS if mechanism != "none"]
     if not len(there):
-        return [name, 0, *counts, None, None, None, None]
-    medians = [f"{there[column].median():.2f}" for column in ("kept", "kept_by_roles")]
-    return [name, len(there), *counts, *medians, number(there["selectors"].median()), f"{there['kept_swapped'].median():.2f}"]
+        return [name, 0, *counts, None, None, None, None, None]
+    kept, by_roles, swapped, shuffled = (
+        f"{there[column].median():.2f}" for column in ("kept", "kept_by_roles", "kept_swapped", "kept_shuffled")
+    )
+    return [name, len(there), *counts, kept, by_roles, number(there["selectors"].median()), swapped, shuffled]
 
 
 def draw(tables: Tables) -> Any:

@@ -118,3 +118,16 @@ def test_no_import_fails_on_another_system():
             )
             found = {name.split(".")[0] for name in names} & POSIX_ONLY
             assert not found, f"{path.name} imports {found} as it is loaded"
+
+
+def test_both_lines_of_transformer_lens_are_tested_with_the_same_versions():
+    root = SOURCE.parent.parent
+    mine, other = (
+        [line for line in (root / name).read_text().splitlines() if line and not line.startswith("#")]
+        for name in ("constraints.txt", "constraints-tl4.txt")
+    )
+    assert len(mine) == len(other)
+    different = [(one, two) for one, two in zip(mine, other, strict=True) if one != two]
+    assert [(one.split("==")[0], one.split("==")[1][0], two.split("==")[1][0]) for one, two in different] == [
+        ("transformer-lens", "3", "4")
+    ]

@@ -72,6 +72,12 @@ def test_selectors_of_other_heads_explain_nothing(explained, name):
     assert explained[name][1].swapped["recovered"].max() < 0.5
 
 
+@pytest.mark.parametrize("name", KNOWN)
+def test_where_heads_look_in_another_example_explains_nothing(explained, name):
+    """The other null: what the next example's selectors name."""
+    assert explained[name][1].shuffled["recovered"].abs().max() < 0.2
+
+
 def test_shared_jobs_are_groups(explained):
     """In the trained model two heads look at hop 1 at each destination, and both are needed."""
     groups = {(row["job"], row["destination"]): row for row in records(explained["cycle-d4-l3"][1].groups)}

@@ -183,6 +183,7 @@ def explained():
         curve=pd.DataFrame(curve, columns=CURVE),
         groups=pd.DataFrame(groups, columns=GROUPS),
         swapped=pd.DataFrame([("query", 1, 0.1)], columns=["destination", "hop", "recovered"]),
+        shuffled=pd.DataFrame([("query", 1, 0.0)], columns=["destination", "hop", "recovered"]),
         mechanism="doubling",
         mechanism_reason="selectors let the query follow 1, 12 hops",
         program="layer 0: hop 12 @value when asked 1..4",

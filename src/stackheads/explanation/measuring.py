@@ -8,7 +8,8 @@
           readouts). A head that has none but is needed looks evenly ("uniform").
 `curve`   recovered shares per readout with roles only; with slots and positions; with gates; with content – as far as they were
           needed – and how many selectors and numbers each takes. Each level is what is left of the whole without the later
-          kinds, fitted again. `swapped` is the null: every head has the selectors of the next head of its layer.
+          kinds, fitted again. Two nulls: `swapped`, every head has the selectors of the next head of its layer; `shuffled`,
+          every example looks where the selectors say for the next one.
 `groups`  heads that share a job – the same role at the same destination –, who takes which part, and what is lost without all
           of them against the sum of what is lost without each.
 
@@ -105,7 +106,8 @@ class _Measured:
             table=table.astype({"hop": "Int64"}),
             curve=pd.DataFrame(self._curve(chosen), columns=CURVE),
             groups=pd.DataFrame(self._groups(chosen), columns=GROUPS),
-            swapped=pd.DataFrame(self._readouts(_rolled(chosen, self.trial)), columns=["destination", "hop", "recovered"]),
+            swapped=self._null(self.trial.recovered(_rolled(chosen, self.trial))),
+            shuffled=self._null(self.trial.recovered_by_another(chosen)),
         )
 
     def _curve(self, chosen: Sum) -> list[dict[str, Any]]:
@@ -118,15 +120,17 @@ class _Measured:
             if size < len(chosen.taken()):
                 part = fitted(part, self.fit, 2 * AGAIN, to_answers=True)
             counts = {"level": level, "selectors": size, "numbers": part.numbers}
-            rows += [counts | row for row in self._readouts(part)]
+            rows += [counts | row for row in self._readouts(self.trial.recovered(part))]
             fewer = size
         return rows
 
-    def _readouts(self, chosen: Sum) -> list[dict[str, Any]]:
+    def _readouts(self, shares: Tensor) -> list[dict[str, Any]]:
         """The recovered share of each open readout."""
-        shares = self.trial.recovered(chosen).tolist()
-        asked = [(self.baseline.readouts[at], shares[at]) for at in self.bench.open_readouts]
+        asked = [(self.baseline.readouts[at], float(shares[at])) for at in self.bench.open_readouts]
         return [{"destination": str(one.destination), "hop": one.hop, "recovered": share} for one, share in asked]
+
+    def _null(self, shares: Tensor) -> pd.DataFrame:
+        return pd.DataFrame(self._readouts(shares), columns=["destination", "hop", "recovered"])
 
     def _margin(self, logits: Tensor) -> Tensor:
         return self.bench.scorer.score(logits).margin

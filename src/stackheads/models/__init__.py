@@ -2,6 +2,7 @@
 
 from stackheads.models.checkpoint import Checkpoint, load, parameters, save_checkpoint, snapshot_folder, snapshots
 from stackheads.models.config import ModelConfig, build, check_fit, model_config, parse_device
+from stackheads.models.native import named_weights
 from stackheads.models.outside.bridged import bridge
 from stackheads.models.outside.exported import to_gpt2
 from stackheads.models.outside.imported import from_gpt2, load_gpt2
@@ -19,6 +20,7 @@ __all__ = [
     "load",
     "load_gpt2",
     "model_config",
+    "named_weights",
     "parameters",
     "parse_device",
     "read_state_dict",

@@ -39,7 +39,9 @@ class StoredConfig(Stored):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded checkpoint. `model` is a `HookedTransformer` in eval mode; `training` and `metrics` are as stored."""
+    """A loaded checkpoint. `model` is a `HookedTransformer`, or what takes its place (`native.py`), in eval mode; `training`
+    and `metrics` are as stored.
+    """
 
     name: str
     model: Model

@@ -1,7 +1,7 @@
 """What a model is made of, as stored in a checkpoint, and how it is built.
 
-This room is the only one that constructs TransformerLens models. `HookedTransformer` is deprecated in TransformerLens 3.x
-and removed in 4.0; its warning is silenced here and nowhere else.
+This room is the only one that constructs TransformerLens models. `HookedTransformer` is deprecated in TransformerLens 3.x,
+where its warning is silenced here and nowhere else, and gone in 4.0, where a bridge takes its place (`native.py`).
 """
 
 import warnings
@@ -48,7 +48,8 @@ def model_config(settings: dict[str, Any]) -> ModelConfig:
 
 
 def build(config: ModelConfig, task: Task, seed: int = 0, device: torch.device | str = "cpu") -> Any:
-    """A freshly initialised `HookedTransformer` for a task; the same seed gives the same weights.
+    """A freshly initialised `HookedTransformer` (or what takes its place, `native.py`) for a task; the same seed gives the same
+    weights.
 
     The global random state is left as it was.
     """

@@ -56,11 +56,7 @@ if TYPE_CHECKING:
         def unembed(self, residual: Any, like: Any = ...) -> Any: ...
 
     class Wired(Model, Protocol):
-        """A `HookedTransformer`, whose weights have TransformerLens' names: what the compiler writes circuits into."""
-
-        embed: Any
-        pos_embed: Any
-        unembed: Any
+        """A model whose weights have TransformerLens' names (`native.py`): what the compiler writes circuits into."""
 
         def run_with_hooks(self, tokens: Any, fwd_hooks: Sequence[tuple[str, Callable[..., Any]]]) -> Any: ...
 
