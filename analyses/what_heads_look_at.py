@@ -3,6 +3,7 @@
     python analyses/what_heads_look_at.py                          # all checkpoints, about ten minutes on one core
     python analyses/what_heads_look_at.py checkpoints/NAME …       # only these
     python analyses/what_heads_look_at.py --khop FILE              # a published k-hop model (docs/results/selectors.md)
+    python analyses/what_heads_look_at.py --mechanisms             # what the selectors in the tables do together: seconds
 
 Each model is labelled on 512 examples (seed 0) and its selectors are found (`Analysis.selectors`); recovered shares are those
 of 512 fresh examples. Prints Markdown: for each level of the curve the least recovered share of an open readout and how many
@@ -22,15 +23,19 @@ from claims import RESULTS, ROOT
 
 from stackheads import Analysis, analyze, tasks
 from stackheads.errors import ConfigError, StackheadsError
+from stackheads.explanation.carried import carried
 from stackheads.explanation.explained import Explained
+from stackheads.explanation.mechanism import name_carried
 from stackheads.files import write_file
-from stackheads.models import load_gpt2
+from stackheads.models import load, load_gpt2
 from stackheads.report.figures import gate_map, save_figure
+from stackheads.seeds import Stream, stream
 from stackheads.tables import records
 
 SKIPPED = ("cycle-d4-l4-final", "cycle-d4-l4-run")
 """One answers nothing, the other is the run whose last snapshot is `cycle-d4-l4-curriculum`."""
 KHOP = tasks.KHopInduction(max_hops=16, symbols=4, context=99)
+KHOP_LAYERS = 3
 EXAMPLES = 512
 
 Found = tuple[Analysis, Explained, float]
@@ -71,13 +76,33 @@ def stored(tables: dict[str, dict[str, pd.DataFrame]]) -> None:
         write_file(path, lambda temporary, new=new: new.round(4).to_csv(temporary, index=False))
 
 
+def mechanisms() -> list[str]:
+    """Lines of a table: the mechanism by which the selectors that are stored for each model give its answers."""
+    table, curve = (pd.read_csv(RESULTS / f"{name}.csv").astype({"hop": "Int64"}) for name in ("selectors", "selectors-curve"))
+    lines = ["| model | by selectors | how far, and what else it takes |", "| --- | --- | --- |"]
+    for name in table["model"].unique():
+        folder = ROOT / "checkpoints" / name
+        loaded = load(folder) if folder.exists() else None
+        task: Any = loaded.task if loaded else KHOP
+        layers = loaded.config.layers if loaded else KHOP_LAYERS
+        batch = task.sample(EXAMPLES, stream(0, Stream.SELECTORS_TRIED, "gates"))
+        selectors, levels = (each[each["model"] == name].drop(columns="model") for each in (table, curve))
+        named = name_carried(carried(selectors, levels, task, batch, layers), task, None)
+        lines.append(f"| `{name}` | {named.name} | {named.reason} |")
+    return lines
+
+
 def main() -> None:
     """Run the script from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path, help="checkpoints")
     parser.add_argument("--khop", type=Path, help="a published k-hop model of four heads a layer")
     parser.add_argument("--write", action="store_true", help="also write the tables")
+    parser.add_argument("--mechanisms", action="store_true", help="only say what the selectors in the tables do together")
     arguments = parser.parse_args()
+    if arguments.mechanisms:
+        print(*mechanisms(), sep="\n")
+        return
     folders = arguments.folders
     if not folders and arguments.khop is None:
         folders = [path for path in sorted((ROOT / "checkpoints").iterdir()) if path.is_dir() and path.name not in SKIPPED]

@@ -4,7 +4,7 @@ import torch
 from hypothesis import strategies as st
 
 from stackheads.interventions import recorded
-from stackheads.models import ModelConfig, build
+from stackheads.models import ModelConfig, build, named_weights
 from stackheads.models.hooks import HeadEdit, PatternEdit
 from stackheads.tasks import Cycle
 from stackheads.types import HeadId
@@ -42,8 +42,9 @@ def random_run(config, direction, seed, symbols=5, examples=3, sharp=False):
     model = build(config, task, seed=seed).eval()
     if sharp:
         with torch.no_grad():
-            for block in model.blocks:
-                block.attn.W_Q *= 300
+            for name, weight in named_weights(model).items():
+                if name.endswith("W_Q"):
+                    weight *= 300
     return task, model, recorded(model, task.sample(examples, torch.Generator().manual_seed(seed)))
 
 

@@ -2,6 +2,7 @@
 
 import torch
 
+from stackheads.models import named_weights
 from stackheads.models.forwards.fused import FusedForward
 from stackheads.models.hooks import HeadEdit, run_edited
 from stackheads.training.dropping import DroppingForward
@@ -27,8 +28,8 @@ def test_a_dropped_head_writes_nothing(random_model, generator):
     assert 0 < kept.sum() < kept.numel()
     rows = torch.ones_like(batch.tokens, dtype=torch.bool)
     with torch.no_grad():
-        for block in model.blocks:
-            block.attn.W_O *= 2
+        for name, weight in named_weights(model).items():
+            weight *= 2 if name.endswith("W_O") else 1
         for example in range(6):
             gone = [(layer, head) for layer in range(2) for head in range(2) if not kept[layer, example, head]]
             edits = [HeadEdit(HeadId(*place), rows, torch.zeros(6, task.n_ctx, 8)) for place in gone]

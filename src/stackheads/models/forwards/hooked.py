@@ -41,7 +41,8 @@ def norm_scales(model: Model, tokens: Int[Tensor, "batch pos"]) -> dict[str, lis
     """
     names = [name for name in model.hook_dict if name.endswith("hook_scale") and ".attn." not in name]
     holders = {name.removesuffix("hook_scale") for name in names}
-    for name, part in model.named_modules():
+    for path, part in model.named_modules():
+        name = path.replace("._original_component", "")  # a bridge's parts hang on what it wraps, its hooks do not
         if "Norm" in type(part).__name__ and ".attn." not in name and not any((name + ".").startswith(it) for it in holders):
             raise InterventionError(
                 f"frozen norms need the hook {name}.hook_scale, {type(model).__name__} has none: leave them live"
