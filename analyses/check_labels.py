@@ -9,12 +9,14 @@ Trials: 512 fresh examples, seed 0; recovered shares (i) to (iii) at the query a
 row is the architecture of `cycle-d4-l4-final`.
 """
 
+import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from stackheads import Analysis, analyze, load
+from stackheads.errors import StackheadsError
 from stackheads.labelling.stability import kappa
 from stackheads.models import build
 from stackheads.tables import records, role_of
@@ -92,14 +94,22 @@ def table(header: str, lines: list[str]) -> None:
 
 
 def main() -> None:
-    paths = [Path(name) for name in sys.argv[1:]] or sorted(CHECKPOINTS.iterdir())
+    """Run the script from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", type=Path, help="checkpoints; without any, all that are shipped")
+    arguments = parser.parse_args()
+    paths = arguments.folders or sorted(CHECKPOINTS.iterdir())
+    try:
+        loaded = {path: load(path) for path in paths}
+    except StackheadsError as error:
+        sys.exit(f"error: {error}")
     labels, trials = [], []
-    for path in paths:
-        analyses = [analyze(path, seed=seed, explain=seed == SEEDS[0]) for seed in SEEDS]
-        labels.append(labels_row(path.name, load(path).metrics["accuracy"].values(), analyses))
+    for path, checkpoint in loaded.items():
+        analyses = [analyze(checkpoint, seed=seed, explain=seed == SEEDS[0]) for seed in SEEDS]
+        labels.append(labels_row(path.name, checkpoint.metrics["accuracy"].values(), analyses))
         trials.append(trial_row(path.name, analyses[0]))
         print(path.name, file=sys.stderr, flush=True)
-    if not sys.argv[1:]:
+    if not arguments.folders:
         final: Any = load(CHECKPOINTS / "cycle-d4-l4-final")
         untrained = [analyze(build(final.config, final.task, seed=seed), final.task, seed=seed) for seed in SEEDS]
         labels.append(labels_row("untrained", untrained[0].accuracy.values(), untrained))

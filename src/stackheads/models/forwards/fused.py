@@ -122,7 +122,9 @@ class FusedForward:
         self.model: Any = model  # its parts go by TransformerLens' names
         self.joined: dict[Any, tuple[Tensor, Tensor]] | None = {} if fixed else None
         self.causal = model.cfg.attention_dir == "causal"
-        self.scale = 1 / model.cfg.attn_scale if model.cfg.use_attn_scale else 1.0
+        cfg = model.cfg
+        divisor = cfg.attn_scale if cfg.attn_scale > 0 else cfg.d_head**0.5  # below 0: as usual
+        self.scale = 1 / divisor if cfg.use_attn_scale else 1.0
 
     def __call__(
         self, tokens: Int[Tensor, "batch pos"], read: Int[Tensor, "read"] | None = None
