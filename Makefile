@@ -19,7 +19,7 @@ test-processors: .venv/installed-dev
 	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 $(BIN)/pytest -n 2 $(LABELLER)
 
 # What touches models once more with TransformerLens 4, in an environment of its own.
-MODELS := tests/models tests/interventions tests/labelling/test_patterns.py tests/labelling/test_verdict.py tests/labelling/test_khop.py
+MODELS := tests/models tests/interventions tests/labelling/test_patterns.py tests/labelling/test_verdict.py
 test-tl4: .venv-tl4/installed
 	.venv-tl4/bin/pytest -n 2 --dist loadscope $(MODELS) tests/test_notebooks.py
 

@@ -136,28 +136,28 @@ def tell(tables: Tables) -> str:
     text = [markdown(["architecture", "runs", "solved", *MECHANISMS], counts)]
     header = ["architecture", "solved runs", "cells confirmed (%)", "range", "of cells that matter (%)", "range"]
     text.append(markdown([*header, "hops explained, of 4 (median)", "different circuits"], cover))
-    header = ["architecture", "solved runs", *(f"{name} by selectors" for name in MECHANISMS if name != "none")]
-    header += ["answer kept (least hop, median)", "by roles alone", "selectors (median)", "nulls: swapped", "shuffled"]
-    text.append(
-        markdown(header, [by_selectors(name, group[group["solved"]]) for name, group in groups(table) if group["solved"].any()])
-    )
-    there = table[table["solved"] & table["by_selectors"].notna()]
-    for words, column in (("labels", "mechanism"), ("selectors", "by_selectors")):
-        text.append(f"other by {words}: {rate(int((there[column] == 'other').sum()), len(there))}")
-    text.append(f"answer kept, least hop, all runs: median {there['kept'].median():.2f}, least {there['kept'].min():.2f}")
+    if "by_selectors" in table:  # not in tables that are older than selectors
+        text += tell_selectors(table[table["solved"] & table["by_selectors"].notna()])
     total = table[table["solved"]][[name for name in STATUSES if name in table]].sum()
     cells = ", ".join(f"{number(total[name])} {name}" for name in total.index)
     text.append(f"cells of all solved runs by status: {cells}")
     return "\n\n".join(text)
 
 
-def by_selectors(name: str, solved: pd.DataFrame) -> list[Any]:
+def tell_selectors(there: pd.DataFrame) -> list[str]:
+    """Mechanism by selectors × architecture, and how often either names none."""
+    header = ["architecture", "solved runs", *(f"{name} by selectors" for name in MECHANISMS if name != "none")]
+    header += ["answer kept (least hop, median)", "by roles alone", "selectors (median)", "nulls: swapped", "shuffled"]
+    text = [markdown(header, [by_selectors(name, group) for name, group in groups(there)])]
+    for words, column in (("labels", "mechanism"), ("selectors", "by_selectors")):
+        text.append(f"other by {words}: {rate(int((there[column] == 'other').sum()), len(there))}")
+    return [*text, f"answer kept, least hop, all runs: median {there['kept'].median():.2f}, least {there['kept'].min():.2f}"]
+
+
+def by_selectors(name: str, there: pd.DataFrame) -> list[Any]:
     """How many runs of an architecture have each mechanism by selectors, and what these keep."""
-    there = solved[solved["by_selectors"].notna()]
     found = Counter(there["by_selectors"])
     counts = [found[mechanism] or "" for mechanism in MECHANISMS if mechanism != "none"]
-    if not len(there):
-        return [name, 0, *counts, None, None, None, None, None]
     kept, by_roles, swapped, shuffled = (
         f"{there[column].median():.2f}" for column in ("kept", "kept_by_roles", "kept_swapped", "kept_shuffled")
     )
