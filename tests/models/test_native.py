@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
-from stackheads.models import ModelConfig, build, load, parameters, save_checkpoint
+from stackheads import analyze
+from stackheads.errors import ConfigError
+from stackheads.models import ModelConfig, build, from_gpt2, load, parameters, save_checkpoint, to_gpt2
 from stackheads.models.forwards.fused import FusedForward, supported
 from stackheads.models.native import named_weights
+from stackheads.models.nulls import permuted_heads
 from stackheads.tasks import Cycle
 
 TASK = Cycle(symbols=9, max_hops=4)
@@ -53,6 +56,43 @@ def plain(model, tokens, silenced=None):
             hidden = norm(x, of.get("ln2.w"), of.get("ln2.b")) @ of["mlp.W_in"] + of["mlp.b_in"]
             x = x + hidden.relu() @ of["mlp.W_out"] + of["mlp.b_out"]
     return norm(x, w.get("ln_final.w"), w.get("ln_final.b")) @ w["unembed.W_U"] + w["unembed.b_U"]
+
+
+@pytest.fixture
+def bridge_of_ones_own():
+    """Makes a bridge around TransformerLens' own transformer, as a user does."""
+    from transformer_lens.config import TransformerBridgeConfig
+    from transformer_lens.model_bridge import TransformerBridge
+
+    sizes = {"n_layers": 2, "d_model": 16, "n_heads": 2, "d_head": 8, "d_mlp": 32, "attn_only": True, "seed": 0}
+    sizes |= {"n_ctx": TASK.n_ctx, "d_vocab": TASK.d_vocab, "d_vocab_out": TASK.d_vocab_out, "attention_dir": "bidirectional"}
+    return lambda **changes: TransformerBridge.boot_native(
+        TransformerBridgeConfig(**sizes | {"normalization_type": "LN"} | changes)
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"n_key_value_heads": 1}, r"layers\.0\.attn\.k\.weight of shape \(8, 16\)"),
+        ({"gated_mlp": True, "attn_only": False, "act_fn": "silu"}, r"layers\.0\.mlp\.gate\.weight"),
+    ],
+)
+def test_bridges_with_other_parts_are_analysed_but_not_stored(bridge_of_ones_own, changes, named):
+    model = bridge_of_ones_own(**changes)
+    assert len(analyze(model, TASK, examples=32, explain=False, progress=False).labels) == 12
+    for use in (parameters, to_gpt2, lambda it: permuted_heads(it, 0)):
+        with pytest.raises(ConfigError, match=f"a model is stored and exported where .*, got {named}"):
+            use(model)
+
+
+def test_a_bridge_of_ones_own_is_exported_like_any_other(bridge_of_ones_own):
+    """It has no bias at its outputs, and what it is not a GPT-2 in is said."""
+    model = bridge_of_ones_own(attention_dir="causal")
+    tokens = tokens_of(TASK)
+    torch.testing.assert_close(from_gpt2(to_gpt2(model), n_heads=2)(tokens), model(tokens), atol=1e-4, rtol=1e-4)
+    with pytest.raises(ConfigError, match="a GPT-2 has causal attention"):
+        to_gpt2(bridge_of_ones_own())
 
 
 def norm(x, weight, bias):

@@ -14,7 +14,7 @@ from stackheads.errors import ConfigError, TaskMismatchError, bad_setting
 from stackheads.models.kinds import check_model
 from stackheads.models.native import has_hooked_transformer, is_native, native
 from stackheads.models.protocol import Model
-from stackheads.seeds import initialising
+from stackheads.seeds import bare, initialising
 from stackheads.tasks import Task
 
 
@@ -54,25 +54,25 @@ def build(config: ModelConfig, task: Task, seed: int = 0, device: torch.device |
     The global random state is left as it was.
     """
     place = parse_device(device)
-    with initialising(seed):
-        model = hooked(
-            n_layers=config.layers,
-            n_heads=config.heads,
-            d_model=config.d_model,
-            d_head=config.d_head,
-            n_ctx=task.n_ctx,
-            d_vocab=task.d_vocab,
-            d_vocab_out=task.d_vocab_out,
-            attn_only=config.attn_only,
-            d_mlp=None if config.attn_only else config.d_mlp or 4 * config.d_model,
-            act_fn="relu",
-            normalization_type=config.normalization,
-            positional_embedding_type=config.positions,
-            rotary_dim=config.d_head if config.positions == "rotary" else None,
-            attention_dir=task.attention_dir,
-            dtype=getattr(torch, config.dtype),
-            device="cpu",
-        )
+    model = hooked(
+        seed,
+        n_layers=config.layers,
+        n_heads=config.heads,
+        d_model=config.d_model,
+        d_head=config.d_head,
+        n_ctx=task.n_ctx,
+        d_vocab=task.d_vocab,
+        d_vocab_out=task.d_vocab_out,
+        attn_only=config.attn_only,
+        d_mlp=None if config.attn_only else config.d_mlp or 4 * config.d_model,
+        act_fn="relu",
+        normalization_type=config.normalization,
+        positional_embedding_type=config.positions,
+        rotary_dim=config.d_head if config.positions == "rotary" else None,
+        attention_dir=task.attention_dir,
+        dtype=getattr(torch, config.dtype),
+        device="cpu",
+    )
     return moved(model, place)
 
 
@@ -82,16 +82,16 @@ def moved(model: Model, device: torch.device) -> Any:
     return model.to(device, print_details=False) if quiet else model.to(device)
 
 
-def hooked(**settings: Any) -> Any:
-    """A `HookedTransformer` with these settings of TransformerLens' own, its weights drawn from the global random state.
+def hooked(seed: int = 0, **settings: Any) -> Any:
+    """A `HookedTransformer` with these settings of TransformerLens' own, its weights drawn from the bare seed.
 
     Where TransformerLens has none any more, from 4.0 on, the bridge that is the same (`native.py`).
     """
     if not has_hooked_transformer():
-        return native(**settings)
+        return native(bare(seed), **settings)
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
-    with warnings.catch_warnings():
+    with initialising(seed), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return HookedTransformer(HookedTransformerConfig(**settings))
 

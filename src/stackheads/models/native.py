@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stackheads.errors import ConfigError
 from stackheads.models.protocol import Model
 
 ARCHITECTURE = "TransformerLensNative"
@@ -69,20 +70,27 @@ def is_native(model: object) -> bool:
 def named_weights(model: Model) -> dict[str, Tensor]:
     """The learned tensors of a `HookedTransformer`, or of such a bridge by the same names and in the same shapes.
 
-    They share the model's memory: what is written into one is written into the model.
+    They share the model's memory: what is written into one is written into the model. Of other bridges, their own names and
+    shapes. Raises `ConfigError` for a bridge with parts that a `HookedTransformer` of these names has not: gated MLPs, grouped
+    queries.
     """
     if not is_native(model):
         return dict(model.named_parameters())
-    found = {}
+    found, heads = {}, model.cfg.n_heads
     for path, parameter in model.named_parameters():
         name = _name(path)
-        found[name] = _shaped(name, parameter, model.cfg.n_heads)
+        if name is None or (name.endswith(("_K", "_V")) and len(parameter) != heads * model.cfg.d_head):
+            raise ConfigError(
+                "a model is stored and exported where each head has queries, keys and values of its own and MLPs have two "
+                f"layers, got {_plain(path)} of shape {tuple(parameter.shape)}: analyse it as it is"
+            )
+        found[name] = _shaped(name, parameter, heads)
     inside = [f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers) for name in IN_LAYER]
     return {name: found[name] for name in (*FIRST, *inside, *LAST) if name in found}
 
 
-def native(**settings: Any) -> Any:
-    """A bridge of these settings, as `HookedTransformer` has them, its weights drawn from the global random state as there."""
+def native(generator: torch.Generator, **settings: Any) -> Any:
+    """A bridge of these settings, as `HookedTransformer` has them, its weights drawn as there."""
     from transformer_lens import TransformerBridgeConfig
     from transformer_lens.model_bridge.sources import build_bridge_from_module
     from transformer_lens.model_bridge.sources.native import NativeModel
@@ -103,19 +111,25 @@ def native(**settings: Any) -> Any:
     )
     with torch.no_grad():
         for name, value in named_weights(model).items():
-            drawn = torch.empty(value.shape, dtype=dtype)
             if "W_" in name:
-                value.copy_(nn.init.normal_(drawn, std=INITIAL / config.d_model**0.5))
+                drawn = torch.randn(value.shape, dtype=dtype, generator=generator)
+                value.copy_(INITIAL / config.d_model**0.5 * drawn)
             else:
                 value.fill_(1.0 if name.endswith(".w") else 0.0)
     return model
 
 
-def _name(path: str) -> str:
-    """What a `HookedTransformer` calls a parameter of a bridge."""
-    plain = path.replace("._original_component", "").removeprefix("original_model.")
+def _name(path: str) -> str | None:
+    """What a `HookedTransformer` calls a parameter of a bridge; None if it has no such parameter."""
+    plain = _plain(path)
     match = re.fullmatch(r"layers\.(\d+)\.(.+)", plain)
-    return NAMES[plain] if match is None else f"blocks.{match[1]}.{NAMES[match[2]]}"
+    known = NAMES.get(plain if match is None else match[2])
+    return known if known is None or match is None else f"blocks.{match[1]}.{known}"
+
+
+def _plain(path: str) -> str:
+    """A parameter's path in the model that a bridge wraps."""
+    return path.replace("._original_component", "").removeprefix("original_model.")
 
 
 def _shaped(name: str, parameter: Tensor, heads: int) -> Tensor:

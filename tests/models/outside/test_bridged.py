@@ -10,7 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from stackheads import analyze
 from stackheads.errors import ConfigError
 from stackheads.interventions import ablate, patch, recorded, run_variants, sweep_positions
-from stackheads.models import ModelConfig, bridge, from_gpt2
+from stackheads.models import ModelConfig, bridge, from_gpt2, to_gpt2
 from stackheads.models.hooks import HeadEdit, record, run_edited
 from stackheads.tasks import KHopInduction
 from stackheads.types import HeadId
@@ -187,3 +187,9 @@ def test_a_sweep_over_positions_equals_hooked_runs(generator):
         rows[:, cell.position] = True
         expected = run_edited(model, clean.batch.tokens, [HeadEdit(cell.head, rows, other.run.of(cell.head)[2])])
         torch.testing.assert_close(cell.logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_bridge_is_not_written_as_a_gpt2():
+    task = KHopInduction(max_hops=2, symbols=4, context=12)
+    with pytest.raises(ConfigError, match="got a TransformerBridge around GPT2LMHeadModel: save what it wraps"):
+        to_gpt2(bridge(gpt2(task)))

@@ -13,15 +13,14 @@ from stackheads.tasks import Cycle
 
 
 def model_like_gpt2(seed=0, **changes):
-    torch.manual_seed(seed)
     settings = {
         "n_layers": 2, "n_heads": 2, "d_model": 16, "d_head": 8, "d_mlp": 64, "act_fn": "gelu_new", "n_ctx": 13, "d_vocab": 11,
         "normalization_type": "LN", "attention_dir": "causal", "device": "cpu",
     }  # fmt: skip
-    model = hooked(**settings | changes)
+    model, generator = hooked(seed, **settings | changes), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape))
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
     return model.eval()
 
 

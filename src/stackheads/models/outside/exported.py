@@ -44,6 +44,12 @@ def to_gpt2(model: Model) -> dict[str, Tensor]:
 
 def _state_dict(model: Model) -> dict[str, Tensor]:
     cfg, ours = model.cfg, parameters(model)
+    if "unembed.W_U" not in ours:
+        raise ConfigError(
+            f"a GPT-2 is written of weights with a HookedTransformer's names, got a {type(model).__name__} around "
+            f"{type(getattr(model, 'original_model', model)).__name__}: save what it wraps"
+        )
+    ours.setdefault("unembed.b_U", ours["unembed.W_U"].new_zeros(cfg.d_vocab_out))  # a bridge that was made elsewhere has none
     before = _bias_before(ours["unembed.W_U"], ours["unembed.b_U"])
     _check(cfg, before @ ours["unembed.W_U"] - ours["unembed.b_U"])
     state = {
