@@ -76,10 +76,11 @@ def mechanism_row(run: Run) -> dict[str, Any]:
 
 def kept_selectors(run: Run, found: Analysis) -> dict[str, Any]:
     """What the selectors of one run say, from the folder of its analysis if it is there, else found and kept."""
-    file = KEPT / run.sweep / run.plan.name / "by-selectors.json"
+    folders = snapshots(run.folder)
+    file = KEPT / run.sweep / run.plan.name / f"selectors-{max(folders):06d}.json"
     if file.exists():
         return json.loads(file.read_text())
-    checkpoint = load(snapshots(run.folder)[max(snapshots(run.folder))])
+    checkpoint = load(folders[max(folders)])
     chosen = found.selectors(checkpoint.model, checkpoint.task, examples=256, progress=False)
     last = chosen.curve[chosen.curve["level"] == chosen.levels[-1]]
     row = {

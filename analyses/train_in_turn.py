@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 from claims import ROOT
 
-from stackheads.errors import StackheadsError
+from stackheads.errors import ConfigError, StackheadsError
 from stackheads.sweeps.sweep import Plan, RunBusyError, carry_out, open_sweep, read_sweep, stored_result
 
 
@@ -24,6 +24,18 @@ def in_turn(plans: dict[Path, list[Plan]]) -> list[tuple[Path, Plan]]:
     """The first plan of each folder, then the second of each …; a folder that has no more is left out."""
     rounds = zip_longest(*([(folder, plan) for plan in made] for folder, made in plans.items()))
     return [pair for each in rounds for pair in each if pair is not None]
+
+
+def finished(file: Path) -> pd.DataFrame:
+    """A table of finished runs. Raises `ConfigError` for what is none."""
+    rule = f"--but-for is a CSV of finished runs with columns arm and seed, {file}"
+    try:
+        table = pd.read_csv(file)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{rule} cannot be read ({type(error).__name__}): correct the path") from None
+    if missing := {"arm", "seed"} - set(table):
+        raise ConfigError(f"{rule} has no {' and no '.join(sorted(missing))}: give a table like scale-runs.csv")
+    return table
 
 
 def but_for(plans: dict[Path, list[Plan]], done: pd.DataFrame) -> dict[Path, list[Plan]]:
@@ -67,10 +79,10 @@ def main() -> None:
         sys.exit(f"error: a sweep is the name of a file in analyses/sweeps, got {missing[0]!r}: see there")
     try:
         folders = {arguments.sweeps / name: read_sweep(file) for name, file in files.items()}
+        done = finished(arguments.but_for) if arguments.but_for else pd.DataFrame(columns=["arm", "seed"])
         plans = {folder: open_sweep(config, folder) for folder, config in folders.items()}
-        if arguments.but_for:
-            plans = but_for(plans, pd.read_csv(arguments.but_for))
-    except (OSError, KeyError, StackheadsError) as error:
+        plans = but_for(plans, done)
+    except StackheadsError as error:
         sys.exit(f"error: {error}")
     sys.exit(1 if train(plans) else 0)
 

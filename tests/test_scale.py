@@ -92,6 +92,18 @@ def test_what_a_table_lists_is_not_trained(folders, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
+@pytest.mark.parametrize(("text", "rule"), [(None, "cannot be read"), ("arm\nx\n", "has no seed"), ("", "cannot be read")])
+def test_a_table_that_is_none_is_refused_before_the_work(tmp_path, monkeypatch, text, rule):
+    file = tmp_path / "done.csv"
+    if text is not None:
+        file.write_text(text)
+    command = ["train_in_turn.py", SWEEPS[0].stem, "--sweeps", str(tmp_path / "sweeps"), "--but-for", str(file)]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit, match=f"error: --but-for is a CSV of finished runs .* {rule}"):
+        train_in_turn.main()
+    assert not (tmp_path / "sweeps").exists()
+
+
 @pytest.fixture
 def trained(folders, tmp_path):
     """The folder of both tiny sweeps with all runs finished, and their files."""
