@@ -74,6 +74,15 @@ def test_a_model_without_a_needed_step_is_other():
     assert "roles bring no hop 4" in mechanism.reason
 
 
+def test_looks_back_that_carry_nothing_count_where_the_program_has_them():
+    """With patterns given, nothing needs the heads that let later ones find their source: of tripling, all that looks back."""
+    program = MECHANISMS["tripling"](4).steps
+    parts = found([step for step in program if (step.role.hop or 0) >= 0], CYCLE, (1, 2, 3, 4))
+    assert name_carried(parts, CYCLE, None).name == "doubling"
+    assert name_carried(parts, CYCLE, None, program) == name_carried(found(program, CYCLE, (1, 2, 3, 4)), CYCLE, None)
+    assert name_carried(parts, CYCLE, None, MECHANISMS["doubling"](4).steps).name == "doubling"
+
+
 def test_what_carries_little_is_no_step():
     steps = MECHANISMS["one hop per layer"](2).steps
     assert found(steps, CHAIN, (1, 2), effect=NEEDED / 2).steps == ()

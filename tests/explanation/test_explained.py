@@ -51,13 +51,13 @@ def test_a_known_circuit_is_explained_by_its_roles(explained, name):
     assert all(row["effect_low"] > 0 for row in records(selected.table) if row["role"] == "hop")
 
 
-@pytest.mark.parametrize(("name", "mechanism"), zip(KNOWN, ("one hop per layer", "tripling", "tripling"), strict=True))
+@pytest.mark.parametrize(("name", "mechanism"), list(zip(KNOWN, ("one hop per layer", "tripling", "tripling"), strict=True)))
 def test_selectors_of_a_known_circuit_name_its_mechanism(explained, name, mechanism):
     """With the program that they and the labels make, which answers like the model."""
     selected = explained[name][1]
     assert selected.mechanism == mechanism
     assert selected.mechanism_reason.startswith("selectors let the query follow 0, 1, ")
-    assert set(selected.program_agreement) == {1, 2, 3} if name == "one hop per layer" else {1, 2, 3, 4}
+    assert set(selected.program_agreement) == ({1, 2, 3} if name == "one hop per layer" else {1, 2, 3, 4})
     assert min(selected.program_agreement.values()) > 0.99
     assert "layer 1: hop 1 @query" in selected.program or "layer 1: hop -1 @value, hop 1 @query" in selected.program
 

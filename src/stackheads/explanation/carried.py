@@ -10,7 +10,7 @@ symbols, brings nothing. A step counts if the answer needs it: if what is lost w
 that share it, is a tenth of some answer.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,8 +34,8 @@ class Carried:
     """What selectors carry to `at`, the destination whose answers are meant, where the model answers `hops`.
 
     `answered` are, after each layer, the hops that the steps' windows can answer when they are asked for, `eliminated` those
-    of the last layer that they answer because all others are known. `kept` is what all
-    selectors keep of the weakest answer and `roles` what roles alone keep; `others` are the selectors that are no roles.
+    of the last layer that they answer because all others are known. `kept` is what all selectors keep of the weakest answer
+    and `roles` what roles alone keep; `others` are the selectors that are no roles.
     """
 
     steps: tuple[Step, ...]
@@ -50,18 +50,23 @@ class Carried:
 
 def carried(table: pd.DataFrame, curve: pd.DataFrame, task: Task, batch: Batch, layers: int) -> Carried:
     """What a model's selectors do together; `table` and `curve` as in `Explained`, `batch` any examples of the task."""
-    rows, known = records(table), {name: set(values.unique().tolist()) - {-1} for name, values in gates(batch).items()}
-    steps = in_order(shared(_needed(rows), known))
+    rows = records(table)
+    steps = in_order(shared(_needed(rows), gate_values(batch)))
     levels, places = list(dict.fromkeys(curve["level"])), list(curve["destination"])
     at = Destination.QUERY if "query" in places else Destination(places[0])
     there = [row for row in records(curve) if row["destination"] == at]
     hops = tuple(sorted({int(row["hop"]) for row in there}))
-    windows = [_windows(steps, layer, at, batch, task, max(hops)) for layer in range(layers)]
-    answered = [frozenset(hop for hop, every in of_hops.items() if _all_answer(hop, every, task)) for of_hops in windows]
+    known = {  # of each hop, for each kind of example that asks it: the window after each layer
+        hop: [_windows(steps, at, knows, task, layers) for knows in _known_where(batch, hop)] for hop in range(1, max(hops) + 1)
+    }
+    answered = [
+        frozenset(hop for hop, every in known.items() if all(_is_in(hop, _answerable(of[layer], task), task) for of in every))
+        for layer in range(layers)
+    ]
     return Carried(
         steps=steps,
         answered=tuple(answered),
-        eliminated=frozenset(hop for hop in answered[-1] if not all(_same(task)(hop) in known for known in windows[-1][hop])),
+        eliminated=frozenset(hop for hop in answered[-1] if not all(_is_in(hop, of[-1], task) for of in known[hop])),
         at=at,
         hops=hops,
         kept=min(row["recovered"] for row in there if row["level"] == levels[-1]),
@@ -70,38 +75,36 @@ def carried(table: pd.DataFrame, curve: pd.DataFrame, task: Task, batch: Batch, 
     )
 
 
-def _windows(
-    steps: Sequence[Step], layer: int, at: Destination, batch: Batch, task: Task, furthest: int
-) -> dict[int, list[frozenset[int]]]:
-    """For each hop what is known at the destination after a layer, in each kind of example that asks the hop."""
-    links = isinstance(task, StatementTask)  # else what stands before or looks the same is no step along the chain
-    before = [step for step in steps if step.layer <= layer and (links or step.role.name == "hop")]
-
-    def window(knows: Mapping[str, int]) -> frozenset[int]:
-        acting = [step for step in before if step.gate is None or knows.get(step.gate.name) in step.gate.values]
-        after = followed(Program(tuple(acting)), _same(task))
-        return after[-1][at] if after else frozenset({0})
-
-    return {hop: [window(knows) for knows in _known_where(batch, hop)] for hop in range(1, furthest + 1)}
+def gate_values(batch: Batch) -> dict[str, set[int]]:
+    """The values that each gate has in these examples."""
+    return {name: set(values.unique().tolist()) for name, values in gates(batch).items()}
 
 
-def _all_answer(hop: int, windows: Sequence[frozenset[int]], task: Task) -> bool:
-    """Whether a hop can be answered with each of these windows."""
-    there = (answerable(window, task) if isinstance(task, StatementTask) else window for window in windows)
-    return all(_same(task)(hop) in offsets for offsets in there)
+def _windows(steps: Sequence[Step], at: Destination, knows: Mapping[str, int], task: Task, layers: int) -> list[frozenset[int]]:
+    """What is known at the destination after each layer, by the steps that act where this is known."""
+    acting = tuple(step for step in steps if step.gate is None or knows.get(step.gate.name) in step.gate.values)
+    if isinstance(task, StatementTask):
+        after = followed(Program(acting), task.same_offset)
+    else:  # what stands before or looks the same is no step along the chain
+        after = followed(Program(tuple(step for step in acting if step.role.name == "hop")))
+    windows = [window[at] for window in after] or [frozenset({0})]
+    return windows + [windows[-1]] * (layers - len(windows))
 
 
-def _same(task: Task) -> Callable[[int], int]:
-    """What an offset is called."""
-    return task.same_offset if isinstance(task, StatementTask) else int
+def _answerable(window: frozenset[int], task: Task) -> frozenset[int]:
+    return answerable(window, task) if isinstance(task, StatementTask) else window
 
 
-def _known_where(batch: Batch, hop: int) -> Iterator[dict[str, int]]:
+def _is_in(hop: int, offsets: frozenset[int], task: Task) -> bool:
+    return (task.same_offset(hop) if isinstance(task, StatementTask) else hop) in offsets
+
+
+def _known_where(batch: Batch, hop: int) -> list[dict[str, int]]:
     """What is known in a whole example, as a value for each such gate, wherever a hop is asked; once where nothing is."""
     whole = {name: values[:, 0] for name, values in gates(batch).items() if bool((values == values[:, :1]).all())}
     asked = (batch.target_hop == hop).flatten(1).any(dim=1)
     seen = {tuple(int(values[example]) for values in whole.values()) for example in asked.nonzero().flatten().tolist()}
-    return (dict(zip(whole, values, strict=True)) for values in sorted(seen or {()}))
+    return [dict(zip(whole, values, strict=True)) for values in sorted(seen)] or [{}]
 
 
 def _needed(rows: Sequence[Mapping[str, Any]]) -> list[Step]:
@@ -124,13 +127,8 @@ def _step(row: Mapping[str, Any]) -> Step | None:
 
 def _others(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """The selectors that are no roles: "tables of symbols (L0H0 @value, L0H1 @value)"."""
-    found = {}
-    for kind, words in OTHERS.items():
-        cells = [
-            f"{row['head']} @{row['destination']}"
-            for row in rows
-            if (row["selector"], row["what"] != "uniform") == (kind, True)
-        ]
-        if cells:
-            found[words] = ", ".join(dict.fromkeys(cells))
-    return tuple(f"{words} ({cells})" for words, cells in found.items())
+    cells: dict[str, dict[str, None]] = {kind: {} for kind in OTHERS}
+    for row in rows:
+        if row["selector"] in OTHERS and row["what"] != "uniform":
+            cells[row["selector"]][f"{row['head']} @{row['destination']}"] = None
+    return tuple(f"{OTHERS[kind]} ({', '.join(names)})" for kind, names in cells.items() if names)

@@ -9,7 +9,8 @@ which programs do not have; one without hop heads `none`.
 What heads do comes from either of two sources. By *labels* (`name_mechanism`) confirmed heads are the steps, and a step must
 find its source by what earlier steps make known. By *selectors* (`name_carried`), which say where heads look to carry the
 answer, a step finds its source however it does; they name a mechanism if its roles alone keep half of the weakest answer or
-more.
+more. What only lets later heads find their source carries no answer: whether windows grow backward too is then asked of all
+steps of the program, which confirmed heads are among.
 
 Reach (`explanation/reach.py`) is the check from outside, by probes. Following links, a position that knows all within radius r
 knows all within 3r + 1 a layer later, or 2r + 1 where attention is causal, and hop j lies at radius 2j
@@ -54,7 +55,9 @@ def name_mechanism(extracted: Extracted | None, task: StatementTask, reach: pd.D
     if extracted.listed:
         return Mechanism("other", f"{NO_WORDS}; {probes}")
     if not any(map(_follows, extracted.program.steps)):
-        return Mechanism("other", f"heads are confirmed in hops, but nothing confirmed lets them find their source; {probes}")
+        at_times = all(step.gate is not None for step in extracted.dropped if _follows(step))
+        why = "they do so at times only" if at_times else "nothing confirmed lets them find their source"
+        return Mechanism("other", f"heads are confirmed in hops, but {why}; {probes}")
     answered = [_read(answerable(windows[Destination.QUERY], task), task) for windows in extracted.windows]
     if missing := [hop for hop in task.readout_hops if hop not in answered[-1]]:
         there = [hop for hop in task.readout_hops if hop not in missing]
@@ -67,8 +70,8 @@ def name_mechanism(extracted: Extracted | None, task: StatementTask, reach: pd.D
     return _named(extracted.program.steps, answered, by_elimination, ("confirmed heads", probes))
 
 
-def name_carried(found: Carried, task: Task, reach: pd.DataFrame | None) -> Mechanism:
-    """The mechanism of a model by the selectors that carry its answers."""
+def name_carried(found: Carried, task: Task, reach: pd.DataFrame | None, program: Sequence[Step] = ()) -> Mechanism:
+    """The mechanism of a model by the selectors that carry its answers; `program` has the steps that find their source."""
     kept = f"where heads look to carry the answer keeps {found.kept:.2f} of the weakest hop"
     alone = f"roles alone {found.roles:.2f}"
     others = f"; the rest takes {', '.join(found.others)}" if found.others else ""
@@ -83,7 +86,8 @@ def name_carried(found: Carried, task: Task, reach: pd.DataFrame | None) -> Mech
         return Mechanism("other", f"most is carried by looks that follow no role; {tail}")
     if missing := [hop for hop in found.hops if hop not in found.answered[-1]]:
         return Mechanism("other", f"roles bring no hop {_listed(missing)}; {tail}")
-    return _named(found.steps, found.answered, found.eliminated, ("selectors", tail), found.at)
+    backward = [step for step in _ahead(program) if _back(step)]
+    return _named([*found.steps, *backward], found.answered, found.eliminated, ("selectors", tail), found.at)
 
 
 def _named(
@@ -100,9 +104,8 @@ def _named(
     depth = f"{who} let {place} follow {_listed(reached)} hops after layers 0 to {len(reached) - 1}"
     if eliminated:
         depth += f", hop {_listed(sorted(eliminated))} since all others are known"
-    last = max(step.layer for step in steps)
-    ahead = [step for step in steps if _follows(step) and Destination.VALUE in step.destinations and step.layer < last]
-    backward = [step for step in ahead if (step.role.hop or 0) < 0]
+    ahead = _ahead(steps)
+    backward = list(filter(_back, ahead))
     if backward and len(backward) < len(ahead):
         return Mechanism("tripling", f"{depth}, with windows that also grow backward ({backward[0].role} @value); {tail}")
     growth = max(after - before for before, after in zip([0, *reached], reached, strict=False))
@@ -141,6 +144,16 @@ def _read(hops: Iterable[int], task: StatementTask) -> frozenset[int]:
 
 def _follows(step: Step) -> bool:
     return step.role.name == "hop"
+
+
+def _ahead(steps: Sequence[Step]) -> list[Step]:
+    """The hops that value slots follow before the last layer."""
+    last = max((step.layer for step in steps), default=0)
+    return [step for step in steps if _follows(step) and Destination.VALUE in step.destinations and step.layer < last]
+
+
+def _back(step: Step) -> bool:
+    return (step.role.hop or 0) < 0
 
 
 def _listed(hops: list[int]) -> str:

@@ -1,20 +1,21 @@
 """What selectors do together, said of them: the mechanism and the program, with the labels' help.
 
 A program must find its sources, and selectors leave out the heads that only tell later ones where to look (`selected.py`). So
-the program has the steps of confirmed heads and those of selectors; the mechanism is that of the selectors alone.
+the program has the steps of confirmed heads and those of selectors. The mechanism is that of the selectors, and of the program
+where it matters how sources are found: windows that grow both ways.
 """
 
 from dataclasses import replace
 
 import pandas as pd
 
-from stackheads.explanation.carried import carried
+from stackheads.explanation.carried import carried, gate_values
 from stackheads.explanation.explained import Explained
 from stackheads.explanation.mechanism import name_carried
 from stackheads.explanation.program import agreement, label_steps, program_of
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
-from stackheads.tasks import Task, gates
+from stackheads.tasks import Task
 
 EXAMPLES = 512
 """Drawn to see which values gates have, and with which of them each hop is asked."""
@@ -24,10 +25,9 @@ def together(found: Explained, labels: pd.DataFrame, model: Model, task: Task, r
     """Selectors with their mechanism and program; `reach` may be missing. Cost: two forward passes on 512 examples."""
     batch = task.sample(EXAMPLES, stream(found.seed, Stream.SELECTORS_TRIED, "gates"))
     parts = carried(found.table, found.curve, task, batch, model.cfg.n_layers)
-    mechanism = name_carried(parts, task, reach)
     steps, values = label_steps(labels)
-    known = {name: set(of_batch.unique().tolist()) for name, of_batch in gates(batch).items()}
-    extracted = program_of([*steps, *parts.steps], known | values, task)
+    extracted = program_of([*steps, *parts.steps], gate_values(batch) | values, task)
+    mechanism = name_carried(parts, task, reach, () if extracted is None else extracted.program.steps)
     return replace(
         found,
         mechanism=mechanism.name,
