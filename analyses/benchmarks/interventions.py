@@ -83,7 +83,7 @@ def pairs(s: dict[str, Any]) -> dict[str, tuple[Callable[[], Tensor], Callable[[
             lambda: patch_heads(model, clean, other, metric, read=last),
         ),
         "ablation": (
-            lambda: hooked(model, clean, clean.run.z[:, clean.partner], metric, [-1]),
+            lambda: hooked(model, clean, torch.stack([clean.matched.of(z) for z in clean.run.z]), metric, [-1]),
             lambda: ablate_heads(model, clean, metric, "query", read=last),
         ),
     }

@@ -29,7 +29,7 @@ def make(seed=0, direction="causal", normalization="LN", mlp=False, layers=3, he
 
 
 def resampled(clean, head, destination):
-    return Sender(head, destination_rows(clean.batch, destination), clean.run.of(head)[2][clean.partner])
+    return Sender(head, destination_rows(clean.batch, destination), clean.matched.of(clean.run.of(head)[2]))
 
 
 def with_transformer_lens(model, clean, receiver, sender, part):

@@ -19,8 +19,8 @@ CONDITIONAL = Conditional(symbols=6, max_hops=2)
 
 
 def uniform_pattern(task, batch):
-    allowed = visible(task, task.n_ctx, torch.device("cpu")).float()
-    return (allowed / allowed.sum(dim=1, keepdim=True)).expand(len(batch), -1, -1)
+    allowed = visible(task, batch).float()
+    return (allowed / allowed.sum(dim=2, keepdim=True)).expand(len(batch), -1, -1)
 
 
 def pattern_of(task, batch, role, strength=1.0):

@@ -81,7 +81,7 @@ def test_the_guess_is_the_slope_of_the_ablation(path):
     for head in all_heads(model)[::2]:
         for place in PLACES:
             rows, z = batch.slots == place.slot, clean.run.of(head)[2]
-            change = step * (z[clean.partner] - z)
+            change = step * (clean.matched.of(z) - z)
             on, back = (
                 scorer.score(run_edited(model, batch.tokens, [HeadEdit(head, rows, z + sign * change)])).margin.sum(dim=0)
                 for sign in (1, -1)

@@ -41,7 +41,7 @@ def by_hand(task, batch, weights, example, position):
     n_pos = batch.tokens.shape[1]
     scores = torch.full((n_pos,), -torch.inf, dtype=torch.double)
     for source in range(n_pos):
-        if bool(visible(task, n_pos, torch.device("cpu"))[position, source]):
+        if bool(visible(task, batch)[0, position, source]):
             scores[source] = 0.0
             for selector, weight in weights.items():
                 number = match(task, batch, selector, example, position, source)

@@ -7,7 +7,7 @@ example.
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stackheads.interventions import ABLATIONS, destination_rows
@@ -43,7 +43,8 @@ def ideal_edits(bench: Bench, labels: Sequence[Label], silence: str = "mean") ->
         silent = rows & ~named
         if bool(silent.any()):
             z = bench.clean.run.of(label.head)[2]
-            quiet = mean_where(z, silent).expand_as(z) if silence == "mean" else _other_where(z, silent)
+            place = bench.clean.places
+            quiet = mean_where(z, silent, place).expand_as(z) if silence == "mean" else _other_where(z, silent, place)
             edits.append(HeadEdit(label.head, silent, quiet))
     return edits
 
@@ -54,8 +55,16 @@ def evenly(targets: Bool[Tensor, "batch pos source"], dtype: torch.dtype) -> Flo
     return mass / mass.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
-def _other_where(z: Float[Tensor, "batch pos d_head"], rows: Bool[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_head"]:
-    """z of the next example, in a circle, whose row at the same position is marked too."""
+def _other_where(
+    z: Float[Tensor, "batch pos d_head"], rows: Bool[Tensor, "batch pos"], place: Int[Tensor, "batch pos"] | None
+) -> Float[Tensor, "batch pos d_head"]:
+    """z of the next example, in a circle, whose row at the same position, or the same place, is marked too."""
+    if place is not None:
+        found = z.clone()
+        for number in place[rows].unique():
+            here = rows & (place == number)
+            found[here] = z[here].roll(-1, dims=0)
+        return found
     n = len(rows)
     index = torch.arange(n, device=rows.device)[:, None].expand_as(rows)
     marked_first = torch.where(rows, index, index + n).argsort(dim=0)  # per position: the marked examples, in order

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stackheads.models.hooks import analysing, hook_name
+from stackheads.models.hooks import analysing, hook_name, logits_of
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import Batch, Task
@@ -85,7 +85,8 @@ def _streams(model: Model, batch: Batch) -> list[Float[Tensor, "batch pos d_mode
         kept.append(value.cpu())
 
     with analysing(model), model.hooks(fwd_hooks=[(name, keep) for name in names]):
-        model(batch.tokens.to(next(model.parameters()).device))
+        placed = batch.to(next(model.parameters()).device)
+        logits_of(model, placed.tokens, placed.pads)
     return kept
 
 

@@ -26,6 +26,7 @@ from stackheads.models.protocol import Model
 from stackheads.models.trust import tell, why_not_fused
 from stackheads.seeds import bare
 from stackheads.tasks import Task
+from stackheads.tasks.layout import check_one_layout
 from stackheads.tasks.scoring import loss, query_accuracy
 from stackheads.types import HeadId
 
@@ -47,7 +48,8 @@ class Selection:
 
 @precise()
 def select_heads(model: Model, task: Task, keep: int, steps: int = 300, batch: int = 128, seed: int = 0) -> Selection:
-    """Learn which `keep` heads to keep. Raises `ConfigError` for an impossible number or seed, or what is no model.
+    """Learn which `keep` heads to keep. Raises `ConfigError` for an impossible number or seed, or what is no model, `TaskError`
+    where layouts vary.
 
     Gates act in the fused forward where its logits are seen to be the model's, else in the model's own, by hooks.
     Cost: `steps` forward and backward passes on `batch` examples, and one on 1,024.
@@ -63,6 +65,7 @@ def select_heads(model: Model, task: Task, keep: int, steps: int = 300, batch: i
     forward: Gated | None = None
     for step in range(steps if 0 < keep < len(heads) else 0):
         examples_now = task.sample(batch, generator).to(device)
+        check_one_layout(examples_now, "heads are selected beyond positional means")
         temperature = HOT * (COLD / HOT) ** (step / max(steps - 1, 1))
         gates = relaxed_subset(logits, keep, temperature, generator)
         forward = forward or gated_forward(model, examples_now.tokens)
@@ -82,6 +85,7 @@ def kept_accuracy(
     check_model(model)
     device = next(model.parameters()).device
     fresh = task.sample(examples, generator or bare(0)).to(device)
+    check_one_layout(fresh, "heads are selected beyond positional means")
     gates = torch.tensor([float(head in heads) for head in all_heads(model)], device=device)
     with torch.no_grad(), precise():
         return query_accuracy(task, gated_forward(model, fresh.tokens)(model, gates)(fresh.tokens), fresh)

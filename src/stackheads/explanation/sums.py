@@ -130,7 +130,9 @@ class Examples:
         given = torch.zeros_like(batch.slots, dtype=torch.bool)
         for rows in self.rows.values():
             given[rows.at[:, 0], rows.at[:, 1]] = True
-        self.run = Patterned(bench.model, batch.tokens, run, given, bench.clean.hooked is not None)
+        self.run = Patterned(
+            bench.model, batch.tokens, run, given, bench.clean.hooked is not None, bench.clean.places, batch.pads
+        )
         self.attention = {  # [head, row, source]
             place: run.pattern[:, rows.at[:, 0], :, rows.at[:, 1]].permute(1, 2, 0, 3).flatten(0, 1)
             for place, rows in self.rows.items()

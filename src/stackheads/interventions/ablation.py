@@ -1,8 +1,10 @@
 """Ablate heads: replace their output z at a destination by one that carries nothing about this example.
 
-`resample`  z of a matched example (another one with the same slots): in distribution, the one verdicts rest on.
+`resample`  z of a matched example (another one of the same layout): in distribution, the one verdicts rest on.
 `mean`      the mean of z over examples at the same position (positional mean).
 `zero`      zeros.
+
+Where layouts vary, what is matched and what means are over is said by `tasks/layout.py`.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +18,7 @@ from stackheads.errors import InterventionError
 from stackheads.interventions.activations import Recorded, acting_rows, the_heads
 from stackheads.interventions.engine import Read, rerun, run_variants
 from stackheads.interventions.metric import Metric, measured
+from stackheads.models.forwards.patterned import mean_where
 from stackheads.models.hooks import HeadEdit, all_heads
 from stackheads.models.protocol import Model
 from stackheads.types import HeadId, Where
@@ -25,14 +28,15 @@ Ablation = Callable[[Recorded, HeadId], Float[Tensor, "batch pos d_head"]]
 
 def resample(clean: Recorded, head: HeadId) -> Float[Tensor, "batch pos d_head"]:
     """The head's output on each example's matched example. Raises `InterventionError` if no example has another one."""
-    return clean.run.of(head)[2][clean.partner]
+    return clean.matched.of(clean.run.of(head)[2])
 
 
 def positional_mean(clean: Recorded, head: HeadId) -> Float[Tensor, "batch pos d_head"]:
     """The head's mean output at each position. Raises `InterventionError` if all examples are one and the same."""
-    assert len(clean.partner)  # the same rule: other examples
-    z = clean.run.of(head)[2]
-    return z.mean(dim=0, keepdim=True).expand_as(z)
+    place, z = clean.places, clean.run.of(head)[2]
+    if place is None:
+        return z.mean(dim=0, keepdim=True).expand_as(z)
+    return mean_where(z, torch.ones_like(place, dtype=torch.bool), place)
 
 
 def zero(clean: Recorded, head: HeadId) -> Float[Tensor, "batch pos d_head"]:

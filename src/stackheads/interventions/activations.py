@@ -12,6 +12,7 @@ from torch import Tensor
 from stackheads.errors import InterventionError
 from stackheads.models.hooks import Recording
 from stackheads.tasks import Batch, gates
+from stackheads.tasks.layout import Matched, matched, one_layout, places
 from stackheads.types import Destination, Gated, HeadId, Where
 
 
@@ -29,16 +30,25 @@ class Recorded:
     state: tuple[Any, ...] = field(default=(), compare=False, repr=False)
 
     @cached_property
-    def partner(self) -> Int[Tensor, "batch"]:
-        """A matched example for each example: another one with the same slots (the next; examples are independent).
+    def matched(self) -> Matched:
+        """What stands in another example where each position stands: in the next one of the same layout, where there is one.
 
         Raises `InterventionError` if every example's is the example itself over again.
         """
+        self._check_others()
+        return matched(self.batch)
+
+    @cached_property
+    def places(self) -> Int[Tensor, "batch pos"] | None:
+        """The places that means are over (`tasks/layout.py`); None where they are the positions. Raises as `matched` does."""
+        self._check_others()
+        return None if one_layout(self.batch) else places(self.batch)
+
+    def _check_others(self) -> None:
         n, tokens = len(self.batch), self.batch.tokens
         if n < 2 or torch.equal(tokens, tokens[:1].expand_as(tokens)):
             found = f"{n} example" if n < 2 else f"{n} times the same one"
             raise InterventionError(f"a matched example is another one of the batch, got {found}: draw more examples")
-        return torch.arange(1, n + 1, device=tokens.device) % n
 
 
 def destination_rows(batch: Batch, destination: Where | str) -> Bool[Tensor, "batch pos"]:

@@ -22,7 +22,7 @@ from stackheads.interventions.activations import Recorded
 from stackheads.interventions.engine import Read
 from stackheads.interventions.metric import Metric, gradient_of, measured
 from stackheads.interventions.patching import patch_heads_by_position
-from stackheads.models.hooks import evaluating, hook_name, precise
+from stackheads.models.hooks import Pads, evaluating, hook_name, logits_of, precise
 from stackheads.models.kinds import check_model
 from stackheads.models.protocol import Model
 
@@ -85,11 +85,11 @@ def _gradient(
         return value + share * (source.run.residual[0] - value)
 
     moving = [(hook_name(0, "resid_pre"), move)] if share and source.run.residual is not None else []
-    return gradients(model, into.batch.tokens, metric, moving)
+    return gradients(model, into.batch.tokens, metric, moving, into.batch.pads)
 
 
 def gradients(
-    model: Model, tokens: Int[Tensor, "batch pos"], metric: Metric, hooks: Sequence[Any] = ()
+    model: Model, tokens: Int[Tensor, "batch pos"], metric: Metric, hooks: Sequence[Any] = (), pads: Pads = None
 ) -> Float[Tensor, "layer batch pos head d_head"]:
     """∂m/∂z of all layers' heads on these tokens, with further hooks in place. Cost: a forward and a backward pass.
 
@@ -105,4 +105,4 @@ def gradients(
 
     every = [(hook_name(layer, "z"), add) for layer in range(len(deltas))]
     with evaluating(model), precise(), torch.enable_grad(), model.hooks(fwd_hooks=[*every, *hooks]):
-        return torch.stack(gradient_of(metric, model(tokens), deltas))
+        return torch.stack(gradient_of(metric, logits_of(model, tokens, pads), deltas))

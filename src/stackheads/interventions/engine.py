@@ -59,7 +59,7 @@ def run_variants(
     for edit in (edit for edits in variants for edit in edits):
         check_head(model, edit.head)
     if not replayable(model, clean):
-        for logits in hooked_logits(model, clean.batch.tokens, variants, frozen_norms):
+        for logits in hooked_logits(model, clean.batch.tokens, variants, frozen_norms, clean.batch.pads):
             yield _where_read(logits, clean, read)
         return
     engine = Engine(model, clean.run, _rows(read, clean), memory, frozen_norms)
@@ -149,7 +149,8 @@ def _hooked_heads(model: Model, clean: Recorded, layer: int, position: int, z: T
     rows = torch.zeros_like(clean.batch.slots, dtype=torch.bool)
     rows[:, position] = True
     for index in range(z.shape[2]):
-        yield run_edited(model, clean.batch.tokens, [HeadEdit(HeadId(layer, index), rows, z[:, :, index])])
+        edits = [HeadEdit(HeadId(layer, index), rows, z[:, :, index])]
+        yield run_edited(model, clean.batch.tokens, edits, clean.batch.pads)
 
 
 class Engine:

@@ -57,8 +57,9 @@ def receiver_outputs(
     receiver = HeadId.of(receiver)
     _check(model, receiver, senders, part)
     if not _fast(model, clean):
-        changes = [hooked_change(model, clean.batch.tokens, _edit(sender)) for sender in senders]
-        return torch.stack([hooked_output(model, clean.batch.tokens, receiver, part, change) for change in changes])
+        tokens, pads = clean.batch.tokens, clean.batch.pads
+        changes = [hooked_change(model, tokens, _edit(sender), pads) for sender in senders]
+        return torch.stack([hooked_output(model, tokens, receiver, part, change, pads) for change in changes])
     with analysing(model):
         forward, block = FusedForward(model), model.blocks[receiver.layer]
         residual = _residuals(clean)[receiver.layer]
@@ -92,7 +93,8 @@ def direct_logits(model: Model, clean: Recorded, sender: Sender) -> Float[Tensor
     """
     _check_sender(model, sender)
     if not _fast(model, clean):
-        return hooked_direct(model, clean.batch.tokens, hooked_change(model, clean.batch.tokens, _edit(sender)))
+        tokens, pads = clean.batch.tokens, clean.batch.pads
+        return hooked_direct(model, tokens, hooked_change(model, tokens, _edit(sender), pads), pads)
     with analysing(model):
         forward, last = FusedForward(model), model.cfg.n_layers - 1
         block = model.blocks[last]

@@ -34,7 +34,7 @@ def recorded(model: Model, batch: Batch, like: Recorded | None = None) -> Record
     `like`: a record of the same model, whose proof holds for this batch too (a counterfactual). Raises `InterventionError` if
     logits or weights are not finite, `ConfigError` for what is no model. Cost: one forward pass, and two for the proof.
     """
-    run = record(model, batch.tokens)
+    run = record(model, batch.tokens, batch.pads)
     _check_finite(model, run.logits)
     if like is not None:
         return Recorded(batch, run, like.hooked, like.state)
@@ -43,6 +43,8 @@ def recorded(model: Model, batch: Batch, like: Recorded | None = None) -> Record
 
 def why_hooked(model: Model, batch: Batch, run: Recording) -> str | None:
     """Why edited runs must go through the model's hooks; None where the fast forward is proved on this batch."""
+    if batch.pads is not None and bool(batch.pads.any()):
+        return "some positions are pads"
     if reason := obstacle(model):
         return reason
     try:

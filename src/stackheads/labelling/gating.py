@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from stackheads.interventions import Recorded, destination_rows, recorded
-from stackheads.labelling.patterns import Looking, PatternEvidence, looking, stands_still
+from stackheads.labelling.patterns import Looking, PatternEvidence, looking
 from stackheads.labelling.statistics import Resampling
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, Evidence, pattern_answer, status
@@ -174,7 +174,7 @@ def _leads(looks: Looking, rows: Bool[Tensor, "batch pos"], thresholds: Threshol
     own = maps.distinct[:, example, position].double()  # [role, row]: where a role's source exists and is no other's
     taken = torch.einsum("rn,thn->rth", own, maps.mass[:, :, example, position].double())  # [role, rival, head]
     number = own.sum(dim=1)
-    uniform = (own @ maps.uniform[position])[:, None].expand(-1, taken.shape[2])
+    uniform = (own @ maps.uniform.expand(rows.shape)[example, position])[:, None].expand(-1, taken.shape[2])
     mine = taken.diagonal(dim1=0, dim2=1).T  # [role, head]
     rivals = taken.clone()
     rivals.diagonal(dim1=0, dim2=1).fill_(-1.0)
@@ -182,7 +182,7 @@ def _leads(looks: Looking, rows: Bool[Tensor, "batch pos"], thresholds: Threshol
     examples = torch.zeros(len(own), len(rows), dtype=own.dtype, device=own.device).index_add_(1, example, own)
     asked = (examples > 0).sum(dim=1)
     enough = (number >= thresholds.min_rows / CHOOSING) & (asked >= thresholds.min_asked / CHOOSING)
-    still = stands_still(maps.first, rows) & ~looks.positional
+    still = maps.stands_still(rows) & ~looks.positional
     return _Leads(number, mine, lead.where((enough & ~still)[:, None], -torch.inf))
 
 

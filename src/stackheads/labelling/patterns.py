@@ -2,8 +2,10 @@
 
 For each (head, destination) and role r: the mean attention mass on r's target over the rows where that target exists and is
 no other role's target. It is compared with every rival's mass on the same rows, uniform attention among them (`lead`), and with
-the null: the map of *another* example with the same slots (for roles that depend on the position alone, whose map is the same
-in every example, uniform attention; so too for an operand whose place the layout of the statements fixes). The null is a
+the null: the map of *another* example (for roles that depend on the position alone, whose map is the same in every example,
+uniform attention; so too for an operand whose place the layout of the statements fixes). Where layouts vary the other example
+is read at the position of the same slot that is nearest in distance from the end, and its sources count both where they stand
+and at their distance from the row, so that the null has too much rather than too little. The null is a
 one-sided paired t-test over examples, Bonferroni-corrected over heads × destinations × roles; leads have intervals by Student's
 t over examples, Bonferroni-corrected over roles.
 
@@ -25,7 +27,8 @@ from stackheads.interventions import Recorded, destination_rows
 from stackheads.labelling.roles import candidate_roles, role_targets, visible
 from stackheads.labelling.statistics import Estimate, Resampling, mean_interval
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.tasks import Task, operand_roles
+from stackheads.tasks import Batch, Task, operand_roles
+from stackheads.tasks.layout import Matched, next_one
 from stackheads.types import Destination, HeadId, Role, Where
 
 CHUNK = 256
@@ -69,22 +72,37 @@ class _Maps:
     """What the roles say about a batch, and how much attention each head has there; layers and heads are on one axis.
 
     `mass` on each role's sources, `null` on those of another example, `uniform` by position; `exists`: whether there are any;
-    `distinct`: they exist and are no other role's; `null_exists`: whether there are any in the other example.
+    `distinct`: they exist and are no other role's; `null_exists`: whether there are any in the other example; `place` as in
+    `Recorded.places`.
     """
 
     mass: Float[Tensor, "role head batch pos"]
     null: Float[Tensor, "role head batch pos"]
-    uniform: Float[Tensor, "pos"]
+    uniform: Float[Tensor, "#batch pos"]
     exists: Bool[Tensor, "role batch pos"]
     null_exists: Bool[Tensor, "role batch pos"]
     distinct: Bool[Tensor, "role batch pos"]
     first: Int[Tensor, "role batch pos"]
+    place: Int[Tensor, "batch pos"] | None = None
 
     def of(self, heads: list[int]) -> "_Maps":
         """The maps of some heads."""
         if heads == list(range(self.mass.shape[1])):
             return self
         return replace(self, mass=self.mass[:, heads], null=self.null[:, heads])
+
+    def stands_still(self, rows: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "role"]:
+        """Which roles' sources stand at the same place of a row in every example.
+
+        Where layouts vary, also those that stand at the same distance from all rows of a place.
+        """
+        there, far = rows & (self.first >= 0), self.first.shape[2]
+        still = _alike(self.first.where(there, -1).amax(dim=1), self.first.where(there, far).amin(dim=1), there.sum(dim=1))
+        if self.place is None:
+            return still
+        distance = torch.arange(far, device=rows.device) - self.first
+        found = [_by_place(*each, self.place) for each in zip(distance, there, strict=True)]
+        return still | torch.stack([_alike(*each) for each in found])
 
 
 @dataclass(frozen=True)
@@ -143,7 +161,8 @@ def looking(task: Task, clean: Recorded) -> Looking:
     """Where all heads look in a recorded run. No forward pass."""
     roles, heads = candidate_roles(task), clean.run.pattern.shape[2]
     maps = _maps(task, clean, roles)
-    placed = {role for role in operand_roles(task) if _same_everywhere(maps.first[roles.index(role)])}
+    still = maps.stands_still(torch.ones_like(clean.batch.slots, dtype=torch.bool))
+    placed = {role for role in operand_roles(task) if still[roles.index(role)]}
     positional = torch.tensor([role.positional or role in placed for role in roles], device=maps.null.device)
     every = [HeadId(number // heads, number % heads) for number in range(maps.mass.shape[1])]
     return Looking(roles, every, maps, positional)
@@ -174,22 +193,42 @@ def null_p_values(task: Task, clean: Recorded, destination: Destination) -> dict
 
 def _maps(task: Task, clean: Recorded, roles: list[Role]) -> _Maps:
     """Made a chunk of the examples at a time: with their sources, maps are the largest tensors of an analysis."""
-    n, n_pos = clean.batch.tokens.shape
-    parts: list[list[Tensor]] = [[] for _ in range(5)]
+    n = len(clean.batch)
+    other = next_one(clean.batch)
+    parts: list[list[Tensor]] = [[] for _ in range(6)]
     for start in range(0, n, CHUNK):
         some = slice(start, start + CHUNK)
         pattern = clean.run.pattern[:, some]
         targets = role_targets(task, clean.batch[some], roles)
-        null = role_targets(task, clean.batch[clean.partner[some]], roles)
+        null = _null_targets(task, clean.batch, other, torch.arange(start, min(n, start + CHUNK)), roles)
         exists = targets.any(dim=-1)
         first = targets.to(torch.uint8).argmax(dim=-1).where(exists, -1)
-        found = (_mass(pattern, targets), _mass(pattern, null), exists, _distinct_rows(targets), first)
+        null_exists = null.any(dim=-1)
+        found = (_mass(pattern, targets), _mass(pattern, null), exists, null_exists, _distinct_rows(targets), first)
         for part, tensor in zip(parts, found, strict=True):
             part.append(tensor)
     mass, null_mass = (torch.cat(part, dim=2) for part in parts[:2])
-    exists, distinct, first = (torch.cat(part, dim=1) for part in parts[2:])
-    uniform = 1.0 / visible(task, n_pos, mass.device).double().sum(dim=1)
-    return _Maps(mass, null_mass, uniform, exists, exists[:, clean.partner], distinct, first)
+    exists, null_exists, distinct, first = (torch.cat(part, dim=1) for part in parts[2:])
+    uniform = 1.0 / visible(task, clean.batch).double().sum(dim=2).clamp(min=1)
+    return _Maps(mass, null_mass, uniform, exists, null_exists, distinct, first, clean.places)
+
+
+def _null_targets(
+    task: Task, batch: Batch, other: Matched, some: Int[Tensor, "some"], roles: list[Role]
+) -> Bool[Tensor, "role some pos source"]:
+    """The sources of each role in another example, for the row there that corresponds to each row here.
+
+    Where layouts vary a source may correspond to one here by its position or by its distance from the row: both count.
+    """
+    theirs = role_targets(task, batch[other.example[some]], roles)
+    if other.position is None:
+        return theirs
+    row, n_pos = other.position[some], batch.tokens.shape[1]
+    theirs = theirs.gather(2, row.clamp(min=0)[None, :, :, None].expand_as(theirs))
+    position = torch.arange(n_pos, device=row.device)
+    source = position + (row - position)[:, :, None]  # [example, row, source]: where a source here stands there, by distance
+    moved = theirs.gather(3, source.clamp(0, n_pos - 1).expand_as(theirs)) & (source >= 0) & (source < n_pos)
+    return (theirs | moved) & (row >= 0)[:, :, None] & visible(task, batch[some])
 
 
 def _mass(
@@ -206,18 +245,22 @@ def _distinct_rows(targets: Bool[Tensor, "role batch pos source"]) -> Bool[Tenso
     return targets.any(dim=-1) & ~shared
 
 
-def _same_everywhere(first: Int[Tensor, "batch pos"], rows: Bool[Tensor, "batch pos"] | None = None) -> bool:
-    """Whether a role's source, where it has one, stands at the same place of a row in every example."""
-    there = first >= 0 if rows is None else rows & (first >= 0)
-    nowhere = first.shape[1]
-    highest, lowest = first.where(there, -1).amax(dim=0), first.where(there, nowhere).amin(dim=0)
-    several = there.sum(dim=0) > 1
-    return bool(several.any()) and bool((highest <= lowest)[several].all())
+def _alike(
+    highest: Int[Tensor, "*role place"], lowest: Int[Tensor, "*role place"], count: Int[Tensor, "*role place"]
+) -> Bool[Tensor, "*role"]:
+    """Whether a number is the same in all examples at each place where several have it, and there is such a place."""
+    several = count > 1
+    return several.any(dim=-1) & ((highest <= lowest) | ~several).all(dim=-1)
 
 
-def stands_still(first: Int[Tensor, "role batch pos"], rows: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "role"]:
-    """Which roles' sources stand at the same place of a row in every example."""
-    return torch.tensor([_same_everywhere(each, rows) for each in first], device=rows.device)
+def _by_place(
+    number: Int[Tensor, "batch pos"], there: Bool[Tensor, "batch pos"], place: Int[Tensor, "batch pos"]
+) -> tuple[Int[Tensor, "place"], Int[Tensor, "place"], Int[Tensor, "place"]]:
+    """The highest and the lowest number at each place, and how many have one."""
+    n_places, at = int(place.max()) + 1, place[there]
+    low, high = (number.new_full((n_places,), sign * torch.iinfo(torch.long).max) for sign in (1, -1))
+    highest = high.scatter_reduce(0, at, number[there], "amax")
+    return highest, low.scatter_reduce(0, at, number[there], "amin"), at.bincount(minlength=n_places)
 
 
 def _scores(maps: _Maps, positional: Bool[Tensor, "role"], rows: Bool[Tensor, "batch pos"], thresholds: Thresholds) -> _Scores:
@@ -225,15 +268,16 @@ def _scores(maps: _Maps, positional: Bool[Tensor, "role"], rows: Bool[Tensor, "b
     per_example = own.sum(dim=2)  # [role, example]: rows
     share = own / per_example.sum(dim=1).clamp(min=1)[:, None, None]
     mass = torch.einsum("rbp,thbp->rth", share, maps.mass.double())
-    uniform = torch.einsum("rbp,p->r", share, maps.uniform)
+    everywhere = maps.uniform.expand(own.shape[1:])
+    uniform = torch.einsum("rbp,bp->r", share, everywhere)
     mass = torch.cat([mass, uniform[:, None, None].expand(-1, 1, mass.shape[2])], dim=1)
     plain = torch.einsum("rhbp,rbp->rh", maps.mass.double(), anywhere) / anywhere.sum(dim=(1, 2)).clamp(min=1)[:, None]
-    uniform_everywhere = torch.einsum("rbp,p->rb", own, maps.uniform)
+    uniform_everywhere = torch.einsum("rbp,bp->rb", own, everywhere)
     rival = _rivals(mass).argmax(dim=1)  # [role, head]
     single = torch.einsum("rhbp,rbp->rhb", maps.mass.double(), own)
     single = single - _rival_sums(maps, own, rival, uniform_everywhere)
     beyond, tested = _beyond(maps, positional, own)
-    fixed = stands_still(maps.first, rows) & ~positional
+    fixed = maps.stands_still(rows) & ~positional
     return _Scores(
         mass,
         plain,

@@ -131,7 +131,7 @@ def make_scorer(task: Task, batch: Batch) -> Scorer:
 
 def measure_baseline(scorer: Scorer, clean: Recorded, thresholds: Thresholds) -> Baseline:
     """Score the clean run and, as chance, each example's targets under its matched example's logits. No forward pass."""
-    own, unrelated = scorer.score(clean.run.logits), scorer.score(clean.run.logits[clean.partner])
+    own, unrelated = scorer.score(clean.run.logits), scorer.score(clean.matched.of(clean.run.logits))
     count = scorer.summed(torch.ones_like(scorer.batch.targets, dtype=own.margin.dtype))
     nothing = torch.zeros(len(scorer.readouts), dtype=torch.bool)
     closed = Baseline(scorer.readouts, own, unrelated, count, nothing, nothing)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stackheads.interventions import source_mask
 from stackheads.tasks import Batch, Task, operand_roles
+from stackheads.tasks.layout import real
 from stackheads.types import NOWHERE, Role, RoleName
 
 
@@ -24,14 +25,15 @@ def role_targets(task: Task, batch: Batch, roles: list[Role]) -> Bool[Tensor, "r
     """The sources each role names, for every row; nothing where it names none or none that attention can reach."""
     n_pos = batch.tokens.shape[1]
     position = torch.arange(n_pos, device=batch.tokens.device).expand_as(batch.tokens)
-    reachable = visible(task, n_pos, batch.tokens.device)
+    reachable = visible(task, batch)
+    first = real(batch).to(torch.uint8).argmax(dim=1, keepdim=True).expand_as(batch.tokens)
     same = batch.tokens[:, :, None] == batch.tokens[:, None, :]
     eye = torch.eye(n_pos, dtype=torch.bool, device=batch.tokens.device)
     masks = {
         Role("previous"): source_mask(position - 1, n_pos),
         Role("duplicate"): same & ~eye,
         Role("self"): eye.expand_as(same),
-        Role("start"): source_mask(torch.zeros_like(position), n_pos) & ~eye,
+        Role("start"): source_mask(first, n_pos) & ~eye,
     }
     targets = [masks[role] if role in masks else _named_sources(task, batch, role) for role in roles]
     return torch.stack(targets) & reachable
@@ -48,7 +50,11 @@ def _named_sources(task: Task, batch: Batch, role: Role) -> Bool[Tensor, "batch 
     return torch.stack([source_mask(one, batch.tokens.shape[1]) for one in maps]).any(dim=0)
 
 
-def visible(task: Task, n_pos: int, device: torch.device) -> Bool[Tensor, "pos source"]:
-    """Which sources a row can attend to."""
-    everything = torch.ones(n_pos, n_pos, dtype=torch.bool, device=device)
-    return everything.tril() if task.attention_dir == "causal" else everything
+def visible(task: Task, batch: Batch) -> Bool[Tensor, "#batch pos source"]:
+    """Which sources a row can attend to: none that are pads, and none ahead where attention is causal; one map for all examples
+    where there are no pads.
+    """
+    n_pos = batch.tokens.shape[1]
+    everything = torch.ones(1, n_pos, n_pos, dtype=torch.bool, device=batch.tokens.device)
+    seen = everything.tril() if task.attention_dir == "causal" else everything
+    return seen if batch.pads is None else seen & real(batch)[:, None]

@@ -63,14 +63,15 @@ def guessed_effects(
     open_readouts = baseline.open.nonzero().flatten().tolist()
     layers, heads = model.cfg.n_layers, model.cfg.n_heads
     rows = torch.stack([destination_rows(clean.batch, place) for place in destinations])
-    change = clean.run.z[:, clean.partner] - clean.run.z
+    change = torch.stack([clean.matched.of(z) for z in clean.run.z]) - clean.run.z
     best = torch.zeros(len(destinations), layers, heads, dtype=torch.double)
     for number in open_readouts:
         moved = torch.zeros_like(best)
         for start in range(0, len(clean.batch), chunk):
             part = slice(start, start + chunk)
             some = _part(scorer, part)
-            found = gradients(model, clean.batch.tokens[part], partial(_total_margin, some, number))
+            pads = None if clean.batch.pads is None else clean.batch.pads[part]
+            found = gradients(model, clean.batch.tokens[part], partial(_total_margin, some, number), pads=pads)
             local = torch.einsum("lbphd,lbphd->lbph", found, change[:, part])
             moved += torch.einsum("lbph,tbp->tlh", local, rows[:, part].to(local.dtype)).double().cpu()
         share = -moved / baseline.gap[:, number].double().sum().cpu()

@@ -148,7 +148,7 @@ def make_rows(task: Task, batch: Batch, destination: Destination) -> Rows:
     example, position = at.unbind(dim=1)
     n_pos = batch.tokens.shape[1]
     roles = candidate_roles(task)
-    seen = visible(task, n_pos, batch.tokens.device)
+    seen = visible(task, batch).expand(len(batch), -1, -1)
     targets = {role: role_targets(task, batch, [role])[0][example, position] for role in roles}
     single = {role: bool((found.sum(dim=1) <= 1).all()) for role, found in targets.items()}
     first = {
@@ -156,7 +156,7 @@ def make_rows(task: Task, batch: Batch, destination: Destination) -> Rows:
     }
     return Rows(
         at=at,
-        hidden=torch.zeros(n_pos, n_pos, device=batch.tokens.device).masked_fill(~seen, -torch.inf)[position],
+        hidden=torch.zeros(len(at), n_pos, device=batch.tokens.device).masked_fill(~seen[example, position], -torch.inf),
         first=first,
         masks={role: found.float() for role, found in targets.items() if not single[role]},
         tokens=batch.tokens[example],

@@ -127,7 +127,7 @@ class Writes:
         device, clean = self.clean.batch.tokens.device, self.clean
         for hop in range(1, deepest + 1):
             batch = rewire(clean.batch.to("cpu"), hop, self.generator).to(device)
-            changed, v = record_values(self.model, batch.tokens)
+            changed, v = record_values(self.model, batch.tokens, batch.pads)
             start, goal = (self.scorer.towards(logits, batch.targets) for logits in (clean.run.logits, changed))
             kept = {head: v[head.layer, :, :, head.index].clone() for head in sorted(set(heads))}
             yield Counterfactual(hop, operand, batch, kept, start, goal, self.scorer.differs(batch.targets))
@@ -168,9 +168,9 @@ class Writes:
 
     def _from_matched(self, question: Question) -> WriteEvidence:
         clean, baseline = self.clean, self.baseline
-        other = clean.batch.tokens[clean.partner]
+        other = clean.matched.of(clean.batch.tokens)
         changed = self._sources(question) & (other != clean.batch.tokens)[:, None, :]
-        v = {head: clean.run.of(head)[1][clean.partner] for head in question.heads}
+        v = {head: clean.matched.of(clean.run.of(head)[1]) for head in question.heads}
         edits = self._edits(question, changed, v)
         margin = self.scorer.score(rerun(self.model, clean, edits, read=self.scorer.read)).margin
         acts, at = self._acts(edits), baseline.open.to(margin.device)

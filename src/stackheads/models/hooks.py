@@ -61,6 +61,8 @@ class PatternEdit:
 
 
 Edit = HeadEdit | PatternEdit
+Pads = Bool[Tensor, "batch pos"] | None
+"""Positions that are not there (`Batch.pads`)."""
 
 
 @dataclass(frozen=True)
@@ -133,24 +135,31 @@ def all_heads(model: Model) -> list[HeadId]:
     return [HeadId(layer, index) for layer in range(model.cfg.n_layers) for index in range(model.cfg.n_heads)]
 
 
-def record(model: Model, tokens: Int[Tensor, "batch pos"]) -> Recording:
+def logits_of(model: Model, tokens: Int[Tensor, "batch pos"], pads: Pads = None) -> Float[Tensor, "batch pos d_vocab_out"]:
+    """The model's logits, pads kept from attention by the model's own mask. Cost: one forward pass."""
+    return model(tokens) if pads is None else model(tokens, attention_mask=(~pads).long())
+
+
+def record(model: Model, tokens: Int[Tensor, "batch pos"], pads: Pads = None) -> Recording:
     """Run the model once and keep what its heads do. Raises `ConfigError` for what is no such model. Cost: one forward pass."""
     check_model(model)
     inputs = input_hooks(model) or ()
-    logits, kept = _run_keeping(model, tokens, ("pattern", "v", "z", "resid_pre", *inputs))
+    logits, kept = _run_keeping(model, tokens, pads, ("pattern", "v", "z", "resid_pre", *inputs))
     q, k = (kept.pop(name).transpose(2, 3).contiguous() for name in inputs) if inputs else (None, None)
     return Recording(logits, kept["pattern"], kept["v"], kept["z"], kept["resid_pre"], q, k)
 
 
 def record_values(
-    model: Model, tokens: Int[Tensor, "batch pos"]
+    model: Model, tokens: Int[Tensor, "batch pos"], pads: Pads = None
 ) -> tuple[Float[Tensor, "batch pos d_vocab_out"], Float[Tensor, "layer batch pos head d_head"]]:
     """Logits and value vectors of one run: all that a counterfactual is needed for. Cost: one forward pass."""
-    logits, kept = _run_keeping(model, tokens, ("v",))
+    logits, kept = _run_keeping(model, tokens, pads, ("v",))
     return logits, kept["v"]
 
 
-def _run_keeping(model: Model, tokens: Int[Tensor, "batch pos"], what: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+def _run_keeping(
+    model: Model, tokens: Int[Tensor, "batch pos"], pads: Pads, what: tuple[str, ...]
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Logits of one run, and for each kind of hook its values, stacked over layers."""
     layers, heads = range(model.cfg.n_layers), model.cfg.n_heads
     kept: dict[str, Tensor] = {}
@@ -164,7 +173,7 @@ def _run_keeping(model: Model, tokens: Int[Tensor, "batch pos"], what: tuple[str
 
     hooks = [(hook_name(layer, kind), partial(keep, kind=kind)) for layer in layers for kind in what]
     with analysing(model), model.hooks(fwd_hooks=hooks):
-        logits = model(tokens)
+        logits = logits_of(model, tokens, pads)
     if missing := [kind for kind in what if kind not in kept]:
         raise InterventionError(
             f"a model must run {hook_name(0, missing[0])} to be looked into, {type(model).__name__} does not: "
@@ -194,10 +203,12 @@ def edited(model: Model, edits: Sequence[Edit]) -> Generator[None]:
         raise InterventionError(f"every edit must act, the one on {missed} did not: run the model inside the context")
 
 
-def run_edited(model: Model, tokens: Int[Tensor, "batch pos"], edits: Sequence[Edit]) -> Float[Tensor, "batch pos d_vocab_out"]:
+def run_edited(
+    model: Model, tokens: Int[Tensor, "batch pos"], edits: Sequence[Edit], pads: Pads = None
+) -> Float[Tensor, "batch pos d_vocab_out"]:
     """Logits of one run with the edits in place. Cost: one forward pass."""
     with edited(model, edits):
-        return model(tokens)
+        return logits_of(model, tokens, pads)
 
 
 def check_head(model: Model, head: HeadId) -> None:

@@ -103,7 +103,8 @@ def show(
     rows, notes = _chosen(analysis, model, heads, destination)
     if not rows:
         raise ConfigError("heads must name one head or more, got none: name some, or 'all'")
-    pattern = record(model, batch.tokens.to(next(model.parameters()).device)).pattern[:, 0].cpu()
+    placed = batch.to(next(model.parameters()).device)
+    pattern = record(model, placed.tokens, placed.pads).pattern[:, 0].cpu()
     picked = [HeadId.parse(row["head"]) for row in rows]
     attention = torch.stack([pattern[head.layer, head.index] for head in picked])
     notes += [note for row, own in zip(rows, attention, strict=True) for note in _looks(task, batch, row, own)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
@@ -32,11 +32,13 @@ class Batch:
     `target_hop`  the hop each target answers; 0 where nothing is asked.
     `find`        source position for each offset in the task's `hops` (in that order); -1 where there is none that
                   attention can reach.
-    `slots`       `Slot` of each position.
+    `slots`       `Slot` of each position; may differ between examples (`tasks/layout.py`).
     `operands`    source position for each of the task's `operands` (in that order), -1 as for `find`; None for a task
                   without any.
     `gates`       by name, what each position knows that may decide where a head looks: a number from 0 ("asked": the hops
                   asked for, "own symbol"); None for a task that names none.
+    `pads`        True at positions before or behind an example that are not there: never attended to, asked or counted. Their
+                  slot is OTHER; None for a task without any.
     """
 
     tokens: Int[Tensor, "batch pos"]
@@ -46,6 +48,7 @@ class Batch:
     slots: Int[Tensor, "batch pos"]
     operands: Int[Tensor, "batch operand pos"] | None = None
     gates: Mapping[str, Int[Tensor, "batch pos"]] | None = None
+    pads: Bool[Tensor, "batch pos"] | None = None
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -59,7 +62,8 @@ class Batch:
         by_position = {name: getattr(self, name)[:, positions] for name in ("tokens", "targets", "target_hop", "slots")}
         operands = None if self.operands is None else self.operands[..., positions]
         gates = None if self.gates is None else {name: values[:, positions] for name, values in self.gates.items()}
-        return replace(self, find=self.find[..., positions], operands=operands, gates=gates, **by_position)
+        pads = None if self.pads is None else self.pads[:, positions]
+        return replace(self, find=self.find[..., positions], operands=operands, gates=gates, pads=pads, **by_position)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""

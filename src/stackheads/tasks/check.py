@@ -5,6 +5,7 @@ example; the first that breaks one is named. What a rule can't know, it leaves a
 at their sources, but the same source token must always mean the same answer.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
@@ -13,9 +14,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from stackheads.errors import TaskError
+from stackheads.errors import StackheadsWarning, TaskError
 from stackheads.seeds import Stream, stream
 from stackheads.tasks.base import Batch, Task, gates
+from stackheads.tasks.layout import at_end, layouts, one_layout, real
 from stackheads.types import NOWHERE, Slot
 
 LEAST_EACH = 16
@@ -35,11 +37,25 @@ def check(task: Task, examples: int = 256, seed: int = 0) -> None:
     same = all(_equal(getattr(batch, field.name), getattr(again, field.name)) for field in fields(batch))
     if not same:
         raise TaskError("the same generator state must give the same examples, it gave others: draw from the generator only")
-    for rule in (_tokens, _slots, _gates, _sources, _composition, _answers, _readout):
+    for rule in (_tokens, _slots, _pads, _gates, _sources, _composition, _answers, _readout):
         _raise_first(rule(task, batch))
-    asked = batch.target_hop[:, -1][batch.targets[:, -1] >= 0]
+    if not one_layout(batch):
+        _tell_layouts(batch)
+    asked = at_end(batch, batch.target_hop)[at_end(batch, batch.targets) >= 0]
     for hop in range(1, int(asked.max()) + 1 if len(asked) else 1):
         _raise_first(_counterfactual(task, batch, task.counterfactual(batch, hop, generator), hop))
+
+
+def _tell_layouts(batch: Batch) -> None:
+    """What is lost where layouts vary."""
+    number = layouts(batch)
+    alone = (number.bincount()[number] == 1).double().mean().item()
+    warnings.warn(
+        f"layouts vary, {len(number.unique())} in {len(batch)} examples: means are by slot and distance from the end; "
+        f"{alone:.0%} of the examples are ablated from one of another layout, since theirs is the only one of its kind",
+        StackheadsWarning,
+        stacklevel=3,
+    )
 
 
 def check_gates(task: Task, batch: Batch, fitted: bool = True) -> None:
@@ -74,10 +90,28 @@ def _tokens(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
 
 
 def _slots(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
-    differ = (batch.slots != batch.slots[:1]).any(dim=1)
-    yield "slots must be the same in every example, since heads are compared across examples", differ, "use one layout"
     no_query = ~(batch.slots == Slot.QUERY).any(dim=1)
     yield "an example must have a query", no_query, "mark the position that is asked as Slot.QUERY"
+
+
+def _pads(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
+    """Before or behind an example, and nothing is there."""
+    if batch.pads is None:
+        return
+    n, n_pos = batch.tokens.shape
+    kind = f"{str(batch.pads.dtype).removeprefix('torch.')} {list(batch.pads.shape)}"
+    wrong = torch.full((n,), batch.pads.shape != batch.tokens.shape or batch.pads.dtype != torch.bool)
+    yield f"pads must be bool of shape [batch, pos] = [{n}, {n_pos}]", wrong, f"they are {kind}"
+    there = real(batch)
+    inside = batch.pads & there.cumsum(dim=1).bool() & there.flip(1).cumsum(dim=1).flip(1).bool()
+    yield "pads must stand before or behind an example", inside.any(dim=1), "move them to one end"
+    yield "the slot of a pad must be OTHER", (batch.pads & (batch.slots != Slot.OTHER)).any(dim=1), "mark them so"
+    asked = (batch.pads[..., None] & (batch.targets >= 0)).flatten(1).any(dim=1)
+    yield "nothing must be asked at a pad", asked, "set its targets to -100"
+    maps = batch.find if batch.operands is None else torch.cat([batch.find, batch.operands], dim=1)
+    pads = batch.pads[:, None].expand_as(maps)
+    named = (maps >= 0) & (pads | pads.gather(2, maps.clamp(min=0)))
+    yield "find maps must not name pads, or name a source for one", named.flatten(1).any(dim=1), "use -1 there"
 
 
 def _gates(task: Task, batch: Batch, fitted: bool = True) -> Iterator[tuple[str, Tensor, str]]:
@@ -158,8 +192,9 @@ def _counterfactual(task: Task, batch: Batch, other: Batch, hop: int) -> Iterato
     what = f"the counterfactual at hop {hop}"
     yield f"{what} must change one token", changed > 1, "rewire only that link"
     yield f"{what} must change something in some example", (changed == 0).all().expand(len(batch)), "rewire that link"
-    yield f"{what} must keep the slots", (batch.slots != other.slots).any(dim=1), "change a token, not the layout"
-    before, after, asked = batch.targets[:, -1], other.targets[:, -1], batch.target_hop[:, -1]
+    moved = (batch.slots != other.slots) | (real(batch) != real(other))
+    yield f"{what} must keep the slots", moved.any(dim=1), "change a token, not the layout"
+    before, after, asked = (at_end(batch, each) for each in (batch.targets, other.targets, batch.target_hop))
     differs = (before != after) & (changed > 0)[:, None]
     early = (differs & (asked < hop) & (asked > 0)).any(dim=1)
     yield f"{what} must leave the answers of earlier hops", early, "rewire a later link"

@@ -22,6 +22,7 @@ from torch import Tensor
 from stackheads.models.forwards.fused import FusedForward, attention
 from stackheads.models.protocol import Model
 from stackheads.tasks import Batch
+from stackheads.tasks.layout import check_one_layout
 from stackheads.types import Destination, Slot
 
 
@@ -63,8 +64,9 @@ class SharpeningForward(FusedForward):
         return torch.stack(means).mean()
 
     def loudness(self, batch: Batch) -> Float[Tensor, ""]:
-        """Sum over (head, destination) of the last call, every example having the same slots."""
+        """Sum over (head, destination) of the last call. Raises `TaskError` where layouts vary."""
         assert self._final is not None
+        check_one_layout(batch, "loudness needs one")
         scale = self._final.detach().square().sum(dim=-1).mean().sqrt()
         total = self._final.new_zeros(())
         for z, w_o in self._outputs:

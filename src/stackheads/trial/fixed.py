@@ -14,8 +14,10 @@ import torch
 from stackheads.explanation.ideal import evenly
 from stackheads.interventions import destination_rows
 from stackheads.labelling.bench import Bench, Label
-from stackheads.labelling.roles import candidate_roles, role_targets
+from stackheads.labelling.roles import candidate_roles, role_targets, visible
+from stackheads.models.forwards.patterned import mean_where
 from stackheads.models.hooks import Edit, PatternEdit
+from stackheads.tasks.layout import from_end
 
 COLUMNS = ["head", "destination", "gate", "constant_loss", "map", "map_loss", "replacement"]
 
@@ -49,10 +51,19 @@ def fixed_patterns(
 
 
 def constant_edit(bench: Bench, label: Label) -> Edit:
-    """The head's mean pattern over examples, at its destination."""
-    pattern = bench.clean.run.of(label.head)[0]
-    rows = destination_rows(bench.clean.batch, label.where)
-    return PatternEdit(label.head, rows, pattern.mean(dim=0, keepdim=True).expand_as(pattern))
+    """The head's mean pattern over examples, at its destination; where layouts vary, over the positions of one place, by the
+    distance of sources from the end, of what is no pad here.
+    """
+    clean = bench.clean
+    pattern, rows = clean.run.of(label.head)[0], destination_rows(clean.batch, label.where)
+    if clean.places is None:
+        return PatternEdit(label.head, rows, pattern.mean(dim=0, keepdim=True).expand_as(pattern))
+    n_pos = pattern.shape[2]
+    source = (from_end(clean.batch) % n_pos)[:, None].expand_as(pattern)  # by distance: what lies behind the end comes first
+    by_distance = torch.zeros_like(pattern).scatter(2, source, pattern)
+    mean = mean_where(by_distance, rows, clean.places).expand_as(pattern).gather(2, source)
+    seen = mean * visible(bench.task, clean.batch)
+    return PatternEdit(label.head, rows, seen / seen.sum(dim=-1, keepdim=True).clamp(min=1e-9))
 
 
 def map_edit(bench: Bench, label: Label, name: str) -> Edit:

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from stackheads.errors import InterventionError
-from stackheads.models.hooks import Edit, HeadEdit, analysing, edited, hook_name, run_edited
+from stackheads.models.hooks import Edit, HeadEdit, Pads, analysing, edited, hook_name, logits_of, run_edited
 from stackheads.models.protocol import Model
 from stackheads.types import HeadId
 
@@ -25,16 +25,16 @@ Change = tuple[str, Callable[..., Tensor]]
 
 
 def hooked_logits(
-    model: Model, tokens: Int[Tensor, "batch pos"], variants: Sequence[Sequence[Edit]], frozen_norms: bool
+    model: Model, tokens: Int[Tensor, "batch pos"], variants: Sequence[Sequence[Edit]], frozen_norms: bool, pads: Pads = None
 ) -> Iterator[Float[Tensor, "batch pos d_vocab_out"]]:
     """Logits with each list of edits in place. Cost: a forward pass each, and one more where norms are frozen."""
-    scales = norm_scales(model, tokens) if frozen_norms else {}
+    scales = norm_scales(model, tokens, pads) if frozen_norms else {}
     for edits in variants:
         with _held(model, scales):
-            yield run_edited(model, tokens, edits)
+            yield run_edited(model, tokens, edits, pads)
 
 
-def norm_scales(model: Model, tokens: Int[Tensor, "batch pos"]) -> dict[str, list[Tensor]]:
+def norm_scales(model: Model, tokens: Int[Tensor, "batch pos"], pads: Pads = None) -> dict[str, list[Tensor]]:
     """What each norm of the residual stream divides by, in the order of its calls. Cost: one forward pass.
 
     Raises `InterventionError` if a norm has no `hook_scale`.
@@ -53,7 +53,7 @@ def norm_scales(model: Model, tokens: Int[Tensor, "batch pos"]) -> dict[str, lis
         scales[name].append(value.clone())
 
     with analysing(model), model.hooks(fwd_hooks=[(name, partial(keep, name=name)) for name in names]):
-        model(tokens)
+        logits_of(model, tokens, pads)
     return scales
 
 
@@ -69,20 +69,27 @@ def _held(model: Model, scales: dict[str, list[Tensor]]) -> Generator[None]:
         yield
 
 
-def hooked_change(model: Model, tokens: Int[Tensor, "batch pos"], edit: HeadEdit) -> Float[Tensor, "batch pos d_model"]:
+def hooked_change(
+    model: Model, tokens: Int[Tensor, "batch pos"], edit: HeadEdit, pads: Pads = None
+) -> Float[Tensor, "batch pos d_model"]:
     """What the layer of a head writes with the edit in place, minus what it writes without. Cost: two forward passes."""
     place = hook_name(edit.head.layer, "attn_out")
     with edited(model, [edit]):
-        after = _read(model, tokens, place)
-    return after - _read(model, tokens, place)
+        after = _read(model, tokens, pads, place)
+    return after - _read(model, tokens, pads, place)
 
 
 def hooked_output(
-    model: Model, tokens: Int[Tensor, "batch pos"], receiver: HeadId, part: str, change: Float[Tensor, "batch pos d_model"]
+    model: Model,
+    tokens: Int[Tensor, "batch pos"],
+    receiver: HeadId,
+    part: str,
+    change: Float[Tensor, "batch pos d_model"],
+    pads: Pads = None,
 ) -> Float[Tensor, "batch pos d_head"]:
     """The receiver's z where `change` enters one of its inputs alone. Cost: two forward passes."""
     place = hook_name(receiver.layer, part)
-    new = _read(model, tokens, place, [_adding(hook_name(receiver.layer, "resid_pre"), change)])
+    new = _read(model, tokens, pads, place, [_adding(hook_name(receiver.layer, "resid_pre"), change)])
     index = receiver.index * new.shape[2] // model.cfg.n_heads  # of its own query, or of the keys and values of its group
 
     def put(value: Tensor, hook: Any) -> Tensor:
@@ -90,11 +97,11 @@ def hooked_output(
         value[:, :, index] = new[:, :, index]
         return value
 
-    return _read(model, tokens, hook_name(receiver.layer, "z"), [(place, put)])[:, :, receiver.index]
+    return _read(model, tokens, pads, hook_name(receiver.layer, "z"), [(place, put)])[:, :, receiver.index]
 
 
 def hooked_direct(
-    model: Model, tokens: Int[Tensor, "batch pos"], change: Float[Tensor, "batch pos d_model"]
+    model: Model, tokens: Int[Tensor, "batch pos"], change: Float[Tensor, "batch pos d_model"], pads: Pads = None
 ) -> Float[Tensor, "batch pos d_vocab_out"]:
     """Logits with `change` entering after the last layer. Cost: one forward pass."""
     name, add = _adding(hook_name(model.cfg.n_layers - 1, "resid_post"), change)
@@ -106,13 +113,13 @@ def hooked_direct(
 
     _check_hooks(model, [name])
     with analysing(model), model.hooks(fwd_hooks=[(name, once)]):
-        logits = model(tokens)
+        logits = logits_of(model, tokens, pads)
     if not ran:
         raise _missing(model, name)
     return logits
 
 
-def _read(model: Model, tokens: Tensor, place: str, changes: Sequence[Change] = ()) -> Tensor:
+def _read(model: Model, tokens: Tensor, pads: Pads, place: str, changes: Sequence[Change] = ()) -> Tensor:
     """What stands at a hook in a run with these changes."""
     kept: list[Tensor] = []
 
@@ -121,7 +128,7 @@ def _read(model: Model, tokens: Tensor, place: str, changes: Sequence[Change] = 
 
     _check_hooks(model, [place, *(name for name, _ in changes)])
     with analysing(model), model.hooks(fwd_hooks=[*changes, (place, keep)]):
-        model(tokens)
+        logits_of(model, tokens, pads)
     if not kept:
         raise _missing(model, place)
     return kept[-1]

@@ -1,9 +1,9 @@
 """Run a recorded model with all attention patterns given, differentiable in the patterns.
 
-Rows whose patterns are given look where these say; the others look as the model makes them. Where a head is silent it gives its
-mean, at that position, over the examples in which it is. Values, MLPs and norms are the model's own, computed anew in each
-layer. Where the fast forward is proved on the run the model is taken up in any layer; where it is not, it runs through its own
-hooks, from the beginning each time.
+Rows whose patterns are given look where these say; the others look as the model makes them. Where a head is silent it gives
+its mean, at that position or `place`, over the examples in which it is. Values, MLPs and norms are the model's own, computed
+anew in each layer. Where the fast forward is proved on the run the model is taken up in any layer; where it is not, it runs
+through its own hooks, from the beginning each time.
 """
 
 from dataclasses import dataclass
@@ -16,17 +16,28 @@ from torch import Tensor
 
 from stackheads.models.forwards.fused import attention
 from stackheads.models.forwards.rotary import forward_of
-from stackheads.models.hooks import Recording, evaluating, hook_name, precise
+from stackheads.models.hooks import Recording, evaluating, hook_name, logits_of, precise
 from stackheads.models.protocol import Forward, Model
 
 Pattern = Float[Tensor, "layer batch head pos source"]
 Silent = Bool[Tensor, "layer batch pos head"]
 
 
-def mean_where(z: Float[Tensor, "batch *row d_head"], rows: Bool[Tensor, "batch *row"]) -> Float[Tensor, "*row d_head"]:
-    """The mean of z over the examples in which a row is marked; 0 where it is in none."""
+def mean_where(
+    z: Float[Tensor, "batch pos *head d_head"],
+    rows: Bool[Tensor, "batch pos *head"],
+    place: Int[Tensor, "batch pos"] | None = None,
+) -> Float[Tensor, "#batch pos *head d_head"]:
+    """The mean of z over the examples in which a position is marked, or over all positions of one place that are marked; 0
+    where none is.
+    """
     weight = rows.to(z.dtype)
-    return torch.einsum("b...d,b...->...d", z, weight) / weight.sum(dim=0).clamp(min=1)[..., None]
+    if place is None:
+        return (torch.einsum("b...d,b...->...d", z, weight) / weight.sum(dim=0).clamp(min=1)[..., None])[None]
+    at, n_places = place.flatten(), int(place.max()) + 1
+    total = z.new_zeros(n_places, *z.shape[2:]).index_add(0, at, (z * weight[..., None]).flatten(0, 1))
+    count = weight.new_zeros(n_places, *weight.shape[2:]).index_add(0, at, weight.flatten(0, 1))
+    return (total / count.clamp(min=1)[..., None])[place]
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,8 @@ class Patterned:
     run: Recording
     rows: Bool[Tensor, "batch pos"]
     hooked: bool
+    place: Int[Tensor, "batch pos"] | None = None
+    pads: Bool[Tensor, "batch pos"] | None = None
 
     def logits(self, pattern: Pattern, silent: Silent) -> Float[Tensor, "batch pos d_vocab_out"]:
         """Logits with these patterns, and heads that are silent in some rows."""
@@ -92,7 +105,7 @@ class Patterned:
         """z with the mean of the recorded one where a head is silent."""
         if not bool(silent.any()):
             return z
-        return torch.where(silent[..., None], mean_where(self.run.z[layer], silent), z)
+        return torch.where(silent[..., None], mean_where(self.run.z[layer], silent, self.place), z)
 
     def _through_hooks(self, pattern: Pattern, silent: Silent) -> Tensor:
         def look(value: Tensor, hook: Any, *, layer: int) -> Tensor:
@@ -106,4 +119,4 @@ class Patterned:
             hooks.append((hook_name(layer, "pattern"), partial(look, layer=layer)))
             hooks.append((hook_name(layer, "z"), partial(give, layer=layer)))
         with self.model.hooks(fwd_hooks=hooks):
-            return self.model(self.tokens)
+            return logits_of(self.model, self.tokens, self.pads)

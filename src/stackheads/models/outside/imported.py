@@ -17,6 +17,7 @@ from torch import Tensor
 
 from stackheads.errors import CheckpointError, StackheadsWarning
 from stackheads.models.config import check_fit, hooked, parse_device
+from stackheads.models.hooks import logits_of
 from stackheads.models.native import named_weights
 from stackheads.models.outside.settings import ACTIVATIONS, CONFIG, Gpt2Settings, check_sizes, read_settings, with_heads
 from stackheads.models.outside.weights import read_state_dict, weights_file
@@ -124,7 +125,7 @@ def _warn_at_chance(model: Model, task: Task) -> None:
     """Answers are compared with the right ones, and with those of the next example, which are right by chance alone."""
     batch = task.sample(TRIED, stream(0, Stream.OUTSIDE))
     with torch.no_grad():
-        given = task.readout(model(batch.tokens), batch).argmax(dim=-1)
+        given = task.readout(logits_of(model, batch.tokens, batch.pads), batch).argmax(dim=-1)
     accuracy, chance = (_share_right(given, targets) for targets in (batch.targets, batch.targets.roll(1, 0)))
     if accuracy < chance + CHANCE:
         cfg = model.cfg

@@ -45,7 +45,8 @@ def attention_data(analysis: Record, examples: int) -> dict[str, Any]:
     if len(kept) < len(heads):
         note = f"{note} The first {len(kept)} of {len(heads)} heads are shown.".strip()
     batch = labelling_batch(task, analysis.examples, analysis.seed)[:count]
-    run = record(model, batch.tokens.to(next(model.parameters()).device))
+    placed = batch.to(next(model.parameters()).device)
+    run = record(model, placed.tokens, placed.pads)
     shares = (run.pattern.float().cpu() * 100).round().int()
     return {
         "note": note,
