@@ -21,10 +21,11 @@ from stackheads.labelling.bench import make_bench, read_labels
 from stackheads.labelling.gating import by_gate
 from stackheads.labelling.measure import BUDGET, MIN_EXAMPLES, Look, Measured, measure, measure_until_decided
 from stackheads.labelling.readouts import Baseline, Readout
+from stackheads.labelling.rows import label_row
 from stackheads.labelling.screening import Screen
 from stackheads.labelling.stability import bootstrap_jaccard
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.labelling.verdict import Evidence, label_row
+from stackheads.labelling.verdict import Evidence
 from stackheads.models import Checkpoint, check_fit, load, parse_device
 from stackheads.models.config import moved
 from stackheads.models.hooks import analysing

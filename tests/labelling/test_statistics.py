@@ -140,13 +140,12 @@ def test_what_no_example_showed():
     assert unseen(230, 0.99) < 0.02 < unseen(227, 0.99)
 
 
-def test_redrawn_shares_are_those_of_the_bootstrap_sample():
+def test_draws_are_the_shares_of_the_bootstrap_samples():
     generator = torch.Generator().manual_seed(0)
     moved, gap = torch.rand(20, 2, generator=generator).double(), 1 + torch.rand(20, 2, generator=generator).double()
     draws = resampled(20)
     found = draws.shares(moved, gap, torch.ones(20, 2, dtype=torch.bool))
-    assert torch.allclose(found.redrawn(3).value, (draws.counts[3] @ moved) / (draws.counts[3] @ gap))
-    assert torch.allclose(found.redrawn(3).high - found.redrawn(3).low, found.high - found.low)
+    assert torch.allclose(found.draws[3], (draws.counts[3] @ moved) / (draws.counts[3] @ gap))
 
 
 def test_bootstrap_samples_have_the_size_of_the_sample():

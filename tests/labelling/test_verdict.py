@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from stackheads.labelling.cause import AblationEffects, CauseEvidence
 from stackheads.labelling.patterns import PatternEvidence
 from stackheads.labelling.readouts import Readout
+from stackheads.labelling.rows import label_row, reason
 from stackheads.labelling.statistics import Estimate, Shares, no_shares, unseen
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import (
@@ -17,10 +18,9 @@ from stackheads.labelling.verdict import (
     Evidence,
     JointEvidence,
     cause_answer,
+    confirmed_again,
     examples_needed,
-    label_row,
     pattern_answer,
-    reason,
     shares_answer,
     status,
 )
@@ -117,6 +117,49 @@ def test_statuses(case, expected):
     row = label_row(case, THRESHOLDS)
     assert row["status"] == expected
     assert (row["would_decide"] is None) or expected == Status.UNDECIDED
+
+
+KINDS = ("yes", "no", "undecided", "coinciding", "fixed", "rare")
+
+
+@given(
+    st.sampled_from(KINDS),
+    st.sampled_from([*SHARES, "nothing open"]),
+    st.sampled_from([None, "untested", *SHARES]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
+def test_on_bootstrap_samples_the_verdict_is_that_on_their_numbers(looks, matters, written, redundant, screened, seed):
+    """Shares and leads are put where each sample has them, with intervals as wide, and judged one by one."""
+    generator = torch.Generator().manual_seed(seed)
+    item = evidence(looks, matters, written, redundant, guess=0.01 if screened else None)
+    lead = item.pattern.lead
+    drawn = tuple((lead.value + 0.1 * torch.randn(100, generator=generator)).tolist()) if seed % 2 else ()
+
+    def with_draws(shares):
+        return replace(shares, draws=shares.value + 0.1 * torch.randn(100, len(shares), generator=generator))
+
+    item = replace(
+        item,
+        pattern=replace(item.pattern, lead_draws=drawn),
+        cause=replace(item.cause, effects=with_draws(item.cause.effects)),
+        write=item.write and replace(item.write, moved=with_draws(item.write.moved)),
+    )
+
+    def moved(shares, draw):
+        value = shares.draws[draw]
+        return replace(shares, value=value, low=shares.low + (value - shares.value), high=shares.high + (value - shares.value))
+
+    for draw, found in enumerate(confirmed_again(item, THRESHOLDS).tolist()):
+        by = drawn[draw] - lead.value if drawn else 0.0
+        again = replace(
+            item,
+            pattern=replace(item.pattern, lead=replace(lead, value=lead.value + by, low=lead.low + by, high=lead.high + by)),
+            cause=replace(item.cause, effects=moved(item.cause.effects, draw)),
+            write=item.write and replace(item.write, moved=moved(item.write.moved, draw)),
+        )
+        assert found == (status(again, THRESHOLDS) == Status.CONFIRMED)
 
 
 def test_a_role_is_named_only_where_the_pattern_passed():

@@ -13,27 +13,25 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import combinations
 
 import pandas as pd
+import torch
 
-from stackheads.labelling.statistics import KEPT_DRAWS
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.labelling.verdict import Evidence, status
-from stackheads.labelling.write import WriteEvidence
+from stackheads.labelling.verdict import Evidence, confirmed_again, status
 from stackheads.tables import place_of, records, role_of
 from stackheads.types import Status
 
 
 def bootstrap_jaccard(evidence: Sequence[Evidence], thresholds: Thresholds) -> float | None:
     """Mean Jaccard index of the confirmed cells under resampling of the examples; None if nothing is ever confirmed."""
-    whole = {number for number, item in enumerate(evidence) if status(item, thresholds) == Status.CONFIRMED}
-    indices = []
-    for draw in range(KEPT_DRAWS):
-        again = {number for number, item in enumerate(evidence) if confirmed_in(item, draw, thresholds)}
-        if whole | again:
-            indices.append(len(whole & again) / len(whole | again))
+    if not evidence:
+        return None
+    whole = torch.tensor([status(item, thresholds) == Status.CONFIRMED for item in evidence])
+    again = torch.stack([confirmed_again(item, thresholds) for item in evidence], dim=1)  # [draw, row]
+    both, either = ((again & whole).sum(dim=1), (again | whole).sum(dim=1))
+    indices = (both / either)[either > 0].tolist()
     return sum(indices) / len(indices) if indices else None
 
 
@@ -58,25 +56,6 @@ def multiset_jaccard(one: Counter[tuple[int, str, str]], other: Counter[tuple[in
     """Σ min / Σ max of the counts; 1 for equal multisets, also two empty ones."""
     union = sum((one | other).values())
     return sum((one & other).values()) / union if union else 1.0
-
-
-def confirmed_in(item: Evidence, draw: int, thresholds: Thresholds) -> bool:
-    """Whether a cell is confirmed on one of the `KEPT_DRAWS` bootstrap samples."""
-    return item.write is not None and status(_redrawn(item, item.write, draw), thresholds) == Status.CONFIRMED
-
-
-def _redrawn(item: Evidence, write: WriteEvidence, draw: int) -> Evidence:
-    """The evidence on a bootstrap sample."""
-    pattern, lead = item.pattern, item.pattern.lead
-    if pattern.lead_draws:
-        moved = pattern.lead_draws[draw] - lead.value
-        lead = replace(lead, value=lead.value + moved, low=lead.low + moved, high=lead.high + moved)
-    return replace(
-        item,
-        pattern=replace(pattern, lead=lead),
-        cause=replace(item.cause, effects=item.cause.effects.redrawn(draw)),
-        write=replace(write, moved=write.moved.redrawn(draw)),
-    )
 
 
 def _categories(labels: pd.DataFrame) -> dict[tuple[str, str], str]:

@@ -64,12 +64,6 @@ class Shares:
             self.value[number].item(), self.low[number].item(), self.high[number].item(), int(self.examples[number])
         )
 
-    def redrawn(self, draw: int) -> "Shares":
-        """What they would be on a bootstrap sample: other values, intervals of the same width around them."""
-        assert self.draws is not None
-        moved = self.draws[draw] - self.value
-        return Shares(self.draws[draw], self.low + moved, self.high + moved, self.se, self.examples, self.p_value)
-
 
 def no_shares() -> Shares:
     """Where nothing could be tried."""

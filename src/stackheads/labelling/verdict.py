@@ -1,4 +1,4 @@
-"""From evidence to status (docs/method/evidence.md#status), the one place where thresholds meet numbers, and why, in words.
+"""From evidence to status (docs/method/evidence.md#status): the one place where thresholds meet numbers.
 
 Each channel ends in one `Answer`. *Yes*: a share reaches the bar and its interval lies above zero. *No*: all intervals lie
 inside the bar, by more than what the examples may not have shown (`statistics.unseen`), and nothing was left out that could
@@ -9,13 +9,14 @@ show more. All else is *not decided*; *not tested* is what no example could show
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
+import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from stackheads.labelling.cause import CauseEvidence
 from stackheads.labelling.patterns import PatternEvidence
-from stackheads.labelling.statistics import Estimate, Shares, rounded_up, unseen
+from stackheads.labelling.statistics import KEPT_DRAWS, Estimate, Shares, rounded_up, unseen
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.write import WriteEvidence
 from stackheads.types import Destination, Gate, Gated, HeadId, Status, Where, destination_of
@@ -93,6 +94,19 @@ def _carrying(matters: Answer, carries: Answer) -> Status:
     return Status.CONFIRMED if matters == Answer.YES else Status.OPPOSING
 
 
+def confirmed_again(evidence: Evidence, thresholds: Thresholds) -> Bool[Tensor, "draw"]:
+    """Whether the status is *confirmed* on each bootstrap sample: leads, effects and moves become those of the sample, their
+    intervals as wide as on all examples. It is where all three channels end in *yes*.
+    """
+    pattern, cause, write = evidence.pattern, evidence.cause, evidence.write
+    nameless = pattern.role is None or pattern.coinciding or pattern.fixed or pattern.rare
+    if write is None or nameless or not cause.exact or pattern.p_value >= thresholds.null_p:
+        return torch.zeros(KEPT_DRAWS, dtype=torch.bool)
+    lead = torch.tensor(pattern.lead_draws or [pattern.lead.value] * KEPT_DRAWS, dtype=torch.double)
+    looks = (lead >= thresholds.pattern_margin) & (pattern.lead.low + (lead - pattern.lead.value) > 0)
+    return looks & _above_again(cause.effects, thresholds.min_effect) & _above_again(write.moved, thresholds.min_write)
+
+
 def pattern_answer(pattern: PatternEvidence, thresholds: Thresholds) -> Answer:
     """Whether the head has a role. Not tested: the roles it may have cannot be told apart or from a place in the layout."""
     if pattern.coinciding or pattern.fixed:
@@ -165,6 +179,13 @@ def exceeds_sum(cause: CauseEvidence, sum_of_effects: Iterable[float], threshold
 
 def _above(shares: Shares, bar: float) -> Tensor:
     return (shares.value >= bar) & (shares.low > 0)
+
+
+def _above_again(shares: Shares, bar: float) -> Bool[Tensor, "draw"]:
+    """Whether some share is above on each bootstrap sample."""
+    assert shares.draws is not None
+    low = shares.low + (shares.draws - shares.value)
+    return ((shares.draws >= bar) & (low > 0)).any(dim=1)
 
 
 def _below(shares: Shares, bar: float) -> Tensor:
@@ -240,137 +261,3 @@ def _needed(estimate: Estimate, bar: float, examples: int, thresholds: Threshold
             return rounded_up(more)
         more *= 2
     return None
-
-
-def reason(evidence: Evidence, thresholds: Thresholds) -> str:
-    """Why, in one sentence with the numbers that decided, or that did not."""
-    parts = [_pattern_reason(evidence.pattern, thresholds), _cause_reason(evidence, thresholds)]
-    parts.append(_write_reason(evidence, thresholds))
-    if status(evidence, thresholds) == Status.UNDECIDED and evidence.cause.exact:
-        needed = examples_needed(evidence, thresholds)
-        parts.append(f"about {needed:,} examples would decide" if needed else _undecidable(evidence, thresholds))
-    return "; ".join(part for part in parts if part)
-
-
-def _undecidable(evidence: Evidence, thresholds: Thresholds) -> str:
-    if evidence.write is not None and write_answer(evidence.write, thresholds) == Answer.UNTESTED:
-        return "a counterfactual that changes what it reads would test it"
-    return "it lies so near to the bar that no number of examples may decide"
-
-
-def label_row(evidence: Evidence, thresholds: Thresholds) -> dict[str, Any]:
-    """One row of `analysis.labels`. Role and hop are given only where the pattern passed."""
-    pattern, cause, write = evidence.pattern, evidence.cause, evidence.write
-    role = pattern.role if pattern_answer(pattern, thresholds) == Answer.YES else None
-    return {
-        "head": str(evidence.head),
-        "layer": evidence.head.layer,
-        "destination": str(evidence.destination),
-        "selector": "role" if role else None,
-        "role": role.name if role else None,
-        "hop": role.hop if role else None,
-        "gate": None if evidence.gate is None else str(evidence.gate),
-        "share": pattern.share if role else None,
-        "status": str(status(evidence, thresholds)),
-        "pattern": pattern.mass,
-        "rival": pattern.rival_mass,
-        **_cause_columns(cause, thresholds),
-        "write": float(write.moved.value[telling(write.moved, thresholds.min_write)]) if write and len(write.moved) else None,
-        "reason": reason(evidence, thresholds),
-        "looks_like": str(pattern.role) if pattern.role else None,
-        "null_p": pattern.p_value,
-        **_cause_details(cause, thresholds),
-        "evidence": "exact" if cause.exact else "screened",
-        "examples": cause.examples,
-        "would_decide": examples_needed(evidence, thresholds),
-    }
-
-
-def _cause_columns(cause: CauseEvidence, thresholds: Thresholds) -> dict[str, Any]:
-    names = ("effect", "effect_low", "effect_high", "accuracy_effect")
-    if not len(cause.effects):
-        return dict(zip(names, (cause.guess or 0.0, None, None, None if cause.guess else 0.0), strict=True))
-    number = telling(cause.effects, thresholds.min_effect)
-    told = cause.effects.at(number)
-    return dict(zip(names, (told.value, told.low, told.high, cause.accuracy_effect[number]), strict=True))
-
-
-def _cause_details(cause: CauseEvidence, thresholds: Thresholds) -> dict[str, Any]:
-    if not len(cause.effects):
-        return {"readout": None, "effect_mean": None, "effect_zero": None}
-    number = telling(cause.effects, thresholds.min_effect)
-    other = cause.other(number)
-    return {"readout": str(cause.readouts[number]), "effect_mean": other.get("mean"), "effect_zero": other.get("zero")}
-
-
-def _pattern_reason(pattern: PatternEvidence, thresholds: Thresholds) -> str:
-    if pattern.coinciding:
-        return f"ambiguous: no row tells {_listed(pattern.coinciding)} apart; vary the layout"
-    if pattern.fixed:
-        return f"ambiguous: the source of {_listed(pattern.fixed)} is always in the same place; vary the layout"
-    if pattern.rare:
-        return f"undecided: it looks at {_listed(pattern.rare)}, whose source stands in too few examples"
-    if pattern.role is None:
-        return "ambiguous: no row tells any role apart"
-    looks = f"{pattern.mass:.2f} of attention on {pattern.role}, {pattern.rival_mass:.2f} on {pattern.rival}"
-    answer, leads = pattern_answer(pattern, thresholds), pattern.lead.value >= thresholds.pattern_margin
-    if answer == Answer.YES:
-        return looks
-    if answer == Answer.UNDECIDED:
-        return f"undecided whether it has a role ({looks}, p = {pattern.p_value:.2g})"
-    return f"pattern not beyond the null (p = {pattern.p_value:.2g}, {looks})" if leads else f"no clear pattern ({looks})"
-
-
-def _listed(roles: Iterable[Any]) -> str:
-    return " and ".join(map(str, roles))
-
-
-def _cause_reason(evidence: Evidence, thresholds: Thresholds) -> str:
-    cause, joint = evidence.cause, evidence.joint
-    if cause.guess is not None:
-        return f"not ablated: by gradient it would take {cause.guess:.2f}"
-    if not len(cause.effects):
-        if cause.unclear:
-            return f"not decided whether the model answers {_few(cause.unclear)}"
-        return "the model answers nothing better than chance"
-    number = telling(cause.effects, thresholds.min_effect)
-    told, answer = cause.effects.at(number), cause_answer(cause, thresholds)
-    verb = "takes" if told.value >= 0 else "adds"
-    text = f"ablation {verb} {abs(told.value):.2f} of {cause.readouts[number]}"
-    if answer == Answer.NO:
-        text = f"no effect ({text})"
-    elif answer == Answer.UNDECIDED:
-        text = f"undecided whether it matters ({text} [{told.low:.2f}, {told.high:.2f}]"
-        text += f"; {_few(cause.unclear)} asked in too few examples)" if cause.unclear else ")"
-    needed = answer == Answer.YES
-    flips = [name for name, effect in cause.other(number).items() if (effect >= thresholds.min_effect) != needed]
-    if flips and answer != Answer.UNDECIDED:
-        text += f", the verdict flips with {' and '.join(flips)} ablation"
-    if joint is not None and is_redundant(evidence, thresholds):
-        number = telling(joint.cause.effects, thresholds.min_effect)
-        together, apart = float(joint.cause.effects.value[number]), joint.sum_of_effects[number]
-        text += f", with {joint.partner} {together:.2f} of {joint.cause.readouts[number]} against {apart:.2f} for the sum"
-    return text
-
-
-def _few(readouts: tuple[Any, ...], shown: int = 3) -> str:
-    names = ", ".join(map(str, readouts[:shown]))
-    return names if len(readouts) <= shown else f"{names} and {len(readouts) - shown} more"
-
-
-def _write_reason(evidence: Evidence, thresholds: Thresholds) -> str:
-    write, matters = evidence.write, cause_answer(evidence.cause, thresholds)
-    if write is None or matters not in (Answer.YES, Answer.AGAINST):
-        return ""
-    answer = write_answer(write, thresholds)
-    if answer == Answer.UNTESTED:
-        return "not tested whether what it carries matters: no example changes it"
-    if not len(write.moved):
-        return f"not tested yet whether what it carries matters: {write.acting} examples change it"
-    number = telling(write.moved, thresholds.min_write)
-    told = write.moved.at(number)
-    text = f"{write.tried[number]} by {told.value:.2f}"
-    if answer == Answer.UNDECIDED:
-        few = f"; {_few(write.left_out)} asked in too few examples" if write.left_out else ""
-        return f"undecided whether what it carries matters: {text} [{told.low:.2f}, {told.high:.2f}]{few}"
-    return f"but what it carries does not matter: {text}" if answer == Answer.NO else text

@@ -35,10 +35,9 @@ from tqdm import tqdm
 from stackheads.errors import CheckpointError, ConfigError
 from stackheads.labelling.measure import MIN_EXAMPLES, Look, measure
 from stackheads.labelling.readouts import Baseline
-from stackheads.labelling.stability import confirmed_in
 from stackheads.labelling.statistics import KEPT_DRAWS, bootstrap_counts
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.labelling.verdict import Answer, Evidence, pattern_answer, status, telling
+from stackheads.labelling.verdict import Answer, Evidence, confirmed_again, pattern_answer, status, telling
 from stackheads.models import Checkpoint, load, parse_device, snapshots
 from stackheads.seeds import Stream, stream
 from stackheads.timeline.result import OTHER_ROLE, Emergence, accuracy_frame, heads_frame, steps_frame
@@ -229,10 +228,8 @@ def _head_steps(
     rows, steps = [], [snapshot.step for snapshot in measured]
     for cell in cells:
         items = [snapshot.evidence[cell.head, cell.destination] for snapshot in measured]
-        drawn = [
-            [item.pattern.role == cell.role and confirmed_in(item, draw, thresholds) for item in items]
-            for draw in range(bootstraps)
-        ]
+        again = [confirmed_again(item, thresholds)[:bootstraps] & (item.pattern.role == cell.role) for item in items]
+        drawn = torch.stack(again, dim=1).tolist()
         holds = [snapshot.confirms(cell) for snapshot in measured]
         rows.append({"what": str(cell), "kind": "head"} | _named(cell) | step_row(holds, drawn, steps, CONFIDENCE))
     return rows

@@ -21,8 +21,9 @@ import torch
 from tqdm import tqdm
 
 from stackheads.labelling.measure import BUDGET, Look, measure, measure_until_decided
+from stackheads.labelling.rows import label_row
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.labelling.verdict import Evidence, label_row, status
+from stackheads.labelling.verdict import Evidence, status
 from stackheads.models.config import ModelConfig, build
 from stackheads.models.nulls import permuted_heads
 from stackheads.models.protocol import Model

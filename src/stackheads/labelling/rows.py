@@ -1,0 +1,156 @@
+"""One row of `analysis.labels`: the verdict on its evidence, the numbers that decided, and why, in a sentence."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from stackheads.labelling.cause import CauseEvidence
+from stackheads.labelling.patterns import PatternEvidence
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.labelling.verdict import (
+    Answer,
+    Evidence,
+    cause_answer,
+    examples_needed,
+    is_redundant,
+    pattern_answer,
+    status,
+    telling,
+    write_answer,
+)
+from stackheads.types import Status
+
+
+def label_row(evidence: Evidence, thresholds: Thresholds) -> dict[str, Any]:
+    """One row of `analysis.labels`. Role and hop are given only where the pattern passed."""
+    pattern, cause, write = evidence.pattern, evidence.cause, evidence.write
+    role = pattern.role if pattern_answer(pattern, thresholds) == Answer.YES else None
+    return {
+        "head": str(evidence.head),
+        "layer": evidence.head.layer,
+        "destination": str(evidence.destination),
+        "selector": "role" if role else None,
+        "role": role.name if role else None,
+        "hop": role.hop if role else None,
+        "gate": None if evidence.gate is None else str(evidence.gate),
+        "share": pattern.share if role else None,
+        "status": str(status(evidence, thresholds)),
+        "pattern": pattern.mass,
+        "rival": pattern.rival_mass,
+        **_cause_columns(cause, thresholds),
+        "write": float(write.moved.value[telling(write.moved, thresholds.min_write)]) if write and len(write.moved) else None,
+        "reason": reason(evidence, thresholds),
+        "looks_like": str(pattern.role) if pattern.role else None,
+        "null_p": pattern.p_value,
+        **_cause_details(cause, thresholds),
+        "evidence": "exact" if cause.exact else "screened",
+        "examples": cause.examples,
+        "would_decide": examples_needed(evidence, thresholds),
+    }
+
+
+def _cause_columns(cause: CauseEvidence, thresholds: Thresholds) -> dict[str, Any]:
+    names = ("effect", "effect_low", "effect_high", "accuracy_effect")
+    if not len(cause.effects):
+        return dict(zip(names, (cause.guess or 0.0, None, None, None if cause.guess else 0.0), strict=True))
+    number = telling(cause.effects, thresholds.min_effect)
+    told = cause.effects.at(number)
+    return dict(zip(names, (told.value, told.low, told.high, cause.accuracy_effect[number]), strict=True))
+
+
+def _cause_details(cause: CauseEvidence, thresholds: Thresholds) -> dict[str, Any]:
+    if not len(cause.effects):
+        return {"readout": None, "effect_mean": None, "effect_zero": None}
+    number = telling(cause.effects, thresholds.min_effect)
+    other = cause.other(number)
+    return {"readout": str(cause.readouts[number]), "effect_mean": other.get("mean"), "effect_zero": other.get("zero")}
+
+
+def reason(evidence: Evidence, thresholds: Thresholds) -> str:
+    """Why, in one sentence with the numbers that decided, or that did not."""
+    parts = [_pattern_reason(evidence.pattern, thresholds), _cause_reason(evidence, thresholds)]
+    parts.append(_write_reason(evidence, thresholds))
+    if status(evidence, thresholds) == Status.UNDECIDED and evidence.cause.exact:
+        needed = examples_needed(evidence, thresholds)
+        parts.append(f"about {needed:,} examples would decide" if needed else _undecidable(evidence, thresholds))
+    return "; ".join(part for part in parts if part)
+
+
+def _undecidable(evidence: Evidence, thresholds: Thresholds) -> str:
+    if evidence.write is not None and write_answer(evidence.write, thresholds) == Answer.UNTESTED:
+        return "a counterfactual that changes what it reads would test it"
+    return "it lies so near to the bar that no number of examples may decide"
+
+
+def _pattern_reason(pattern: PatternEvidence, thresholds: Thresholds) -> str:
+    if pattern.coinciding:
+        return f"ambiguous: no row tells {_listed(pattern.coinciding)} apart; vary the layout so that their sources part"
+    if pattern.fixed:
+        return (
+            f"ambiguous: the source of {_listed(pattern.fixed)} is always in the same place; vary the layout so that it moves"
+        )
+    if pattern.rare:
+        return f"undecided: it looks at {_listed(pattern.rare)}, whose source stands in too few examples"
+    if pattern.role is None:
+        return "ambiguous: no row tells any role apart"
+    looks = f"{pattern.mass:.2f} of attention on {pattern.role}, {pattern.rival_mass:.2f} on {pattern.rival}"
+    answer, leads = pattern_answer(pattern, thresholds), pattern.lead.value >= thresholds.pattern_margin
+    if answer == Answer.YES:
+        return looks
+    if answer == Answer.UNDECIDED:
+        return f"undecided whether it has a role ({looks}, p = {pattern.p_value:.2g})"
+    return f"pattern not beyond the null (p = {pattern.p_value:.2g}, {looks})" if leads else f"no clear pattern ({looks})"
+
+
+def _listed(roles: Iterable[Any]) -> str:
+    return " and ".join(map(str, roles))
+
+
+def _cause_reason(evidence: Evidence, thresholds: Thresholds) -> str:
+    cause, joint = evidence.cause, evidence.joint
+    if cause.guess is not None:
+        return f"not ablated: by gradient it would take {cause.guess:.2f}"
+    if not len(cause.effects):
+        if cause.unclear:
+            return f"not decided whether the model answers {_few(cause.unclear)}"
+        return "the model answers nothing better than chance"
+    number = telling(cause.effects, thresholds.min_effect)
+    told, answer = cause.effects.at(number), cause_answer(cause, thresholds)
+    verb = "takes" if told.value >= 0 else "adds"
+    text = f"ablation {verb} {abs(told.value):.2f} of {cause.readouts[number]}"
+    if answer == Answer.NO:
+        text = f"no effect ({text})"
+    elif answer == Answer.UNDECIDED:
+        text = f"undecided whether it matters ({text} [{told.low:.2f}, {told.high:.2f}]"
+        text += f"; {_few(cause.unclear)} asked in too few examples)" if cause.unclear else ")"
+    needed = answer == Answer.YES
+    flips = [name for name, effect in cause.other(number).items() if (effect >= thresholds.min_effect) != needed]
+    if flips and answer != Answer.UNDECIDED:
+        text += f", the verdict flips with {' and '.join(flips)} ablation"
+    if joint is not None and is_redundant(evidence, thresholds):
+        number = telling(joint.cause.effects, thresholds.min_effect)
+        together, apart = float(joint.cause.effects.value[number]), joint.sum_of_effects[number]
+        text += f", with {joint.partner} {together:.2f} of {joint.cause.readouts[number]} against {apart:.2f} for the sum"
+    return text
+
+
+def _few(readouts: tuple[Any, ...], shown: int = 3) -> str:
+    names = ", ".join(map(str, readouts[:shown]))
+    return names if len(readouts) <= shown else f"{names} and {len(readouts) - shown} more"
+
+
+def _write_reason(evidence: Evidence, thresholds: Thresholds) -> str:
+    write, matters = evidence.write, cause_answer(evidence.cause, thresholds)
+    if write is None or matters not in (Answer.YES, Answer.AGAINST):
+        return ""
+    answer = write_answer(write, thresholds)
+    if answer == Answer.UNTESTED:
+        return "not tested whether what it carries matters: no example changes it"
+    if not len(write.moved):
+        return f"not tested yet whether what it carries matters: {write.acting} examples change it"
+    number = telling(write.moved, thresholds.min_write)
+    told = write.moved.at(number)
+    text = f"{write.tried[number]} by {told.value:.2f}"
+    if answer == Answer.UNDECIDED:
+        few = f"; {_few(write.left_out)} asked in too few examples" if write.left_out else ""
+        return f"undecided whether what it carries matters: {text} [{told.low:.2f}, {told.high:.2f}]{few}"
+    return f"but what it carries does not matter: {text}" if answer == Answer.NO else text
