@@ -3,7 +3,8 @@
 `typeguard.typechecked` of typeguard 4 rewrites source code and reads the shape in `Float[Tensor, "batch pos"]` as an
 expression (jaxtyping issue 80); `typeguard.check_type` looks at the annotations as they are, so this calls that. Where an
 annotation is a class, or a union of some, `isinstance` says the same in a tenth of the time, and typeguard is asked only where
-that says no.
+that says no. A function that is called very often is checked at its first `EACH` calls and then at every tenth, since checks
+would otherwise take two thirds of the time of all tests.
 """
 
 import functools
@@ -13,6 +14,7 @@ from typing import Any, get_args, get_type_hints
 
 from typeguard import TypeCheckError, check_type
 
+EACH = 200
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -31,8 +33,14 @@ def typechecked(function: Any) -> Any:
         wanted = {name: hint for name, hint in found.items() if hint is not Any and (name in single or name == "return")}
         return {name: (hint, _classes(hint)) for name, hint in wanted.items()}
 
+    calls = 0
+
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > EACH and calls % 10:
+            return function(*args, **kwargs)
         known = hints()
         for name, value in (*zip(in_order, args, strict=False), *kwargs.items()):
             if name in known:

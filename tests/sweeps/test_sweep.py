@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from stackheads.errors import ConfigError
 from stackheads.report.sweep import print_sweep
@@ -63,8 +64,18 @@ def in_the_middle(folder: Path) -> bool:
     return bool(done) and any(not (state.parent / "result.json").exists() for state in states)
 
 
+def run_here(file: Path, folder: Path) -> Outcome:
+    """The sweep, one plan after the other in this process."""
+    threads = torch.get_num_threads()
+    for plan in open_sweep(read_sweep(file), folder):
+        carry_out(plan, folder)
+    torch.set_num_threads(threads)
+    return run_sweep(read_sweep(file), folder, progress=False)
+
+
 def test_a_killed_sweep_goes_on_to_the_same_results(file, tmp_path):
-    whole = run_sweep(read_sweep(file), tmp_path / "whole", workers=2, progress=False)
+    """The same as those of runs one after the other in this process."""
+    whole = run_here(file, tmp_path / "whole")
     assert not whole.failures
     folder = tmp_path / "killed"
     process = started(file, folder)
@@ -83,6 +94,7 @@ def test_a_killed_sweep_goes_on_to_the_same_results(file, tmp_path):
 
 
 def test_a_ray_cluster_may_lose_a_node(file, tmp_path):
+    file.write_text(SWEEP.replace("{range: 2}", "[0]"))
     cluster_utils = pytest.importorskip("ray.cluster_utils")
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
@@ -145,7 +157,7 @@ def test_settings_stay_as_they_were_written():
 
 def test_a_null_in_the_file_is_a_null_in_every_table(file, tmp_path):
     file.write_text(SWEEP.replace("task.supervision: [chain, final]", "training.stop_at: [null, 1]").replace("300", "2"))
-    outcome = run_sweep(read_sweep(file), tmp_path / "s", workers=1, progress=False)
+    outcome = run_here(file, tmp_path / "s")
     assert list(outcome.results["training.stop_at"]) == [None, None, 1, 1]
     assert list(outcome.success["training.stop_at"]) == [None, 1]
 
