@@ -60,7 +60,7 @@ def trial_row(name: str, analysis: Analysis) -> str:
     rest = [row for row in records(trial.unexplained) if row["adds"] >= 0.05]
     circuit = analysis.circuit
     criteria = "–"
-    if circuit is not None and circuit.faithfulness:
+    if circuit.missing is None:
         criteria = f"{circuit.faithfulness['mean']:.2f} / {circuit.completeness['greedy']:.2f}"
     cells = [
         f"`{name}`",

@@ -53,8 +53,7 @@ def show_analysis(folder):
     found = Analysis.load(folder)
     print_analysis(found, io.StringIO())
     page(found)
-    if found.circuit is not None:
-        circuit_diagram(found)
+    circuit_diagram(found)
 
 
 def show_emergence(folder):

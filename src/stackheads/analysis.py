@@ -1,6 +1,5 @@
 """`analyze()`: the whole method, readable as its table of contents."""
 
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -10,7 +9,7 @@ import pandas as pd
 import torch
 
 from stackheads.errors import ConfigError, InterventionError
-from stackheads.explanation.circuit import find_circuit
+from stackheads.explanation.circuit import find_circuit, no_circuit
 from stackheads.explanation.explained import Explained
 from stackheads.explanation.measuring import explain_heads
 from stackheads.explanation.mechanism import name_mechanism
@@ -185,10 +184,12 @@ def _explanation(labels: pd.DataFrame, model: Model, task: Task, seed: int, thre
     """How the heads work together. Mechanisms by labels exist for tasks made of statements, circuits where paths do."""
     readable = reach(model, task, seed)
     explained: dict[str, Any] = {"reach": readable}
-    with suppress(InterventionError):  # of a model whose parts have no hooks to patch a path by
+    try:
         bench = make_bench(model, task, CIRCUIT_EXAMPLES, seed, thresholds)
         with analysing(model):
             explained["circuit"] = find_circuit(bench, read_labels(labels), thresholds, seed)
+    except InterventionError as error:  # of a model whose parts have no hooks to patch a path by
+        explained["circuit"] = no_circuit(str(error))
     extracted = extract_program(labels, task)
     if extracted is not None:
         explained |= {"program": str(extracted), "program_agreement": agreement(extracted, model, task, seed=seed) or None}

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from stackheads.errors import CheckpointError
-from stackheads.explanation.circuit import Circuit
+from stackheads.explanation.circuit import Circuit, no_circuit
 from stackheads.explanation.reach import reach_frame, reach_records
 from stackheads.files import checked, read_json, write_folder, write_json
 from stackheads.labelling.thresholds import Thresholds
@@ -53,7 +53,8 @@ class Record:
     `program`     the confirmed heads written out as a program (`explanation/program.py`); `program_agreement` the share of
                   fresh examples, per hop at the query, on which the program compiled and the model give the same answer.
     `reach`       one row per (layer, destination): the hops that a linear probe reads there (`explanation/reach.py`).
-    `circuit`     a networkx graph of the confirmed heads (`explanation/circuit.py`).
+    `circuit`     a networkx graph of the confirmed heads (`explanation/circuit.py`); where there is none it is empty and
+                  `circuit.missing` says why.
     `bootstrap_jaccard`  how far the confirmed labels stay the same under resampled examples (`labelling/stability.py`).
     `model`, `task`  what was analysed, as settings; `seed`, `examples`, `thresholds`, `versions`  how.
     """
@@ -72,7 +73,7 @@ class Record:
     program: str | None = None
     program_agreement: dict[int, float] | None = None
     reach: pd.DataFrame | None = None
-    circuit: Circuit | None = None
+    circuit: Circuit = field(default_factory=no_circuit)
     bootstrap_jaccard: float | None = None
     subject: tuple[Any, Task] | None = field(default=None, compare=False)
 
@@ -143,7 +144,7 @@ class Record:
             "program": self.program,
             "program_agreement": {str(hop): share for hop, share in agreement.items()} or None,
             "reach": None if self.reach is None else reach_records(self.reach),
-            "circuit": None if self.circuit is None else self.circuit.to_dict(),
+            "circuit": self.circuit.to_dict(),
             "bootstrap_jaccard": self.bootstrap_jaccard,
             "readouts": records(self.readouts),
             "effects": records(self.effects),
@@ -201,7 +202,7 @@ def read_record(folder: Path | str) -> dict[str, Any]:
         "effects": pd.DataFrame(content["effects"]),
         "program_agreement": {int(hop): share for hop, share in agreement.items()} or None,
         "reach": None if reached is None else reach_frame(reached),
-        "circuit": None if drawn is None else Circuit.from_dict(drawn),
+        "circuit": no_circuit() if drawn is None else Circuit.from_dict(drawn),
     }
 
 

@@ -150,8 +150,14 @@ class Completeness(Stored):
     greedy_ninetieth: float
 
 
+class NoCircuit(Stored):
+    """Why there is no circuit."""
+
+    missing: str
+
+
 class Nothing(Stored):
-    """The criteria of a circuit without cells."""
+    """The criteria of a circuit without cells, as earlier analyses have it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -203,7 +209,7 @@ class StoredAnalysis(Stored):
     program: str | None
     program_agreement: dict[Whole, float] | None
     reach: list[ReachRow] | None
-    circuit: StoredCircuit | None
+    circuit: StoredCircuit | NoCircuit | None
     bootstrap_jaccard: Share
 
     @field_validator("thresholds", mode="before")

@@ -1,15 +1,25 @@
 """Circuits and reach of models whose wiring is known."""
 
+import io
+from dataclasses import replace
+
 import pytest
+import rewritten
+import torch
+from subjects import subject
 
 from stackheads import Analysis, analyze
-from stackheads.explanation.circuit import LOGITS, find_circuit
+from stackheads.explanation.circuit import LOGITS, NO_HEAD, NOT_SOUGHT, find_circuit, no_circuit
 from stackheads.explanation.mechanism import furthest, name_mechanism
 from stackheads.explanation.reach import reach
+from stackheads.interventions import recorded
 from stackheads.labelling.bench import make_bench, read_labels
 from stackheads.labelling.thresholds import Thresholds
+from stackheads.models import ModelConfig, build
 from stackheads.programs.mechanisms import MECHANISMS
 from stackheads.programs.program import possible_part
+from stackheads.report.figures import circuit_diagram
+from stackheads.report.terminal import print_analysis
 from stackheads.tasks import Cycle, Retrieval
 from stackheads.types import Destination
 from stackheads.validation.specimens import CIRCUITS, Guise, specimen
@@ -98,6 +108,37 @@ def test_a_hop_that_nothing_can_have_followed_to_is_a_shortcut(walk):
     mechanism = name_mechanism(None, made.task, found)
     assert mechanism.name == "shortcut"
     assert "reaches hop 1 at most after layer 1" in mechanism.reason
+
+
+def test_folded_norms_leave_the_circuit_as_it_is():
+    """LayerNorms without weights ("LNPre") have the fast forward too."""
+    model, task = subject("cycle-d4-l3")
+    other = rewritten.folded(model, pre=True)
+    assert other.cfg.normalization_type == "LNPre"
+    one, same = (analyze(each, task, examples=64, progress=False) for each in (model, other))
+    assert recorded(other, task.sample(4, torch.Generator().manual_seed(0))).hooked is None
+    strengths = [{edge[:3]: edge[3] for edge in found.circuit.edges(keys=True, data="strength")} for found in (one, same)]
+    assert len(strengths[0]) > 3
+    assert strengths[1] == pytest.approx(strengths[0], abs=1e-3)
+    assert same.circuit.faithfulness == pytest.approx(one.circuit.faithfulness, abs=1e-3)
+
+
+def test_a_circuit_that_is_not_to_be_had_says_why(tmp_path):
+    model, task = subject("cycle-d4-l3")
+    found = analyze(model, task, examples=64, explain=False, progress=False)
+    assert str(found.circuit) == f"no circuit: {NOT_SOUGHT}"
+    made = build(ModelConfig(layers=1, heads=1), task)
+    assert analyze(made, task, examples=64, progress=False).circuit.missing == NO_HEAD
+    why = "path patching needs the hook blocks.0.hook_attn_out, Some does not run it: patch whole heads instead"
+    other = replace(found, circuit=no_circuit(why))
+    assert not other.circuit.edges
+    assert other.circuit.faithfulness == {}
+    other.save(tmp_path / "a")
+    assert Analysis.load(tmp_path / "a").circuit.missing == why
+    told = io.StringIO()
+    print_analysis(other, told)
+    assert why in " ".join(told.getvalue().split())
+    assert "no circuit" in "".join(text.get_text() for text in circuit_diagram(other).texts)
 
 
 def test_reach_and_circuit_are_saved(walk, tmp_path):

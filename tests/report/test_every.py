@@ -15,6 +15,7 @@ from report import every
 
 import stackheads
 from stackheads import Analysis, Emergence, orders_agree
+from stackheads.explanation.circuit import no_circuit
 from stackheads.explanation.explained import in_words
 from stackheads.record import VERDICT_ORDER
 from stackheads.report.attention import head_name, show
@@ -202,10 +203,10 @@ def test_json_and_back(made, run, tmp_path):
 
 def test_labels_that_were_saved_before_there_were_gates_are_read_and_shown(made, tmp_path):
     kept = made.labels[made.labels["gate"].isna()]
-    before = replace(made, labels=kept.drop(columns=["selector", "gate", "share"]), circuit=None)
+    before = replace(made, labels=kept.drop(columns=["selector", "gate", "share"]), circuit=no_circuit())
     before.save(tmp_path / "before")
     loaded = Analysis.load(tmp_path / "before")
-    after = replace(made, labels=kept, circuit=None)
+    after = replace(made, labels=kept, circuit=no_circuit())
     assert loaded.verdict == after.verdict
     assert printed(print_analysis, loaded) == printed(print_analysis, after)
     assert "<table" in page(loaded)

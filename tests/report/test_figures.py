@@ -3,16 +3,26 @@
 import xml.etree.ElementTree as ElementTree
 from itertools import combinations, pairwise
 
+import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib._pylab_helpers import Gcf
 
 from stackheads import analyze
+from stackheads.errors import ConfigError
 from stackheads.explanation.circuit import LOGITS, Circuit
-from stackheads.report.figures import circuit_diagram, evidence_map, reach_map, save_figures
+from stackheads.interventions import destination_rows
+from stackheads.labelling.roles import role_targets
+from stackheads.models.hooks import record
+from stackheads.report.attention import head_name
+from stackheads.report.figures import attention_maps, circuit_diagram, evidence_map, reach_map, save_figures
 from stackheads.report.figures.circuit import PORTS
 from stackheads.report.figures.layout import WIDTH, layered, strong
 from stackheads.report.figures.style import MARKERS
+from stackheads.tables import records, role_of
+from stackheads.tasks import labelling_batch
+from stackheads.types import HeadId
 
 
 def texts(figure):
@@ -102,10 +112,32 @@ def test_without_a_circuit_or_probes_the_figures_say_so(checkpoints, tmp_path):
     save_figures(nothing, tmp_path)
 
 
+def test_attention_is_drawn_with_the_sources_that_labels_name(analysis):
+    """In every panel the boxes are the role's sources at the destination's rows, and the picture is the head's attention."""
+    model, task = analysis.subject
+    batch = labelling_batch(task, analysis.examples, analysis.seed)[2:3]
+    run = record(model, batch.tokens)
+    rows = [row for row in records(analysis.labels) if row["status"] == "confirmed"]
+    figure = attention_maps(analysis, example=2)
+    panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
+    assert [axes.get_title(loc="left") for axes in panels] == [head_name(row) for row in rows]
+    for axes, row in zip(panels, rows, strict=True):
+        head = HeadId.parse(row["head"])
+        shown = torch.tensor(axes.images[0].get_array().data)
+        torch.testing.assert_close(shown, run.pattern[head.layer, 0, head.index])
+        boxes = {(round(box.get_y() + 0.5), round(box.get_x() + 0.5)) for box in axes.patches}
+        targets = role_targets(task, batch, [role_of(row)])[0, 0] & destination_rows(batch, row["destination"])[0][:, None]
+        assert boxes == set(map(tuple, targets.nonzero().tolist()))
+    with pytest.raises(ConfigError, match="an example is one of"):
+        attention_maps(analysis, example=-1)
+
+
 def test_all_are_written_as_png_svg_and_pdf_and_leave_nothing_open(analysis, tmp_path):
     save_figures(analysis, tmp_path / "figures")
     names = sorted(path.name for path in (tmp_path / "figures").iterdir())
-    assert names == [f"{name}.{ending}" for name in ("circuit", "evidence", "reach") for ending in ("pdf", "png", "svg")]
+    assert names == [
+        f"{name}.{ending}" for name in ("attention", "circuit", "evidence", "reach") for ending in ("pdf", "png", "svg")
+    ]
     for path in (tmp_path / "figures").glob("*.svg"):
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
     assert Gcf.get_all_fig_managers() == []

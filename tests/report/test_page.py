@@ -20,6 +20,7 @@ from report.browser import Visit, chromium
 
 from stackheads import Analysis, analyze
 from stackheads.errors import ConfigError
+from stackheads.explanation.circuit import no_circuit
 from stackheads.labelling.roles import role_targets
 from stackheads.models.hooks import record
 from stackheads.programs.compiler import compile_layers
@@ -169,7 +170,7 @@ def test_what_is_too_much_is_left_out_and_said(analysis, monkeypatch, tmp_path):
 
 def test_an_analysis_without_model_trial_or_circuit_has_a_page_that_says_so(analysis, tmp_path):
     analysis.save(tmp_path / "saved")
-    loaded = replace(Analysis.load(tmp_path / "saved"), circuit=None, reach=None, mechanism=None, program=None)
+    loaded = replace(Analysis.load(tmp_path / "saved"), circuit=no_circuit(), reach=None, mechanism=None, program=None)
     text = page(loaded)
     for words in ("loaded without its model", "not put on trial", "the circuit was not looked for", "It was not looked for"):
         assert words in text

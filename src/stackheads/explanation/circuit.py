@@ -40,13 +40,26 @@ from stackheads.seeds import Stream, stream
 from stackheads.types import Destination
 
 LOGITS = "logits"
+NOT_SOUGHT = "it was not looked for, which explain=True does"
+NO_HEAD = "no head is confirmed on readouts that the model answers"
 RANDOM_SETS = 10
 MINIMALITY_SETS = 5
 CANDIDATES = 10
 
 
 class Circuit(nx.MultiDiGraph):  # pyright: ignore[reportMissingTypeArgument]
-    """A directed graph of confirmed cells, edges keyed by input ("q", "k", "v"; "logits" for the direct path)."""
+    """A directed graph of confirmed cells, edges keyed by input ("q", "k", "v"; "logits" for the direct path).
+
+    One that is not to be had is empty, and says why (`missing`).
+    """
+
+    @property
+    def missing(self) -> str | None:
+        """Why there is no circuit; None where there is one."""
+        return self.graph.get("missing")
+
+    def __str__(self) -> str:
+        return super().__str__() if self.missing is None else f"no circuit: {self.missing}"
 
     @property
     def faithfulness(self) -> dict[str, float]:
@@ -65,6 +78,8 @@ class Circuit(nx.MultiDiGraph):  # pyright: ignore[reportMissingTypeArgument]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
+        if self.missing is not None:
+            return {"missing": self.missing}
         return {
             "nodes": [{"name": name, **values} for name, values in self.nodes(data=True)],
             "edges": [
@@ -77,6 +92,8 @@ class Circuit(nx.MultiDiGraph):  # pyright: ignore[reportMissingTypeArgument]
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "Circuit":
         """What `to_dict` gave."""
+        if not content.get("faithfulness"):
+            return no_circuit(content.get("missing", NO_HEAD))
         circuit = cls()
         for node in content["nodes"]:
             circuit.add_node(node["name"], **{key: value for key, value in node.items() if key != "name"})
@@ -87,12 +104,17 @@ class Circuit(nx.MultiDiGraph):  # pyright: ignore[reportMissingTypeArgument]
         return circuit
 
 
+def no_circuit(why: str = NOT_SOUGHT) -> Circuit:
+    """An empty one that says why."""
+    return Circuit(missing=why, faithfulness={}, completeness={}, minimality={})
+
+
 def find_circuit(bench: Bench, labels: Sequence[Label], thresholds: Thresholds, seed: int) -> Circuit:
-    """The circuit of the confirmed cells."""
+    """The circuit of the confirmed cells; one that says so where there are none."""
     confirmed = [label for label in labels if label.status == "confirmed" and label.role is not None]
-    circuit = Circuit(faithfulness={}, completeness={}, minimality={})
     if not confirmed or not bool(bench.baseline.open.any()):
-        return circuit
+        return no_circuit(NO_HEAD)
+    circuit = Circuit()
     generator, batch = stream(seed, Stream.BOOTSTRAP, "circuit"), bench.clean.batch
     draws = resampling(len(batch), thresholds.resampling_draws, thresholds.confidence, generator, batch.tokens.device)
     _add_nodes(circuit, bench, confirmed, draws, thresholds)

@@ -19,6 +19,8 @@ from typing import Any
 from uuid import uuid4
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from stackheads.errors import ConfigError
 from stackheads.interventions import destination_rows
@@ -71,6 +73,17 @@ class AttentionView:
 </script>"""
 
 
+@dataclass(frozen=True)
+class Looked:
+    """One example, as a batch of one, the rows of the labels to look at, and the attention of their heads; `notes` in words."""
+
+    task: Task
+    batch: Batch
+    rows: list[dict[str, Any]]
+    attention: Float[Tensor, "row pos source"]
+    notes: tuple[str, ...]
+
+
 @cache
 def script_html() -> str:
     """CircuitsVis' bundle from the installed package as a script element; a global of the page afterwards."""
@@ -92,10 +105,22 @@ def show(
     `ConfigError` for an analysis without its model, an unknown view, destination or head, or an example that was not measured.
     Cost: sampling the examples and one forward pass on one.
     """
-    if analysis.subject is None:
-        raise ConfigError("a loaded analysis has no model to look into, got none: analyze(model, task) again, then show()")
     if view not in ELEMENTS:
         raise ConfigError(f"a view is one of {', '.join(ELEMENTS)}, got {view!r}: name one of these")
+    seen = looked(analysis, example, heads, destination)
+    tokens = marked_tokens(seen.task, seen.batch)
+    props: dict[str, Any] = {"attention": seen.attention.mul(1e4).round().div(1e4), "tokens": tokens}
+    if view == "heads":
+        causal = seen.task.attention_dir == "causal"
+        names = [head_name(row) for row in seen.rows]
+        props |= {"attentionHeadNames": names, "maskUpperTri": causal, "minValue": 0, "maxValue": 1}
+    return AttentionView(ELEMENTS[view], props, seen.notes)
+
+
+def looked(analysis: Record, example: int, heads: str | list[str], destination: str | None) -> Looked:
+    """Where chosen heads look on one example, as `show` says. Raises and costs what `show` does."""
+    if analysis.subject is None:
+        raise ConfigError("a loaded analysis has no model to look into, got none: analyze(model, task) again, then look")
     if not 0 <= example < analysis.examples:
         raise ConfigError(f"an example is one of 0..{analysis.examples - 1}, got {example}: ask for one of these")
     model, task = analysis.subject
@@ -108,12 +133,7 @@ def show(
     picked = [HeadId.parse(row["head"]) for row in rows]
     attention = torch.stack([pattern[head.layer, head.index] for head in picked])
     notes += [note for row, own in zip(rows, attention, strict=True) for note in _looks(task, batch, row, own)]
-    tokens = marked_tokens(task, batch)
-    props: dict[str, Any] = {"attention": attention.mul(1e4).round().div(1e4), "tokens": tokens}
-    if view == "heads":
-        names = [head_name(row) for row in rows]
-        props |= {"attentionHeadNames": names, "maskUpperTri": task.attention_dir == "causal", "minValue": 0, "maxValue": 1}
-    return AttentionView(ELEMENTS[view], props, tuple(notes))
+    return Looked(task, batch, rows, attention, tuple(notes))
 
 
 def marked_tokens(task: Task, batch: Batch) -> list[str]:

@@ -3,6 +3,7 @@
 import html
 from typing import TYPE_CHECKING, Any
 
+from stackheads.explanation.circuit import NOT_SOUGHT
 from stackheads.record import Record
 from stackheads.report.attention import show
 from stackheads.report.figures import circuit_diagram, gate_map, gated_rows, svg_text
@@ -23,7 +24,7 @@ def analysis_html(analysis: Record) -> str:
     roles = [None if role is None else str(role) for role in map(role_of, rows)]
     table = _table(analysis.labels.assign(role=roles).loc[:, list(with_gate(SHOWN, rows))])
     verdict = analysis.verdict if analysis.mechanism is None else f"{analysis.verdict}\nmechanism: {analysis.mechanism}"
-    circuit = "" if analysis.circuit is None else svg_text(circuit_diagram(analysis))
+    circuit = "" if analysis.circuit.missing == NOT_SOUGHT else svg_text(circuit_diagram(analysis))
     gated = gated_rows(analysis)
     gates = "" if gated is None else svg_text(gate_map(gated))
     attention = f"<p>{UNLOADED}</p>" if analysis.subject is None else show(analysis)._repr_html_()  # pyright: ignore[reportPrivateUsage]

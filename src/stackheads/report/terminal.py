@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, TextIO
 
-from stackheads.explanation.circuit import Circuit
+from stackheads.explanation.circuit import NO_HEAD, NOT_SOUGHT, Circuit
 from stackheads.explanation.explained import Explained, in_words
 from stackheads.record import Record
 from stackheads.report.console import console_on
@@ -50,8 +50,11 @@ def print_analysis(analysis: Record, file: TextIO | None = None) -> None:
     if analysis.program is not None:
         agreement = analysis.program_agreement or {}
         _print_program(console, "the confirmed heads as a program", analysis.program, agreement)
-    if analysis.circuit is not None and analysis.circuit.faithfulness:
+    if analysis.circuit.missing is None:
         _print_circuit(console, analysis.circuit)
+    elif analysis.circuit.missing not in (NOT_SOUGHT, NO_HEAD):
+        _title(console, "circuit")
+        console.print(Text(str(analysis.circuit)))
     if analysis.bootstrap_jaccard is not None:
         _title(console, "stability")
         console.print(f"confirmed labels under resampled examples: mean Jaccard {analysis.bootstrap_jaccard:.3f}")

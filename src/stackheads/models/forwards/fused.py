@@ -30,9 +30,10 @@ ACTIVATIONS: MappingProxyType[str, TensorMap] = MappingProxyType(
 """Activation functions under TransformerLens' names."""
 
 
-PARTS = {"embed": ("Embed",), "pos_embed": ("PosEmbed",), "unembed": ("Unembed",)}
-BLOCK = {"ln1": ("LayerNorm", "Identity"), "attn": ("Attention",)}
-MLP = {"ln2": ("LayerNorm", "Identity"), "mlp": ("MLP",)}
+PARTS: dict[str, tuple[str, ...]] = {"embed": ("Embed",), "pos_embed": ("PosEmbed",), "unembed": ("Unembed",)}
+NORMS = ("LayerNorm", "LayerNormPre")
+BLOCK: dict[str, tuple[str, ...]] = {"ln1": (*NORMS, "Identity"), "attn": ("Attention",)}
+MLP: dict[str, tuple[str, ...]] = {"ln2": (*NORMS, "Identity"), "mlp": ("MLP",)}
 """The kinds of TransformerLens' parts that the fused forward reads the parameters of."""
 NATIVE = {
     "Embed": "EmbeddingBridge",
@@ -70,12 +71,12 @@ def supported(model: Model) -> bool:
         return False
     cfg = model.cfg
     normed = cfg.normalization_type is not None
-    parts = PARTS | ({"ln_final": ("LayerNorm",)} if normed else {})
+    parts = PARTS | ({"ln_final": NORMS} if normed else {})
     each = BLOCK | ({} if cfg.attn_only else MLP)
     return (
         _made_of(model, parts)
         and all(_made_of(block, each) for block in model.blocks)
-        and cfg.normalization_type in ("LN", None)
+        and cfg.normalization_type in ("LN", "LNPre", None)
         and (cfg.attn_only or cfg.act_fn in ACTIVATIONS)
         and all(getattr(cfg, name) == default for name, default in _other_settings(type(cfg)).items())
     )
@@ -154,13 +155,18 @@ class FusedForward:
         return self.mlp(block, residual[:, read] + self.project(block.attn, z))
 
     def norm(self, norm: Any, x: Float[Tensor, "*rows d_model"], like: Tensor | None = None) -> Float[Tensor, "*rows d_model"]:
-        """LayerNorm, or nothing where the model has none. With `like`, the scale is that of `like`."""
-        if self.model.cfg.normalization_type is None:
+        """LayerNorm, one without weights where they are folded ("LNPre"), or nothing where the model has none. With `like`,
+        the scale is that of `like`.
+        """
+        kind, eps = self.model.cfg.normalization_type, self.model.cfg.eps
+        if kind is None:
             return x
-        if like is not None:
-            scale = (like.var(dim=-1, unbiased=False, keepdim=True) + self.model.cfg.eps).sqrt()
-            return (x - x.mean(dim=-1, keepdim=True)) / scale * norm.w + norm.b
-        return functional.layer_norm(x, (x.shape[-1],), norm.w, norm.b, self.model.cfg.eps)
+        weight, bias = (norm.w, norm.b) if kind == "LN" else (None, None)
+        if like is None:
+            return functional.layer_norm(x, (x.shape[-1],), weight, bias, eps)
+        scale = (like.var(dim=-1, unbiased=False, keepdim=True) + eps).sqrt()
+        normed = (x - x.mean(dim=-1, keepdim=True)) / scale
+        return normed if weight is None else normed * weight + bias
 
     def qkv(
         self, attn: Any, x: Float[Tensor, "batch pos d_model"], positions: Tensor | None = None

@@ -15,17 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from stackheads.errors import ConfigError
+from stackheads.models.hooks import evaluating, precise
 from stackheads.models.outside.language import LanguageModel
+from stackheads.seeds import Stream, stream
+
+TOKENS = 16
+"""So many in a row are tried on a bridge."""
 
 
 def bridge(hf_model: Any, tokenizer: Any = None, answers: Sequence[int] | None = None) -> Any:
     """A `TransformerBridge` in eval mode around a causal language model of `transformers`.
 
     `answers`: token ids; logits have one column for each, in this order (None: the whole vocabulary). The modules of
-    `hf_model` are wrapped in place: it goes on to compute what it computed. Raises `ConfigError` if TransformerLens knows no
-    such architecture, or an answer is no token of the model, or what is given is no such model.
+    `hf_model` are wrapped in place and its attention becomes the eager one: it goes on to compute what it computed. Raises
+    `ConfigError` if TransformerLens knows no such architecture, or its bridge gives other logits than the model, or an answer
+    is no token of the model, or what is given is no such model. Cost: two forward passes on a few tokens.
     """
     _check(hf_model)
     from transformer_lens.model_bridge.sources import build_bridge_from_module
@@ -37,17 +45,42 @@ def bridge(hf_model: Any, tokenizer: Any = None, answers: Sequence[int] | None =
         hf_model.set_attn_implementation("eager")
     inner = hf_model if answers is None else _cut(hf_model, answers)
     try:
+        tokens, before = _tried(inner)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             model = build_bridge_from_module(inner, architecture, hf_config=config, tokenizer=tokenizer, model_name=name)
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, NotImplementedError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise ConfigError(
             f"a bridge needs a causal language model that TransformerLens knows, got {architecture}: {said}"
         ) from None
     if answers is not None:
         model.cfg.d_vocab_out = len(answers)
-    return model.eval()
+    _compare(model.eval(), tokens, before, architecture)
+    return model
+
+
+def _tried(hf_model: Any) -> tuple[Int[Tensor, "batch pos"], Float[Tensor, "batch pos d_vocab_out"]]:
+    """A few tokens, and the model's own logits on them."""
+    config = hf_model.config.get_text_config()
+    length = min(TOKENS, getattr(config, "max_position_embeddings", TOKENS))
+    tokens = torch.randint(config.vocab_size, (2, length), generator=stream(0, Stream.OUTSIDE))
+    tokens = tokens.to(next(hf_model.parameters(), tokens).device)
+    with evaluating(hf_model), torch.no_grad(), precise():
+        return tokens, hf_model(tokens).logits
+
+
+def _compare(model: Any, tokens: Tensor, expected: Tensor, architecture: str) -> None:
+    """Raise `ConfigError` if a bridge gives other logits than what it was built around."""
+    with torch.no_grad(), precise():
+        off = (model(tokens) - expected).abs().max().item()
+    spread = (expected.amax(dim=-1) - expected.amin(dim=-1)).max().item()
+    rounding = max(1e-3, 4 * torch.finfo(expected.dtype).eps)
+    if not off <= rounding * max(spread, 1e-6):
+        raise ConfigError(
+            f"a bridge must give the model's logits, that of TransformerLens around {architecture} is off by {off:.2g} where "
+            f"they spread by {spread:.2g}: use a model of another architecture"
+        )
 
 
 def _check(hf_model: object) -> None:

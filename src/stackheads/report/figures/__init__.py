@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from stackheads.record import Record
+from stackheads.report.figures.attention import attention_maps
 from stackheads.report.figures.circuit import circuit_diagram
 from stackheads.report.figures.evidence import evidence_map
 from stackheads.report.figures.gates import gate_map, gated_rows
@@ -13,6 +14,7 @@ from stackheads.report.figures.timeline import timeline
 __all__ = [
     "COLOURS",
     "FILES",
+    "attention_maps",
     "circuit_diagram",
     "evidence_map",
     "gate_map",
@@ -27,17 +29,19 @@ __all__ = [
 
 
 DRAWN = {"evidence": evidence_map, "circuit": circuit_diagram, "reach": reach_map}
-FILES = tuple(f"{name}{ending}" for name in (*DRAWN, "gates") for ending in FORMATS)
+FILES = tuple(f"{name}{ending}" for name in (*DRAWN, "attention", "gates") for ending in FORMATS)
 
 
 def save_figures(analysis: Record, folder: Path | str) -> None:
     """Write `evidence`, `circuit` and `reach` as .png, .svg and .pdf into a folder; other files there stay.
 
-    Where labels have gates and the model is at hand, `gates` too: what their heads look at, value by value.
+    Where the model is at hand, `attention` too, of the confirmed heads or else of all, on the first example; and where labels
+    have gates, `gates`: what their heads look at, value by value.
     """
     drawn = {name: draw(analysis) for name, draw in DRAWN.items()}
     rows = gated_rows(analysis)
     drawn |= {} if rows is None else {"gates": gate_map(rows)}
+    drawn |= {} if analysis.subject is None else {"attention": attention_maps(analysis)}
     for name, figure in drawn.items():
         for ending in FORMATS:
             save_figure(figure, Path(folder) / f"{name}{ending}")

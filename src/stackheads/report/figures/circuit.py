@@ -38,10 +38,9 @@ def circuit_diagram(analysis: Record, least: float = LEAST) -> "Figure":
 
     circuit = analysis.circuit
     title = f"{analysis.model.get('name')}: {analysis.task['name']}"
-    if circuit is None or circuit.number_of_nodes() < 2:
+    if circuit.missing is not None:
         figure = Figure(figsize=(6, 1.2))
-        why = "the circuit was not looked for" if circuit is None else "no head is confirmed: there is no circuit"
-        figure.text(0.03, 0.5, f"{title}\n{why}", va="center", fontsize=10)
+        figure.text(0.03, 0.5, fill(f"{title}\n{circuit}", 80, replace_whitespace=False), va="center", fontsize=10)
         return figure
     layout = layered(circuit, least)
     low, high = min(layout.x.values()) - 0.75, max(layout.x.values()) + 0.75

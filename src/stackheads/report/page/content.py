@@ -114,8 +114,8 @@ def number(value: Any, column: str = "") -> str:
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def _circuit(circuit: Circuit | None) -> dict[str, Any] | None:
-    if circuit is None or not circuit.faithfulness:
+def _circuit(circuit: Circuit) -> dict[str, Any] | None:
+    if circuit.missing is not None:
         return None
     content = circuit.to_dict()
     ends = ("from", "to", "input", "strength", "low", "high", "readout")

@@ -1,0 +1,154 @@
+"""Which architectures of transformers can be analysed: tiny random models of each, against plain hooks of transformers' own.
+
+For each: the largest difference of the bridge's logits from the model's; that of the logits with one head's output replaced at
+some positions, from those with a forward hook before the model's own output projection; and what `analyze` gives on a task
+whose right answers are the model's own. Prints Markdown; with --write the table goes to analyses/results/architectures.csv.
+
+    python analyses/architectures.py [--write]
+"""
+
+import argparse
+import sys
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import torch
+import transformers
+from claims import RESULTS
+
+from stackheads import analyze
+from stackheads.errors import ConfigError
+from stackheads.files import write_file
+from stackheads.models import bridge
+from stackheads.models.hooks import HeadEdit, logits_of, run_edited
+from stackheads.tasks import KHopInduction
+from stackheads.types import HeadId
+
+HEADS, LAYERS, WIDTH = 4, 2, 32
+HEAD = HeadId(1, 2)
+SIZES = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "intermediate_size": 40}
+SMALL = {"n_embd": WIDTH, "n_layer": LAYERS, "n_head": HEADS}
+GROUPED = SIZES | {"num_key_value_heads": 2}
+O_PROJ = "model.layers.1.self_attn.o_proj"
+ARCHITECTURES: dict[str, tuple[dict[str, Any], str]] = {
+    "GPT2LMHeadModel": (SMALL, "transformer.h.1.attn.c_proj"),
+    "GPTNeoForCausalLM": (
+        {"hidden_size": WIDTH, "num_layers": LAYERS, "num_heads": HEADS, "attention_types": [[["global"], LAYERS]]},
+        "transformer.h.1.attn.attention.out_proj",
+    ),
+    "GPTNeoXForCausalLM": (SIZES, "gpt_neox.layers.1.attention.dense"),
+    "GPTJForCausalLM": (SMALL | {"rotary_dim": 4}, "transformer.h.1.attn.out_proj"),
+    "OPTForCausalLM": (
+        {"hidden_size": WIDTH, "word_embed_proj_dim": WIDTH, "ffn_dim": 40, "num_hidden_layers": LAYERS}
+        | {"num_attention_heads": HEADS},
+        "model.decoder.layers.1.self_attn.out_proj",
+    ),
+    "BloomForCausalLM": (
+        {"hidden_size": WIDTH, "n_layer": LAYERS, "n_head": HEADS},
+        "transformer.h.1.self_attention.dense",
+    ),
+    "LlamaForCausalLM": (GROUPED, O_PROJ),
+    "MistralForCausalLM": (GROUPED, O_PROJ),
+    "Qwen2ForCausalLM": (GROUPED, O_PROJ),
+    "Qwen3ForCausalLM": (GROUPED | {"head_dim": 8}, O_PROJ),
+    "GemmaForCausalLM": (GROUPED | {"head_dim": 8}, O_PROJ),
+    "Gemma2ForCausalLM": (GROUPED | {"head_dim": 8}, O_PROJ),
+    "OlmoForCausalLM": (SIZES, O_PROJ),
+    "Olmo2ForCausalLM": (SIZES, O_PROJ),
+    "PhiForCausalLM": (SIZES, "model.layers.1.self_attn.dense"),
+    "Phi3ForCausalLM": (GROUPED, O_PROJ),
+    "StableLmForCausalLM": (SIZES | {"num_key_value_heads": HEADS}, O_PROJ),
+}
+"""For each class the settings of a tiny one, and where the outputs of the last layer's heads are put together."""
+
+
+class OwnAnswers(KHopInduction):
+    """A task in which a model is right by definition, so that there is something for ablations to destroy."""
+
+    def by(self, model: Any) -> "OwnAnswers":
+        """The task with the answers of this model."""
+        self.__dict__["model"] = model
+        return self
+
+    def sample(self, n: int, generator: torch.Generator) -> Any:
+        batch = super().sample(n, generator)
+        with torch.no_grad():
+            said = logits_of(self.__dict__["model"], batch.tokens).argmax(dim=-1, keepdim=True)
+        return replace(batch, targets=said.where(batch.targets >= 0, batch.targets))
+
+
+TASK = OwnAnswers(max_hops=1, context=12, symbols=4)
+
+
+def made(name: str) -> Any:
+    """A tiny model of an architecture, with weights large enough to make every path matter."""
+    kind = getattr(transformers, name)
+    limits = {"vocab_size": TASK.d_vocab, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    model = kind(kind.config_class(**ARCHITECTURES[name][0], **limits)).eval()
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            drawn = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+            parameter.copy_(0.3 * drawn + (1.0 if parameter.ndim == 1 else 0.0))
+    return model
+
+
+def tried(name: str, explain: bool = True) -> dict[str, Any]:
+    """One line of the table, without `explain` in a third of the time. Raises `ConfigError` for a model that is refused."""
+    theirs, generator = made(name), torch.Generator().manual_seed(0)
+    tokens = torch.randint(TASK.d_vocab, (3, 9), generator=generator)
+    place = theirs.get_submodule(ARCHITECTURES[name][1])
+    width = (place.weight.shape[0] if type(place).__name__ == "Conv1D" else place.in_features) // HEADS
+    own, new = slice(HEAD.index * width, (HEAD.index + 1) * width), torch.randn(3, 9, width, generator=generator)
+    rows = torch.zeros(3, 9, dtype=torch.bool)
+    rows[:, 4:] = True
+
+    def put(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        value = inputs[0].clone()
+        value[..., own] = torch.where(rows[..., None], new, value[..., own])
+        return (value, *inputs[1:])
+
+    with torch.no_grad():
+        plain = theirs(tokens).logits
+        handle = place.register_forward_pre_hook(put)
+        replaced = theirs(tokens).logits
+        handle.remove()
+    model = bridge(theirs)
+    edited = run_edited(model, tokens, [HeadEdit(HEAD, rows, new)])
+    with torch.no_grad():
+        logits = model(tokens)
+    found = analyze(model, TASK.by(model), examples=64, explain=explain, progress=False)
+    return {
+        "architecture": name,
+        "logits": (logits - plain).abs().max().item(),
+        "ablation": (edited - replaced).abs().max().item(),
+        "moved": (replaced - plain).abs().max().item(),
+        "rows": len(found.labels),
+        "undecided": int((found.labels["status"] == "undecided").sum()),
+        "circuit": found.circuit.missing or f"{found.circuit.number_of_edges()} edges",
+    }
+
+
+def main() -> None:
+    """Try every architecture and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--write", action="store_true", help="also write the table")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    found = []
+    for name in ARCHITECTURES:
+        try:
+            found.append(tried(name))
+        except ConfigError as error:
+            found.append({"architecture": name, "refused": str(error)})
+        sys.stderr.write(f"{name}\n")
+    table = pd.DataFrame(found)
+    if arguments.write:
+        write_file(RESULTS / "architectures.csv", lambda temporary: table.to_csv(temporary, index=False, float_format="%.1e"))
+    sys.stdout.write(table.to_string(index=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
