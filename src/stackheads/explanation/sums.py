@@ -197,8 +197,16 @@ class Examples:
     def recovered_by_another(self, chosen: Sum) -> Float[Tensor, "readout"]:
         """The same with every example looking where the selectors say for the next one. Cost: one forward pass."""
         with torch.no_grad():
-            patterns, silent = self.whole(self.patterns(chosen)).roll(1, dims=1), self.silent(chosen).roll(1, dims=1)
+            patterns, silent = self._anothers(self.whole(self.patterns(chosen))), self._anothers(self.silent(chosen))
             return self.bench.recovered(self.bench.scorer.score(self.run.logits(patterns, silent)).margin).cpu()
+
+    def _anothers(self, values: Tensor) -> Tensor:
+        """What another example has at each position, or, where layouts vary, at what is matched with it; batch is axis 1."""
+        if self.bench.clean.places is None:
+            return values.roll(1, dims=1)
+        at = 3 if values.ndim == 5 else 2  # the axis of positions, behind the heads in patterns
+        moved = [self.bench.clean.matched.of(layer.movedim(at - 1, 1)).movedim(1, at - 1) for layer in values]
+        return torch.stack(moved)
 
     def worst(self, chosen: Sum) -> float:
         """The least recovered share of an open readout."""

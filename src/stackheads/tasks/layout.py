@@ -22,6 +22,8 @@ from stackheads.types import NOWHERE
 
 MANY = 16
 """A mean over fewer examples says too much about each of them."""
+CHUNK = 64
+"""Examples that are compared with others at a time, all positions with all."""
 
 
 @dataclass(frozen=True)
@@ -117,14 +119,14 @@ def next_one(batch: Batch) -> Matched:
 
 def nearest(batch: Batch, example: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
     """In the example named for each position, the one of the same slot whose distance from the end is nearest; -1: none."""
-    distance, there, found = from_end(batch), real(batch), torch.empty_like(example)
-    for one in range(len(batch)):  # [pos, source] at a time
-        other = example[one]
-        same = (batch.slots[other] == batch.slots[one][:, None]) & (there[other] == there[one][:, None])
-        apart = (distance[other] - distance[one][:, None]).abs().where(same, torch.iinfo(torch.long).max)
-        least, at = apart.min(dim=1)
-        found[one] = at.where(least < torch.iinfo(torch.long).max, NOWHERE)
-    return found
+    distance, there, far = from_end(batch), real(batch), torch.iinfo(torch.long).max
+    found = []
+    for some in torch.arange(len(batch), device=example.device).split(CHUNK):
+        other = example[some]  # [some, pos]; with the sources of the other example behind, [some, pos, source]
+        same = (batch.slots[other] == batch.slots[some][..., None]) & (there[other] == there[some][..., None])
+        least, at = (distance[other] - distance[some][..., None]).abs().where(same, far).min(dim=2)
+        found.append(at.where(least < far, NOWHERE))
+    return torch.cat(found)
 
 
 def _next(allowed: Bool[Tensor, "batch other"]) -> Int[Tensor, "batch"]:
