@@ -193,3 +193,13 @@ def test_a_bridge_is_not_written_as_a_gpt2():
     task = KHopInduction(max_hops=2, symbols=4, context=12)
     with pytest.raises(ConfigError, match="got a TransformerBridge around GPT2LMHeadModel: save what it wraps"):
         to_gpt2(bridge(gpt2(task)))
+
+
+def test_pads_are_kept_out_by_the_models_own_mask(tokens):
+    """At the right, where positions count from the left: what is there is computed as without them."""
+    theirs = gpt2(KHopInduction(max_hops=2, context=12, symbols=27))
+    for model in (bridge(theirs), bridge(llama())):
+        padded = torch.cat([tokens, torch.full((3, 3), 29)], dim=1)
+        run = record(model, padded, torch.arange(12).expand(3, -1) >= 9)
+        torch.testing.assert_close(run.logits[:, :9], record(model, tokens).logits, atol=1e-5, rtol=1e-5)
+        assert bool((run.pattern[..., :9, 9:] == 0).all())
