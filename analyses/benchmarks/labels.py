@@ -14,6 +14,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from stackheads.labelling.cause import cause_evidence
 from stackheads.labelling.gating import gated_patterns
 from stackheads.labelling.patterns import pattern_evidence
 from stackheads.labelling.rows import label_row
+from stackheads.labelling.stability import bootstrap_jaccard
 from stackheads.labelling.statistics import resampling
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, Evidence, pattern_answer
@@ -73,12 +75,9 @@ def stages(model: Any, task: Task, examples: int, circuit: bool) -> Stages:
     }
     if circuit:
         writes = dict(zip([(item.head, item.where) for item in asked], written(), strict=True))
-        rows = [
-            label_row(
-                Evidence(item.head, item.where, item.pattern, item.cause, writes.get((item.head, item.where))), thresholds
-            )
-            for item in evidence
-        ]
+        every = [replace(item, write=writes.get((item.head, item.where))) for item in evidence]
+        found["verdicts on 100 bootstrap samples"] = partial(bootstrap_jaccard, every, thresholds)
+        rows = [label_row(item, thresholds) for item in every]
         few = make_bench(model, task, CIRCUIT_EXAMPLES, 0, thresholds)
         found[f"circuit, {CIRCUIT_EXAMPLES} examples"] = partial(
             find_circuit, few, read_labels(label_frame(rows)), thresholds, 0
