@@ -2,7 +2,7 @@
 
 For each: the largest difference of the bridge's logits from the model's; that of the logits with one head's output replaced at
 some positions, from those with a forward hook before the model's own output projection; and what `analyze` gives on a task
-whose right answers are the model's own. Prints Markdown; with --write the table goes to analyses/results/architectures.csv.
+in words whose right answers are the model's own. Prints a table; with --write it goes to analyses/results/architectures.csv.
 
     python analyses/architectures.py [--write]
 """
@@ -11,19 +11,23 @@ import argparse
 import sys
 import warnings
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pandas as pd
 import torch
 import transformers
 from claims import RESULTS
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from stackheads import analyze
 from stackheads.errors import ConfigError
 from stackheads.files import write_file
 from stackheads.models import bridge
 from stackheads.models.hooks import HeadEdit, logits_of, run_edited
-from stackheads.tasks import KHopInduction
+from stackheads.tasks import Batch, Prompted
+from stackheads.tasks.prompts import Prompts
 from stackheads.types import HeadId
 
 HEADS, LAYERS, WIDTH = 4, 2, 32
@@ -64,28 +68,44 @@ ARCHITECTURES: dict[str, tuple[dict[str, Any], str]] = {
 """For each class the settings of a tiny one, and where the outputs of the last layer's heads are put together."""
 
 
-class OwnAnswers(KHopInduction):
-    """A task in which a model is right by definition, so that there is something for ablations to destroy."""
+class OwnAnswers(Prompted):
+    """The retrieval problem in words, with a model's answers for the right ones, so that there is something to destroy."""
 
     def by(self, model: Any) -> "OwnAnswers":
         """The task with the answers of this model."""
-        self.__dict__["model"] = model
+        self.model = model
         return self
 
-    def sample(self, n: int, generator: torch.Generator) -> Any:
-        batch = super().sample(n, generator)
+    def sample(self, n: int, generator: torch.Generator) -> Batch:
+        return self._own(super().sample(n, generator))
+
+    def counterfactual(self, batch: Batch, hop: int, generator: torch.Generator) -> Batch:
+        return self._own(super().counterfactual(batch, hop, generator))
+
+    def _own(self, batch: Batch) -> Batch:
         with torch.no_grad():
-            said = logits_of(self.__dict__["model"], batch.tokens).argmax(dim=-1, keepdim=True)
+            said = logits_of(self.model, batch.tokens).argmax(dim=-1, keepdim=True)
         return replace(batch, targets=said.where(batch.targets >= 0, batch.targets))
 
 
-TASK = OwnAnswers(max_hops=1, context=12, symbols=4)
+@cache
+def task() -> OwnAnswers:
+    """Assignments, one hop, with a token for each word and sign."""
+    prompts = Prompts(formulation="assignments", hops=1)
+    splitter = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]|\n"), behavior="removed", invert=True)
+    questions = prompts.sample(40, torch.Generator().manual_seed(0))
+    texts = [f"{question.text} {question.lead} {question.answer}." for question in questions]
+    words = sorted({word for text in texts for word, _ in splitter.pre_tokenize_str(text)})
+    numbers = {word: number for number, word in enumerate(["<unk>", *words])}
+    inner = Tokenizer(models.WordLevel(numbers, unk_token="<unk>"))
+    inner.pre_tokenizer = splitter
+    return OwnAnswers(prompts, PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>"))
 
 
 def made(name: str) -> Any:
     """A tiny model of an architecture, with weights large enough to make every path matter."""
     kind = getattr(transformers, name)
-    limits = {"vocab_size": TASK.d_vocab, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    limits = {"vocab_size": task().d_vocab, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     model = kind(kind.config_class(**ARCHITECTURES[name][0], **limits)).eval()
     model.set_attn_implementation("eager")
     with torch.no_grad():
@@ -98,7 +118,7 @@ def made(name: str) -> Any:
 def tried(name: str, explain: bool = True) -> dict[str, Any]:
     """One line of the table, without `explain` in a third of the time. Raises `ConfigError` for a model that is refused."""
     theirs, generator = made(name), torch.Generator().manual_seed(0)
-    tokens = torch.randint(TASK.d_vocab, (3, 9), generator=generator)
+    tokens = torch.randint(task().d_vocab, (3, 9), generator=generator)
     place = theirs.get_submodule(ARCHITECTURES[name][1])
     width = (place.weight.shape[0] if type(place).__name__ == "Conv1D" else place.in_features) // HEADS
     own, new = slice(HEAD.index * width, (HEAD.index + 1) * width), torch.randn(3, 9, width, generator=generator)
@@ -115,15 +135,16 @@ def tried(name: str, explain: bool = True) -> dict[str, Any]:
         handle = place.register_forward_pre_hook(put)
         replaced = theirs(tokens).logits
         handle.remove()
-    model = bridge(theirs)
+    answers = task().answers
+    model = bridge(theirs, answers=answers)
     edited = run_edited(model, tokens, [HeadEdit(HEAD, rows, new)])
     with torch.no_grad():
         logits = model(tokens)
-    found = analyze(model, TASK.by(model), examples=64, explain=explain, progress=False)
+    found = analyze(model, task().by(model), examples=64, explain=explain, progress=False)
     return {
         "architecture": name,
-        "logits": (logits - plain).abs().max().item(),
-        "ablation": (edited - replaced).abs().max().item(),
+        "logits": (logits - plain[..., answers]).abs().max().item(),
+        "ablation": (edited - replaced[..., answers]).abs().max().item(),
         "moved": (replaced - plain).abs().max().item(),
         "rows": len(found.labels),
         "undecided": int((found.labels["status"] == "undecided").sum()),
