@@ -16,7 +16,7 @@ test: lint types
 LABELLER := tests/labelling/test_patterns.py tests/labelling/test_verdict.py tests/labelling/test_khop.py tests/timeline
 test-processors: .venv/installed-dev
 	MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(LABELLER)
-	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 $(BIN)/pytest -n 2 $(LABELLER)
+	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n 2 $(LABELLER)
 
 # What touches models once more with TransformerLens 4, in an environment of its own.
 MODELS := tests/models tests/interventions tests/labelling/test_patterns.py tests/labelling/test_verdict.py
