@@ -3,18 +3,23 @@
 `typeguard.typechecked` of typeguard 4 rewrites source code and reads the shape in `Float[Tensor, "batch pos"]` as an
 expression (jaxtyping issue 80); `typeguard.check_type` looks at the annotations as they are, so this calls that. Where an
 annotation is a class, or a union of some, `isinstance` says the same in a tenth of the time, and typeguard is asked only where
-that says no. A function that is called very often is checked at its first `EACH` calls and then at every tenth, since checks
-would otherwise take two thirds of the time of all tests.
+that says no. What has passed need not be looked at again: a call whose arguments and result are of the kinds of an earlier one
+(`_kind`: all that a check looks at) passes unchecked, since checks would otherwise take two thirds of the time of all tests.
 """
 
 import functools
 import inspect
-from types import GenericAlias, UnionType
+from collections.abc import Collection
+from itertools import islice
+from types import GenericAlias, SimpleNamespace, UnionType
 from typing import Any, get_args, get_type_hints
 
+import numpy as np
+from torch import Tensor
 from typeguard import TypeCheckError, check_type
 
-EACH = 200
+UNKNOWN = object()
+LONGEST = 8
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -33,24 +38,46 @@ def typechecked(function: Any) -> Any:
         wanted = {name: hint for name, hint in found.items() if hint is not Any and (name in single or name == "return")}
         return {name: (hint, _classes(hint)) for name, hint in wanted.items()}
 
-    calls = 0
+    passed: set[Any] = set()
+
+    def check_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for name, value in (*zip(in_order, args, strict=False), *kwargs.items()):
+            if name in hints():
+                _check(value, *hints()[name], function, name)
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls > EACH and calls % 10:
-            return function(*args, **kwargs)
-        known = hints()
-        for name, value in (*zip(in_order, args, strict=False), *kwargs.items()):
-            if name in known:
-                _check(value, *known[name], function, name)
+        given = _kind((args, tuple(kwargs.items()))) if len(args) <= LONGEST else UNKNOWN
+        known = given in passed
+        if not known:
+            check_arguments(args, kwargs)
         result = function(*args, **kwargs)
-        if "return" in known:
-            _check(result, *known["return"], function, None)
+        kind = _kind((result,))
+        if not known or (given, kind) not in passed:
+            if known:
+                check_arguments(args, kwargs)  # which give axes their sizes for the result
+            if "return" in hints():
+                _check(result, *hints()["return"], function, None)
+        if UNKNOWN not in (given, kind):
+            passed.update((given, (given, kind)))
         return result
 
     return checked
+
+
+def _kind(value: Any) -> Any:
+    """All of a value that a check looks at; `UNKNOWN` for containers whose items it looks at and that are not read here."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        return type(value), tuple(value.shape), value.dtype
+    if value is None or isinstance(value, (str, bool, type)):
+        return type(value), value
+    if isinstance(value, tuple):
+        parts = tuple(map(_kind, value)) if len(value) <= LONGEST else (UNKNOWN,)
+        return UNKNOWN if UNKNOWN in parts else (type(value), parts)
+    if isinstance(value, (list, dict)):  # typeguard looks at the first item
+        first = _kind(tuple(islice(value.items() if isinstance(value, dict) else value, 1)))
+        return UNKNOWN if first is UNKNOWN else (type(value), first)
+    return UNKNOWN if isinstance(value, (Collection, SimpleNamespace)) else type(value)
 
 
 def _classes(hint: Any) -> tuple[type, ...]:
