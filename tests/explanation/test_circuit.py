@@ -118,8 +118,10 @@ def test_folded_norms_leave_the_circuit_as_it_is():
     one, same = (analyze(each, task, examples=64, progress=False) for each in (model, other))
     assert recorded(other, task.sample(4, torch.Generator().manual_seed(0))).hooked is None
     strengths = [{edge[:3]: edge[3] for edge in found.circuit.edges(keys=True, data="strength")} for found in (one, same)]
-    assert len(strengths[0]) > 3
-    assert strengths[1] == pytest.approx(strengths[0], abs=1e-3)
+    for mine, theirs in (strengths, reversed(strengths)):
+        strong = {edge: strength for edge, strength in mine.items() if abs(strength) >= 0.1}
+        assert len(strong) > 3
+        assert {edge: theirs.get(edge) for edge in strong} == pytest.approx(strong, abs=1e-3)
     assert same.circuit.faithfulness == pytest.approx(one.circuit.faithfulness, abs=1e-3)
 
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from unique_copy import PAD, Padded, UniqueCopy
 
 from stackheads.errors import StackheadsWarning, TaskError
+from stackheads.explanation.selection import kept_accuracy, select_heads
+from stackheads.models import ModelConfig, build
 from stackheads.models.forwards.patterned import mean_where
 from stackheads.tasks import Batch, Cycle, check
 from stackheads.tasks.layout import MANY, from_end, layouts, matched, next_one, one_layout, places, real
@@ -170,3 +172,15 @@ def test_wrong_pads_are_told(spoil, rule):
 
     with pytest.raises(TaskError, match=rule):
         check(Wrong("right"))
+
+
+def test_what_has_no_mask_refuses_pads_even_where_all_examples_have_the_same():
+    task = Padded("left", (40, 40))
+    assert one_layout(task.sample(4, torch.Generator().manual_seed(0)))
+    model = build(ModelConfig(layers=1, heads=2, d_model=16, d_head=8), task)
+    with pytest.raises(TaskError, match="heads are selected on examples without pads, got some"):
+        select_heads(model, task, 1, steps=1, batch=4)
+    with pytest.raises(TaskError, match="heads are selected on examples without pads, got some"):
+        kept_accuracy(model, task, [], examples=4)
+    with pytest.raises(TaskError, match=r"so slots must be the same in every example, got \d+ layouts"):
+        kept_accuracy(model, UniqueCopy(), [], examples=8)

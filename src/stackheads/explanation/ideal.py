@@ -59,16 +59,9 @@ def _other_where(
     z: Float[Tensor, "batch pos d_head"], rows: Bool[Tensor, "batch pos"], place: Int[Tensor, "batch pos"] | None
 ) -> Float[Tensor, "batch pos d_head"]:
     """z of the next example, in a circle, whose row at the same position, or the same place, is marked too."""
-    if place is not None:
-        found = z.clone()
-        for number in place[rows].unique():
-            here = rows & (place == number)
-            found[here] = z[here].roll(-1, dims=0)
-        return found
-    n = len(rows)
-    index = torch.arange(n, device=rows.device)[:, None].expand_as(rows)
-    marked_first = torch.where(rows, index, index + n).argsort(dim=0)  # per position: the marked examples, in order
-    number = rows.sum(dim=0)
-    rank = (rows.cumsum(dim=0) - 1).clamp(min=0)
-    following = marked_first.gather(0, (rank + 1) % number.clamp(min=1))
-    return z.gather(0, following[..., None].expand_as(z))
+    at = torch.arange(rows.shape[1], device=rows.device).expand_as(rows) if place is None else place
+    found = z.clone()
+    for number in at[rows].unique():
+        here = rows & (at == number)
+        found[here] = z[here].roll(-1, dims=0)
+    return found

@@ -25,8 +25,8 @@ from stackheads.models.kinds import check_model
 from stackheads.models.protocol import Model
 from stackheads.models.trust import tell, why_not_fused
 from stackheads.seeds import bare
-from stackheads.tasks import Task
-from stackheads.tasks.layout import check_one_layout
+from stackheads.tasks import Batch, Task
+from stackheads.tasks.layout import check_no_pads, check_one_layout
 from stackheads.tasks.scoring import loss, query_accuracy
 from stackheads.types import HeadId
 
@@ -49,7 +49,7 @@ class Selection:
 @precise()
 def select_heads(model: Model, task: Task, keep: int, steps: int = 300, batch: int = 128, seed: int = 0) -> Selection:
     """Learn which `keep` heads to keep. Raises `ConfigError` for an impossible number or seed, or what is no model, `TaskError`
-    where layouts vary.
+    where layouts vary or there are pads.
 
     Gates act in the fused forward where its logits are seen to be the model's, else in the model's own, by hooks.
     Cost: `steps` forward and backward passes on `batch` examples, and one on 1,024.
@@ -65,7 +65,7 @@ def select_heads(model: Model, task: Task, keep: int, steps: int = 300, batch: i
     forward: Gated | None = None
     for step in range(steps if 0 < keep < len(heads) else 0):
         examples_now = task.sample(batch, generator).to(device)
-        check_one_layout(examples_now, "heads are selected beyond positional means")
+        _check(examples_now)
         temperature = HOT * (COLD / HOT) ** (step / max(steps - 1, 1))
         gates = relaxed_subset(logits, keep, temperature, generator)
         forward = forward or gated_forward(model, examples_now.tokens)
@@ -78,6 +78,12 @@ def select_heads(model: Model, task: Task, keep: int, steps: int = 300, batch: i
     return Selection(kept, kept_accuracy(model, task, kept, generator=generator))
 
 
+def _check(batch: Batch) -> None:
+    """Raise `TaskError` where layouts vary or there are pads, which no mask keeps out here."""
+    check_one_layout(batch, "heads are selected beyond positional means")
+    check_no_pads(batch, "heads are selected")
+
+
 def kept_accuracy(
     model: Model, task: Task, heads: Sequence[HeadId], examples: int = 1024, generator: torch.Generator | None = None
 ) -> dict[int, float]:
@@ -85,7 +91,7 @@ def kept_accuracy(
     check_model(model)
     device = next(model.parameters()).device
     fresh = task.sample(examples, generator or bare(0)).to(device)
-    check_one_layout(fresh, "heads are selected beyond positional means")
+    _check(fresh)
     gates = torch.tensor([float(head in heads) for head in all_heads(model)], device=device)
     with torch.no_grad(), precise():
         return query_accuracy(task, gated_forward(model, fresh.tokens)(model, gates)(fresh.tokens), fresh)

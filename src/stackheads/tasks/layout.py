@@ -60,10 +60,10 @@ def check_one_layout(batch: Batch, why: str) -> None:
         )
 
 
-def check_no_pads(batch: Batch) -> None:
+def check_no_pads(batch: Batch, what: str) -> None:
     """Raise `TaskError` if there are pads."""
     if batch.pads is not None and bool(batch.pads.any()):
-        raise TaskError("models are trained on examples without pads, got some: train by your own loop, or fill the examples")
+        raise TaskError(f"{what} on examples without pads, got some: fill the examples")
 
 
 def at_end(batch: Batch, values: Shaped[Tensor, "batch pos *rest"]) -> Shaped[Tensor, "batch *rest"]:

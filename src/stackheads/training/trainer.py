@@ -102,7 +102,7 @@ def accuracy(model: Model, task: StoredTask, examples: int, seed: int = Reserved
     with analysing(model):
         for start in range(0, examples, 1024):
             batch = task.sample(min(1024, examples - start), generator).to(device)
-            check_no_pads(batch)
+            check_no_pads(batch, "models are trained")
             for hop, share in query_accuracy(task, forward_for_training(model, batch.tokens)(batch.tokens), batch).items():
                 totals[hop] = totals.get(hop, 0.0) + share * len(batch)
     return {hop: total / examples for hop, total in totals.items()}
@@ -153,7 +153,7 @@ def _sharpening(run: _Run) -> SharpeningForward | None:
 
 def _train_step(run: _Run, forward: Any) -> None:
     batch = run.task.sample(run.training.batch, run.generator).to(next(run.model.parameters()).device)
-    check_no_pads(batch)
+    check_no_pads(batch, "models are trained")
     for group in run.optimiser.param_groups:
         group["lr"] = run.training.lr_at(run.step)
     run.optimiser.zero_grad()
