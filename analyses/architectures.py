@@ -88,18 +88,22 @@ class OwnAnswers(Prompted):
         return replace(batch, targets=said.where(batch.targets >= 0, batch.targets))
 
 
-@cache
-def task() -> OwnAnswers:
-    """Assignments, one hop, with a token for each word and sign."""
-    prompts = Prompts(formulation="assignments", hops=1)
+def word_tokenizer(prompts: Prompts) -> PreTrainedTokenizerFast:
+    """One token for each word and sign of these prompts, drawn from many of them."""
     splitter = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]|\n"), behavior="removed", invert=True)
     questions = prompts.sample(40, torch.Generator().manual_seed(0))
     texts = [f"{question.text} {question.lead} {question.answer}." for question in questions]
     words = sorted({word for text in texts for word, _ in splitter.pre_tokenize_str(text)})
-    numbers = {word: number for number, word in enumerate(["<unk>", *words])}
-    inner = Tokenizer(models.WordLevel(numbers, unk_token="<unk>"))
+    inner = Tokenizer(models.WordLevel({word: number for number, word in enumerate(["<unk>", *words])}, unk_token="<unk>"))
     inner.pre_tokenizer = splitter
-    return OwnAnswers(prompts, PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>"))
+    return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
+
+
+@cache
+def task() -> OwnAnswers:
+    """Assignments, one hop, with a token for each word and sign."""
+    prompts = Prompts(formulation="assignments", hops=1)
+    return OwnAnswers(prompts, word_tokenizer(prompts))
 
 
 def made(name: str) -> Any:

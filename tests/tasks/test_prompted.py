@@ -1,10 +1,12 @@
 """Prompts as a task: consistent by `tasks.check`, and true to the questions, whose chains are followed here word by word."""
 
+import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from stackheads.errors import ConfigError
@@ -13,24 +15,21 @@ from stackheads.tasks.prompts import Prompts
 from stackheads.tasks.scoring import correct, margins
 from stackheads.types import Role, Slot
 
+sys.path.append(str(Path(__file__).parents[2] / "analyses"))
 
-@cache
-def word_tokenizer(formulation="assignments", hops=2):
-    """One token for each word and sign of the formulation's prompts, drawn from many of them."""
-    splitter = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]|\n"), behavior="removed", invert=True)
-    texts = [f"{q.text} {q.lead} {q.answer}." for q in Prompts(formulation=formulation, hops=hops).sample(40, generator())]
-    words = sorted({word for text in texts for word, _ in splitter.pre_tokenize_str(text)})
-    inner = Tokenizer(models.WordLevel({word: number for number, word in enumerate(["<unk>", *words])}, unk_token="<unk>"))
-    inner.pre_tokenizer = splitter
-    return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
+from architectures import word_tokenizer
 
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+words = cache(word_tokenizer)
+
+
 def make(formulation="assignments", hops=2, **more):
-    return Prompted(Prompts(formulation=formulation, hops=hops), word_tokenizer(formulation, hops), **more)
+    prompts = Prompts(formulation=formulation, hops=hops)
+    return Prompted(prompts, words(prompts), **more)
 
 
 @pytest.mark.parametrize("formulation", ["assignments", "places"])

@@ -2,12 +2,10 @@
 
 For each (head, destination) and role r: the mean attention mass on r's target over the rows where that target exists and is
 no other role's target. It is compared with every rival's mass on the same rows, uniform attention among them (`lead`), and with
-the null: the map of *another* example (for roles that depend on the position alone, whose map is the same in every example,
-uniform attention; so too for an operand whose place the layout of the statements fixes). Where layouts vary the other example
-is read at the position of the same slot that is nearest in distance from the end, and its sources count both where they stand
-and at their distance from the row, so that the null has too much rather than too little. The null is a
-one-sided paired t-test over examples, Bonferroni-corrected over heads × destinations × roles; leads have intervals by Student's
-t over examples, Bonferroni-corrected over roles.
+the null: the map of *another* example (`maps.py`; for roles that depend on the position alone, whose map is the same in every
+example, uniform attention; so too for an operand whose place the layout of the statements fixes). The null is a one-sided
+paired t-test over examples, Bonferroni-corrected over heads × destinations × roles; leads have intervals by Student's t over
+examples, Bonferroni-corrected over roles.
 
 What the examples cannot show is said and not judged: roles that no row tells apart (`coinciding`), a role whose source stands
 at the same place in every example, so that looking there is looking at a place (`fixed`), and roles whose source stands in too
@@ -15,7 +13,7 @@ few of these examples (`rare`), each where the head looks there much. No forward
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -24,15 +22,12 @@ from scipy import stats
 from torch import Tensor
 
 from stackheads.interventions import Recorded, destination_rows
-from stackheads.labelling.roles import candidate_roles, role_targets, visible
+from stackheads.labelling.maps import Maps, make_maps
+from stackheads.labelling.roles import candidate_roles
 from stackheads.labelling.statistics import Estimate, Resampling, mean_interval
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.tasks import Batch, Task, operand_roles
-from stackheads.tasks.layout import Matched, next_one
+from stackheads.tasks import Task, operand_roles
 from stackheads.types import Destination, HeadId, Role, Where
-
-CHUNK = 256
-"""Examples whose maps, [role, example, row, source], are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -68,44 +63,6 @@ class PatternEvidence:
 
 
 @dataclass(frozen=True)
-class _Maps:
-    """What the roles say about a batch, and how much attention each head has there; layers and heads are on one axis.
-
-    `mass` on each role's sources, `null` on those of another example, `uniform` by position; `exists`: whether there are any;
-    `distinct`: they exist and are no other role's; `null_exists`: whether there are any in the other example; `place` as in
-    `Recorded.places`.
-    """
-
-    mass: Float[Tensor, "role head batch pos"]
-    null: Float[Tensor, "role head batch pos"]
-    uniform: Float[Tensor, "#batch pos"]
-    exists: Bool[Tensor, "role batch pos"]
-    null_exists: Bool[Tensor, "role batch pos"]
-    distinct: Bool[Tensor, "role batch pos"]
-    first: Int[Tensor, "role batch pos"]
-    place: Int[Tensor, "batch pos"] | None = None
-
-    def of(self, heads: list[int]) -> "_Maps":
-        """The maps of some heads."""
-        if heads == list(range(self.mass.shape[1])):
-            return self
-        return replace(self, mass=self.mass[:, heads], null=self.null[:, heads])
-
-    def stands_still(self, rows: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "role"]:
-        """Which roles' sources stand at the same place of a row in every example.
-
-        Where layouts vary, also those that stand at the same distance from all rows of a place.
-        """
-        there, far = rows & (self.first >= 0), self.first.shape[2]
-        still = _alike(self.first.where(there, -1).amax(dim=1), self.first.where(there, far).amin(dim=1), there.sum(dim=1))
-        if self.place is None:
-            return still
-        distance = torch.arange(far, device=rows.device) - self.first
-        found = [_by_place(*each, self.place) for each in zip(distance, there, strict=True)]
-        return still | torch.stack([_alike(*each) for each in found])
-
-
-@dataclass(frozen=True)
 class _Scores:
     """One destination: means over each role's own rows, of every head. Axis `rival` ends with uniform attention."""
 
@@ -137,7 +94,7 @@ class Looking:
 
     roles: list[Role]
     heads: list[HeadId]
-    maps: _Maps
+    maps: Maps
     positional: Bool[Tensor, "role"]
 
     def evidence(
@@ -160,7 +117,7 @@ class Looking:
 def looking(task: Task, clean: Recorded) -> Looking:
     """Where all heads look in a recorded run. No forward pass."""
     roles, heads = candidate_roles(task), clean.run.pattern.shape[2]
-    maps = _maps(task, clean, roles)
+    maps = make_maps(task, clean, roles)
     still = maps.stands_still(torch.ones_like(clean.batch.slots, dtype=torch.bool))
     placed = {role for role in operand_roles(task) if still[roles.index(role)]}
     positional = torch.tensor([role.positional or role in placed for role in roles], device=maps.null.device)
@@ -191,79 +148,7 @@ def null_p_values(task: Task, clean: Recorded, destination: Destination) -> dict
     }
 
 
-def _maps(task: Task, clean: Recorded, roles: list[Role]) -> _Maps:
-    """Made a chunk of the examples at a time: with their sources, maps are the largest tensors of an analysis."""
-    n = len(clean.batch)
-    other = next_one(clean.batch)
-    parts: list[list[Tensor]] = [[] for _ in range(6)]
-    for start in range(0, n, CHUNK):
-        some = slice(start, start + CHUNK)
-        pattern = clean.run.pattern[:, some]
-        targets = role_targets(task, clean.batch[some], roles)
-        null = _null_targets(task, clean.batch, other, torch.arange(start, min(n, start + CHUNK)), roles)
-        exists = targets.any(dim=-1)
-        first = targets.to(torch.uint8).argmax(dim=-1).where(exists, -1)
-        null_exists = null.any(dim=-1)
-        found = (_mass(pattern, targets), _mass(pattern, null), exists, null_exists, _distinct_rows(targets), first)
-        for part, tensor in zip(parts, found, strict=True):
-            part.append(tensor)
-    mass, null_mass = (torch.cat(part, dim=2) for part in parts[:2])
-    exists, null_exists, distinct, first = (torch.cat(part, dim=1) for part in parts[2:])
-    uniform = 1.0 / visible(task, clean.batch).double().sum(dim=2).clamp(min=1)
-    return _Maps(mass, null_mass, uniform, exists, null_exists, distinct, first, clean.places)
-
-
-def _null_targets(
-    task: Task, batch: Batch, other: Matched, some: Int[Tensor, "some"], roles: list[Role]
-) -> Bool[Tensor, "role some pos source"]:
-    """The sources of each role in another example, for the row there that corresponds to each row here.
-
-    Where layouts vary a source may correspond to one here by its position or by its distance from the row: both count.
-    """
-    theirs = role_targets(task, batch[other.example[some]], roles)
-    if other.position is None:
-        return theirs
-    row, n_pos = other.position[some], batch.tokens.shape[1]
-    theirs = theirs.gather(2, row.clamp(min=0)[None, :, :, None].expand_as(theirs))
-    position = torch.arange(n_pos, device=row.device)
-    source = position + (row - position)[:, :, None]  # [example, row, source]: where a source here stands there, by distance
-    moved = theirs.gather(3, source.clamp(0, n_pos - 1).expand_as(theirs)) & (source >= 0) & (source < n_pos)
-    return (theirs | moved) & (row >= 0)[:, :, None] & visible(task, batch[some])
-
-
-def _mass(
-    pattern: Float[Tensor, "layer batch head pos source"], targets: Bool[Tensor, "role batch pos source"]
-) -> Float[Tensor, "role every_head batch pos"]:
-    """Attention mass on each role's targets; layers and heads on one axis."""
-    return torch.einsum("lbhps,rbps->rlhbp", pattern, targets.to(pattern.dtype)).flatten(1, 2)
-
-
-def _distinct_rows(targets: Bool[Tensor, "role batch pos source"]) -> Bool[Tensor, "role batch pos"]:
-    """Rows where a role's target exists and shares no source with any other role's."""
-    claimed = targets.sum(dim=0)  # [batch, pos, source]: by how many roles
-    shared = (targets & (claimed > 1)).any(dim=-1)
-    return targets.any(dim=-1) & ~shared
-
-
-def _alike(
-    highest: Int[Tensor, "*role place"], lowest: Int[Tensor, "*role place"], count: Int[Tensor, "*role place"]
-) -> Bool[Tensor, "*role"]:
-    """Whether a number is the same in all examples at each place where several have it, and there is such a place."""
-    several = count > 1
-    return several.any(dim=-1) & ((highest <= lowest) | ~several).all(dim=-1)
-
-
-def _by_place(
-    number: Int[Tensor, "batch pos"], there: Bool[Tensor, "batch pos"], place: Int[Tensor, "batch pos"]
-) -> tuple[Int[Tensor, "place"], Int[Tensor, "place"], Int[Tensor, "place"]]:
-    """The highest and the lowest number at each place, and how many have one."""
-    n_places, at = int(place.max()) + 1, place[there]
-    low, high = (number.new_full((n_places,), sign * torch.iinfo(torch.long).max) for sign in (1, -1))
-    highest = high.scatter_reduce(0, at, number[there], "amax")
-    return highest, low.scatter_reduce(0, at, number[there], "amin"), at.bincount(minlength=n_places)
-
-
-def _scores(maps: _Maps, positional: Bool[Tensor, "role"], rows: Bool[Tensor, "batch pos"], thresholds: Thresholds) -> _Scores:
+def _scores(maps: Maps, positional: Bool[Tensor, "role"], rows: Bool[Tensor, "batch pos"], thresholds: Thresholds) -> _Scores:
     own, anywhere = (maps.distinct & rows).double(), (maps.exists & rows).double()
     per_example = own.sum(dim=2)  # [role, example]: rows
     share = own / per_example.sum(dim=1).clamp(min=1)[:, None, None]
@@ -301,7 +186,7 @@ def _rivals(mass: Float[Tensor, "role rival head"]) -> Float[Tensor, "role rival
     return rivals
 
 
-def _rival_sums(maps: _Maps, own: Tensor, rival: Int[Tensor, "role head"], uniform: Tensor) -> Float[Tensor, "role head batch"]:
+def _rival_sums(maps: Maps, own: Tensor, rival: Int[Tensor, "role head"], uniform: Tensor) -> Float[Tensor, "role head batch"]:
     """The strongest rival's mass on each role's rows, summed per example."""
     n_roles, heads = rival.shape
     number = torch.arange(heads, device=rival.device)
@@ -311,7 +196,7 @@ def _rival_sums(maps: _Maps, own: Tensor, rival: Int[Tensor, "role head"], unifo
 
 
 def _beyond(
-    maps: _Maps, positional: Bool[Tensor, "role"], own: Float[Tensor, "role batch pos"]
+    maps: Maps, positional: Bool[Tensor, "role"], own: Float[Tensor, "role batch pos"]
 ) -> tuple[Float[Tensor, "role head batch"], Float[Tensor, "role batch"]]:
     """Each role's mass beyond the null's, summed over an example's rows where the null has a source, and how many these are.
 
