@@ -86,6 +86,9 @@ def browser():
 def test_tokens_are_written_as_statements():
     batch = Cycle(symbols=4, max_hops=1).batch(torch.tensor([[0, 1, 1, 2, 2, 3, 3, 0, 2]]))
     assert tokens_as_text(Cycle(symbols=4, max_hops=1), batch) == [["A =", "B", "B =", "C", "C =", "D", "D =", "A", "? C"]]
+    pads = torch.arange(9)[None] < 2
+    written = tokens_as_text(Cycle(symbols=4, max_hops=1), replace(batch, pads=pads))
+    assert written == [["pad", "pad", "B =", "C", "C =", "D", "D =", "A", "? C"]]
 
 
 def test_symbols_after_z_go_on_like_columns_of_a_sheet():

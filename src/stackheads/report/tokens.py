@@ -1,16 +1,20 @@
-"""Tokens as the task writes them: a statement is "A =" then "B", the question "? A"."""
+"""Tokens as the task writes them: a statement is "A =" then "B", the question "? A"; pads, which are not there, "pad"."""
 
 from typing import Any
 
 from stackheads.errors import ConfigError
 from stackheads.tasks import Batch, Task
+from stackheads.tasks.layout import real
 from stackheads.types import Slot
 
 
 def tokens_as_text(task: Task, batch: Batch) -> list[list[str]]:
     """A string for each position of each example, symbols as `symbol_as_text` writes them."""
-    rows = zip(batch.tokens.tolist(), batch.slots.tolist(), strict=True)
-    return [[_text(symbol_as_text(task, token), slot) for token, slot in zip(*row, strict=True)] for row in rows]
+    rows = zip(batch.tokens.tolist(), batch.slots.tolist(), real(batch).tolist(), strict=True)
+    return [
+        [_text(symbol_as_text(task, token), slot) if there else "pad" for token, slot, there in zip(*row, strict=True)]
+        for row in rows
+    ]
 
 
 def symbol_as_text(task: Task, symbol: int) -> str:
