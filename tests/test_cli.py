@@ -1,18 +1,12 @@
-"""The command line as a user meets it: in a process of its own."""
+"""The command line as a user meets it: in a process of its own (`forked.py`)."""
 
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from constructed import EARLY, LATE, write_run
-
-STACKHEADS = [str(Path(sys.executable).parent / "stackheads")]
-
-
-def run(*arguments, cwd=None):
-    return subprocess.run([*STACKHEADS, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, check=False)
+from forked import stackheads_text as run
 
 
 def test_analyze_prints_accuracy_labels_and_verdict(checkpoints):

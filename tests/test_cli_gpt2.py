@@ -6,19 +6,17 @@ Mistakes go through the command's entry point in this process, since starting on
 import json
 import os
 import pickle
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from forked import stackheads_text
 from safetensors.torch import load_file, save_file
 
 from stackheads import analyze, load
 from stackheads.cli import main
 from stackheads.models import to_gpt2
 
-STACKHEADS = Path(sys.executable).parent / "stackheads"
 TASK = ["--task", "retrieval", "--hops", 3]
 
 
@@ -46,8 +44,7 @@ def exported(checkpoints, tmp_path_factory):
 def test_the_labels_are_those_of_the_model_itself(checkpoints, exported):
     """Here as a user runs it, in a process of its own."""
     options = [*TASK, "--supervision", "chain", "--examples", 256, "--json", "--quiet"]
-    command = [STACKHEADS, "analyze", "--gpt2", exported, "--heads", 4, *options]
-    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    result = stackheads_text("analyze", "--gpt2", exported, "--heads", 4, *options)
     assert (result.returncode, result.stderr) == (0, "")
     found = json.loads(result.stdout)
     expected = analyze(checkpoints / "chain-d3-l3-curriculum", examples=256, progress=False, explain=False).to_dict()

@@ -48,6 +48,7 @@ class Stream(StrEnum):
     SELECTORS = "selectors", "the examples that selectors are fitted on"
     SELECTORS_JUDGED = "selectors judged", "the examples on which it is decided which selectors are dropped"
     SELECTORS_TRIED = "selectors tried", "the examples on which it is measured what selectors explain"
+    SELECTORS_REWIRED = "selectors rewired", "which link of a tried example is rewired, and to what"
     TRIAL = "trial", "the examples that labels are put on trial with"
     NECESSITY = "necessity", "the random sets of heads beside the heads of a hop"
     EMERGENCE = "emergence", "resampled examples behind the intervals of emergence steps"

@@ -1,11 +1,9 @@
 """A quiz: every sheet once, recounted from its answers, refused where it is another's; and the command line around it."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from forked import stackheads_text
 from tiny_llama import language, save_folder
 
 from stackheads import cli
@@ -105,11 +103,12 @@ def folder(tmp_path_factory):
 
 def test_the_command_prints_a_table_in_80_columns_and_goes_on(folder, tmp_path):
     options = ["llm", "--model", folder, "--output-dir", tmp_path, "--questions", 3, "--few-shot-questions", 2, "--hops", "1,2"]
-    options = [str(Path(sys.executable).parent / "stackheads"), *map(str, options), "--formulation", "relatives"]
-    table = subprocess.run(options, capture_output=True, text=True, check=True)
+    options += ["--formulation", "relatives"]
+    table = stackheads_text(*options)
+    assert table.returncode == 0
     assert all(len(line) <= 80 for line in table.stdout.splitlines())
     assert (table.stdout.count("relatives"), table.stderr) == (4, "")
-    other = subprocess.run([*options, "--plain"], capture_output=True, text=True, check=False)
+    other = stackheads_text(*options, "--plain")
     assert (other.returncode, other.stdout, other.stderr.count("\n")) == (2, "", 1)
     assert "choose another --output-dir" in other.stderr
 

@@ -11,7 +11,7 @@ import pandas as pd
 from stackheads import Analysis, Emergence
 from stackheads.explanation.circuit import LOGITS, Circuit
 from stackheads.explanation.explained import Explained
-from stackheads.explanation.measuring import CURVE, EFFECT, GROUPS, TABLE
+from stackheads.explanation.measuring import CHANNELS, CURVE, EFFECT, GROUPS, TABLE
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.tables import label_frame
 from stackheads.timeline.emergence import step_row
@@ -171,15 +171,16 @@ def explained():
     for number, (kind, what, role) in enumerate(kinds):
         for gate, values, weight in ((None, None, 2.0), (None, None, -2.0), ("asked", "1..4, 7", 1.0)):
             head, gated = HeadId(number % 2, number // 2 % HEADS), gate if kind in ("role", "slot") else None
-            rows.append(selector(head, kind, what, role, gated, values if gated else None, weight))
-    rows.append(selector(HeadId(2, 0), "slot", "uniform", None, None, None, None))
+            told = selector(head, kind, what, role, gated, values if gated else None, weight)
+            rows.append(told | {"status": str(list(Status)[len(rows) % len(Status)])})
+    rows.append(selector(HeadId(2, 0), "slot", "uniform", None, None, None, None) | dict.fromkeys(CHANNELS))
     levels = [("roles", 3, 3), ("content", len(rows), 500)]
     curve = [(*level, place, hop, 0.9) for level in levels for place in ("query", "value") for hop in (1, 2, 12)]
     groups = [("hop 12", "value", "L0H0, L0H10", part, 0.5, 0.25, "hop 12 @value") for part in (None, "L0H0 asked 1..4")]
     return Explained(
         examples=64,
         seed=0,
-        table=pd.DataFrame(rows, columns=[*TABLE, *EFFECT]).astype({"hop": "Int64"}),
+        table=pd.DataFrame(rows, columns=[*TABLE, *EFFECT, *CHANNELS]).astype({"hop": "Int64"}),
         curve=pd.DataFrame(curve, columns=CURVE),
         groups=pd.DataFrame(groups, columns=GROUPS),
         swapped=pd.DataFrame([("query", 1, 0.1)], columns=["destination", "hop", "recovered"]),
@@ -194,6 +195,7 @@ def explained():
 def selector(head, kind, what, role, gate, values, weight):
     """A row of a table of selectors."""
     named = {"role": role and role.name, "hop": role and role.hop, "gate": gate, "values": values, "weight": weight}
-    effect = {"effect": 0.5, "effect_low": 0.4, "effect_high": 0.6, "readout": "hop 12 @value"}
+    effect = {"effect": 0.5, "effect_low": 0.4, "effect_high": 0.6, "readout": "hop 12 @value", "head_effect": 0.5}
+    shown = dict(zip(CHANNELS, ("confirmed", 0.5, 0.4, 0.6, None, 0.5, "made <up>"), strict=True))
     place = {"head": str(head), "layer": head.layer, "destination": "value", "selector": kind, "what": what}
-    return {**place, **named, "numbers": 1, "share": 0.25, **effect}
+    return {**place, **named, "numbers": 1, "share": 0.25, **effect, **shown}

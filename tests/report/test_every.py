@@ -144,6 +144,7 @@ def test_the_page_with_selectors(made):
     assert '<a href="#selectors">' in text
     words = {html.escape(in_words(row)) for row in records(explained.table)}
     assert all(f">{word}<" in text for word in words)
+    assert "made &lt;up&gt;" in text
     assert all(f">{level}<" in text for level in explained.levels)
     assert "#selectors" not in page(made)
 
@@ -247,10 +248,11 @@ def test_every_selector_is_printed_in_its_own_words():
     text = printed(print_selectors, explained)
     flat = " ".join(text.split())
     for name in NAMES:
-        assert f"value {name} 0.25" in flat
-        assert f"value not {name} 0.25" in flat
-    for words in ("value uniform 0.25", "value not value slots 0.25", "value distance 0.25", "own symbol × symbol of key 0.25"):
+        assert f"value {name} " in flat
+        assert f"value not {name} " in flat
+    for words in ("value uniform – 0.25", "value not value slots ", "value distance ", "value own symbol × symbol of key "):
         assert words in flat
+    assert all(f"{status.symbol} {status} 0.25" in flat for status in Status)
     assert "when asked 1..4, 7" in flat
     assert "hop 12 @value is shared by L0H0, L0H10 (L0H0 asked 1..4): together 0.50" in flat
     assert "@value 1: 0.90 2: 0.90 12: 0.90" in flat

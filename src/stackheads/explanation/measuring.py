@@ -5,7 +5,10 @@
 `table`   a row for each selector of each head at each destination: what it looks at, when (`gate`, and the gate's values at
           which it acts), `share`, the part of the head's attention that would be elsewhere without it, and what is lost when it
           alone is dropped: the share of the gap on the readout that shows it best, with its interval (simultaneous over open
-          readouts). A head that has none but is needed looks evenly ("uniform").
+          readouts), beside what is lost of the same when the head is silent there (`head_effect`). `status` by the three
+          channels (`judging.py`): `gain` is how many nats better the head's attention is told with it, `beyond` than with the
+          same of another example, `write` what the head carries from there moves. A head that has none but is needed looks
+          evenly ("uniform") and has no status.
 `curve`   recovered shares per readout with roles only; with slots and positions; with gates; with content – as far as they were
           needed – and how many selectors and numbers each takes. Each level is what is left of the whole without the later
           kinds, fitted again. Two nulls: `swapped`, every head has the selectors of the next head of its layer; `shuffled`,
@@ -13,7 +16,8 @@
 `groups`  heads that share a job – the same role at the same destination –, who takes which part, and what is lost without all
           of them against the sum of what is lost without each.
 
-Cost: that of `select`, about 30 forward passes with gradients for each level, and one without for each selector and group.
+Cost: that of `select`, about 30 forward passes with gradients for each level, one without for each selector, head and group,
+and what judging costs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,15 +28,17 @@ import torch
 from torch import Tensor
 
 from stackheads.explanation.explained import Explained
+from stackheads.explanation.judging import gate_of, judged
 from stackheads.explanation.selected import AGAIN, LEVELS, fitted, select
 from stackheads.explanation.sums import Examples, Part, Sum
 from stackheads.labelling.bench import Bench, make_bench, opened
 from stackheads.labelling.cause import effects_on_open
 from stackheads.labelling.readouts import Readout
+from stackheads.labelling.rows import selector_reason
 from stackheads.labelling.selectors import Selector
-from stackheads.labelling.statistics import Resampling, resampling
+from stackheads.labelling.statistics import Resampling, Shares, resampling
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.labelling.verdict import telling
+from stackheads.labelling.verdict import SelectorEvidence, selector_status, telling
 from stackheads.models.hooks import precise
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
@@ -43,11 +49,9 @@ FIT = 256
 LEAST_FIT = 32
 NUMBERS = 2**23
 """Scores of heads, rows and sources that are held at once while selectors are fitted: fewer examples where there are more."""
-ACTS = 0.5
-"""A gated selector acts at the values at which its weight is this part of its largest one, or more."""
-
 TABLE = ["head", "layer", "destination", "selector", "what", "role", "hop", "gate", "values", "weight", "numbers", "share"]
-EFFECT = ["effect", "effect_low", "effect_high", "readout"]
+EFFECT = ["effect", "effect_low", "effect_high", "readout", "head_effect"]
+CHANNELS = ["status", "gain", "gain_low", "gain_high", "beyond", "write", "reason"]
 CURVE = ["level", "selectors", "numbers", "destination", "hop", "recovered"]
 GROUPS = ["job", "destination", "heads", "parts", "joint", "sum", "readout"]
 
@@ -99,14 +103,14 @@ class _Measured:
 
     def all(self, chosen: Sum) -> Explained:
         """Every table."""
-        table = pd.DataFrame(self._rows(chosen), columns=[*TABLE, *EFFECT])
+        table = pd.DataFrame(self._rows(chosen), columns=[*TABLE, *EFFECT, *CHANNELS])
         return Explained(
             examples=self.n,
             seed=self.seed,
             table=table.astype({"hop": "Int64"}),
             curve=pd.DataFrame(self._curve(chosen), columns=CURVE),
             groups=pd.DataFrame(self._groups(chosen), columns=GROUPS),
-            swapped=self._null(self.trial.recovered(_rolled(chosen, self.trial))),
+            swapped=self._null(self.trial.recovered(rolled(chosen, self.trial))),
             shuffled=self._null(self.trial.recovered_by_another(chosen)),
         )
 
@@ -139,7 +143,12 @@ class _Measured:
         parts = self._named(chosen)
         patterns = self.trial.patterns(chosen)
         effects = self._effects(chosen, parts)
-        return [self._described(chosen, part, patterns) | effect for part, effect in zip(parts, effects, strict=True)]
+        alone = {part: effects[part] for part in parts if part[2] is not None}
+        found = judged(chosen, self.fit, self.trial, alone, self.draws, self.thresholds, self.seed)
+        return [
+            self._described(chosen, part, patterns) | self._lost(effects, part) | self._channels(found.get(part))
+            for part in parts
+        ]
 
     def _named(self, chosen: Sum) -> list[Part]:
         """Every selector, and every head that needs none, in the order of heads and destinations."""
@@ -149,17 +158,30 @@ class _Measured:
         order = {place: number for number, place in enumerate(Destination)}
         return sorted([*taken, *bare], key=lambda part: (part[1], order[part[0]]))
 
-    def _effects(self, chosen: Sum, parts: Sequence[Part]) -> list[dict[str, Any]]:
-        """What is lost of the readout that shows it best when each part is dropped."""
+    def _effects(self, chosen: Sum, parts: Sequence[Part]) -> dict[Part, Shares]:
+        """What is lost of each open readout when each part is dropped, and when each head is silent."""
+        every = list(dict.fromkeys([*parts, *((place, head, None) for place, head, _ in parts)]))
         with torch.no_grad():
             whole = self._margin(self.trial.logits(chosen))
-            return [self._effect(whole - self._margin(logits)) for logits in self.trial.variants(chosen, parts)]
+            lost = [whole - self._margin(logits) for logits in self.trial.variants(chosen, every)]
+        return {part: effects_on_open(moved, self.baseline, self.draws) for part, moved in zip(every, lost, strict=True)}
 
-    def _effect(self, moved: Tensor) -> dict[str, Any]:
-        shares = effects_on_open(moved, self.baseline, self.draws)
-        number = telling(shares, self.thresholds.min_effect)
-        told, readout = shares.at(number), self.baseline.readouts[self.bench.open_readouts[number]]
-        return dict(zip(EFFECT, (told.value, told.low, told.high, str(readout)), strict=True))
+    def _lost(self, effects: Mapping[Part, Shares], part: Part) -> dict[str, Any]:
+        """What is lost of the readout that shows it best."""
+        number = telling(effects[part], self.thresholds.min_effect)
+        told, readout = effects[part].at(number), self.baseline.readouts[self.bench.open_readouts[number]]
+        head = effects[part[0], part[1], None].at(number).value
+        return dict(zip(EFFECT, (told.value, told.low, told.high, str(readout), head), strict=True))
+
+    def _channels(self, evidence: SelectorEvidence | None) -> dict[str, Any]:
+        """Status and what it rests on."""
+        if evidence is None:
+            return dict.fromkeys(CHANNELS)
+        gain, beyond, moved = evidence.gain, evidence.beyond, evidence.write.moved
+        write = float(moved.value[telling(moved, self.thresholds.min_write)]) if len(moved) else None
+        said = selector_reason(evidence, self.thresholds)
+        values = (gain.value, gain.low, gain.high, None if beyond is None else beyond.value, write, said)
+        return dict(zip(CHANNELS, (str(selector_status(evidence, self.thresholds)), *values), strict=True))
 
     def _described(self, chosen: Sum, part: Part, patterns: Mapping[Destination, Tensor]) -> dict[str, Any]:
         place, number, selector = part
@@ -184,13 +206,8 @@ class _Measured:
 
     def _values(self, place: Destination, selector: Selector, weight: Tensor) -> str | None:
         """The values of its gate at which it acts, as ranges."""
-        if selector.gate is None or selector.kind == "content":
-            return None
-        seen = set(self.trial.rows[place].gates[selector.gate].unique().tolist())
-        largest = float(weight.abs().max())
-        sign = 1.0 if float(weight.flatten()[weight.abs().argmax()]) > 0 else -1.0
-        acting = (sign * weight[0] >= ACTS * largest).nonzero().flatten().tolist()
-        return ranges([value for value in acting if value in seen])
+        gate = gate_of(self.trial.rows[place], selector, weight)
+        return None if gate is None else ranges(gate.values)
 
     def _groups(self, chosen: Sum) -> list[dict[str, Any]]:
         jobs: dict[tuple[Destination, Role], list[Part]] = {}
@@ -223,7 +240,7 @@ class _Measured:
         return "; ".join(said) or None
 
 
-def _rolled(chosen: Sum, examples: Examples) -> Sum:
+def rolled(chosen: Sum, examples: Examples) -> Sum:
     """Every head with the selectors of the next one in its layer, or in the model where it is alone in its layer."""
 
     def next_head(values: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ selector.
 from collections.abc import Mapping, Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
@@ -140,6 +141,20 @@ def fitted(chosen: Sum, examples: Examples, steps: int, to_answers: bool) -> Sum
         for taken, weight in weights.items()
     }
     return Sum(found, chosen.has, chosen.live)
+
+
+def steepest(chosen: Sum, examples: Examples) -> dict[Taken, Float[Tensor, "head"]]:
+    """How steeply, in nats, the cross-entropy of each head's attention still changes with some weight of each selector.
+
+    0 where no weight may change: the head has the selector not, or its weight is as large as weights become.
+    """
+    free = {taken: chosen.has[taken][:, None, None] & (weight.abs() < LARGEST) for taken, weight in chosen.weights.items()}
+    weights = {taken: weight.clone().requires_grad_() for taken, weight in chosen.weights.items()}
+    trial = Sum(weights, chosen.has, chosen.live)
+    loss = examples.entropy(examples.patterns(trial), chosen.live) * len(chosen.cells())
+    loss = loss + RIDGE * len(chosen.cells()) * sum(weight.square().sum() for weight in weights.values())
+    slopes = torch.autograd.grad(loss, list(weights.values()), allow_unused=True, materialize_grads=True)
+    return {taken: (slope.abs() * free[taken]).amax(dim=(1, 2)) for taken, slope in zip(weights, slopes, strict=True)}
 
 
 def dropped(chosen: Sum, examples: Examples, budget: float) -> tuple[Sum, int]:

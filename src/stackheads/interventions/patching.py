@@ -90,12 +90,13 @@ def source_edit(
     v: Float[Tensor, "batch pos d_head"],
     head: HeadId | str,
     rows: Bool[Tensor, "batch pos"],
-    sources: Bool[Tensor, "batch pos source"],
+    sources: Bool[Tensor, "batch pos source"] | Float[Tensor, "batch pos source"],
 ) -> CarryEdit:
     """Change what a head carries from the marked sources to the marked rows, its pattern held as it is.
 
-    z' = z + sum over marked sources s of pattern[s] · (v[s] - v_clean[s]); `v` are the head's value vectors in another
-    run at the same positions. Raises `InterventionError` for an unknown head and if no row is marked.
+    z' = z + sum over sources s of marks[s] · pattern[s] · (v[s] - v_clean[s]); `v` are the head's value vectors in another run
+    at the same positions, marks true and false or shares of what is read there. Raises `InterventionError` for an unknown head
+    and if no row is marked.
     """
     check_rows(rows)
     pattern, v_clean, z = into.run.of(head)

@@ -18,6 +18,9 @@ from stackheads.labelling.readouts import Baseline, Readout, Score
 from stackheads.labelling.statistics import Resampling, Shares, no_shares, shares
 from stackheads.types import HeadId, Where
 
+CARRYING = ("resample",)
+"""The ablation that carries the verdict."""
+
 
 @dataclass(frozen=True)
 class AblationEffects:

@@ -15,9 +15,9 @@ from typing import Any
 from tqdm import tqdm
 
 from stackheads.errors import ConfigError
-from stackheads.interventions import destination_rows
+from stackheads.interventions import ABLATIONS, destination_rows
 from stackheads.labelling.bench import bench_of
-from stackheads.labelling.cause import CauseEvidence, cause_evidence, screened_cause
+from stackheads.labelling.cause import CARRYING, CauseEvidence, cause_evidence, screened_cause
 from stackheads.labelling.gating import gated_patterns, settled
 from stackheads.labelling.patterns import pattern_evidence
 from stackheads.labelling.readouts import Baseline
@@ -67,7 +67,8 @@ class Measured:
 class Look:
     """One sample to measure on. With `again`, only these cells, beside what is `known` of the others.
 
-    `gates`: whether cells are divided where a head's role depends on one (`gating.py`).
+    `gates`: whether cells are divided where a head's role depends on one (`gating.py`). `methods` of ablation: what carries no
+    verdict costs two forward passes a cell.
     """
 
     examples: int
@@ -75,6 +76,7 @@ class Look:
     known: Sequence[Evidence] = ()
     again: Collection[Cell] | None = None
     gates: bool = True
+    methods: tuple[str, ...] = tuple(ABLATIONS)
 
 
 def measure(
@@ -98,7 +100,7 @@ def measure(
         every = [(head, destination) for head in all_heads(model) for destination in destinations]
         again = set(every if look.again is None else look.again)
         cells = [(head, place) for head, place in patterns if (head, destination_of(place)) in again]
-        cause = partial(cause_evidence, bench, draws=draws)
+        cause = partial(cause_evidence, bench, draws=draws, methods=look.methods)
         causes: dict[Place, CauseEvidence] = {}
         chosen, ablated = cells, cause
         if screen is not None:
@@ -124,6 +126,7 @@ def measure_until_decided(
     budget: int = BUDGET,
     progress: bool = False,
     screen: Screen | None = None,
+    methods: tuple[str, ...] = tuple(ABLATIONS),
 ) -> Measured:
     """`measure` on 512 examples, then on twice as many, until every row is decided or `budget` examples are spent.
 
@@ -134,13 +137,13 @@ def measure_until_decided(
         raise ConfigError(f"a budget must be at least {MIN_EXAMPLES} examples, got {budget}: allow {BUDGET}")
     sizes = look_sizes(budget)
     each = corrected(thresholds, len(sizes))
-    evidence, baseline = measure(model, task, Look(sizes[0], seed), each, progress, screen)
+    evidence, baseline = measure(model, task, Look(sizes[0], seed, methods=methods), each, progress, screen)
     looks = [sizes[0]]
     for size in sizes[1:]:
         again = worth_another_look(evidence, each, budget)
         if not again:
             break
-        evidence, baseline = measure(model, task, Look(size, seed, evidence, again), each, progress, screen)
+        evidence, baseline = measure(model, task, Look(size, seed, evidence, again, methods=methods), each, progress, screen)
         looks.append(size)
     return Measured(evidence, baseline, tuple(looks), each)
 
@@ -185,12 +188,12 @@ def _with_write(evidence: Sequence[Evidence], writes: Writes, thresholds: Thresh
 
 def _where_it_matters(cause: Any, thresholds: Thresholds, **cell: Any) -> CauseEvidence:
     """Resample ablation, which carries the verdict, and the other ablations only where it finds something."""
-    found = cause(**cell, methods=("resample",))
+    found = cause(**cell, methods=CARRYING)
     return cause(**cell) if cause_answer(found, thresholds) in (Answer.YES, Answer.AGAINST) else found
 
 
 def _joint_cause(cause: Any, group: Sequence[Evidence]) -> CauseEvidence:
-    return cause(heads=[item.head for item in group], destination=group[0].where, methods=("resample",))
+    return cause(heads=[item.head for item in group], destination=group[0].where, methods=CARRYING)
 
 
 def _shown(items: Iterable[Any], what: str, progress: bool) -> Iterator[Any]:

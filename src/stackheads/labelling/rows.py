@@ -9,14 +9,18 @@ from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import (
     Answer,
     Evidence,
+    SelectorEvidence,
     cause_answer,
     examples_needed,
     is_redundant,
     pattern_answer,
+    selector_answer,
+    shares_answer,
     status,
     telling,
     write_answer,
 )
+from stackheads.labelling.write import WriteEvidence
 from stackheads.types import Status
 
 
@@ -139,9 +143,40 @@ def _few(readouts: tuple[Any, ...], shown: int = 3) -> str:
 
 
 def _write_reason(evidence: Evidence, thresholds: Thresholds) -> str:
-    write, matters = evidence.write, cause_answer(evidence.cause, thresholds)
-    if write is None or matters not in (Answer.YES, Answer.AGAINST):
-        return ""
+    matters = cause_answer(evidence.cause, thresholds)
+    return "" if evidence.write is None or matters not in (Answer.YES, Answer.AGAINST) else _carried(evidence.write, thresholds)
+
+
+def selector_reason(evidence: SelectorEvidence, thresholds: Thresholds) -> str:
+    """Why a selector has its status, in one sentence with the numbers that decided, or that did not."""
+    matters = shares_answer(evidence.effects, thresholds.min_effect, evidence.examples, thresholds)
+    number = telling(evidence.effects, thresholds.min_effect)
+    told = evidence.effects.at(number)
+    lost = f"without it {told.value:.2f} of {evidence.readouts[number]} goes"
+    if matters == Answer.UNDECIDED:
+        lost = f"undecided whether it matters: {lost} [{told.low:.2f}, {told.high:.2f}]"
+    elif matters == Answer.NO:
+        lost = f"no effect: {lost}"
+    carried = _carried(evidence.write, thresholds) if matters in (Answer.YES, Answer.AGAINST) else ""
+    return "; ".join(part for part in (_gain_reason(evidence, thresholds), lost, carried) if part)
+
+
+def _gain_reason(evidence: SelectorEvidence, thresholds: Thresholds) -> str:
+    """What a selector says about its head's attention."""
+    gain, beyond, answer = evidence.gain, evidence.beyond, selector_answer(evidence, thresholds)
+    text = f"tells its attention better by {gain.value:.2f} nats"
+    if beyond is not None:
+        text += f", than another example's by {beyond.value:.2f}"
+    if not evidence.settled:
+        return f"undecided whether it looks there: the fit did not end ({text})"
+    if answer == Answer.UNDECIDED:
+        least = gain if beyond is None or gain.low < beyond.low else beyond
+        return f"undecided whether it looks there: {text} [{least.low:.2f}, {least.high:.2f}]"
+    return text if answer == Answer.YES else f"does not look there: {text}"
+
+
+def _carried(write: WriteEvidence, thresholds: Thresholds) -> str:
+    """What the attended source moves."""
     answer = write_answer(write, thresholds)
     if answer == Answer.UNTESTED:
         return "not tested whether what it carries matters: no example changes it"

@@ -21,6 +21,7 @@ from torch import Tensor
 from stackheads.interventions import destination_rows
 from stackheads.labelling.roles import candidate_roles, role_targets, visible
 from stackheads.tasks import Batch, Task, gates
+from stackheads.tasks.layout import Matched
 from stackheads.types import Destination, Role, Slot
 
 Kind = Literal["role", "slot", "position", "content"]
@@ -97,7 +98,21 @@ class Rows:
         if selector.kind == "slot":
             return by_row.transpose(1, 2) * (self.slots == what)
         assert isinstance(what, Role)
-        return by_row.transpose(1, 2) * self.masks[what]
+        return by_row.transpose(1, 2) * self.sources(what)
+
+    def sources(self, role: Role) -> Float[Tensor, "row source"]:
+        """1 at the sources of a role."""
+        mask = self.masks.get(role)
+        return (self.first[role][:, None] == torch.arange(self.n_pos, device=self.at.device)).float() if mask is None else mask
+
+    def names(self, selector: Selector) -> Bool[Tensor, "row"]:
+        """The rows in which there is something that the selector may point at or away from."""
+        if selector.kind == "role":
+            assert isinstance(selector.what, Role)
+            return self.sources(selector.what).any(dim=1)
+        if selector.kind == "position":
+            return torch.ones(len(self), dtype=torch.bool, device=self.at.device)
+        return ((self.slots == selector.what) & (self.hidden == 0)).any(dim=1)
 
     def unnamed(self, selectors: Collection[Selector]) -> Bool[Tensor, "row"]:
         """The rows in which selectors, all of them roles, name no source; none where there is another kind, or nothing."""
@@ -142,13 +157,17 @@ class Rows:
         return total.scatter_add(2, source.clamp(min=0).expand(len(total), -1, -1), added)
 
 
-def make_rows(task: Task, batch: Batch, destination: Destination) -> Rows:
-    """What the selectors say about one destination. Cost: no forward pass."""
+def make_rows(task: Task, batch: Batch, destination: Destination, matched: Matched | None = None) -> Rows:
+    """What the selectors say about one destination, or with `matched` what they say at the row that is matched with each row:
+    its roles, its symbols, its gates. Cost: no forward pass.
+    """
     at = destination_rows(batch, destination).nonzero()
     example, position = at.unbind(dim=1)
+    seen = visible(task, batch).expand(len(batch), -1, -1)[example, position]
+    if matched is not None:
+        example, position = matched.at(example, position)
     n_pos = batch.tokens.shape[1]
     roles = candidate_roles(task)
-    seen = visible(task, batch).expand(len(batch), -1, -1)
     targets = {role: role_targets(task, batch, [role])[0][example, position] for role in roles}
     single = {role: bool((found.sum(dim=1) <= 1).all()) for role, found in targets.items()}
     first = {
@@ -156,11 +175,11 @@ def make_rows(task: Task, batch: Batch, destination: Destination) -> Rows:
     }
     return Rows(
         at=at,
-        hidden=torch.zeros(len(at), n_pos, device=batch.tokens.device).masked_fill(~seen[example, position], -torch.inf),
+        hidden=torch.zeros(len(at), n_pos, device=batch.tokens.device).masked_fill(~seen, -torch.inf),
         first=first,
         masks={role: found.float() for role, found in targets.items() if not single[role]},
         tokens=batch.tokens[example],
-        slots=batch.slots[example],
+        slots=batch.slots[at[:, 0]],
         gates={name: values[example, position] for name, values in gates(batch).items()},
         n_tokens=task.d_vocab,
     )

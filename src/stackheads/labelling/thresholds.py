@@ -22,7 +22,8 @@ class Thresholds:
                         enough to tell: less than one question in 200 is not what a model is for.
     `redundant_factor`  joint effect over the sum of single effects from which two heads count as each other's backup.
     `min_gain`          share of a head's attention at a destination that a division by a gate must add, and each of its parts
-                        take: less than 3 % of what a head looks at is nothing to tell a reader.
+                        take, and nats by which a selector must tell attention better: less than 3 % of what a head looks at is
+                        nothing to tell a reader.
     `min_accuracy_gain` accuracy above that on unrelated answers which a readout needs before effects on it mean anything.
     `emerged_accuracy`  accuracy at the query from which a hop counts as there in training: far above the plateaus of a model
                         that guesses among a few symbols (1/2 and less), and reached before the last percents, which take long.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stackheads.labelling.cause import CauseEvidence
 from stackheads.labelling.patterns import PatternEvidence
+from stackheads.labelling.readouts import Readout
 from stackheads.labelling.statistics import KEPT_DRAWS, Estimate, Shares, rounded_up, unseen
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.write import WriteEvidence
@@ -70,17 +71,46 @@ class Evidence:
         return self.where.gate if isinstance(self.where, Gated) else None
 
 
+@dataclass(frozen=True)
+class SelectorEvidence:
+    """All that was measured for one selector of one head at one destination, where it acts: numbers, no verdict.
+
+    `gain`: nats by which the head's attention is told better with the selector than without it; `beyond`: than with what the
+    selector says in another example, None where it says the same in all. `settled`: whether both fits ended where nothing
+    changes. `effects` of dropping it alone on each of `readouts`, `write` what the head carries from where it points.
+    """
+
+    gain: Estimate
+    beyond: Estimate | None
+    settled: bool
+    effects: Shares
+    readouts: tuple[Readout, ...]
+    examples: int
+    write: WriteEvidence
+
+
 def status(evidence: Evidence, thresholds: Thresholds) -> Status:
-    """The verdict."""
+    """The verdict on a head."""
     looks, matters = pattern_answer(evidence.pattern, thresholds), cause_answer(evidence.cause, thresholds)
+    return _verdict(looks, matters, write_answer(evidence.write, thresholds), is_redundant(evidence, thresholds))
+
+
+def selector_status(evidence: SelectorEvidence, thresholds: Thresholds) -> Status:
+    """The verdict on a selector, by the same rules."""
+    matters = shares_answer(evidence.effects, thresholds.min_effect, evidence.examples, thresholds)
+    return _verdict(selector_answer(evidence, thresholds), matters, write_answer(evidence.write, thresholds))
+
+
+def _verdict(looks: Answer, matters: Answer, carries: Answer, redundant: bool = False) -> Status:
+    """Where the three channels meet."""
     if looks == Answer.UNDECIDED or matters == Answer.UNTESTED:
         return Status.UNDECIDED
     if looks != Answer.YES:
         unnamed = {Answer.NO: Status.NONE, Answer.UNDECIDED: Status.UNDECIDED}
         return unnamed.get(matters, Status.CAUSAL_UNCLASSIFIED)
     if matters in (Answer.YES, Answer.AGAINST):
-        return _carrying(matters, write_answer(evidence.write, thresholds))
-    if is_redundant(evidence, thresholds):
+        return _carrying(matters, carries)
+    if redundant:
         return Status.REDUNDANT
     return Status.PATTERN_ONLY if matters == Answer.NO else Status.UNDECIDED
 
@@ -122,6 +152,17 @@ def pattern_answer(pattern: PatternEvidence, thresholds: Thresholds) -> Answer:
     if pattern.furthest.high + hidden < bar or (leads and pattern.beyond.high + hidden < bar):
         return Answer.NO
     return Answer.UNDECIDED
+
+
+def selector_answer(evidence: SelectorEvidence, thresholds: Thresholds) -> Answer:
+    """Whether the head looks where the selector says, in this example and not only in the mean of all."""
+    shown = [evidence.gain] if evidence.beyond is None else [evidence.gain, evidence.beyond]
+    if not evidence.settled:
+        return Answer.UNDECIDED
+    if all(each.value >= thresholds.min_gain and each.low > 0 for each in shown):
+        return Answer.YES
+    hidden = unseen(evidence.examples, thresholds.confidence)
+    return Answer.NO if any(each.high + hidden < thresholds.min_gain for each in shown) else Answer.UNDECIDED
 
 
 def cause_answer(cause: CauseEvidence, thresholds: Thresholds) -> Answer:

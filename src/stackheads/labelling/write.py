@@ -91,12 +91,15 @@ class _Tried:
 
 
 class Writes:
-    """Answers questions about what heads carry, on one recorded run."""
+    """Answers questions about what heads carry, on one recorded run; counterfactuals at hops up to `deepest`, or at all."""
 
-    def __init__(self, bench: Bench, draws: Resampling, thresholds: Thresholds, generator: torch.Generator):
+    def __init__(
+        self, bench: Bench, draws: Resampling, thresholds: Thresholds, generator: torch.Generator, deepest: int | None = None
+    ):
         self.model, self.task, self.clean = bench.model, bench.task, bench.clean
         self.scorer, self.baseline = bench.scorer, bench.baseline
         self.draws, self.thresholds, self.generator = draws, thresholds, generator
+        self.deepest = deepest or max(readout.hop for readout in self.scorer.readouts)
 
     def answer(self, questions: Sequence[Question]) -> list[WriteEvidence]:
         """The evidence for each question, in their order."""
@@ -123,9 +126,8 @@ class Writes:
         rewire: Any = self.task.counterfactual
         if operand != "value":  # tasks without operands need not know the argument
             rewire = partial(rewire, operand=operand)
-        deepest = max(readout.hop for readout in self.scorer.readouts)
         device, clean = self.clean.batch.tokens.device, self.clean
-        for hop in range(1, deepest + 1):
+        for hop in range(1, self.deepest + 1):
             batch = rewire(clean.batch.to("cpu"), hop, self.generator).to(device)
             changed, v = record_values(self.model, batch.tokens, batch.pads)
             start, goal = (self.scorer.towards(logits, batch.targets) for logits in (clean.run.logits, changed))
@@ -133,7 +135,7 @@ class Writes:
             yield Counterfactual(hop, operand, batch, kept, start, goal, self.scorer.differs(batch.targets))
 
     def _patched(self, question: Question, other: Counterfactual) -> _Tried:
-        edits = self._edits(question, self._sources(question), other.v)
+        edits = self._edits(question.heads, question.destination, self._sources(question), other.v)
         logits = rerun(self.model, self.clean, edits, read=self.scorer.read)
         return _Tried(self.scorer.towards(logits, other.batch.targets) - other.start, self._acts(edits))
 
@@ -167,11 +169,22 @@ class Writes:
         return f"its source from the counterfactual at {link} moves {self.scorer.readouts[readout]}"
 
     def _from_matched(self, question: Question) -> WriteEvidence:
+        return self.matched(question.heads, question.destination, self._sources(question))
+
+    def matched(
+        self,
+        heads: Sequence[HeadId],
+        destination: Where,
+        sources: Bool[Tensor, "batch pos source"] | Float[Tensor, "batch pos source"],
+    ) -> WriteEvidence:
+        """What is destroyed when these heads read a matched example at the sources, or at a share of what they read there.
+
+        Cost: one forward pass.
+        """
         clean, baseline = self.clean, self.baseline
         other = clean.matched.of(clean.batch.tokens)
-        changed = self._sources(question) & (other != clean.batch.tokens)[:, None, :]
-        v = {head: clean.matched.of(clean.run.of(head)[1]) for head in question.heads}
-        edits = self._edits(question, changed, v)
+        changed = sources * (other != clean.batch.tokens)[:, None, :]
+        edits = self._edits(heads, destination, changed, {head: clean.matched.of(clean.run.of(head)[1]) for head in heads})
         margin = self.scorer.score(rerun(self.model, clean, edits, read=self.scorer.read)).margin
         acts, at = self._acts(edits), baseline.open.to(margin.device)
         shown = baseline.asked & acts[:, None]
@@ -185,9 +198,9 @@ class Writes:
     def _sources(self, question: Question) -> Bool[Tensor, "batch pos source"]:
         return role_targets(self.task, self.clean.batch, [question.role])[0]
 
-    def _edits(self, question: Question, sources: Tensor, v: dict[HeadId, Tensor]) -> list[HeadEdit]:
-        rows = destination_rows(self.clean.batch, question.destination)
-        return [source_edit(self.clean, v[head], head, rows, sources) for head in question.heads]
+    def _edits(self, heads: Sequence[HeadId], destination: Where, sources: Tensor, v: dict[HeadId, Tensor]) -> list[HeadEdit]:
+        rows = destination_rows(self.clean.batch, destination)
+        return [source_edit(self.clean, v[head], head, rows, sources) for head in heads]
 
     def _acts(self, edits: Sequence[HeadEdit]) -> Bool[Tensor, "example"]:
         """The examples in which some edit changes its head's output beyond rounding."""

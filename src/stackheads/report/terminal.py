@@ -123,10 +123,11 @@ def print_selectors(explained: Explained, file: TextIO | None = None) -> None:
         for line in explained.in_numbers(level).splitlines():
             console.print(f"      {line}")
     console.print()
-    table = table_of("head", "destination", "looks at", "share", "needed for", "effect", numbers=("share", "effect"))
+    table = table_of("head", "at", "looks at", "status", "share", "effect", numbers=("share", "effect"))
     for row in records(explained.table):
-        said = (row["head"], row["destination"], in_words(row), row["share"], row["readout"], row["effect"])
-        table.add_row(*map(_cell, said))
+        status = row["status"] and f"{Status(row['status']).symbol} {row['status']}"
+        said = (row["head"], row["destination"], in_words(row), status, row["share"], row["effect"])
+        table.add_row(*map(_cell, said), style=style_of(row["status"]) if status else "")
     console.print(table)
     for row in records(explained.groups):
         parts = f" ({row['parts']})" if row["parts"] else ""

@@ -40,6 +40,11 @@ class Matched:
         example = self.example if self.example.ndim == 2 else self.example[:, None]
         return values[example, self.position.clamp(min=0)]
 
+    def at(self, example: Int[Tensor, "row"], position: Int[Tensor, "row"]) -> tuple[Int[Tensor, "row"], Int[Tensor, "row"]]:
+        """Example and position of what is matched with these rows; anything where nothing matches."""
+        other = self.example[example] if self.example.ndim == 1 else self.example[example, position]
+        return other, position if self.position is None else self.position[example, position].clamp(min=0)
+
 
 def real(batch: Batch) -> Bool[Tensor, "batch pos"]:
     """The positions that are there: no pads."""

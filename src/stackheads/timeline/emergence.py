@@ -33,6 +33,7 @@ import torch
 from tqdm import tqdm
 
 from stackheads.errors import CheckpointError, ConfigError
+from stackheads.labelling.cause import CARRYING
 from stackheads.labelling.measure import MIN_EXAMPLES, Look, measure
 from stackheads.labelling.readouts import Baseline
 from stackheads.labelling.statistics import KEPT_DRAWS, bootstrap_counts
@@ -109,7 +110,9 @@ def emergence(
     measured = []
     for step, folder in tqdm(folders.items(), desc="emerge", unit="snapshot", disable=None if progress else True, leave=False):
         checkpoint = _alike(load(folder, place), last, folder)
-        evidence, baseline = measure(checkpoint.model, checkpoint.task, Look(examples, seed, gates=False), thresholds)
+        evidence, baseline = measure(
+            checkpoint.model, checkpoint.task, Look(examples, seed, gates=False, methods=CARRYING), thresholds
+        )
         measured.append(_Snapshot(step, {(item.head, item.destination): item for item in evidence}, baseline, thresholds))
     cells = followed([snapshot.confirmed for snapshot in measured])
     return Emergence(

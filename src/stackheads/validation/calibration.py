@@ -21,7 +21,7 @@ from scipy import stats
 from torch import Tensor
 
 from stackheads.interventions import Recorded, destination_rows, recorded, rerun, source_edit
-from stackheads.labelling.cause import effects_on_open
+from stackheads.labelling.cause import CARRYING, effects_on_open
 from stackheads.labelling.measure import Look, measure
 from stackheads.labelling.patterns import null_p_values
 from stackheads.labelling.readouts import make_scorer, measure_baseline
@@ -117,7 +117,7 @@ def judged(readouts: str, circuit: str, examples: int, seed: int) -> list[Judged
     made = specimen(circuit, CIRCUITS[circuit](), Guise(seed=seed, normalization=None if seed % 2 else "LN"))
     task: Any = made.task if readouts == "few" else RarelyAsked(made.task)
     thresholds = Thresholds()
-    evidence, _ = measure(made.model, task, Look(examples, seed), thresholds)
+    evidence, _ = measure(made.model, task, Look(examples, seed, methods=CARRYING), thresholds)
     row = partial(Judged, readouts, examples)
     return [
         row(channel, truth, answer)

@@ -163,7 +163,8 @@ def selectors_content(explained: Explained) -> dict[str, Any]:
         {
             **{name: row[name] for name in ("head", "destination")},
             "looks at": in_words(row),
-            **{"share": row["share"], "needed for": row["readout"], "effect": row["effect"]},
+            **{"status": row["status"] or "–", "share": row["share"], "needed for": row["readout"], "effect": row["effect"]},
+            **{"gain in nats": row["gain"], "write": row["write"], "reason": row["reason"] or "–"},
         }
         for row in records(explained.table)
     ]

@@ -1,0 +1,197 @@
+"""The three channels for every selector of a model's heads, on examples that the selectors were not fitted on.
+
+1. *Pattern.* Selectors are fitted to the answer (`selected.py`), so that their weights say what is needed and not how sharply a
+   head looks. Here the same selectors are fitted to the head's attention alone, once all together and once without each in
+   turn. By how many nats does the selector tell the attention better, at the positions where it acts? And by how many better
+   than the same selector reading another example, where it does not say the same in all? Intervals by Student's t over
+   examples, Bonferroni-corrected over selectors. A fit that does not end where nothing changes decides nothing.
+2. *Cause.* What is lost of the answer when the selector alone is dropped, with all heads looking where their selectors say.
+3. *Write.* In the model itself, its patterns as they are: does what the head carries from where the selector points matter? For
+   a role that it looks at, as for labels (`labelling/write.py`). For all else the value vectors of a matched example, at each
+   source for the share of its attention that is there because of the selector.
+
+Cost: fits without a forward pass, as many as a head has selectors at most; for write one forward pass for each selector, or one
+for each selector that is a hop and each hop that the model answers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from stackheads.explanation.selected import STEPS, fitted, steepest
+from stackheads.explanation.sums import Examples, Part, Sum, Taken
+from stackheads.labelling.selectors import Rows, Selector, make_rows
+from stackheads.labelling.statistics import Estimate, Resampling, Shares, mean_interval
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.labelling.verdict import SelectorEvidence
+from stackheads.labelling.write import Question, WriteEvidence, Writes
+from stackheads.seeds import Stream, stream
+from stackheads.types import Destination, Gate, Role, where
+
+ACTS = 0.5
+"""A gated selector acts at the values at which its weight is this part of its largest one, or more."""
+FLAT = 1e-3
+"""Nats by which the cross-entropy of a head still changes with a weight, below which a fit has ended."""
+LEAST = 1e-9
+"""Attention that counts as none in a cross-entropy."""
+
+Cell = tuple[Destination, int, Selector]
+
+
+@dataclass(frozen=True)
+class _Fits:
+    """Selectors fitted to attention: all, and for each of them all others of its cell; `ended`: whether both fits have."""
+
+    whole: Sum
+    without: Mapping[Cell, Sum]
+    ended: Mapping[Cell, bool]
+
+
+def judged(
+    chosen: Sum,
+    fit: Examples,
+    trial: Examples,
+    effects: Mapping[Part, Shares],
+    draws: Resampling,
+    thresholds: Thresholds,
+    seed: int,
+) -> dict[Part, SelectorEvidence]:
+    """The evidence for each selector, measured on `trial`; `effects` are those of channel 2."""
+    fits = _fits(chosen, fit)
+    told = _told(chosen, fits, trial, thresholds)
+    writes = _writes(chosen, trial, draws, thresholds, seed)
+    n = len(trial.bench.clean.batch)
+    readouts = tuple(trial.bench.baseline.readouts[number] for number in trial.bench.open_readouts)
+    return {
+        cell: SelectorEvidence(*told[cell], fits.ended[cell], effects[cell], readouts, n, writes[cell])
+        for cell in chosen.taken()
+    }
+
+
+def gate_of(rows: Rows, selector: Selector, weight: Float[Tensor, "size value"]) -> Gate | None:
+    """The gate of a selector with the values at which it acts; None where it has none, or every value its own symbols."""
+    if selector.gate is None or selector.kind == "content":
+        return None
+    seen = set(rows.gates[selector.gate].unique().tolist())
+    peak = _peak(weight)
+    acting = (peak.sign() * weight[0] >= ACTS * peak.abs()).nonzero().flatten().tolist()
+    return Gate(selector.gate, tuple(value for value in acting if value in seen))
+
+
+def _fits(chosen: Sum, fit: Examples) -> _Fits:
+    """One fit of all, then one for every first, second, … selector of all cells: cells do not touch each other."""
+    whole = fitted(chosen, fit, STEPS, to_answers=False)
+    flat = steepest(whole, fit)
+    of_cell: dict[tuple[Destination, int], list[Cell]] = {}
+    for cell in chosen.taken():
+        of_cell.setdefault(cell[:2], []).append(cell)
+    without: dict[Cell, Sum] = {}
+    ended: dict[Cell, bool] = {}
+    for turn in range(max(map(len, of_cell.values()), default=0)):
+        gone = [cells[turn] for cells in of_cell.values() if len(cells) > turn]
+        rest = fitted(whole.without(gone), fit, STEPS, to_answers=False)
+        rest_flat = steepest(rest, fit)
+        without |= dict.fromkeys(gone, rest)
+        ended |= {cell: max(_of_cell(flat, whole, cell), _of_cell(rest_flat, rest, cell)) < FLAT for cell in gone}
+    return _Fits(whole, without, ended)
+
+
+def _of_cell(slopes: Mapping[Taken, Float[Tensor, "head"]], fit: Sum, cell: Cell) -> float:
+    """The largest slope of the selectors that the cell of a selector has in a fit."""
+    place, head, _ = cell
+    return max(
+        (float(slopes[taken][head]) for taken in slopes if taken[0] == place and bool(fit.has[taken][head])), default=0.0
+    )
+
+
+def _told(chosen: Sum, fits: _Fits, trial: Examples, thresholds: Thresholds) -> dict[Cell, tuple[Estimate, Estimate | None]]:
+    """By how much each selector tells its head's attention better than the others alone, and than another example's."""
+    cells, batch = chosen.taken(), trial.bench.clean.batch
+    patterns = trial.patterns(fits.whole)
+    others = {place: make_rows(trial.bench.task, batch, place, trial.bench.clean.matched) for place in trial.rows}
+    found: dict[Cell, tuple[Estimate, Estimate | None]] = {}
+    for cell in cells:
+        place, head, selector = cell
+        rows, target = trial.rows[place], trial.attention[place][head]
+        acts = _acting(rows, selector, chosen.weights[place, selector][head])
+        entropy = _entropy(target, patterns[place][head])
+        left = rows.patterns(fits.without[cell].of(place, head), 1)[0]
+        gain = _interval(rows, acts, _entropy(target, left) - entropy, len(cells), thresholds)
+        elsewhere = _elsewhere(rows, others[place], fits.whole.of(place, head), selector)
+        beyond = None
+        if elsewhere is not None:
+            beyond = _interval(rows, acts, _entropy(target, elsewhere) - entropy, len(cells), thresholds)
+        found[cell] = gain, beyond
+    return found
+
+
+def _acting(rows: Rows, selector: Selector, weight: Float[Tensor, "size value"]) -> Bool[Tensor, "row"]:
+    """The rows at which a selector acts: its gate has such a value, and there is something that it names."""
+    gate, named = gate_of(rows, selector, weight), rows.names(selector)
+    if gate is None:
+        return named
+    return named & torch.isin(rows.gates[gate.name], torch.tensor(gate.values, device=named.device))
+
+
+def _elsewhere(
+    rows: Rows, others: Rows, weights: Mapping[Selector, Tensor], selector: Selector
+) -> Float[Tensor, "row source"] | None:
+    """The pattern with one selector reading another example; None where it says the same there."""
+    own, other = (one.score(selector, weights[selector])[0].expand(len(rows), rows.n_pos) for one in (rows, others))
+    if bool((own == other).all()):
+        return None
+    rest = rows.patterns({each: weight for each, weight in weights.items() if each != selector}, 1)[0]
+    return (rest.log() + other).softmax(dim=-1)
+
+
+def _entropy(target: Float[Tensor, "row source"], pattern: Float[Tensor, "row source"]) -> Float[Tensor, "row"]:
+    return -(target * (pattern + LEAST).log()).sum(dim=-1)
+
+
+def _interval(
+    rows: Rows, acts: Bool[Tensor, "row"], nats: Float[Tensor, "row"], tests: int, thresholds: Thresholds
+) -> Estimate:
+    """The mean over the rows at which a selector acts, examples drawn."""
+    n = int(rows.at[:, 0].max()) + 1
+    total, weight = (torch.zeros(n, 1, dtype=torch.double, device=nats.device) for _ in range(2))
+    total.index_add_(0, rows.at[acts, 0], nats[acts, None].double())
+    weight.index_add_(0, rows.at[acts, 0], torch.ones_like(nats[acts, None], dtype=torch.double))
+    mean, low, high = mean_interval(total, weight, 1 - thresholds.null_p, tests)
+    return Estimate(mean.item(), low.item(), high.item(), int((weight > 0).sum()))
+
+
+def _writes(chosen: Sum, trial: Examples, draws: Resampling, thresholds: Thresholds, seed: int) -> dict[Cell, WriteEvidence]:
+    """Whether what heads carry from where their selectors point matters, in the model as it is."""
+    readouts, patterns = trial.bench.baseline.readouts, trial.patterns(chosen)
+    deepest = max(readouts[number].hop for number in trial.bench.open_readouts)
+    numbers = stream(seed, Stream.SELECTORS_REWIRED)
+    writes = Writes(trial.bench, draws, thresholds, numbers, deepest)
+    questions: dict[Cell, Question] = {}
+    found: dict[Cell, WriteEvidence] = {}
+    for cell in chosen.taken():
+        place, head, selector = cell
+        weight = chosen.weights[place, selector][head]
+        at = where(place, gate_of(trial.rows[place], selector, weight))
+        if isinstance(selector.what, Role) and selector.kind == "role" and float(_peak(weight)) > 0:
+            questions[cell] = Question((trial.head(head),), at, selector.what)
+        else:
+            found[cell] = writes.matched([trial.head(head)], at, _drawn(chosen, trial, cell, patterns[place][head]))
+    return found | dict(zip(questions, writes.answer(list(questions.values())), strict=True))
+
+
+def _peak(weight: Tensor) -> Tensor:
+    """The weight that is furthest from zero."""
+    return weight.flatten()[weight.abs().argmax()]
+
+
+def _drawn(chosen: Sum, trial: Examples, cell: Cell, pattern: Tensor) -> Float[Tensor, "batch pos source"]:
+    """The share of what a head reads at each source that it reads because of one selector."""
+    place, head, selector = cell
+    rows, left = trial.rows[place], chosen.of(place, head)
+    without = rows.patterns({each: weight for each, weight in left.items() if each != selector}, 1)[0]
+    share = ((pattern - without).clamp(min=0) / pattern.clamp(min=LEAST)).clamp(max=1)
+    found = pattern.new_zeros(*trial.run.rows.shape, rows.n_pos)
+    return found.index_put((rows.at[:, 0], rows.at[:, 1]), share)

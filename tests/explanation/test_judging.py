@@ -1,0 +1,153 @@
+"""Selectors that a head has are told from those that it has not, whatever the answer makes of them."""
+
+import math
+
+import pytest
+import torch
+from subjects import subject
+
+from stackheads.explanation.judging import FLAT, judged
+from stackheads.explanation.measuring import rolled
+from stackheads.explanation.selected import STEPS, fitted, select, steepest
+from stackheads.explanation.sums import Examples, Sum
+from stackheads.labelling.bench import make_bench
+from stackheads.labelling.rows import selector_reason
+from stackheads.labelling.selectors import Selector
+from stackheads.labelling.statistics import Estimate, Shares, no_shares, resampling
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.labelling.verdict import SelectorEvidence, selector_status
+from stackheads.labelling.write import WriteEvidence
+from stackheads.seeds import Stream
+from stackheads.types import Destination, Role
+
+HOP, BACK, PREVIOUS = (Selector("role", role) for role in (Role("hop", 1), Role("hop", -1), Role("previous")))
+VALUE = Destination.VALUE
+
+
+@pytest.fixture(scope="module")
+def known():
+    """Two samples on which every head of a model looks at hop 1, weight 3, and nowhere else."""
+    model, task = subject("cycle-d4-l3")
+    fit, trial = (
+        Examples(make_bench(model, task, 64, 0, Thresholds(), name)) for name in (Stream.SELECTORS, Stream.SELECTORS_TRIED)
+    )
+    truth = having(fit, {HOP: 3.0})
+    for examples in (fit, trial):
+        examples.attention = {place: rows.patterns(truth.at(place), fit.heads) for place, rows in examples.rows.items()}
+    return fit, trial
+
+
+def having(examples, weights):
+    """Every head with these selectors at value slots."""
+    chosen = examples.everything()
+    live = {place: marks & (place == VALUE) for place, marks in chosen.live.items()}
+    taken = {(VALUE, selector): torch.full((examples.heads, 1, 1), weight) for selector, weight in weights.items()}
+    return Sum(taken, {each: torch.ones(examples.heads, dtype=torch.bool) for each in taken}, live)
+
+
+def judge(chosen, fit, trial, effects=None):
+    effects = effects or dict.fromkeys(chosen.taken(), no_shares())
+    draws = resampling(len(trial.bench.clean.batch), 100, 0.99, torch.Generator().manual_seed(0))
+    return judged(chosen, fit, trial, effects, draws, Thresholds(), 0)
+
+
+def test_the_gain_of_a_head_s_only_selector_is_what_its_attention_has_less_than_even_attention(known):
+    fit, trial = known
+    visible = trial.bench.clean.batch.tokens.shape[1]
+    peak = math.exp(3.0)
+    entropy = math.log(visible - 1 + peak) - 3.0 * peak / (visible - 1 + peak)
+    for evidence in judge(having(trial, {HOP: 1.0}), fit, trial).values():
+        assert evidence.settled
+        assert evidence.gain.value == pytest.approx(math.log(visible) - entropy, abs=1e-3)
+        assert evidence.beyond is not None
+        assert evidence.beyond.value > evidence.gain.value
+
+
+def test_a_selector_that_a_head_has_not_gains_nothing(known):
+    """However large its weight is in what was fitted to the answer."""
+    fit, trial = known
+    found = judge(having(trial, {HOP: 3.0, BACK: 5.0, PREVIOUS: 5.0}), fit, trial)
+    for (_, _, selector), evidence in found.items():
+        assert (evidence.gain.value > 0.5) == (selector == HOP)
+        assert abs(evidence.gain.value) < 1e-3 or selector == HOP
+
+
+def test_what_says_the_same_in_every_example_is_compared_with_no_other(known):
+    fit, trial = known
+    found = judge(having(trial, {HOP: 3.0, PREVIOUS: 1.0}), fit, trial)
+    assert {selector for (_, _, selector), evidence in found.items() if evidence.beyond is None} == {PREVIOUS}
+
+
+def test_fits_to_attention_end_where_nothing_changes(known):
+    fit, _ = known
+    chosen = having(fit, {HOP: 0.0, BACK: 0.0, PREVIOUS: 0.0})
+    assert max(float(slope.max()) for slope in steepest(chosen, fit).values()) > 0.1
+    assert max(float(slope.max()) for slope in steepest(fitted(chosen, fit, STEPS, to_answers=False), fit).values()) < FLAT
+
+
+def test_the_selectors_of_another_head_are_never_confirmed():
+    """The null, given the effects of the head's own: that they matter is not enough."""
+    model, task = subject("cycle-d4-l3")
+    streams = (Stream.SELECTORS, Stream.SELECTORS_JUDGED, Stream.SELECTORS_TRIED)
+    fit, judge_on, tried = (make_bench(model, task, 256, 0, Thresholds(), name) for name in streams)
+    examples, trial = Examples(fit), Examples(tried)
+    chosen = select(fit, judge_on)
+    other = rolled(chosen, examples)
+    effects = dict.fromkeys(other.taken(), shares(0.5, 0.4, 0.6))
+    draws = resampling(256, 100, 0.99, torch.Generator().manual_seed(0))
+    found = judged(other, examples, trial, effects, draws, Thresholds(), 0)
+    assert len(found) >= 6
+    said = [str(selector_status(evidence, Thresholds())) for evidence in found.values()]
+    assert set(said) <= {"causal-unclassified", "undecided"}
+    assert "causal-unclassified" in said
+
+
+def shares(value, low, high):
+    one = (torch.tensor([each], dtype=torch.double) for each in (value, low, high, (high - low) / 5))
+    return Shares(*one, torch.tensor([512]))
+
+
+LOOKS = {"yes": (0.5, 0.4, 0.6), "no": (0.001, 0.0, 0.002), "undecided": (0.04, -0.1, 0.2)}
+MOVES = {"yes": (0.5, 0.4, 0.6), "against": (-0.5, -0.6, -0.4), "no": (0.0, -0.001, 0.001), "undecided": (0.03, -0.1, 0.2)}
+VERDICTS = [
+    ("yes", "yes", "yes", "confirmed", "moves"),
+    ("yes", "against", "against", "opposing", "moves"),
+    ("yes", "yes", "no", "causal-unclassified", "does not matter"),
+    ("yes", "yes", "undecided", "undecided", "undecided whether what it carries matters"),
+    ("yes", "no", "yes", "pattern-only", "no effect"),
+    ("yes", "undecided", "yes", "undecided", "undecided whether it matters"),
+    ("no", "yes", "yes", "causal-unclassified", "does not look there"),
+    ("no", "no", "yes", "none", "no effect"),
+    ("undecided", "yes", "yes", "undecided", "undecided whether it looks there"),
+]
+
+
+@pytest.mark.parametrize(("looks", "matters", "carries", "status", "said"), VERDICTS)
+def test_three_channels_make_the_verdict(looks, matters, carries, status, said):
+    evidence = evidence_of(looks, matters, carries)
+    assert str(selector_status(evidence, Thresholds())) == status
+    assert said in selector_reason(evidence, Thresholds())
+
+
+def evidence_of(looks, matters, carries, settled=True, beyond=None):
+    write = WriteEvidence(shares(*MOVES[carries]), ("its source moves hop 1",), 512, 512)
+    gain = Estimate(*LOOKS[looks], 512)
+    readouts = (subject_readout(),)
+    return SelectorEvidence(gain, beyond, settled, shares(*MOVES[matters]), readouts, 4096, write)
+
+
+def subject_readout():
+    model, task = subject("cycle-d4-l3")
+    return make_bench(model, task, 16, 0, Thresholds()).baseline.readouts[0]
+
+
+def test_a_fit_that_did_not_end_decides_nothing():
+    evidence = evidence_of("yes", "yes", "yes", settled=False)
+    assert str(selector_status(evidence, Thresholds())) == "undecided"
+    assert "the fit did not end" in selector_reason(evidence, Thresholds())
+
+
+def test_what_another_example_tells_as_well_is_not_looked_at():
+    """Attention on a place where a role's source stands often."""
+    evidence = evidence_of("yes", "yes", "yes", beyond=Estimate(0.0, -0.001, 0.001, 512))
+    assert str(selector_status(evidence, Thresholds())) == "causal-unclassified"
