@@ -156,7 +156,8 @@ def print_trial(trial: Trial, file: TextIO | None = None) -> None:
         if row["adds"] >= SHOWN_SHARE:
             cell = f"{row['head']} @{place_of(row)}"
             console.print(f"not explained: {cell} alone adds {row['adds']:.2f} at {row['readout']}")
-    console.print(trial.prediction)
+    for sentence in (trial.prediction, *trial.exchanged):
+        console.print(sentence)
     _title(console, "necessity: share of the gap that goes with all heads of a role")
     for line in _necessity_lines(records(trial.necessity)):
         console.print(line)

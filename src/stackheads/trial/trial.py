@@ -1,8 +1,9 @@
 """Labels on trial: everything that could prove them wrong together, on examples that they were not made on.
 
 `sufficiency` (do the labels explain the answer?), `unexplained` (which unlabelled heads carry the rest?), `redirection` (do
-they predict what happens when heads are pointed elsewhere?), `necessity` (do the answers need these heads and not just any?),
-and `fixed` (which heads need to look at their input at all?). Each has its own module with the exact definitions.
+they predict what happens when heads are pointed elsewhere?), `interchange` (can heads with the same label take each other's
+place?), `necessity` (do the answers need these heads and not just any?), and `fixed` (which heads need to look at their input
+at all?). Each has its own module with the exact definitions.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from stackheads.seeds import Stream
 from stackheads.tables import records
 from stackheads.tasks import Task
 from stackheads.trial.fixed import fixed_patterns
+from stackheads.trial.interchange import interchange
 from stackheads.trial.necessity import necessity
 from stackheads.trial.redirection import redirection
 from stackheads.trial.sufficiency import VARIANTS, sufficiency, unexplained
@@ -37,6 +39,7 @@ class Trial:
     sufficiency: pd.DataFrame
     unexplained: pd.DataFrame
     redirection: pd.DataFrame
+    interchange: pd.DataFrame
     necessity: pd.DataFrame
     fixed: pd.DataFrame
     replaced_at_once: float | None
@@ -75,6 +78,7 @@ class Trial:
             "sufficiency": records(self.sufficiency),
             "unexplained": records(self.unexplained),
             "redirection": records(self.redirection),
+            "interchange": records(self.interchange),
             "necessity": records(self.necessity),
             "fixed": records(self.fixed),
         }
@@ -84,7 +88,7 @@ class Trial:
         for variant, what in VARIANTS.items():
             shares = " ".join(f"{hop}: {share:.2f}" for hop, share in self.recovered(variant).items())
             lines.append(f"{what}: {shares}")
-        return "\n".join([*lines, self.prediction])
+        return "\n".join([*lines, self.prediction, *self.exchanged])
 
     @property
     def prediction(self) -> str:
@@ -98,6 +102,18 @@ class Trial:
             text += f", the predicted old one in {self.held:.1%} of {self.redirection['kept'].sum()}"
         return text + (f"; nothing predicted for hops {self.unpredicted}" if self.unpredicted else "")
 
+    @property
+    def exchanged(self) -> list[str]:
+        """What interchange found, in a sentence for heads with the same label and one for others, where there are any."""
+        words = {True: "with the same label", False: "with different labels"}
+        pairs = [(what, self.interchange[self.interchange["same"] == same]) for same, what in words.items()]
+        return [
+            f"interchange: {len(rows)} {'pair' if len(rows) == 1 else 'pairs'} of heads {what} keep at least "
+            f"{rows['kept'].min():.2f} of the answer, at most {rows['kept'].max():.2f}"
+            for what, rows in pairs
+            if len(rows)
+        ]
+
 
 def put_on_trial(
     model: Model,
@@ -109,7 +125,8 @@ def put_on_trial(
 ) -> Trial:
     """Put the labels of a model on trial. `labels` is `analysis.labels`; `seed` that of the analysis (others are drawn).
 
-    Cost: about 4 + 3 × (head, destination) + 101 × roles + 2 × redirections forward passes on `examples` examples.
+    Cost: about 4 + 3 × (head, destination) + 101 × roles + 2 × redirections forward passes on `examples` examples, and
+    one for each pair of labelled heads of a layer and destination.
     """
     thresholds = thresholds or Thresholds()
     bench = make_bench(model, task, examples, seed, thresholds, Stream.TRIAL)
@@ -124,6 +141,7 @@ def put_on_trial(
             sufficiency=sufficiency(bench, parsed),
             unexplained=unexplained(bench, parsed),
             redirection=redirection(bench, parsed, extracted),
+            interchange=interchange(bench, parsed),
             necessity=necessity(bench, parsed, extracted, seed),
             fixed=fixed,
             replaced_at_once=at_once,

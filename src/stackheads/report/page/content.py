@@ -223,7 +223,7 @@ def _trial(trial: Trial) -> dict[str, Any]:
         "examples": trial.examples,
         "hops": list(trial.recovered()),
         "variants": [{"what": what, "recovered": trial.recovered(name)} for name, what in VARIANTS.items()],
-        "prediction": trial.prediction,
+        "sentences": [trial.prediction, *trial.exchanged],
         "unexplained": [row | {"place": place_of(row)} for row in records(trial.unexplained) if row["adds"] >= UNEXPLAINED],
         "readouts": readouts,
         "necessity": [{"role": str(role), "cells": [cell.get((role, readout)) for readout in readouts]} for role in roles],
@@ -232,6 +232,7 @@ def _trial(trial: Trial) -> dict[str, Any]:
         "tables": {
             "Sufficiency: every readout": table(records(trial.sufficiency)),
             "Redirection: every hop pointed elsewhere": table(records(trial.redirection)),
+            "Interchange: every pair of labelled heads of a layer": table(records(trial.interchange)),
             "Necessity: every role and readout": table(_with_roles(records(trial.necessity))),
             "Fixed patterns: every head": table(records(trial.fixed)),
         },
