@@ -1,12 +1,13 @@
-"""Label every shipped checkpoint with three seeds and put the labels on trial: the two tables of docs/results/checkpoints.md.
+"""Label every shipped checkpoint with three seeds and put the labels on trial: the three tables of docs/results/checkpoints.md.
 
     python analyses/check_labels.py                     # prints Markdown; about five minutes on two cores
     python analyses/check_labels.py checkpoints/NAME …  # only these
 
 Labels: accuracies are those stored in the checkpoint (4,096 fresh examples); a cell (head, destination) that is confirmed in a
 role for some of the seeds 0, 1, 2 only is listed as unstable; kappa is between whole analyses (`labelling/stability.py`).
-Trials: 512 fresh examples, seed 0; recovered shares (i) to (iii) at the query as in `trial/sufficiency.py`. The untrained
-row is the architecture of `cycle-d4-l4-final`.
+Trials: 512 fresh examples, seed 0; recovered shares (i) to (iii) at the query as in `trial/sufficiency.py`; pairs of labelled
+heads that are given each other's attention as in `trial/interchange.py`, with the share of the weakest readout that is kept. The
+untrained row is the architecture of `cycle-d4-l4-final`.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from stackheads.errors import StackheadsError
 from stackheads.labelling.stability import kappa
 from stackheads.models import build
 from stackheads.tables import records, role_of
+from stackheads.trial.trial import Trial
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 SEEDS = (0, 1, 2)
@@ -51,9 +53,8 @@ def labels_row(name: str, accuracy: Iterable[float], analyses: list[Analysis]) -
     return f"| {' | '.join(cells)} |"
 
 
-def trial_row(name: str, analysis: Analysis) -> str:
+def trial_row(name: str, analysis: Analysis, trial: Trial) -> str:
     """One line of the table of trials."""
-    trial = analysis.trial()
     new = "–" if trial.redirected is None else f"{100 * trial.redirected:.1f}"
     if trial.unpredicted:
         new += f" (hops {', '.join(map(str, trial.unpredicted))} unpredicted)"
@@ -72,6 +73,20 @@ def trial_row(name: str, analysis: Analysis) -> str:
         criteria,
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def interchange_row(name: str, trial: Trial) -> str:
+    """One line of the table of interchanged heads."""
+    cells = [f"`{name}`"]
+    for same in (True, False):
+        kept = [row["kept"] for row in records(trial.interchange) if row["same"] == same]
+        cells += [str(len(kept)), span(kept)]
+    return f"| {' | '.join(cells)} |"
+
+
+def span(values: list[float]) -> str:
+    """The least and the largest."""
+    return f"{min(values):.2f} to {max(values):.2f}" if values else "–"
 
 
 def percent(shares: Iterable[float]) -> str:
@@ -103,23 +118,28 @@ def main() -> None:
         loaded = {path: load(path) for path in paths}
     except StackheadsError as error:
         sys.exit(f"error: {error}")
-    labels, trials = [], []
+    labels: list[str] = []
+    trials: list[str] = []
+    swaps: list[str] = []
     for path, checkpoint in loaded.items():
         analyses = [analyze(checkpoint, seed=seed, explain=seed == SEEDS[0]) for seed in SEEDS]
         labels.append(labels_row(path.name, checkpoint.metrics["accuracy"].values(), analyses))
-        trials.append(trial_row(path.name, analyses[0]))
+        trial = analyses[0].trial()
+        trials.append(trial_row(path.name, analyses[0], trial))
+        swaps.append(interchange_row(path.name, trial))
         print(path.name, file=sys.stderr, flush=True)
     if not arguments.folders:
         final: Any = load(CHECKPOINTS / "cycle-d4-l4-final")
         untrained = [analyze(build(final.config, final.task, seed=seed), final.task, seed=seed) for seed in SEEDS]
         labels.append(labels_row("untrained", untrained[0].accuracy.values(), untrained))
-        trials.append(trial_row("untrained", untrained[0]))
+        trials.append(trial_row("untrained", untrained[0], untrained[0].trial()))
     table("checkpoint, accuracy (%), confirmed for all seeds, for some only, kappa, Jaccard", labels)
     table(
         "checkpoint, mechanism, (i) ideal, (ii) resampled, (iii) own patterns, not explained, redirected (%), "
         "program agrees (%), faithfulness / incompleteness",
         trials,
     )
+    table("checkpoint, pairs with the same label, they keep, pairs with different labels, they keep", swaps)
 
 
 if __name__ == "__main__":

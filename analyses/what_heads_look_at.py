@@ -61,7 +61,8 @@ def row(name: str, one: Found) -> str:
     hops = selected.recovered() or selected.recovered(destination="value")
     shares = " ".join(f"{share:.2f}" for share in hops.values())
     null = max(each["recovered"] for each in records(selected.swapped))
-    return f"| `{name}` | {confirmed} | {' | '.join(levels)} | {shares} | {null:.2f} | {seconds:.0f} |"
+    held = int((selected.table["status"] == "confirmed").sum())
+    return f"| `{name}` | {confirmed} | {' | '.join(levels)} | {shares} | {held} | {null:.2f} | {seconds:.0f} |"
 
 
 def stored(tables: dict[str, dict[str, pd.DataFrame]]) -> None:
@@ -108,8 +109,8 @@ def main() -> None:
         folders = [path for path in sorted((ROOT / "checkpoints").iterdir()) if path.is_dir() and path.name not in SKIPPED]
     subjects: dict[str, tuple[Any, Any]] = {folder.name: (folder, None) for folder in folders}
     columns = ("model", "confirmed labels", "roles", "+ slots, positions", "+ gates", "+ content")
-    print(f"| {' | '.join((*columns, 'per hop', 'null', 'seconds'))} |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(f"| {' | '.join((*columns, 'per hop', 'confirmed selectors', 'null', 'seconds'))} |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     tables: dict[str, dict[str, pd.DataFrame]] = {"selectors": {}, "selectors-curve": {}}
     try:
         if arguments.khop is not None:
