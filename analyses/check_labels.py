@@ -6,8 +6,8 @@
 Labels: accuracies are those stored in the checkpoint (4,096 fresh examples); a cell (head, destination) that is confirmed in a
 role for some of the seeds 0, 1, 2 only is listed as unstable; kappa is between whole analyses (`labelling/stability.py`).
 Trials: 512 fresh examples, seed 0; recovered shares (i) to (iii) at the query as in `trial/sufficiency.py`; pairs of labelled
-heads that are given each other's attention as in `trial/interchange.py`, with the share of the weakest readout that is kept. The
-untrained row is the architecture of `cycle-d4-l4-final`.
+heads that are given each other's attention as in `trial/interchange.py`, with the share of the weakest readout that is kept.
+The untrained row is the architecture of `cycle-d4-l4-final`.
 """
 
 import argparse

@@ -12,6 +12,7 @@ from stackheads import Analysis, Emergence
 from stackheads.explanation.circuit import LOGITS, Circuit
 from stackheads.explanation.explained import Explained
 from stackheads.explanation.measuring import CHANNELS, CURVE, EFFECT, GROUPS, TABLE
+from stackheads.explanation.weights import WEIGHTS
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.tables import label_frame
 from stackheads.timeline.emergence import step_row
@@ -184,12 +185,22 @@ def explained():
         curve=pd.DataFrame(curve, columns=CURVE),
         groups=pd.DataFrame(groups, columns=GROUPS),
         swapped=pd.DataFrame([("query", 1, 0.1)], columns=["destination", "hop", "recovered"]),
+        weights=weights(),
         shuffled=pd.DataFrame([("query", 1, 0.0)], columns=["destination", "hop", "recovered"]),
         mechanism="doubling",
         mechanism_reason="selectors let the query follow 1, 12 hops",
         program="layer 0: hop 12 @value when asked 1..4",
         program_agreement={1: 1.0, 12: 0.5},
     )
+
+
+def weights():
+    """Of a selector under a gate, a table of distances, and a table of symbols."""
+    rows = [("L0H0", "value", "hop 12 by asked", "asked", value, None, 1.0) for value in (1, 2, 12)]
+    rows += [("L1H0", "value", "distance", None, None, at, -0.5) for at in (-1, 0, 1)]
+    what = "own symbol × symbol of key"
+    rows += [("L1H1", "value", what, "own symbol", value, at, 0.1 * (value - at)) for value in range(4) for at in range(4)]
+    return pd.DataFrame(rows, columns=WEIGHTS).astype({"value": "Int64", "at": "Int64"})
 
 
 def selector(head, kind, what, role, gate, values, weight):

@@ -82,7 +82,7 @@ class Wanted:
         if self.html is not None:
             analysis.to_html(self.html, verdict, selectors=explained)
         if self.figures is not None:
-            save_figures(analysis, self.figures)
+            save_figures(analysis, self.figures, explained)
 
 
 @with_options

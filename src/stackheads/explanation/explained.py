@@ -24,6 +24,7 @@ class Explained:
     groups: pd.DataFrame
     swapped: pd.DataFrame
     shuffled: pd.DataFrame
+    weights: pd.DataFrame
     mechanism: str | None = None
     mechanism_reason: str | None = None
     program: str | None = None
@@ -63,7 +64,7 @@ class Explained:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        frames = {name: records(getattr(self, name)) for name in ("table", "curve", "groups", "swapped", "shuffled")}
+        frames = {name: records(getattr(self, name)) for name in ("table", "weights", "curve", "groups", "swapped", "shuffled")}
         words = {name: getattr(self, name) for name in ("mechanism", "mechanism_reason", "program")}
         agreement = {str(hop): share for hop, share in self.program_agreement.items()} or None
         return {"examples": self.examples, "seed": self.seed, **words, "program_agreement": agreement, **frames}

@@ -13,6 +13,7 @@
           needed – and how many selectors and numbers each takes. Each level is what is left of the whole without the later
           kinds, fitted again. Two nulls: `swapped`, every head has the selectors of the next head of its layer; `shuffled`,
           every example looks where the selectors say for the next one.
+`weights` the numbers of selectors that have several (`weights.py`).
 `groups`  heads that share a job – the same role at the same destination –, who takes which part, and what is lost without all
           of them against the sum of what is lost without each.
 
@@ -31,6 +32,7 @@ from stackheads.explanation.explained import Explained
 from stackheads.explanation.judging import gate_of, judged
 from stackheads.explanation.selected import AGAIN, LEVELS, fitted, select
 from stackheads.explanation.sums import Examples, Part, Sum
+from stackheads.explanation.weights import weights_table
 from stackheads.labelling.bench import Bench, make_bench, opened
 from stackheads.labelling.cause import effects_on_open
 from stackheads.labelling.readouts import Readout
@@ -112,6 +114,7 @@ class _Measured:
             groups=pd.DataFrame(self._groups(chosen), columns=GROUPS),
             swapped=self._null(self.trial.recovered(rolled(chosen, self.trial))),
             shuffled=self._null(self.trial.recovered_by_another(chosen)),
+            weights=weights_table(chosen, self.trial),
         )
 
     def _curve(self, chosen: Sum) -> list[dict[str, Any]]:

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+from stackheads.explanation.explained import Explained
 from stackheads.record import Record
 from stackheads.report.figures.attention import attention_maps
 from stackheads.report.figures.circuit import circuit_diagram
 from stackheads.report.figures.evidence import evidence_map
 from stackheads.report.figures.gates import gate_map, gated_rows
 from stackheads.report.figures.reach import reach_map
+from stackheads.report.figures.selectors import selector_map
 from stackheads.report.figures.style import COLOURS, FORMATS, hop_colours, save_figure, svg_text
 from stackheads.report.figures.timeline import timeline
 
@@ -23,25 +25,27 @@ __all__ = [
     "reach_map",
     "save_figure",
     "save_figures",
+    "selector_map",
     "svg_text",
     "timeline",
 ]
 
 
 DRAWN = {"evidence": evidence_map, "circuit": circuit_diagram, "reach": reach_map}
-FILES = tuple(f"{name}{ending}" for name in (*DRAWN, "attention", "gates") for ending in FORMATS)
+FILES = tuple(f"{name}{ending}" for name in (*DRAWN, "attention", "gates", "selectors") for ending in FORMATS)
 
 
-def save_figures(analysis: Record, folder: Path | str) -> None:
+def save_figures(analysis: Record, folder: Path | str, selectors: Explained | None = None) -> None:
     """Write `evidence`, `circuit` and `reach` as .png, .svg and .pdf into a folder; other files there stay.
 
     Where the model is at hand, `attention` too, of the confirmed heads or else of all, on the first example; and where labels
-    have gates, `gates`: what their heads look at, value by value.
+    have gates, `gates`: what their heads look at, value by value. With `selectors` those that have several numbers.
     """
     drawn = {name: draw(analysis) for name, draw in DRAWN.items()}
     rows = gated_rows(analysis)
     drawn |= {} if rows is None else {"gates": gate_map(rows)}
     drawn |= {} if analysis.subject is None else {"attention": attention_maps(analysis)}
+    drawn |= {} if selectors is None or selectors.weights.empty else {"selectors": selector_map(selectors)}
     for name, figure in drawn.items():
         for ending in FORMATS:
             save_figure(figure, Path(folder) / f"{name}{ending}")

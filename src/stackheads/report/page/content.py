@@ -9,6 +9,7 @@ from stackheads.explanation.circuit import Circuit
 from stackheads.explanation.explained import Explained, in_words
 from stackheads.record import Record
 from stackheads.report.figures.gates import LEAST, gated_rows
+from stackheads.report.figures.selectors import panels_of
 from stackheads.report.page.diagram import diagram
 from stackheads.tables import natural, place_of, records, role_of, with_gate
 from stackheads.trial.sufficiency import VARIANTS
@@ -173,16 +174,27 @@ def selectors_content(explained: Explained) -> dict[str, Any]:
         | {"together": row["joint"], "one by one": row["sum"], "of": row["readout"]}
         for row in records(explained.groups)
     ]
+    panels = panels_of(explained)
     return {
         "examples": explained.examples,
         "levels": table(levels),
         "looks": table(looks),
         "groups": table(groups) if groups else None,
+        "weights": [{"what": f"{head} @{at}: {what}", "table": _grid(rows)} for (head, at, what), rows in panels.items()],
         "mechanism": explained.mechanism,
         "reason": explained.mechanism_reason or "",
         "program": (explained.program or "").splitlines(),
         "agreement": explained.program_agreement,
     }
+
+
+def _grid(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Weights with a row for each value of the gate and a column for each place, distance or symbol."""
+    lines: dict[Any, dict[str, Any]] = {}
+    for row in rows:
+        line = lines.setdefault(row["value"], {row["gate"] or "": "–" if row["value"] is None else str(row["value"])})
+        line["weight" if row["at"] is None else str(row["at"])] = row["weight"]
+    return table(list(lines.values()))
 
 
 def _share(cell: dict[str, Any]) -> float:
