@@ -8,7 +8,8 @@
 Each model is labelled on 512 examples (seed 0) and its selectors are found (`Analysis.selectors`); recovered shares are those
 of 512 fresh examples. Prints Markdown: for each level of the curve the least recovered share of an open readout and how many
 selectors and numbers it takes, and the most that the null, other heads' selectors, recovers. With --write the tables go to
-analyses/results/selectors.csv (every selector) and selectors-curve.csv; tables there keep the rows of other models. Of the
+analyses/results/selectors.csv (every selector), selectors-weights.csv (numbers of those that have several) and
+selectors-curve.csv; tables there keep the rows of other models. selectors-content.png draws the content of one model. Of the
 k-hop model selectors-asked.csv and .png say where its heads look for each number of hops asked, on 1,024 examples.
 """
 
@@ -28,7 +29,7 @@ from stackheads.explanation.explained import Explained
 from stackheads.explanation.mechanism import name_carried
 from stackheads.files import write_file
 from stackheads.models import load, load_gpt2
-from stackheads.report.figures import gate_map, save_figure
+from stackheads.report.figures import gate_map, save_figure, selector_map
 from stackheads.seeds import Stream, stream
 from stackheads.tables import records
 
@@ -37,6 +38,7 @@ SKIPPED = ("cycle-d4-l4-final", "cycle-d4-l4-run")
 KHOP = tasks.KHopInduction(max_hops=16, symbols=4, context=99)
 KHOP_LAYERS = 3
 EXAMPLES = 512
+DRAWN = "cycle-d4-l3-wide"
 
 Found = tuple[Analysis, Explained, float]
 
@@ -93,6 +95,14 @@ def mechanisms() -> list[str]:
     return lines
 
 
+def draw_content() -> None:
+    """The tables of symbols in selectors-weights.csv of the model that needs most of them."""
+    weights = pd.read_csv(RESULTS / "selectors-weights.csv").astype({"value": "Int64", "at": "Int64"})
+    rows = weights[(weights["model"] == DRAWN) & weights["what"].str.contains("×")]
+    if len(rows):
+        save_figure(selector_map(rows), RESULTS / "selectors-content.png")
+
+
 def main() -> None:
     """Run the script from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -111,7 +121,7 @@ def main() -> None:
     columns = ("model", "confirmed labels", "roles", "+ slots, positions", "+ gates", "+ content")
     print(f"| {' | '.join((*columns, 'per hop', 'confirmed selectors', 'null', 'seconds'))} |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    tables: dict[str, dict[str, pd.DataFrame]] = {"selectors": {}, "selectors-curve": {}}
+    tables: dict[str, dict[str, pd.DataFrame]] = {"selectors": {}, "selectors-weights": {}, "selectors-curve": {}}
     try:
         if arguments.khop is not None:
             if not arguments.khop.exists():
@@ -121,7 +131,8 @@ def main() -> None:
         for name, subject in subjects.items():
             one = found(*subject)
             print(row(name, one), flush=True)
-            tables["selectors"][name], tables["selectors-curve"][name] = one[1].table, one[1].curve
+            tables["selectors"][name], tables["selectors-weights"][name] = one[1].table, one[1].weights
+            tables["selectors-curve"][name] = one[1].curve
             if subject[1] is KHOP:
                 table = one[0].by_gate(examples=2 * EXAMPLES)
                 tables["selectors-asked"] = {name: table[table["gate"] == "asked"]}
@@ -129,6 +140,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     if arguments.write:
         stored(tables)
+        draw_content()
         for table in tables.get("selectors-asked", {}).values():
             last = table["layer"] == table["layer"].max()
             save_figure(gate_map(table[last]), RESULTS / "selectors-asked.png")

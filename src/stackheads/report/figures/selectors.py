@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 from stackheads.errors import ConfigError
-from stackheads.explanation.explained import Explained
 from stackheads.tables import records
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 CELL, ACROSS, MOST = 0.2, 3, 24
@@ -15,18 +15,18 @@ CELL, ACROSS, MOST = 0.2, 3, 24
 Panel = tuple[str, str, str]
 
 
-def selector_map(explained: Explained, head: str | None = None) -> "Figure":
-    """A panel for each gated selector, table of places and table of symbols, of one head or of all (the first 24).
+def selector_map(weights: "pd.DataFrame") -> "Figure":
+    """A panel for each gated selector, table of places and table of symbols in `Explained.weights` (the first 24).
 
     Places, distances or the source's symbols from left to right, values of the gate bottom up; colour is the weight, red for
-    sources that are looked at and blue for those that are looked away from. Raises `ConfigError` where there is none.
+    sources that are looked at and blue for those that are looked away from. Draw some heads alone with `weights[weights["head"] == "L0H2"]`.
+    Raises `ConfigError` for a table without rows.
     """
     from matplotlib.figure import Figure
 
-    panels = panels_of(explained, head)
+    panels = panels_of(weights)
     if not panels:
-        whose = "these selectors have" if head is None else f"{head} has"
-        raise ConfigError(f"a selector map needs selectors with several numbers, {whose} none: print the selectors instead")
+        raise ConfigError("a selector map needs rows of Explained.weights, got none: name a head that has selectors there")
     across = min(ACROSS, len(panels))
     down = -(-len(panels) // across)
     wide = max(len(_axis(rows, "at")) for rows in panels.values())
@@ -44,12 +44,11 @@ def selector_map(explained: Explained, head: str | None = None) -> "Figure":
     return figure
 
 
-def panels_of(explained: Explained, head: str | None = None) -> dict[Panel, list[dict[str, Any]]]:
-    """The rows of `Explained.weights` of each selector."""
+def panels_of(weights: "pd.DataFrame") -> dict[Panel, list[dict[str, Any]]]:
+    """The rows of each selector."""
     panels: dict[Panel, list[dict[str, Any]]] = {}
-    for row in records(explained.weights):
-        if head is None or row["head"] == head:
-            panels.setdefault((row["head"], row["destination"], row["what"]), []).append(row)
+    for row in records(weights):
+        panels.setdefault((row["head"], row["destination"], row["what"]), []).append(row)
     return dict(list(panels.items())[:MOST])
 
 

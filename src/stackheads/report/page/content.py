@@ -174,7 +174,7 @@ def selectors_content(explained: Explained) -> dict[str, Any]:
         | {"together": row["joint"], "one by one": row["sum"], "of": row["readout"]}
         for row in records(explained.groups)
     ]
-    panels = panels_of(explained)
+    panels = panels_of(explained.weights)
     return {
         "examples": explained.examples,
         "levels": table(levels),
