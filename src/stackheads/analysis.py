@@ -78,7 +78,7 @@ class Analysis(Record):
             raise ConfigError(f"selectors are measured on a number of examples, got {examples!r}: ask for 512, say")
         subject, asked = self._subject(model, task, "selectors(model, task)")
         found = explain_heads(subject, asked, readouts, examples, self.seed, self.thresholds, progress)
-        return together(found, self.labels, subject, asked, self.reach)
+        return together(found, self.labels, subject, asked, self.reach, self.thresholds)
 
     def by_gate(self, model: Model | None = None, task: Task | None = None, examples: int = 512) -> pd.DataFrame:
         """Where every head looks, for each value of what a position may know: hop against hops asked, say.

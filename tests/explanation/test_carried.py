@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stackheads import analyze
-from stackheads.explanation.carried import NEEDED, carried
-from stackheads.explanation.mechanism import MOST, name_carried
+from stackheads.explanation.carried import carried
+from stackheads.explanation.mechanism import name_carried
 from stackheads.explanation.program import agreement, answerable, extract_program, program_of, shared
+from stackheads.labelling.thresholds import Thresholds
 from stackheads.programs.compiler import compile_layers
 from stackheads.programs.mechanisms import MECHANISMS
 from stackheads.programs.program import Program, Step, followed, lower, possible_part
@@ -20,6 +21,9 @@ from stackheads.validation.specimens import CIRCUITS, Guise, specimen
 QUERY, VALUE = Destination.QUERY, Destination.VALUE
 CYCLE, CHAIN = Cycle(symbols=9, max_hops=4), Retrieval(chains=2, max_hops=4)
 KHOP = KHopInduction(max_hops=4, symbols=4, context=24)
+
+
+LEAST = Thresholds()
 
 
 def selectors_of(steps, effect=1.0, kind="role"):
@@ -85,12 +89,29 @@ def test_looks_back_that_carry_nothing_count_where_the_program_has_them():
 
 def test_what_carries_little_is_no_step():
     steps = MECHANISMS["one hop per layer"](2).steps
-    assert found(steps, CHAIN, (1, 2), effect=NEEDED / 2).steps == ()
-    assert named(steps, CHAIN, (1, 2), effect=NEEDED / 2) == "none"
+    assert found(steps, CHAIN, (1, 2), effect=LEAST.min_step / 2).steps == ()
+    assert named(steps, CHAIN, (1, 2), effect=LEAST.min_step / 2) == "none"
+
+
+@pytest.mark.parametrize("status", ["causal-unclassified", "none"])
+def test_what_no_head_has_is_no_step(status):
+    """Selectors by which the answer can be given where no head looks there, or what it reads there does not matter."""
+    steps = MECHANISMS["one hop per layer"](2).steps
+    batch = CHAIN.sample(8, torch.Generator().manual_seed(0))
+    table = selectors_of(steps).assign(status="confirmed")
+    table.loc[table["hop"] == 2, "status"] = status
+    parts = carried(table, curve(CHAIN, (1, 2)), CHAIN, batch, 3)
+    assert parts.unheld == ("hop 2 (L2H0 @query)",)
+    assert Role("hop", 2) not in {step.role for step in parts.steps}
+    mechanism = name_carried(parts, CHAIN, None)
+    assert mechanism.name == "other"
+    assert "but for hop 2 (L2H0 @query), where heads do not look" in mechanism.reason
+    table["status"] = "undecided"
+    assert name_carried(carried(table, curve(CHAIN, (1, 2)), CHAIN, batch, 3), CHAIN, None).name == "one hop per layer"
 
 
 def test_steps_of_two_heads_count_together():
-    half = selectors_of([Step(0, Role("previous"), (VALUE,)), Step(1, Role("hop", 1), (QUERY,))], effect=0.6 * NEEDED)
+    half = selectors_of([Step(0, Role("previous"), (VALUE,)), Step(1, Role("hop", 1), (QUERY,))], effect=0.6 * LEAST.min_step)
     both = pd.concat([half, half.assign(head="L1H1")], ignore_index=True)
     batch = CHAIN.sample(8, torch.Generator().manual_seed(0))
     assert carried(half, curve(CHAIN, (1,)), CHAIN, batch, 2).answered == (frozenset(), frozenset())
@@ -99,8 +120,8 @@ def test_steps_of_two_heads_count_together():
 
 def test_roles_that_keep_little_name_nothing():
     steps = MECHANISMS["doubling"](4).steps
-    assert named(steps, CHAIN, (1, 2, 3, 4), roles=MOST - 0.01) == "other"
-    assert named(steps, CHAIN, (1, 2, 3, 4), roles=MOST) == "doubling"
+    assert named(steps, CHAIN, (1, 2, 3, 4), roles=LEAST.min_by_roles - 0.01) == "other"
+    assert named(steps, CHAIN, (1, 2, 3, 4), roles=LEAST.min_by_roles) == "doubling"
 
 
 def test_conditions_have_no_words():

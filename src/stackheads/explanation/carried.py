@@ -7,7 +7,8 @@ step, too: where all symbols are seen, what all sources but one bring is what th
 A selector under a gate is a step at the values at which it acts. Steps of several heads that together hold at all values are
 one. What a whole example knows, the hops asked for, decides which steps act in it; a step at some other values only, a few
 symbols, brings nothing. A step counts if the answer needs it: if what is lost without it, summed over the heads of its layer
-that share it, is a tenth of some answer.
+that share it, is a share of some answer (`Thresholds.min_step`); and if the head has it: selectors fitted to the answer may say
+where a head does not look, or where what it reads does not matter (`judging.py`), and such say nothing of how the model works.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,13 +18,14 @@ from typing import Any
 import pandas as pd
 
 from stackheads.explanation.program import CARRYING, answerable, in_order, shared
+from stackheads.labelling.thresholds import Thresholds
 from stackheads.programs.program import Program, Step, followed
 from stackheads.tables import records
 from stackheads.tasks import Batch, StatementTask, Task, gates
-from stackheads.types import Destination, Gate, Role, parse_ranges
+from stackheads.types import Destination, Gate, Role, Status, parse_ranges
 
-NEEDED = 0.1
-"""Of an answer; where heads look to carry less of it does not say how the model works."""
+UNHELD = (Status.CAUSAL_UNCLASSIFIED, Status.NONE)
+"""Statuses of selectors by which the answer can be given, but is not: one of the other channels says no."""
 
 OTHERS = {"slot": "slots", "position": "tables of places", "content": "tables of symbols"}
 """The kinds of selectors that are no roles, in words."""
@@ -35,7 +37,8 @@ class Carried:
 
     `answered` are, after each layer, the hops that the steps' windows can answer when they are asked for, `eliminated` those
     of the last layer that they answer because all others are known. `kept` is what all selectors keep of the weakest answer
-    and `roles` what roles alone keep; `others` are the selectors that are no roles.
+    and `roles` what roles alone keep; `others` are the selectors that are no roles, `unheld` those by which the answer can be
+    given and that are no head's.
     """
 
     steps: tuple[Step, ...]
@@ -46,12 +49,16 @@ class Carried:
     kept: float
     roles: float
     others: tuple[str, ...]
+    unheld: tuple[str, ...] = ()
 
 
-def carried(table: pd.DataFrame, curve: pd.DataFrame, task: Task, batch: Batch, layers: int) -> Carried:
+def carried(
+    table: pd.DataFrame, curve: pd.DataFrame, task: Task, batch: Batch, layers: int, thresholds: Thresholds | None = None
+) -> Carried:
     """What a model's selectors do together; `table` and `curve` as in `Explained`, `batch` any examples of the task."""
-    rows = records(table)
-    steps = in_order(shared(_needed(rows), gate_values(batch)))
+    rows, least = records(table), (thresholds or Thresholds()).min_step
+    held = [row for row in rows if row.get("status") not in UNHELD]
+    steps = in_order(shared(_needed(held, least), gate_values(batch)))
     levels, places = list(dict.fromkeys(curve["level"])), list(curve["destination"])
     at = Destination.QUERY if "query" in places else Destination(places[0])
     there = [row for row in records(curve) if row["destination"] == at]
@@ -72,6 +79,7 @@ def carried(table: pd.DataFrame, curve: pd.DataFrame, task: Task, batch: Batch, 
         kept=min(row["recovered"] for row in there if row["level"] == levels[-1]),
         roles=min(row["recovered"] for row in there if row["level"] == levels[0]),
         others=_others(rows),
+        unheld=tuple(f"{row['what']} ({row['head']} @{row['destination']})" for row in rows if _is_unheld(row, least)),
     )
 
 
@@ -107,14 +115,18 @@ def _known_where(batch: Batch, hop: int) -> list[dict[str, int]]:
     return [dict(zip(whole, values, strict=True)) for values in sorted(seen)] or [{}]
 
 
-def _needed(rows: Sequence[Mapping[str, Any]]) -> list[Step]:
+def _is_unheld(row: Mapping[str, Any], least: float) -> bool:
+    return row.get("status") in UNHELD and (row["effect"] or 0.0) >= least and _step(row) is not None
+
+
+def _needed(rows: Sequence[Mapping[str, Any]], least: float) -> list[Step]:
     """The steps without which a good part of some answer is lost."""
     found = [(step, row["effect"] or 0.0) for row in rows if (step := _step(row)) is not None]
     lost: dict[Step, float] = {}
     for step, effect in found:
         job = replace(step, gate=None)
         lost[job] = lost.get(job, 0.0) + max(effect, 0.0)
-    return [step for step, _ in found if lost[replace(step, gate=None)] >= NEEDED]
+    return [step for step, _ in found if lost[replace(step, gate=None)] >= least]
 
 
 def _step(row: Mapping[str, Any]) -> Step | None:

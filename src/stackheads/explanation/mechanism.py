@@ -25,12 +25,10 @@ import pandas as pd
 
 from stackheads.explanation.carried import Carried
 from stackheads.explanation.program import NO_WORDS, Extracted, answerable, eliminated
+from stackheads.labelling.thresholds import Thresholds
 from stackheads.programs.program import Step
 from stackheads.tasks import StatementTask, Task
 from stackheads.types import Destination
-
-MOST = 0.5
-"""Roles that keep less of the weakest answer do not say how it is given."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,13 @@ def name_mechanism(extracted: Extracted | None, task: StatementTask, reach: pd.D
     return _named(extracted.program.steps, answered, by_elimination, ("confirmed heads", probes))
 
 
-def name_carried(found: Carried, task: Task, reach: pd.DataFrame | None, program: Sequence[Step] = ()) -> Mechanism:
+def name_carried(
+    found: Carried,
+    task: Task,
+    reach: pd.DataFrame | None,
+    program: Sequence[Step] = (),
+    thresholds: Thresholds | None = None,
+) -> Mechanism:
     """The mechanism of a model by the selectors that carry its answers; `program` has the steps that find their source."""
     kept = f"where heads look to carry the answer keeps {found.kept:.2f} of the weakest hop"
     alone = f"roles alone {found.roles:.2f}"
@@ -82,10 +86,11 @@ def name_carried(found: Carried, task: Task, reach: pd.DataFrame | None, program
         return Mechanism("other", f"{NO_WORDS}; {tail}")
     if not any(map(_follows, found.steps)):
         return Mechanism("none", f"no head looks at a hop to carry the answer; {tail}")
-    if found.roles < MOST:
+    if found.roles < (thresholds or Thresholds()).min_by_roles:
         return Mechanism("other", f"most is carried by looks that follow no role; {tail}")
     if missing := [hop for hop in found.hops if hop not in found.answered[-1]]:
-        return Mechanism("other", f"roles bring no hop {_listed(missing)}; {tail}")
+        unheld = f", but for {', '.join(found.unheld)}, where heads do not look" if found.unheld else ""
+        return Mechanism("other", f"roles bring no hop {_listed(missing)}{unheld}; {tail}")
     backward = [step for step in _ahead(program) if _back(step)]
     return _named([*found.steps, *backward], found.answered, found.eliminated, ("selectors", tail), found.at)
 

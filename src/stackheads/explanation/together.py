@@ -13,6 +13,7 @@ from stackheads.explanation.carried import carried, gate_values
 from stackheads.explanation.explained import Explained
 from stackheads.explanation.mechanism import name_carried
 from stackheads.explanation.program import agreement, label_steps, program_of
+from stackheads.labelling.thresholds import Thresholds
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import Task
@@ -21,13 +22,15 @@ EXAMPLES = 512
 """Drawn to see which values gates have, and with which of them each hop is asked."""
 
 
-def together(found: Explained, labels: pd.DataFrame, model: Model, task: Task, reach: pd.DataFrame | None) -> Explained:
+def together(
+    found: Explained, labels: pd.DataFrame, model: Model, task: Task, reach: pd.DataFrame | None, thresholds: Thresholds
+) -> Explained:
     """Selectors with their mechanism and program; `reach` may be missing. Cost: two forward passes on 512 examples."""
     batch = task.sample(EXAMPLES, stream(found.seed, Stream.SELECTORS_TRIED, "gates"))
-    parts = carried(found.table, found.curve, task, batch, model.cfg.n_layers)
+    parts = carried(found.table, found.curve, task, batch, model.cfg.n_layers, thresholds)
     steps, values = label_steps(labels)
     extracted = program_of([*steps, *parts.steps], gate_values(batch) | values, task)
-    mechanism = name_carried(parts, task, reach, () if extracted is None else extracted.program.steps)
+    mechanism = name_carried(parts, task, reach, () if extracted is None else extracted.program.steps, thresholds)
     return replace(
         found,
         mechanism=mechanism.name,

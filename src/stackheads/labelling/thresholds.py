@@ -24,6 +24,10 @@ class Thresholds:
     `min_gain`          share of a head's attention at a destination that a division by a gate must add, and each of its parts
                         take, and nats by which a selector must tell attention better: less than 3 % of what a head looks at is
                         nothing to tell a reader.
+    `min_step`          share of an answer that goes without a step, summed over the heads that share it, from which the step
+                        says how the model works.
+    `min_by_roles`      share of the weakest answer that selectors which are roles must keep alone for a mechanism to be named
+                        by them: below half of it most is carried otherwise.
     `min_accuracy_gain` accuracy above that on unrelated answers which a readout needs before effects on it mean anything.
     `emerged_accuracy`  accuracy at the query from which a hop counts as there in training: far above the plateaus of a model
                         that guesses among a few symbols (1/2 and less), and reached before the last percents, which take long.
@@ -40,5 +44,7 @@ class Thresholds:
     rare_share: float = 0.005
     redundant_factor: float = 1.3
     min_gain: float = 0.03
+    min_step: float = 0.1
+    min_by_roles: float = 0.5
     min_accuracy_gain: float = 0.05
     emerged_accuracy: float = 0.9

@@ -19,8 +19,8 @@ def selector_map(weights: "pd.DataFrame") -> "Figure":
     """A panel for each gated selector, table of places and table of symbols in `Explained.weights` (the first 24).
 
     Places, distances or the source's symbols from left to right, values of the gate bottom up; colour is the weight, red for
-    sources that are looked at and blue for those that are looked away from. Draw some heads alone with `weights[weights["head"] == "L0H2"]`.
-    Raises `ConfigError` for a table without rows.
+    sources that are looked at and blue for those that are looked away from. Draw some heads alone with
+    `weights[weights["head"] == "L0H2"]`. Raises `ConfigError` for a table without rows.
     """
     from matplotlib.figure import Figure
 
