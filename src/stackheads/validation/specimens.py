@@ -64,13 +64,14 @@ class Guise:
 
 @dataclass(frozen=True)
 class Specimen:
-    """A compiled model with its task and the labels it must get."""
+    """A compiled model with its task and the labels it must get; `layers` as they are dressed up, head by head."""
 
     name: str
     model: Model
     task: StatementTask
     truth: dict[tuple[HeadId, Destination], Truth]
     circuit: Circuit
+    layers: Layers
 
 
 def specimen(name: str, circuit: Circuit, guise: Guise) -> Specimen:
@@ -95,7 +96,8 @@ def specimen(name: str, circuit: Circuit, guise: Guise) -> Specimen:
         if guise.noise and "ln" not in name_of:
             scale = guise.noise * parameter.square().mean().sqrt()
             parameter.data.add_(scale * torch.randn(parameter.shape, generator=generator))
-    return Specimen(name, model, circuit.task, labels_by_construction(dressed, circuit.task, circuit.readouts), circuit)
+    truth = labels_by_construction(dressed, circuit.task, circuit.readouts)
+    return Specimen(name, model, circuit.task, truth, circuit, dressed)
 
 
 def _plain(mechanism: str, layers: Layers, task: StatementTask) -> Circuit:
