@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackheads.labelling.cause import AblationEffects, CauseEvidence
+from stackheads.labelling.needed import examples_needed
 from stackheads.labelling.patterns import PatternEvidence
 from stackheads.labelling.readouts import Readout
 from stackheads.labelling.rows import label_row, reason
@@ -19,7 +20,6 @@ from stackheads.labelling.verdict import (
     JointEvidence,
     cause_answer,
     confirmed_again,
-    examples_needed,
     pattern_answer,
     shares_answer,
     status,

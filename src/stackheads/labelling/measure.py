@@ -19,13 +19,14 @@ from stackheads.interventions import ABLATIONS, destination_rows
 from stackheads.labelling.bench import bench_of
 from stackheads.labelling.cause import CARRYING, CauseEvidence, cause_evidence, screened_cause
 from stackheads.labelling.gating import gated_patterns, settled
+from stackheads.labelling.needed import examples_needed
 from stackheads.labelling.patterns import pattern_evidence
 from stackheads.labelling.readouts import Baseline
 from stackheads.labelling.redundancy import with_joint_evidence
 from stackheads.labelling.screening import Screen, candidates, guessed_effects
 from stackheads.labelling.statistics import resampling
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.labelling.verdict import Answer, Evidence, cause_answer, examples_needed, pattern_answer
+from stackheads.labelling.verdict import Answer, Evidence, cause_answer, pattern_answer
 from stackheads.labelling.write import Question, Writes
 from stackheads.models.hooks import all_heads, analysing
 from stackheads.models.protocol import Model

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from stackheads.labelling.cause import CauseEvidence
+from stackheads.labelling.needed import examples_needed
 from stackheads.labelling.patterns import PatternEvidence
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import (
@@ -11,7 +12,6 @@ from stackheads.labelling.verdict import (
     Evidence,
     SelectorEvidence,
     cause_answer,
-    examples_needed,
     is_redundant,
     pattern_answer,
     selector_answer,

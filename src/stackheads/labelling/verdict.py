@@ -17,13 +17,10 @@ from torch import Tensor
 from stackheads.labelling.cause import CauseEvidence
 from stackheads.labelling.patterns import PatternEvidence
 from stackheads.labelling.readouts import Readout
-from stackheads.labelling.statistics import KEPT_DRAWS, Estimate, Shares, rounded_up, unseen
+from stackheads.labelling.statistics import KEPT_DRAWS, Estimate, Shares, unseen
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.write import WriteEvidence
 from stackheads.types import Destination, Gate, Gated, HeadId, Status, Where, destination_of
-
-FARTHEST = 2**20
-"""More examples than this are said to be too many to tell: the effect lies at the bar."""
 
 
 class Answer(StrEnum):
@@ -248,57 +245,3 @@ def telling(shares: Shares, bar: float) -> int:
         if bool(decides.any()):
             return int(weight.where(decides, -1.0).argmax())
     return int(weight.argmax())
-
-
-def examples_needed(evidence: Evidence, thresholds: Thresholds) -> int | None:
-    """About how many examples would decide an undecided row, a power of two; None for a decided one.
-
-    Also None where no number of examples can: nothing that they show could decide it, or it lies at the bar.
-    """
-    if status(evidence, thresholds) != Status.UNDECIDED:
-        return None
-    wanted = [need for need in _needs(evidence, thresholds) if need is not None]
-    return min(wanted) if wanted and min(wanted) <= FARTHEST else None
-
-
-def _needs(evidence: Evidence, thresholds: Thresholds) -> list[int | None]:
-    """What the first channel that is not decided needs."""
-    pattern, cause, write = evidence.pattern, evidence.cause, evidence.write
-    if pattern_answer(pattern, thresholds) == Answer.UNDECIDED:
-        if pattern.rare:
-            return [2 * max(pattern.drawn, pattern.examples)]
-        wide = pattern.beyond if pattern.lead.value >= thresholds.pattern_margin else pattern.furthest
-        need = _needed(wide, thresholds.pattern_margin, pattern.examples, thresholds)
-        return [need and rounded_up(need * max(pattern.drawn / max(pattern.examples, 1), 1.0))]
-    matters = cause_answer(cause, thresholds)
-    if matters == Answer.UNDECIDED:
-        if cause.unclear:
-            return [2 * cause.examples]
-        return [_needed_of_all(cause.effects, thresholds.min_effect, cause.examples, thresholds)]
-    if matters != Answer.UNTESTED and write is not None and write_answer(write, thresholds) == Answer.UNDECIDED:
-        if not len(write.moved) or write.left_out:
-            return [2 * write.examples]
-        return [_needed_of_all(write.moved, thresholds.min_write, write.examples, thresholds)]
-    return []
-
-
-def _needed_of_all(shares: Shares, bar: float, examples: int, thresholds: Thresholds) -> int | None:
-    """The fewest examples for which one share that reaches the bar is told from zero, or else the most that any other needs."""
-    each = [_needed(shares.at(number), bar, examples, thresholds) for number in range(len(shares))]
-    reaching = [need for number, need in enumerate(each) if need and float(shares.value[number]) >= bar]
-    if reaching:
-        return min(reaching)
-    return None if None in each else max(need for need in each if need is not None)
-
-
-def _needed(estimate: Estimate, bar: float, examples: int, thresholds: Thresholds) -> int | None:
-    """How many examples until an estimate that stays as it is, with a narrower interval, leaves zero or lies inside the bar."""
-    size, half = abs(estimate.value), (estimate.high - estimate.low) / 2
-    if size >= bar:
-        return rounded_up(examples * max(1.0, (half / size) ** 2) * 1.01)
-    more = 2 * examples
-    while more <= FARTHEST:
-        if size + half * (examples / more) ** 0.5 + unseen(more, thresholds.confidence) < bar:
-            return rounded_up(more)
-        more *= 2
-    return None
