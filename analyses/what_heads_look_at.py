@@ -64,7 +64,8 @@ def row(name: str, one: Found) -> str:
     shares = " ".join(f"{share:.2f}" for share in hops.values())
     null = max(each["recovered"] for each in records(selected.swapped))
     held = int((selected.table["status"] == "confirmed").sum())
-    return f"| `{name}` | {confirmed} | {' | '.join(levels)} | {shares} | {held} | {null:.2f} | {seconds:.0f} |"
+    told = (f"`{name}`", confirmed, *levels, shares, held, f"{selected.explained:.2f}", f"{null:.2f}", f"{seconds:.0f}")
+    return f"| {' | '.join(map(str, told))} |"
 
 
 def stored(tables: dict[str, dict[str, pd.DataFrame]]) -> None:
@@ -119,8 +120,8 @@ def main() -> None:
         folders = [path for path in sorted((ROOT / "checkpoints").iterdir()) if path.is_dir() and path.name not in SKIPPED]
     subjects: dict[str, tuple[Any, Any]] = {folder.name: (folder, None) for folder in folders}
     columns = ("model", "confirmed labels", "roles", "+ slots, positions", "+ gates", "+ content")
-    print(f"| {' | '.join((*columns, 'per hop', 'confirmed selectors', 'null', 'seconds'))} |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(f"| {' | '.join((*columns, 'per hop', 'confirmed selectors', 'held alone', 'null', 'seconds'))} |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     tables: dict[str, dict[str, pd.DataFrame]] = {"selectors": {}, "selectors-weights": {}, "selectors-curve": {}}
     try:
         if arguments.khop is not None:

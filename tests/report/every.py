@@ -184,6 +184,7 @@ def explained():
         table=pd.DataFrame(rows, columns=[*TABLE, *EFFECT, *CHANNELS]).astype({"hop": "Int64"}),
         curve=pd.DataFrame(curve, columns=CURVE),
         groups=pd.DataFrame(groups, columns=GROUPS),
+        held=pd.DataFrame([("query", 1, 0.75)], columns=["destination", "hop", "recovered"]),
         swapped=pd.DataFrame([("query", 1, 0.1)], columns=["destination", "hop", "recovered"]),
         weights=weights(),
         shuffled=pd.DataFrame([("query", 1, 0.0)], columns=["destination", "hop", "recovered"]),

@@ -17,15 +17,13 @@ from typing import Any
 
 import pandas as pd
 
+from stackheads.explanation.judging import UNHELD
 from stackheads.explanation.program import CARRYING, answerable, in_order, shared
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.programs.program import Program, Step, followed
 from stackheads.tables import records
 from stackheads.tasks import Batch, StatementTask, Task, gates
-from stackheads.types import Destination, Gate, Role, Status, parse_ranges
-
-UNHELD = (Status.CAUSAL_UNCLASSIFIED, Status.NONE)
-"""Statuses of selectors by which the answer can be given, but is not: one of the other channels says no."""
+from stackheads.types import Destination, Gate, Role, parse_ranges
 
 OTHERS = {"slot": "slots", "position": "tables of places", "content": "tables of symbols"}
 """The kinds of selectors that are no roles, in words."""

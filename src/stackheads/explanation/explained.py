@@ -21,6 +21,7 @@ class Explained:
     seed: int
     table: pd.DataFrame
     curve: pd.DataFrame
+    held: pd.DataFrame
     groups: pd.DataFrame
     swapped: pd.DataFrame
     shuffled: pd.DataFrame
@@ -49,6 +50,11 @@ class Explained:
         )
 
     @property
+    def explained(self) -> float:
+        """The least recovered share of an open readout with the selectors alone that heads have."""
+        return float(self.held["recovered"].min())
+
+    @property
     def worst(self) -> float:
         """The least recovered share of an open readout, with all selectors."""
         last = self.levels[-1]
@@ -64,7 +70,10 @@ class Explained:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        frames = {name: records(getattr(self, name)) for name in ("table", "weights", "curve", "groups", "swapped", "shuffled")}
+        frames = {
+            name: records(getattr(self, name))
+            for name in ("table", "weights", "curve", "held", "groups", "swapped", "shuffled")
+        }
         words = {name: getattr(self, name) for name in ("mechanism", "mechanism_reason", "program")}
         agreement = {str(hop): share for hop, share in self.program_agreement.items()} or None
         return {"examples": self.examples, "seed": self.seed, **words, "program_agreement": agreement, **frames}
@@ -72,6 +81,7 @@ class Explained:
     def __repr__(self) -> str:
         lines = [f"{level}\n{self.in_numbers(level)}" for level in self.levels]
         heads = [f"{name}: {'; '.join(words)}" for name, words in self.hops.items()]
+        lines.append(f"with those alone that heads have, by all three channels, {self.explained:.2f} of the weakest is kept")
         named = [] if self.mechanism is None else ["", f"{self.mechanism}: {self.mechanism_reason}"]
         return "\n".join([f"recovered share of the gap per hop, {self.examples} fresh examples", *lines, "", *heads, *named])
 

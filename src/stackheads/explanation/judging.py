@@ -29,10 +29,12 @@ from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import SelectorEvidence
 from stackheads.labelling.write import Question, WriteEvidence, Writes
 from stackheads.seeds import Stream, stream
-from stackheads.types import Destination, Gate, Role, where
+from stackheads.types import Destination, Gate, Role, Status, where
 
 ACTS = 0.5
 """A gated selector acts at the values at which its weight is this part of its largest one, or more."""
+UNHELD = (Status.CAUSAL_UNCLASSIFIED, Status.NONE)
+"""Statuses of selectors by which the answer can be given, but is not: one of the other channels says no."""
 FLAT = 1e-3
 """Nats by which the cross-entropy of a head still changes with a weight, below which a fit has ended."""
 LEAST = 1e-9

@@ -14,6 +14,8 @@
           kinds, fitted again. Two nulls: `swapped`, every head has the selectors of the next head of its layer; `shuffled`,
           every example looks where the selectors say for the next one.
 `weights` the numbers of selectors that have several (`weights.py`).
+`held`    recovered shares with those selectors alone that no channel denies, fitted again: as far as they reach, the model's
+          own looks are what is explained, and not others by which the answer could be given.
 `groups`  heads that share a job – the same role at the same destination –, who takes which part, and what is lost without all
           of them against the sum of what is lost without each.
 
@@ -29,7 +31,7 @@ import torch
 from torch import Tensor
 
 from stackheads.explanation.explained import Explained
-from stackheads.explanation.judging import gate_of, judged
+from stackheads.explanation.judging import UNHELD, gate_of, judged
 from stackheads.explanation.selected import AGAIN, LEVELS, fitted, select
 from stackheads.explanation.sums import Examples, Part, Sum
 from stackheads.explanation.weights import weights_table
@@ -105,15 +107,20 @@ class _Measured:
 
     def all(self, chosen: Sum) -> Explained:
         """Every table."""
-        table = pd.DataFrame(self._rows(chosen), columns=[*TABLE, *EFFECT, *CHANNELS])
+        parts = self._named(chosen)
+        effects = self._effects(chosen, parts)
+        alone = {part: effects[part] for part in parts if part[2] is not None}
+        told = judged(chosen, self.fit, self.trial, alone, self.draws, self.thresholds, self.seed)
+        table = pd.DataFrame(self._rows(chosen, parts, effects, told), columns=[*TABLE, *EFFECT, *CHANNELS])
         return Explained(
             examples=self.n,
             seed=self.seed,
             table=table.astype({"hop": "Int64"}),
             curve=pd.DataFrame(self._curve(chosen), columns=CURVE),
+            held=self._shares(self.trial.recovered(self._held(chosen, told))),
             groups=pd.DataFrame(self._groups(chosen), columns=GROUPS),
-            swapped=self._null(self.trial.recovered(rolled(chosen, self.trial))),
-            shuffled=self._null(self.trial.recovered_by_another(chosen)),
+            swapped=self._shares(self.trial.recovered(rolled(chosen, self.trial))),
+            shuffled=self._shares(self.trial.recovered_by_another(chosen)),
             weights=weights_table(chosen, self.trial),
         )
 
@@ -131,25 +138,28 @@ class _Measured:
             fewer = size
         return rows
 
+    def _held(self, chosen: Sum, told: Mapping[Part, SelectorEvidence]) -> Sum:
+        """Without the selectors that no head has, fitted again."""
+        unheld = [part for part, evidence in told.items() if selector_status(evidence, self.thresholds) in UNHELD]
+        return fitted(chosen.without(unheld), self.fit, 2 * AGAIN, to_answers=True) if unheld else chosen
+
     def _readouts(self, shares: Tensor) -> list[dict[str, Any]]:
         """The recovered share of each open readout."""
         asked = [(self.baseline.readouts[at], float(shares[at])) for at in self.bench.open_readouts]
         return [{"destination": str(one.destination), "hop": one.hop, "recovered": share} for one, share in asked]
 
-    def _null(self, shares: Tensor) -> pd.DataFrame:
+    def _shares(self, shares: Tensor) -> pd.DataFrame:
         return pd.DataFrame(self._readouts(shares), columns=["destination", "hop", "recovered"])
 
     def _margin(self, logits: Tensor) -> Tensor:
         return self.bench.scorer.score(logits).margin
 
-    def _rows(self, chosen: Sum) -> list[dict[str, Any]]:
-        parts = self._named(chosen)
+    def _rows(
+        self, chosen: Sum, parts: Sequence[Part], effects: Mapping[Part, Shares], told: Mapping[Part, SelectorEvidence]
+    ) -> list[dict[str, Any]]:
         patterns = self.trial.patterns(chosen)
-        effects = self._effects(chosen, parts)
-        alone = {part: effects[part] for part in parts if part[2] is not None}
-        found = judged(chosen, self.fit, self.trial, alone, self.draws, self.thresholds, self.seed)
         return [
-            self._described(chosen, part, patterns) | self._lost(effects, part) | self._channels(found.get(part))
+            self._described(chosen, part, patterns) | self._lost(effects, part) | self._channels(told.get(part))
             for part in parts
         ]
 
