@@ -52,7 +52,7 @@ class Explained:
     @property
     def explained(self) -> float:
         """The least recovered share of an open readout with the selectors alone that heads have."""
-        return float(self.held["recovered"].min())
+        return min(row["recovered"] for row in records(self.held))
 
     @property
     def worst(self) -> float:
@@ -70,10 +70,8 @@ class Explained:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        frames = {
-            name: records(getattr(self, name))
-            for name in ("table", "weights", "curve", "held", "groups", "swapped", "shuffled")
-        }
+        tables = ("table", "weights", "curve", "held", "groups", "swapped", "shuffled")
+        frames = {name: records(getattr(self, name)) for name in tables}
         words = {name: getattr(self, name) for name in ("mechanism", "mechanism_reason", "program")}
         agreement = {str(hop): share for hop, share in self.program_agreement.items()} or None
         return {"examples": self.examples, "seed": self.seed, **words, "program_agreement": agreement, **frames}
