@@ -1,5 +1,6 @@
 """Selectors that a head has are told from those that it has not, whatever the answer makes of them."""
 
+import copy
 import math
 
 import pytest
@@ -70,6 +71,21 @@ def test_a_selector_that_a_head_has_not_gains_nothing(known):
     for (_, _, selector), evidence in found.items():
         assert (evidence.gain.value > 0.5) == (selector == HOP)
         assert abs(evidence.gain.value) < 1e-3 or selector == HOP
+
+
+def test_a_table_counts_for_what_roles_do_not_tell(known):
+    """Previous and distance can each stand for the other: it is the role that the head has."""
+    fit, trial = (copy.copy(examples) for examples in known)
+    distance = Selector("position", "distance")
+    truth = having(fit, {PREVIOUS: 3.0})
+    for examples in (fit, trial):
+        examples.attention = {place: rows.patterns(truth.at(place), fit.heads) for place, rows in examples.rows.items()}
+    chosen = having(trial, {PREVIOUS: 1.0})
+    size = trial.rows[VALUE].size(distance)
+    both = chosen.offering({(VALUE, distance): (size, 1)}, torch.device("cpu"))
+    for (_, _, selector), evidence in judge(both, fit, trial).items():
+        assert (evidence.gain.value > 0.5) == (selector == PREVIOUS)
+        assert abs(evidence.gain.value) < 0.01 or selector == PREVIOUS
 
 
 def test_what_says_the_same_in_every_example_is_compared_with_no_other(known):

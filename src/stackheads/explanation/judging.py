@@ -1,17 +1,18 @@
 """The three channels for every selector of a model's heads, on examples that the selectors were not fitted on.
 
 1. *Pattern.* Selectors are fitted to the answer (`selected.py`), so that their weights say what is needed and not how sharply a
-   head looks. Here the same selectors are fitted to the head's attention alone, once all together and once without each in
-   turn. By how many nats does the selector tell the attention better, at the positions where it acts? And by how many better
-   than the same selector reading another example, where it does not say the same in all? Intervals by Student's t over
-   examples, Bonferroni-corrected over selectors. A fit that does not end where nothing changes decides nothing.
+   head looks. Here they are fitted to the head's attention alone: those of the same head and destination up to the selector's
+   rank – roles, slots, places, the same under gates, content –, with and without it. By how many nats does it tell the
+   attention better than what comes before it, at the positions where it acts? And by how many better than the same selector
+   reading another example, where it does not say the same in all? Intervals by Student's t over examples, Bonferroni-corrected
+   over selectors. A fit that does not end where nothing changes decides nothing.
 2. *Cause.* What is lost of the answer when the selector alone is dropped, with all heads looking where their selectors say.
 3. *Write.* In the model itself, its patterns as they are: does what the head carries from where the selector points matter? For
    a role that it looks at, as for labels (`labelling/write.py`). For all else the value vectors of a matched example, at each
    source for the share of its attention that is there because of the selector.
 
-Cost: fits without a forward pass, as many as a head has selectors at most; for write one forward pass for each selector, or one
-for each selector that is a hop and each hop that the model answers.
+Cost: fits without a forward pass, as many as a head has selectors and ranks at most; for write one forward pass for each
+selector, or one for each selector that is a hop and each hop that the model answers.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from stackheads.explanation.selected import STEPS, fitted, steepest
 from stackheads.explanation.sums import Examples, Part, Sum, Taken
-from stackheads.labelling.selectors import Rows, Selector, make_rows
+from stackheads.labelling.selectors import Kind, Rows, Selector, make_rows
 from stackheads.labelling.statistics import Estimate, Resampling, Shares, mean_interval
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import SelectorEvidence
@@ -35,8 +36,9 @@ ACTS = 0.5
 """A gated selector acts at the values at which its weight is this part of its largest one, or more."""
 UNHELD = (Status.CAUSAL_UNCLASSIFIED, Status.NONE)
 """Statuses of selectors by which the answer can be given, but is not: one of the other channels says no."""
-FLAT = 1e-3
-"""Nats by which the cross-entropy of a head still changes with a weight, below which a fit has ended."""
+FLAT = 3e-3
+"""Nats by which the cross-entropy of a head still changes with a weight, below which a fit has ended: a tenth of `min_gain`."""
+ORDER: tuple[Kind, ...] = ("role", "slot", "position", "content")
 LEAST = 1e-9
 """Attention that counts as none in a cross-entropy."""
 
@@ -45,11 +47,11 @@ Cell = tuple[Destination, int, Selector]
 
 @dataclass(frozen=True)
 class _Fits:
-    """Selectors fitted to attention: all, and for each of them all others of its cell; `ended`: whether both fits have."""
+    """For each selector two fits to attention, of its cell's selectors up to its rank, all and all others; did both end?"""
 
-    whole: Sum
-    without: Mapping[Cell, Sum]
-    ended: Mapping[Cell, bool]
+    whole: dict[Cell, Sum]
+    without: dict[Cell, Sum]
+    ended: dict[Cell, bool]
 
 
 def judged(
@@ -83,22 +85,31 @@ def gate_of(rows: Rows, selector: Selector, weight: Float[Tensor, "size value"])
     return Gate(selector.gate, tuple(value for value in acting if value in seen))
 
 
+def rank(selector: Selector) -> int:
+    """Roles come before slots, places, what is gated, and content: a later one counts for what earlier ones do not tell."""
+    return ORDER.index(selector.kind) + (len(ORDER) if selector.gate is not None else 0)
+
+
 def _fits(chosen: Sum, fit: Examples) -> _Fits:
-    """One fit of all, then one for every first, second, … selector of all cells: cells do not touch each other."""
-    whole = fitted(chosen, fit, STEPS, to_answers=False)
-    flat = steepest(whole, fit)
-    of_cell: dict[tuple[Destination, int], list[Cell]] = {}
-    for cell in chosen.taken():
-        of_cell.setdefault(cell[:2], []).append(cell)
-    without: dict[Cell, Sum] = {}
-    ended: dict[Cell, bool] = {}
-    for turn in range(max(map(len, of_cell.values()), default=0)):
-        gone = [cells[turn] for cells in of_cell.values() if len(cells) > turn]
-        rest = fitted(whole.without(gone), fit, STEPS, to_answers=False)
-        rest_flat = steepest(rest, fit)
-        without |= dict.fromkeys(gone, rest)
-        ended |= {cell: max(_of_cell(flat, whole, cell), _of_cell(rest_flat, rest, cell)) < FLAT for cell in gone}
-    return _Fits(whole, without, ended)
+    """For each rank a fit of all up to it, then one for every first, second, … of the rank: cells do not touch each other."""
+    fits = _Fits({}, {}, {})
+    whole = chosen
+    for number in sorted({rank(selector) for _, _, selector in chosen.taken()}):
+        later = [cell for cell in chosen.taken() if rank(cell[2]) > number]
+        whole = fitted(Sum(whole.weights, chosen.has, chosen.live).without(later), fit, STEPS, to_answers=False)
+        flat = steepest(whole, fit)
+        of_cell: dict[tuple[Destination, int], list[Cell]] = {}
+        for cell in chosen.taken():
+            if rank(cell[2]) == number:
+                of_cell.setdefault(cell[:2], []).append(cell)
+        for turn in range(max(map(len, of_cell.values()))):
+            gone = [cells[turn] for cells in of_cell.values() if len(cells) > turn]
+            rest = fitted(whole.without(gone), fit, STEPS, to_answers=False)
+            rest_flat = steepest(rest, fit)
+            for cell in gone:
+                slope = max(_of_cell(flat, whole, cell), _of_cell(rest_flat, rest, cell))
+                fits.whole[cell], fits.without[cell], fits.ended[cell] = whole, rest, slope < FLAT
+    return fits
 
 
 def _of_cell(slopes: Mapping[Taken, Float[Tensor, "head"]], fit: Sum, cell: Cell) -> float:
@@ -112,17 +123,17 @@ def _of_cell(slopes: Mapping[Taken, Float[Tensor, "head"]], fit: Sum, cell: Cell
 def _told(chosen: Sum, fits: _Fits, trial: Examples, thresholds: Thresholds) -> dict[Cell, tuple[Estimate, Estimate | None]]:
     """By how much each selector tells its head's attention better than the others alone, and than another example's."""
     cells, batch = chosen.taken(), trial.bench.clean.batch
-    patterns = trial.patterns(fits.whole)
     others = {place: make_rows(trial.bench.task, batch, place, trial.bench.clean.matched) for place in trial.rows}
     found: dict[Cell, tuple[Estimate, Estimate | None]] = {}
     for cell in cells:
         place, head, selector = cell
         rows, target = trial.rows[place], trial.attention[place][head]
         acts = _acting(rows, selector, chosen.weights[place, selector][head])
-        entropy = _entropy(target, patterns[place][head])
+        whole = fits.whole[cell].of(place, head)
+        entropy = _entropy(target, rows.patterns(whole, 1)[0])
         left = rows.patterns(fits.without[cell].of(place, head), 1)[0]
         gain = _interval(rows, acts, _entropy(target, left) - entropy, len(cells), thresholds)
-        elsewhere = _elsewhere(rows, others[place], fits.whole.of(place, head), selector)
+        elsewhere = _elsewhere(rows, others[place], whole, selector)
         beyond = None
         if elsewhere is not None:
             beyond = _interval(rows, acts, _entropy(target, elsewhere) - entropy, len(cells), thresholds)
