@@ -15,7 +15,7 @@ def test_a_panel_for_each_selector_with_its_numbers():
     shown = image.get_array()
     assert shown.shape == (4, 4)
     assert all(shown[value, at] == pytest.approx(0.1 * (value - at)) for value in range(4) for at in range(4))
-    assert symbols.get_ylabel() == "own symbol"
+    assert (symbols.get_ylabel(), symbols.get_xlabel()) == ("own symbol", "symbol of key")
     gated = panels["L0H0 @value\nhop 12 by asked"]
     assert [label.get_text() for label in gated.get_yticklabels()] == ["1", "2", "12"]
     distances = panels["L1H0 @value\ndistance"]

@@ -68,6 +68,8 @@ def _draw(axes: Any, name: Panel, rows: list[dict[str, Any]], largest: float) ->
     step = 1 + len(across) // 12
     axes.set_xticks(range(0, len(across), step), ["" if at is None else str(at) for at in across[::step]], fontsize=6)
     axes.set_yticks(range(len(up)), ["" if value is None else str(value) for value in up], fontsize=6)
+    if rows[0]["at"] is not None:
+        axes.set_xlabel(name[2].split(" × ")[-1], fontsize=6)
     if rows[0]["gate"] is not None:
         axes.set_ylabel(rows[0]["gate"], fontsize=6)
     axes.tick_params(length=0)
