@@ -145,7 +145,7 @@ def test_the_page_with_selectors(made):
     words = {html.escape(in_words(row)) for row in records(explained.table)}
     assert all(f">{word}<" in text for word in words)
     assert "made &lt;up&gt;" in text
-    assert "by all three channels, 0.75 of the weakest readout is kept" in text
+    assert "at which heads do look 0.75 of the weakest readout is kept" in text
     for what in ("L0H0 @value: hop 12 by asked", "L1H0 @value: distance", "L1H1 @value: own symbol × symbol of key"):
         assert f"Weights of {what}" in text
     assert all(f">{level}<" in text for level in explained.levels)
@@ -257,7 +257,7 @@ def test_every_selector_is_printed_in_its_own_words():
         assert words in flat
     assert all(f"{status.symbol} {status} 0.25" in flat for status in Status)
     assert "when asked 1..4, 7" in flat
-    assert "with those alone that heads have, by all three channels, 0.75 of the weakest is kept" in flat
+    assert "with those alone at which heads do look 0.75 of the weakest is kept" in flat
     assert "hop 12 @value is shared by L0H0, L0H10 (L0H0 asked 1..4): together 0.50" in flat
     assert "@value 1: 0.90 2: 0.90 12: 0.90" in flat
     assert all(words in repr(explained) for words in ("L0H0 @value", "not hop 12", "uniform", "@query  1: 0.90"))

@@ -14,8 +14,8 @@
           kinds, fitted again. Two nulls: `swapped`, every head has the selectors of the next head of its layer; `shuffled`,
           every example looks where the selectors say for the next one.
 `weights` the numbers of selectors that have several (`weights.py`).
-`held`    recovered shares with those selectors alone that no channel denies, fitted again: as far as they reach, the model's
-          own looks are what is explained, and not others by which the answer could be given.
+`held`    recovered shares with those selectors alone of which the first channel does not say that the head does not look there,
+          fitted again: what is explained by the model's own looks, and not by others by which the answer could be given.
 `groups`  heads that share a job – the same role at the same destination –, who takes which part, and what is lost without all
           of them against the sum of what is lost without each.
 
@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from stackheads.explanation.explained import Explained
-from stackheads.explanation.judging import UNHELD, gate_of, judged
+from stackheads.explanation.judging import gate_of, judged
 from stackheads.explanation.selected import AGAIN, LEVELS, fitted, select
 from stackheads.explanation.sums import Examples, Part, Sum
 from stackheads.explanation.weights import weights_table
@@ -42,7 +42,7 @@ from stackheads.labelling.rows import selector_reason
 from stackheads.labelling.selectors import Selector
 from stackheads.labelling.statistics import Resampling, Shares, resampling
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.labelling.verdict import SelectorEvidence, selector_status, telling
+from stackheads.labelling.verdict import Answer, SelectorEvidence, selector_answer, selector_status, telling
 from stackheads.models.hooks import precise
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
@@ -139,9 +139,13 @@ class _Measured:
         return rows
 
     def _held(self, chosen: Sum, told: Mapping[Part, SelectorEvidence]) -> Sum:
-        """Without the selectors that no head has, fitted again."""
-        unheld = [part for part, evidence in told.items() if selector_status(evidence, self.thresholds) in UNHELD]
-        return fitted(chosen.without(unheld), self.fit, 2 * AGAIN, to_answers=True) if unheld else chosen
+        """Without selectors that say where heads do not look, and silent where nothing is left of a head, fitted again."""
+        gone: list[Part] = [part for part, evidence in told.items() if selector_answer(evidence, self.thresholds) == Answer.NO]
+        if not gone:
+            return chosen
+        left = {part[:2] for part in told if part not in gone}
+        gone += [(*cell, None) for cell in dict.fromkeys(part[:2] for part in gone) if cell not in left]
+        return fitted(chosen.without(gone), self.fit, 2 * AGAIN, to_answers=True)
 
     def _readouts(self, shares: Tensor) -> list[dict[str, Any]]:
         """The recovered share of each open readout."""
