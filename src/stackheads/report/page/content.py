@@ -193,7 +193,7 @@ def _grid(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Weights with a row for each value of the gate and a column for each place, distance or symbol."""
     lines: dict[Any, dict[str, Any]] = {}
     for row in rows:
-        line = lines.setdefault(row["value"], {row["gate"] or "": "–" if row["value"] is None else str(row["value"])})
+        line = lines.setdefault(row["value"], {row["gate"] or "gate": "–" if row["value"] is None else str(row["value"])})
         line["weight" if row["at"] is None else str(row["at"])] = row["weight"]
     return table(list(lines.values()))
 
