@@ -1,6 +1,6 @@
 """What do selectors explain? Every shipped checkpoint, and the published k-hop model where it is at hand.
 
-    python analyses/what_heads_look_at.py                          # all checkpoints, about ten minutes on one core
+    python analyses/what_heads_look_at.py                          # all checkpoints, about a quarter of an hour on one core
     python analyses/what_heads_look_at.py checkpoints/NAME …       # only these
     python analyses/what_heads_look_at.py --khop FILE              # a published k-hop model (docs/results/selectors.md)
     python analyses/what_heads_look_at.py --mechanisms             # what the selectors in the tables do together: seconds
@@ -64,7 +64,7 @@ def row(name: str, one: Found) -> str:
     shares = " ".join(f"{share:.2f}" for share in hops.values())
     null = max(each["recovered"] for each in records(selected.swapped))
     held = int((selected.table["status"] == "confirmed").sum())
-    told = (f"`{name}`", confirmed, *levels, shares, held, f"{selected.explained:.2f}", f"{null:.2f}", f"{seconds:.0f}")
+    told = (f"`{name}`", confirmed, *levels, shares, held, f"{selected.worst_held:.2f}", f"{null:.2f}", f"{seconds:.0f}")
     return f"| {' | '.join(map(str, told))} |"
 
 

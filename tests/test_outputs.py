@@ -157,7 +157,7 @@ def test_nothing_is_lost_where_the_terminal_lacks_letters(verb, checkpoints, tmp
 
 def test_a_validation_too():
     code = (
-        "from stackheads.validation.validate import Judged, NullHead, Validation\n"
+        "from stackheads.validation.scores import Judged, NullHead, Validation\n"
         "from stackheads.report.validation import print_validation\n"
         "cells = tuple(Judged('a:b', noisy, 'none', 'none', 'hop', 'hop', True) for noisy in (False, True))\n"
         "cells += tuple(Judged('a:b', noisy, 'confirmed', 'confirmed', 'hop', 'hop', True) for noisy in (False, True))\n"

@@ -105,7 +105,7 @@ def test_what_no_head_has_is_no_step(status):
     assert Role("hop", 2) not in {step.role for step in parts.steps}
     mechanism = name_carried(parts, CHAIN, None)
     assert mechanism.name == "other"
-    assert "but for hop 2 (L2H0 @query), where heads do not look" in mechanism.reason
+    assert "roles bring no hop 2 without hop 2 (L2H0 @query), which a channel denies" in mechanism.reason
     table["status"] = "undecided"
     assert name_carried(carried(table, curve(CHAIN, (1, 2)), CHAIN, batch, 3), CHAIN, None).name == "one hop per layer"
 

@@ -47,7 +47,7 @@ def test_a_known_circuit_is_explained_by_its_roles(explained, name):
     }
     assert selected.levels == ["roles"]
     assert selected.worst > 0.97
-    assert selected.explained > 0.95
+    assert selected.worst_held > 0.95
     assert all(row["effect_low"] > 0 for row in records(selected.table) if row["role"] == "hop")
     said = [(row["status"], row["reason"]) for row in records(selected.table) if row["effect"] > 0.1]
     assert all(status == "confirmed" and "matter" not in reason and "undecided" not in reason for status, reason in said)

@@ -7,8 +7,9 @@ from stackheads import analyze
 from stackheads.models.nulls import permuted_heads
 from stackheads.tables import records
 from stackheads.types import Destination, Gate, HeadId
+from stackheads.validation.scores import Judged, NullHead, Validation, score
 from stackheads.validation.specimens import CIRCUITS, Guise, specimen
-from stackheads.validation.validate import Judged, NullHead, Validation, is_rest, score
+from stackheads.validation.validate import is_rest
 
 
 @pytest.mark.parametrize("name", [name for name in CIRCUITS if name != "e: backups"])

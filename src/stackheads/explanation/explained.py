@@ -50,7 +50,7 @@ class Explained:
         )
 
     @property
-    def explained(self) -> float:
+    def worst_held(self) -> float:
         """The least recovered share of an open readout with those selectors alone at which heads do look."""
         return min(row["recovered"] for row in records(self.held))
 
@@ -79,7 +79,7 @@ class Explained:
     def __repr__(self) -> str:
         lines = [f"{level}\n{self.in_numbers(level)}" for level in self.levels]
         heads = [f"{name}: {'; '.join(words)}" for name, words in self.hops.items()]
-        lines.append(f"with those alone at which heads do look {self.explained:.2f} of the weakest is kept")
+        lines.append(f"with those alone at which heads do look {self.worst_held:.2f} of the weakest is kept")
         named = [] if self.mechanism is None else ["", f"{self.mechanism}: {self.mechanism_reason}"]
         return "\n".join([f"recovered share of the gap per hop, {self.examples} fresh examples", *lines, "", *heads, *named])
 

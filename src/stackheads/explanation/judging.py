@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from stackheads.explanation.selected import STEPS, fitted, steepest
-from stackheads.explanation.sums import Examples, Part, Sum, Taken
+from stackheads.explanation.sums import LEAST, Examples, Part, Sum, Taken, cross_entropy, left
 from stackheads.labelling.selectors import Kind, Rows, Selector, make_rows
 from stackheads.labelling.statistics import Estimate, Resampling, Shares, mean_interval
 from stackheads.labelling.thresholds import Thresholds
@@ -39,8 +39,6 @@ UNHELD = (Status.CAUSAL_UNCLASSIFIED, Status.NONE)
 FLAT = 3e-3
 """Nats by which the cross-entropy of a head still changes with a weight, below which a fit has ended: a tenth of `min_gain`."""
 ORDER: tuple[Kind, ...] = ("role", "slot", "position", "content")
-LEAST = 1e-9
-"""Attention that counts as none in a cross-entropy."""
 
 Cell = tuple[Destination, int, Selector]
 
@@ -79,10 +77,10 @@ def gate_of(rows: Rows, selector: Selector, weight: Float[Tensor, "size value"])
     """The gate of a selector with the values at which it acts; None where it has none, or every value its own symbols."""
     if selector.gate is None or selector.kind == "content":
         return None
-    seen = set(rows.gates[selector.gate].unique().tolist())
-    peak = _peak(weight)
-    acting = (peak.sign() * weight[0] >= ACTS * peak.abs()).nonzero().flatten().tolist()
-    return Gate(selector.gate, tuple(value for value in acting if value in seen))
+    seen = rows.gates[selector.gate].unique()
+    there = weight[0, seen.clamp(max=weight.shape[1] - 1)]
+    peak = _peak(there)
+    return Gate(selector.gate, tuple(seen[peak.sign() * there >= ACTS * peak.abs()].tolist()))
 
 
 def rank(selector: Selector) -> int:
@@ -129,14 +127,14 @@ def _told(chosen: Sum, fits: _Fits, trial: Examples, thresholds: Thresholds) -> 
         place, head, selector = cell
         rows, target = trial.rows[place], trial.attention[place][head]
         acts = _acting(rows, selector, chosen.weights[place, selector][head])
-        whole = fits.whole[cell].of(place, head)
-        entropy = _entropy(target, rows.patterns(whole, 1)[0])
-        left = rows.patterns(fits.without[cell].of(place, head), 1)[0]
-        gain = _interval(rows, acts, _entropy(target, left) - entropy, len(cells), thresholds)
-        elsewhere = _elsewhere(rows, others[place], whole, selector)
+        whole = fits.whole[cell]
+        entropy = cross_entropy(target, rows.patterns(whole.of(place, head), 1)[0])
+        without = rows.patterns(fits.without[cell].of(place, head), 1)[0]
+        gain = _interval(rows, acts, cross_entropy(target, without) - entropy, len(cells), thresholds)
+        elsewhere = _elsewhere(rows, others[place], whole, cell)
         beyond = None
         if elsewhere is not None:
-            beyond = _interval(rows, acts, _entropy(target, elsewhere) - entropy, len(cells), thresholds)
+            beyond = _interval(rows, acts, cross_entropy(target, elsewhere) - entropy, len(cells), thresholds)
         found[cell] = gain, beyond
     return found
 
@@ -149,19 +147,14 @@ def _acting(rows: Rows, selector: Selector, weight: Float[Tensor, "size value"])
     return named & torch.isin(rows.gates[gate.name], torch.tensor(gate.values, device=named.device))
 
 
-def _elsewhere(
-    rows: Rows, others: Rows, weights: Mapping[Selector, Tensor], selector: Selector
-) -> Float[Tensor, "row source"] | None:
-    """The pattern with one selector reading another example; None where it says the same there."""
-    own, other = (one.score(selector, weights[selector])[0].expand(len(rows), rows.n_pos) for one in (rows, others))
+def _elsewhere(rows: Rows, others: Rows, whole: Sum, cell: Cell) -> Float[Tensor, "row source"] | None:
+    """The pattern of a head with one selector reading another example; None where it says the same there."""
+    place, head, selector = cell
+    weight = whole.weights[place, selector][head : head + 1]
+    own, other = (one.score(selector, weight)[0].expand(len(rows), rows.n_pos) for one in (rows, others))
     if bool((own == other).all()):
         return None
-    rest = rows.patterns({each: weight for each, weight in weights.items() if each != selector}, 1)[0]
-    return (rest.log() + other).softmax(dim=-1)
-
-
-def _entropy(target: Float[Tensor, "row source"], pattern: Float[Tensor, "row source"]) -> Float[Tensor, "row"]:
-    return -(target * (pattern + LEAST).log()).sum(dim=-1)
+    return (rows.patterns(left(whole, cell), 1)[0].log() + other).softmax(dim=-1)
 
 
 def _interval(
@@ -202,9 +195,8 @@ def _peak(weight: Tensor) -> Tensor:
 
 def _drawn(chosen: Sum, trial: Examples, cell: Cell, pattern: Tensor) -> Float[Tensor, "batch pos source"]:
     """The share of what a head reads at each source that it reads because of one selector."""
-    place, head, selector = cell
-    rows, left = trial.rows[place], chosen.of(place, head)
-    without = rows.patterns({each: weight for each, weight in left.items() if each != selector}, 1)[0]
+    rows = trial.rows[cell[0]]
+    without = rows.patterns(left(chosen, cell), 1)[0]
     share = ((pattern - without).clamp(min=0) / pattern.clamp(min=LEAST)).clamp(max=1)
     found = pattern.new_zeros(*trial.run.rows.shape, rows.n_pos)
     return found.index_put((rows.at[:, 0], rows.at[:, 1]), share)

@@ -109,8 +109,7 @@ class _Measured:
         """Every table."""
         parts = self._named(chosen)
         effects = self._effects(chosen, parts)
-        alone = {part: effects[part] for part in parts if part[2] is not None}
-        told = judged(chosen, self.fit, self.trial, alone, self.draws, self.thresholds, self.seed)
+        told = judged(chosen, self.fit, self.trial, effects, self.draws, self.thresholds, self.seed)
         table = pd.DataFrame(self._rows(chosen, parts, effects, told), columns=[*TABLE, *EFFECT, *CHANNELS])
         return Explained(
             examples=self.n,

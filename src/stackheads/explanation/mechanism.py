@@ -89,7 +89,7 @@ def name_carried(
     if found.roles < (thresholds or Thresholds()).min_by_roles:
         return Mechanism("other", f"most is carried by looks that follow no role; {tail}")
     if missing := [hop for hop in found.hops if hop not in found.answered[-1]]:
-        unheld = f", but for {', '.join(found.unheld)}, where heads do not look" if found.unheld else ""
+        unheld = f" without {', '.join(found.unheld)}, which a channel denies" if found.unheld else ""
         return Mechanism("other", f"roles bring no hop {_listed(missing)}{unheld}; {tail}")
     backward = [step for step in _ahead(program) if _back(step)]
     return _named([*found.steps, *backward], found.answered, found.eliminated, ("selectors", tail), found.at)

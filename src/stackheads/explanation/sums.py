@@ -23,6 +23,9 @@ MARGIN = 10.0
 LEAST_ASKED = 64
 """A readout that is asked at fewer places of the examples is not fitted to: its share is too noisy."""
 
+LEAST = 1e-9
+"""Attention that counts as none."""
+
 Taken = tuple[Destination, Selector]
 Part = tuple[Destination, int, Selector | None]
 """A head at a destination as a whole (None), or one of its selectors. Heads are numbered through all layers."""
@@ -216,7 +219,7 @@ class Examples:
         """Mean cross-entropy of the attention of heads that are not silent to these patterns, in nats."""
         total, cells = self.answers.new_zeros(()), 0
         for place, target in self.attention.items():
-            each = -(target * (patterns[place] + 1e-9).log()).sum(dim=-1).mean(dim=1)
+            each = cross_entropy(target, patterns[place]).mean(dim=1)
             total, cells = total + (each * live[place]).sum(), cells + int(live[place].sum())
         return total / max(1, cells)
 
@@ -225,7 +228,7 @@ class Examples:
         place, number, selector = part
         if selector is None:
             return 1.0
-        without = self.rows[place].patterns(_left(chosen, part), 1)[0]
+        without = self.rows[place].patterns(left(chosen, part), 1)[0]
         return float((patterns[place][number] - without).abs().sum(dim=-1).mean() / 2)
 
     def variants(self, chosen: Sum, parts: Sequence[Part]) -> Iterable[Float[Tensor, "batch pos d_vocab_out"]]:
@@ -240,13 +243,20 @@ class Examples:
                 if selector is None:
                     quiet[layer, example, position, index] = True
                 else:
-                    left, looks = _left(chosen, (place, number, selector)), whole.clone()
-                    quiet[layer, example, position, index] = rows.unnamed(left)
-                    looks[layer, example, index, position] = rows.patterns(left, 1)[0].to(looks.dtype)
+                    others, looks = left(chosen, (place, number, selector)), whole.clone()
+                    quiet[layer, example, position, index] = rows.unnamed(others)
+                    looks[layer, example, index, position] = rows.patterns(others, 1)[0].to(looks.dtype)
                 yield self.run.from_layer(layer, streams, looks, quiet)
 
 
-def _left(chosen: Sum, part: Part) -> dict[Selector, Tensor]:
-    """The weights of a head's other selectors."""
+def left(chosen: Sum, part: Part) -> dict[Selector, Tensor]:
+    """The weights of the other selectors of a selector's head at its destination."""
     place, number, dropped = part
     return {selector: weight for selector, weight in chosen.of(place, number).items() if selector != dropped}
+
+
+def cross_entropy(
+    target: Float[Tensor, "*head row source"], pattern: Float[Tensor, "*head row source"]
+) -> Float[Tensor, "*head row"]:
+    """How badly a pattern tells attention, in nats."""
+    return -(target * (pattern + LEAST).log()).sum(dim=-1)

@@ -152,7 +152,8 @@ def selector_reason(evidence: SelectorEvidence, thresholds: Thresholds) -> str:
     matters = shares_answer(evidence.effects, thresholds.min_effect, evidence.examples, thresholds)
     number = telling(evidence.effects, thresholds.min_effect)
     told = evidence.effects.at(number)
-    lost = f"without it {told.value:.2f} of {evidence.readouts[number]} goes"
+    verb = "goes" if told.value >= 0 else "is added"
+    lost = f"without it {abs(told.value):.2f} of {evidence.readouts[number]} {verb}"
     if matters == Answer.UNDECIDED:
         lost = f"undecided whether it matters: {lost} [{told.low:.2f}, {told.high:.2f}]"
     elif matters == Answer.NO:

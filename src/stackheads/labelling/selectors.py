@@ -109,7 +109,8 @@ class Rows:
         """The rows in which there is something that the selector may point at or away from."""
         if selector.kind == "role":
             assert isinstance(selector.what, Role)
-            return self.sources(selector.what).any(dim=1)
+            mask = self.masks.get(selector.what)
+            return self.first[selector.what] >= 0 if mask is None else mask.any(dim=1)
         if selector.kind == "position":
             return torch.ones(len(self), dtype=torch.bool, device=self.at.device)
         return ((self.slots == selector.what) & (self.hidden == 0)).any(dim=1)
@@ -118,10 +119,9 @@ class Rows:
         """The rows in which selectors, all of them roles, name no source; none where there is another kind, or nothing."""
         silent = torch.full((len(self),), bool(selectors), device=self.at.device)
         for selector in selectors:
-            if not isinstance(selector.what, Role):
+            if selector.kind != "role":
                 return torch.zeros_like(silent)
-            mask = self.masks.get(selector.what)
-            silent &= self.first[selector.what] < 0 if mask is None else ~mask.any(dim=1)
+            silent &= ~self.names(selector)
         return silent
 
     def _gated(self, selector: Selector, weight: Tensor) -> Tensor:

@@ -122,7 +122,7 @@ def print_selectors(explained: Explained, file: TextIO | None = None) -> None:
         console.print(f"{level} ({size['selectors']} selectors, {size['numbers']} numbers)")
         for line in explained.in_numbers(level).splitlines():
             console.print(f"      {line}")
-    console.print(f"with those alone at which heads do look {_cell(explained.explained)} of the weakest is kept")
+    console.print(f"with those alone at which heads do look {_cell(explained.worst_held)} of the weakest is kept")
     console.print()
     table = table_of("head", "at", "looks at", "status", "share", "effect", numbers=("share", "effect"))
     for row in records(explained.table):

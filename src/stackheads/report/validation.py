@@ -6,7 +6,7 @@ from typing import Any, TextIO
 from stackheads.report.console import console_on
 from stackheads.report.terminal import table_of
 from stackheads.types import Status
-from stackheads.validation.validate import Validation
+from stackheads.validation.scores import Validation
 
 MEASURES = ("precision", "recall", "f1", "support")
 

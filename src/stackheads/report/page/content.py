@@ -178,7 +178,7 @@ def selectors_content(explained: Explained) -> dict[str, Any]:
     return {
         "examples": explained.examples,
         "levels": table(levels),
-        "held": explained.explained,
+        "held": explained.worst_held,
         "looks": table(looks),
         "groups": table(groups) if groups else None,
         "weights": [{"what": f"{head} @{at}: {what}", "table": _grid(rows)} for (head, at, what), rows in panels.items()],
