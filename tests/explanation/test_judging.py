@@ -2,12 +2,13 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from subjects import subject
 
-from stackheads.explanation.judging import FLAT, judged
+from stackheads.explanation.judging import FLAT, gate_of, judged
 from stackheads.explanation.measuring import rolled
 from stackheads.explanation.selected import STEPS, fitted, select, steepest
 from stackheads.explanation.sums import Examples, Sum
@@ -19,7 +20,7 @@ from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import SelectorEvidence, selector_status
 from stackheads.labelling.write import WriteEvidence
 from stackheads.seeds import Stream
-from stackheads.types import Destination, Role
+from stackheads.types import Destination, Gate, Role
 
 HOP, BACK, PREVIOUS = (Selector("role", role) for role in (Role("hop", 1), Role("hop", -1), Role("previous")))
 VALUE = Destination.VALUE
@@ -71,6 +72,19 @@ def test_a_selector_that_a_head_has_not_gains_nothing(known):
     for (_, _, selector), evidence in found.items():
         assert (evidence.gain.value > 0.5) == (selector == HOP)
         assert abs(evidence.gain.value) < 1e-3 or selector == HOP
+
+
+def test_a_gate_has_the_values_that_the_examples_have(known):
+    """Also where the weight is largest at one that none of these has, or there are more than when it was fitted."""
+    _, trial = known
+    rows = trial.rows[VALUE]
+    (name,) = rows.gates
+    seen = replace(rows, gates={name: rows.gates[name].clamp(min=2, max=4)})
+    gated = Selector("role", Role("hop", 1), name)
+    weight = torch.tensor([[9.0, -9.0, 0.1, 1.0]])
+    assert gate_of(seen, gated, weight) == Gate(name, (3, 4))
+    assert gate_of(seen, gated, torch.tensor([[9.0, 9.0, 0.0, 0.0]])) == Gate(name, (2, 3, 4))
+    assert gate_of(seen, gated, -weight) == Gate(name, (3, 4))
 
 
 def test_a_table_counts_for_what_roles_do_not_tell(known):
