@@ -1,7 +1,7 @@
 """Are selectors with the status *confirmed* those that were built in? Compiled circuits, with and without noise.
 
     python analyses/selectors_of_known_circuits.py           # the table from analyses/results/selectors-known.csv, seconds
-    python analyses/selectors_of_known_circuits.py --write   # finds the selectors of 22 circuits first: a quarter of an hour on a core
+    python analyses/selectors_of_known_circuits.py --write   # finds the selectors of 22 circuits first: 15 minutes
 
 Every circuit of `validation/specimens.py` but e (backups, whose heads matter only together) and h (two roles that nothing tells
 apart), clean and with noise of 0.1 on the weights (seed 0). Labels and selectors on 256 examples. A
