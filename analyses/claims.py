@@ -3,7 +3,8 @@
 A script says how runs become tables, tables Markdown, and tables a figure. Without options it reads the tables from
 analyses/results/ and prints and draws them. `--from-scratch` trains what is missing of its sweeps (`analyses/sweeps/NAME.yaml`,
 into --sweeps/NAME), measures all runs again and writes the tables; with `--finished` nothing is trained, and what is measured
-are the runs that are done. Tables list every run that they rest on, so that a part of a sweep is always said to be one.
+are the runs that are done, beside which `--keep` keeps the rows of those that are not there. Tables list every run that they
+rest on, so that a part of a sweep is always said to be one.
 """
 
 import argparse
@@ -77,6 +78,7 @@ def main(claim: Claim) -> None:
     parser = argparse.ArgumentParser(description=claim.doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--from-scratch", action="store_true", help="measure again, and first train what is missing")
     parser.add_argument("--finished", action="store_true", help="with --from-scratch: train nothing, take what is finished")
+    parser.add_argument("--keep", action="store_true", help="with --finished: keep the tables' rows of runs that are not there")
     parser.add_argument("--sweeps", type=Path, default=ROOT / "runs" / "sweeps", help="where the folders of the sweeps are")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the CSVs and the figure are")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
@@ -88,6 +90,7 @@ def main(claim: Claim) -> None:
         if claim.sweeps and not runs:
             sys.exit(f"error: {claim.name} rests on finished runs, {arguments.sweeps} has none: leave out --finished")
         for name, table in claim.measure(runs, arguments.jobs).items():
+            table = beside(table, pd.read_csv(files[name])) if arguments.keep and files[name].exists() else table
             write_file(files[name], lambda temporary, table=table: table.to_csv(temporary, index=False))
     if missing := [str(file) for file in files.values() if not file.exists()]:
         sys.exit(f"error: the figure is made from {missing[0]}, which does not exist: add --from-scratch")
@@ -98,6 +101,16 @@ def main(claim: Claim) -> None:
         figure.suptitle(fill(f"NOT ALL RUNS: {note}", 90), color=ORANGE, fontsize=9)
     save_figure(figure, arguments.results / f"{claim.name}.png")
     print(f"{note}\n\n{claim.tell(tables)}" if note else claim.tell(tables))
+
+
+def beside(new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
+    """New rows of some runs with the old rows of the others, runs in the order of the old table, then those that it has not."""
+    keys = [list(zip(table["sweep"], table["cell"], strict=True)) for table in (new, old)]
+    order = {key: place for place, key in enumerate(dict.fromkeys([*keys[1], *keys[0]]))}
+    kept = old[[key not in keys[0] for key in keys[1]]]
+    both = pd.concat([new, kept], ignore_index=True)
+    places = [order[key] for key in zip(both["sweep"], both["cell"], strict=True)]
+    return both.assign(place=places).sort_values("place", kind="stable").drop(columns="place").reset_index(drop=True)
 
 
 def planned_runs(name: str) -> list[Plan]:

@@ -1,24 +1,35 @@
 """Which mechanism does each architecture find, and what share of it do the labels cover?
 
     python analyses/mechanisms.py                  # tables and figure from analyses/results/mechanisms.csv, seconds
-    python analyses/mechanisms.py --from-scratch   # with the four sweeps, 78 runs; then one to two minutes a run and core
+    python analyses/mechanisms.py --from-scratch   # with the four sweeps, 78 runs; then two minutes a run and core
+
+Or only the runs that the table says are solved, in the order of the sweeps' turns; they may be begun again at any moment:
+
+    python analyses/train_in_turn.py curriculum depth-bidirectional depth-causal dropping \\
+        --but-for analyses/results/mechanisms.csv --unsolved
+    python analyses/mechanisms.py --from-scratch --finished --keep
 
 Every run of the sweeps `curriculum`, `depth-bidirectional`, `depth-causal` and `dropping` that is solved (every hop at 99 % or
 more at the query) is analysed at its last snapshot (`analyze`, 256 examples, seed 0); each analysis is kept below
-runs/mechanisms and not made again. Its selectors are found as well (`Analysis.selectors`, 256 examples). Training seeds as in
-the sweeps. The names of mechanisms are those of `explanation/mechanism.py`; by labels `other` means that the confirmed heads
+runs/mechanisms and not made again. Its selectors are found as well, fitted to the answer and fitted to attention
+(`Analysis.selectors`, 256 examples). Training seeds as in the sweeps. The names of mechanisms are those of
+`explanation/mechanism.py`; by labels `other` means that the confirmed heads
 alone do not bring the query every hop, by selectors that what heads look at to carry the answer does not. Columns of
 mechanisms.csv, a row for each finished run, empty from `mechanism` on where it is not solved:
 
 `cells`, `confirmed`, …   (head, destination) cells by status
 `explained`               hops of 4 on which the compiled labels answer as the model does in 95 % of fresh examples or more
 `roles`                   the confirmed cells as (layer, destination, role): what can be compared between seeds
-`by_selectors`            the mechanism by selectors, with `reason` why
+`by_selectors`            the mechanism by selectors that are fitted to the answer, with `reason` why
 `kept`                    least recovered share of a hop at the query, all heads looking only where their selectors say
 `kept_by_roles`           the same with selectors that are roles alone
+`kept_held`               the same, of any readout, with those selectors alone at which heads do look
 `selectors`, `numbers`    how many of them, and of their numbers
 `kept_swapped`            a null: the most that is recovered of a hop when each head has the next head's selectors
 `kept_shuffled`           another: when each example looks where the selectors say for the next one
+
+and with `of_attention_` before it each of these but `kept_held` for selectors that are fitted to attention; `kept` is then that
+of the last level, `of_attention_kept_by_attention` that before weights are fitted to the answer.
 
 Writes analyses/results/mechanisms.csv and mechanisms.png.
 """
@@ -33,6 +44,7 @@ from claims import GREY, KEPT, Claim, Run, Tables, kept_analysis, main, markdown
 from tqdm import tqdm
 
 from stackheads import Analysis
+from stackheads.explanation.measuring import FITTED_TO, TO_ANSWER, FittedTo
 from stackheads.files import write_file
 from stackheads.labelling.stability import layer_roles
 from stackheads.models import load, snapshots
@@ -48,7 +60,9 @@ MECHANISMS = {
 STATUSES = ("confirmed", "redundant", "opposing", "causal-unclassified", "pattern-only", "undecided", "none")
 """Every status; tables that are older than one of them have no column for it."""
 IDLE = ("pattern-only", "none")
+BEFORE = {"answer": "", "attention": "of_attention_"}
 EXPLAINED = 0.95
+HELD = {"answer": "where heads do look", "attention": "by attention alone"}
 
 
 def measure(runs: list[Run], jobs: int) -> Tables:
@@ -71,29 +85,37 @@ def mechanism_row(run: Run) -> dict[str, Any]:
         for (layer, place, role), count in sorted(layer_roles(found.labels).items())
     )
     row |= {"mechanism": found.mechanism, "cells": len(found.labels), **{name: statuses[name] for name in STATUSES}}
-    return row | {"explained": explained, "roles": roles} | kept_selectors(run, found)
+    row |= {"explained": explained, "roles": roles}
+    for way in FITTED_TO:
+        row |= kept_selectors(run, found, way)
+    return row
 
 
-def kept_selectors(run: Run, found: Analysis) -> dict[str, Any]:
+def kept_selectors(run: Run, found: Analysis, fitted_to: FittedTo) -> dict[str, Any]:
     """What the selectors of one run say, from the folder of its analysis if it is there, else found and kept."""
-    folders = snapshots(run.folder)
-    file = KEPT / run.sweep / run.plan.name / f"selectors-{max(folders):06d}.json"
+    folders, before = snapshots(run.folder), BEFORE[fitted_to]
+    file = KEPT / run.sweep / run.plan.name / f"selectors-{before}{max(folders):06d}.json"
     if file.exists():
         return json.loads(file.read_text())
     checkpoint = load(folders[max(folders)])
-    chosen = found.selectors(checkpoint.model, checkpoint.task, examples=256, progress=False)
+    chosen = found.selectors(checkpoint.model, checkpoint.task, examples=256, progress=False, fitted_to=fitted_to)
     last = chosen.curve[chosen.curve["level"] == chosen.levels[-1]]
+    fitted = [level for level in chosen.levels if not level.endswith(TO_ANSWER)]
+    more = {"kept_held": chosen.worst_held}
+    if fitted_to == "attention":
+        more = {"kept_by_attention": min(chosen.recovered(fitted[-1]).values())}
     row = {
         "by_selectors": chosen.mechanism,
         "reason": chosen.mechanism_reason,
         "kept": min(chosen.recovered().values()),
-        "kept_by_roles": min(chosen.recovered(chosen.levels[0]).values()),
+        "kept_by_roles": max(min(chosen.recovered(level).values()) for level in chosen.levels if level.startswith("roles")),
+        **more,
         "selectors": int(last["selectors"].iloc[0]),
         "numbers": int(last["numbers"].iloc[0]),
         "kept_swapped": most_at_query(chosen.swapped),
         "kept_shuffled": most_at_query(chosen.shuffled),
     }
-    row = {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}
+    row = {before + name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}
     write_file(file, lambda temporary: temporary.write_text(json.dumps(row)))
     return row
 
@@ -147,22 +169,31 @@ def tell(tables: Tables) -> str:
 
 def tell_selectors(there: pd.DataFrame) -> list[str]:
     """Mechanism by selectors × architecture, and how often either names none."""
-    header = ["architecture", "solved runs", *(f"{name} by selectors" for name in MECHANISMS if name != "none")]
-    header += ["answer kept (least hop, median)", "by roles alone", "selectors (median)", "nulls: swapped", "shuffled"]
-    text = [markdown(header, [by_selectors(name, group) for name, group in groups(there)])]
-    for words, column in (("labels", "mechanism"), ("selectors", "by_selectors")):
+    text, ways = [], {"labels": "mechanism"}
+    for way, before in BEFORE.items():
+        if before + "by_selectors" not in there:
+            continue
+        held = "kept_held" if way == "answer" else "of_attention_kept_by_attention"
+        header = [f"fitted to {way}", "solved runs", *(name for name in MECHANISMS if name != "none")]
+        header += ["answer kept (least hop, median)", "by roles alone", HELD[way], "selectors (median)"]
+        header += ["nulls: swapped", "shuffled"]
+        text.append(markdown(header, [by_selectors(name, group, before, held) for name, group in groups(there)]))
+        kept = there[before + "kept"]
+        text.append(f"answer kept, least hop, fitted to {way}: median {kept.median():.2f}, least {kept.min():.2f}")
+        ways[f"selectors fitted to {way}"] = before + "by_selectors"
+    for words, column in ways.items():
         text.append(f"other by {words}: {rate(int((there[column] == 'other').sum()), len(there))}")
-    return [*text, f"answer kept, least hop, all runs: median {there['kept'].median():.2f}, least {there['kept'].min():.2f}"]
+    return text
 
 
-def by_selectors(name: str, there: pd.DataFrame) -> list[Any]:
+def by_selectors(name: str, there: pd.DataFrame, before: str, held: str) -> list[Any]:
     """How many runs of an architecture have each mechanism by selectors, and what these keep."""
-    found = Counter(there["by_selectors"])
+    found = Counter(there[before + "by_selectors"])
     counts = [found[mechanism] or "" for mechanism in MECHANISMS if mechanism != "none"]
-    kept, by_roles, swapped, shuffled = (
-        f"{there[column].median():.2f}" for column in ("kept", "kept_by_roles", "kept_swapped", "kept_shuffled")
-    )
-    return [name, len(there), *counts, kept, by_roles, number(there["selectors"].median()), swapped, shuffled]
+    columns = [before + "kept", before + "kept_by_roles", held, before + "kept_swapped", before + "kept_shuffled"]
+    kept, by_roles, told, swapped, shuffled = (f"{there[column].median():.2f}" for column in columns)
+    selectors = number(there[before + "selectors"].median())
+    return [name, len(there), *counts, kept, by_roles, told, selectors, swapped, shuffled]
 
 
 def draw(tables: Tables) -> Any:

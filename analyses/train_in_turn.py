@@ -4,8 +4,9 @@
 
 Each sweep is `analyses/sweeps/NAME.yaml` and goes to --sweeps/NAME, as by `stackheads sweep`: finished runs are not run again,
 begun ones go on, so it may be killed at any moment and begun again with the same command. `--but-for` names a table of runs
-that were finished elsewhere and are left out (columns arm and seed, as in `analyses/results/scale-runs.csv`). One process, one
-thread, one run at a time; begun twice, two processes share the work. A line for each finished run; status 1 if one failed.
+that were finished elsewhere and are left out (columns arm and seed, as in `analyses/results/scale-runs.csv`, or sweep and cell,
+as in that of `mechanisms.py`), `--unsolved` leaves out only those of the table that are not solved. One process, one thread,
+one run at a time; begun twice, two processes share the work. A line for each finished run; status 1 if one failed.
 """
 
 import argparse
@@ -26,25 +27,32 @@ def in_turn(plans: dict[Path, list[Plan]]) -> list[tuple[Path, Plan]]:
     return [pair for each in rounds for pair in each if pair is not None]
 
 
-def finished(file: Path) -> pd.DataFrame:
-    """A table of finished runs. Raises `ConfigError` for what is none."""
-    rule = f"--but-for is a CSV of finished runs with columns arm and seed, {file}"
+BY = (["sweep", "cell"], ["arm", "seed"])
+"""The columns by which a table may name a run."""
+
+
+def finished(file: Path, unsolved: bool = False) -> pd.DataFrame:
+    """A table of finished runs, or only those that are not solved. Raises `ConfigError` for what is none."""
+    rule = f"--but-for is a CSV of finished runs with columns arm and seed, or sweep and cell, {file}"
     try:
         table = pd.read_csv(file)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{rule} cannot be read ({type(error).__name__}): correct the path") from None
-    if missing := {"arm", "seed"} - set(table):
+    wanted = [*(() if any(set(by) <= set(table) for by in BY) else BY[1]), *(["solved"] if unsolved else [])]
+    if missing := set(wanted) - set(table):
         raise ConfigError(f"{rule} has no {' and no '.join(sorted(missing))}: give a table like scale-runs.csv")
-    return table
+    return table[~table["solved"]] if unsolved else table
 
 
 def but_for(plans: dict[Path, list[Plan]], done: pd.DataFrame) -> dict[Path, list[Plan]]:
     """The plans whose run is not in a table of finished ones."""
-    runs = set(zip(done["arm"], done["seed"], strict=True))
-    return {
-        folder: [plan for plan in made if (folder.name, plan.settings["training"]["seed"]) not in runs]
-        for folder, made in plans.items()
-    }
+    by = next(columns for columns in BY if set(columns) <= set(done))
+    runs = set(done[by].itertuples(index=False, name=None))
+
+    def name(folder: Path, plan: Plan) -> tuple[str, str | int]:
+        return folder.name, plan.name if by == BY[0] else plan.settings["training"]["seed"]
+
+    return {folder: [plan for plan in made if name(folder, plan) not in runs] for folder, made in plans.items()}
 
 
 def train(plans: dict[Path, list[Plan]]) -> int:
@@ -73,13 +81,14 @@ def main() -> None:
     parser.add_argument("names", nargs="+", help="sweeps, by the names of their files in analyses/sweeps")
     parser.add_argument("--sweeps", type=Path, default=ROOT / "runs" / "sweeps", help="where the folders of the sweeps are")
     parser.add_argument("--but-for", type=Path, help="a CSV of runs that are not trained again")
+    parser.add_argument("--unsolved", action="store_true", help="of that table only the runs that it says are not solved")
     arguments = parser.parse_args()
     files = {name: ROOT / "analyses" / "sweeps" / f"{name}.yaml" for name in arguments.names}
     if missing := [name for name, file in files.items() if not file.exists()]:
         sys.exit(f"error: a sweep is the name of a file in analyses/sweeps, got {missing[0]!r}: see there")
     try:
         folders = {arguments.sweeps / name: read_sweep(file) for name, file in files.items()}
-        done = finished(arguments.but_for) if arguments.but_for else pd.DataFrame(columns=["arm", "seed"])
+        done = finished(arguments.but_for, arguments.unsolved) if arguments.but_for else pd.DataFrame(columns=["arm", "seed"])
         plans = {folder: open_sweep(config, folder) for folder, config in folders.items()}
         plans = but_for(plans, done)
     except StackheadsError as error:

@@ -3,6 +3,7 @@
     python analyses/what_heads_look_at.py                          # all checkpoints, about a quarter of an hour on one core
     python analyses/what_heads_look_at.py checkpoints/NAME …       # only these
     python analyses/what_heads_look_at.py --khop FILE              # a published k-hop model (docs/results/selectors.md)
+    python analyses/what_heads_look_at.py --fitted-to attention    # selectors that tell attention; five minutes
     python analyses/what_heads_look_at.py --mechanisms             # what the selectors in the tables do together: seconds
 
 Each model is labelled on 512 examples (seed 0) and its selectors are found (`Analysis.selectors`); recovered shares are those
@@ -10,7 +11,8 @@ of 512 fresh examples. Prints Markdown: for each level of the curve the least re
 selectors and numbers it takes, and the most that the null, other heads' selectors, recovers. With --write the tables go to
 analyses/results/selectors.csv (every selector), selectors-weights.csv (numbers of those that have several) and
 selectors-curve.csv; tables there keep the rows of other models. selectors-content.png draws the content of one model. Of the
-k-hop model selectors-asked.csv and .png say where its heads look for each number of hops asked, on 1,024 examples.
+k-hop model selectors-asked.csv and .png say where its heads look for each number of hops asked, on 1,024 examples. Tables of
+selectors that are fitted to attention have their own names: selectors-of-attention.csv and so on.
 """
 
 import argparse
@@ -20,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from claims import RESULTS, ROOT
+from claims import RESULTS, ROOT, markdown
 
 from stackheads import Analysis, analyze, tasks
 from stackheads.errors import ConfigError, StackheadsError
 from stackheads.explanation.carried import carried
 from stackheads.explanation.explained import Explained
+from stackheads.explanation.measuring import FITTED_TO, TO_ANSWER, FittedTo
 from stackheads.explanation.mechanism import name_carried
 from stackheads.files import write_file
 from stackheads.models import load, load_gpt2
@@ -39,24 +42,28 @@ KHOP = tasks.KHopInduction(max_hops=16, symbols=4, context=99)
 KHOP_LAYERS = 3
 EXAMPLES = 512
 DRAWN = "cycle-d4-l3-wide"
+SUFFIX = {"answer": "", "attention": "-of-attention"}
 
-Found = tuple[Analysis, Explained, float]
+LEVELS = ("roles", "slots and positions", "gates", "content")
+Found = tuple[Analysis, Explained, float, float]
 
 
-def found(model: Any, task: Any = None) -> Found:
-    """Labels, selectors, and the seconds that the latter took."""
-    analysis = analyze(model, task, examples=EXAMPLES, explain=False)
+def found(model: Any, task: Any = None, fitted_to: FittedTo = "answer") -> Found:
+    """Labels, selectors, and the seconds that each took."""
     begun = time.perf_counter()
-    return analysis, analysis.selectors(examples=EXAMPLES), time.perf_counter() - begun
+    analysis = analyze(model, task, examples=EXAMPLES, explain=False)
+    labelled = time.perf_counter()
+    selected = analysis.selectors(examples=EXAMPLES, fitted_to=fitted_to)
+    return analysis, selected, labelled - begun, time.perf_counter() - labelled
 
 
 def row(name: str, one: Found) -> str:
     """A line of the table."""
-    analysis, selected, seconds = one
+    analysis, selected, labelling, seconds = one
     confirmed = int((analysis.labels["status"] == "confirmed").sum())
     curve = records(selected.curve)
     levels = []
-    for level in ("roles", "slots and positions", "gates", "content"):
+    for level in (*LEVELS, *([TO_ANSWER] if selected.fitted_to == "attention" else [])):
         rows = [each for each in curve if each["level"] == level]
         least = min((each["recovered"] for each in rows), default=None)
         levels.append("" if least is None else f"{least:.2f} ({rows[0]['selectors']}, {rows[0]['numbers']})")
@@ -64,7 +71,8 @@ def row(name: str, one: Found) -> str:
     shares = " ".join(f"{share:.2f}" for share in hops.values())
     null = max(each["recovered"] for each in records(selected.swapped))
     held = int((selected.table["status"] == "confirmed").sum())
-    told = (f"`{name}`", confirmed, *levels, shares, held, f"{selected.worst_held:.2f}", f"{null:.2f}", f"{seconds:.0f}")
+    told = (f"`{name}`", confirmed, *levels, shares, held, f"{selected.worst_held:.2f}", f"{null:.2f}")
+    told = (*told, f"{labelling:.1f}", f"{seconds:.1f}")
     return f"| {' | '.join(map(str, told))} |"
 
 
@@ -109,6 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path, help="checkpoints")
     parser.add_argument("--khop", type=Path, help="a published k-hop model of four heads a layer")
+    parser.add_argument("--fitted-to", choices=FITTED_TO, default=FITTED_TO[0], help="what the selectors are fitted to")
     parser.add_argument("--write", action="store_true", help="also write the tables")
     parser.add_argument("--mechanisms", action="store_true", help="only say what the selectors in the tables do together")
     arguments = parser.parse_args()
@@ -119,10 +128,12 @@ def main() -> None:
     if not folders and arguments.khop is None:
         folders = [path for path in sorted((ROOT / "checkpoints").iterdir()) if path.is_dir() and path.name not in SKIPPED]
     subjects: dict[str, tuple[Any, Any]] = {folder.name: (folder, None) for folder in folders}
-    columns = ("model", "confirmed labels", "roles", "+ slots, positions", "+ gates", "+ content")
-    print(f"| {' | '.join((*columns, 'per hop', 'confirmed selectors', 'held alone', 'null', 'seconds'))} |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    tables: dict[str, dict[str, pd.DataFrame]] = {"selectors": {}, "selectors-weights": {}, "selectors-curve": {}}
+    columns = ["model", "confirmed labels", "roles", "+ slots, positions", "+ gates", "+ content"]
+    columns += ["weights to the answer"] if arguments.fitted_to == "attention" else []
+    columns += ["per hop", "confirmed selectors", "held alone", "null", "seconds for labels", "for selectors"]
+    print(markdown(columns, []))
+    name_of = {part: f"selectors{SUFFIX[arguments.fitted_to]}{part}" for part in ("", "-weights", "-curve")}
+    tables: dict[str, dict[str, pd.DataFrame]] = {name: {} for name in name_of.values()}
     try:
         if arguments.khop is not None:
             if not arguments.khop.exists():
@@ -130,11 +141,11 @@ def main() -> None:
             model = load_gpt2(arguments.khop, KHOP, 4, "identity", allow_pickle=True)
             subjects[arguments.khop.stem] = (model, KHOP)
         for name, subject in subjects.items():
-            one = found(*subject)
+            one = found(*subject, arguments.fitted_to)
             print(row(name, one), flush=True)
-            tables["selectors"][name], tables["selectors-weights"][name] = one[1].table, one[1].weights
-            tables["selectors-curve"][name] = one[1].curve
-            if subject[1] is KHOP:
+            for part, table in (("", one[1].table), ("-weights", one[1].weights), ("-curve", one[1].curve)):
+                tables[name_of[part]][name] = table
+            if subject[1] is KHOP and arguments.fitted_to == "answer":
                 table = one[0].by_gate(examples=2 * EXAMPLES)
                 tables["selectors-asked"] = {name: table[table["gate"] == "asked"]}
     except StackheadsError as error:

@@ -133,6 +133,14 @@ def test_a_part_of_a_sweep_is_said_to_be_one():
     assert note == f"3 of {len(planned)} runs of context (PARTIAL)"
 
 
+def test_rows_of_runs_that_are_not_there_stay_where_they_were():
+    old = pd.DataFrame({"sweep": ["s", "s", "t"], "cell": ["a", "b", "a"], "value": [1, 2, 3]})
+    new = pd.DataFrame({"sweep": ["t", "s", "t"], "cell": ["c", "b", "a"], "value": [6, 4, 5], "more": [True, True, True]})
+    found = claims.beside(new, old)
+    assert found[["sweep", "cell", "value"]].values.tolist() == [["s", "a", 1], ["s", "b", 4], ["t", "a", 5], ["t", "c", 6]]
+    assert found["more"].isna().tolist() == [True, False, False, False]
+
+
 def test_shares_of_confirmed_cells():
     names = ["confirmed", "redundant", "opposing", "causal-unclassified", "pattern-only", "none"]
     solved = pd.DataFrame([[3, 0, 0, 3, 1, 5], [0, 0, 0, 0, 0, 12]], columns=names).assign(cells=12)

@@ -92,7 +92,21 @@ def test_what_a_table_lists_is_not_trained(folders, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
-@pytest.mark.parametrize(("text", "rule"), [(None, "cannot be read"), ("arm\nx\n", "has no seed"), ("", "cannot be read")])
+def test_what_a_table_calls_unsolved_is_not_trained(folders, tmp_path):
+    file = tmp_path / "mechanisms.csv"
+    rows = [("tiny-chain", "seed-0", True), ("tiny-chain", "seed-1", False), ("tiny-final", "seed-2", False)]
+    pd.DataFrame(rows, columns=["sweep", "cell", "solved"]).to_csv(file, index=False)
+    every = train_in_turn.in_turn(folders)
+    for unsolved, left_out in ((False, rows), (True, rows[1:])):
+        left = train_in_turn.but_for(folders, train_in_turn.finished(file, unsolved))
+        missing = [pair for pair in every if pair not in train_in_turn.in_turn(left)]
+        assert sorted((folder.name, plan.name) for folder, plan in missing) == sorted(row[:2] for row in left_out)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [(None, "cannot be read"), ("arm\nx\n", "has no seed"), ("cell\nx\n", "has no arm and no seed"), ("", "cannot be read")],
+)
 def test_a_table_that_is_none_is_refused_before_the_work(tmp_path, monkeypatch, text, rule):
     file = tmp_path / "done.csv"
     if text is not None:

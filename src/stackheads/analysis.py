@@ -11,7 +11,7 @@ import torch
 from stackheads.errors import ConfigError, InterventionError
 from stackheads.explanation.circuit import find_circuit, no_circuit
 from stackheads.explanation.explained import Explained
-from stackheads.explanation.measuring import explain_heads
+from stackheads.explanation.measuring import FITTED_TO, explain_heads
 from stackheads.explanation.mechanism import name_mechanism
 from stackheads.explanation.program import agreement, extract_program
 from stackheads.explanation.reach import reach
@@ -41,6 +41,16 @@ CIRCUIT_EXAMPLES = 192
 
 
 @dataclass(frozen=True, repr=False)
+class Selectors(Explained):
+    """What `Analysis.selectors` returns: selectors and what they explain (`explanation/explained.py`), also in a notebook."""
+
+    def _repr_html_(self) -> str:
+        from stackheads.report.notebook import selectors_html
+
+        return selectors_html(self)
+
+
+@dataclass(frozen=True, repr=False)
 class Analysis(Record):
     """What `analyze()` returns: the record of an analysis (`record.py`), which shows itself and can be put on trial."""
 
@@ -59,9 +69,15 @@ class Analysis(Record):
         return put_on_trial(*subject, self.labels, examples, self.seed, self.thresholds)
 
     def selectors(
-        self, model: Model | None = None, task: Task | None = None, examples: int = 512, progress: bool = True
-    ) -> Explained:
-        """What every head looks at, as the fewest selectors by which all heads together still give the answer.
+        self,
+        model: Model | None = None,
+        task: Task | None = None,
+        examples: int = 512,
+        progress: bool = True,
+        fitted_to: str = "answer",
+    ) -> Selectors:
+        """What every head looks at, as a sum of selectors: the fewest by which all heads together still give the "answer", or
+        the fewest that tell each head's "attention".
 
         The answers are those that the model gives nearly always (`emerged_accuracy`), or, where there are none, better than by
         chance. Fitted on examples of their own, measured on `examples` fresh ones (`explanation/measuring.py`). `model` and
@@ -76,9 +92,13 @@ class Analysis(Record):
         readouts = [Readout(Destination(row["destination"]), int(row["hop"])) for row in there]
         if not isinstance(examples, int):
             raise ConfigError(f"selectors are measured on a number of examples, got {examples!r}: ask for 512, say")
+        way: Any = fitted_to
+        if way not in FITTED_TO:
+            ways = " or ".join(FITTED_TO)
+            raise ConfigError(f"selectors are fitted to {ways}, got {fitted_to!r}: choose one of these")
         subject, asked = self._subject(model, task, "selectors(model, task)")
-        found = explain_heads(subject, asked, readouts, examples, self.seed, self.thresholds, progress)
-        return together(found, self.labels, subject, asked, self.reach, self.thresholds)
+        found = explain_heads(subject, asked, readouts, examples, self.seed, self.thresholds, progress, way)
+        return Selectors(**vars(together(found, self.labels, subject, asked, self.reach, self.thresholds)))
 
     def by_gate(self, model: Model | None = None, task: Task | None = None, examples: int = 512) -> pd.DataFrame:
         """Where every head looks, for each value of what a position may know: hop against hops asked, say.

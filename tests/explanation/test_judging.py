@@ -8,9 +8,10 @@ import pytest
 import torch
 from subjects import subject
 
+from stackheads.explanation.attention_fit import fitted_to_attention, steepest
 from stackheads.explanation.judging import FLAT, gate_of, judged
 from stackheads.explanation.measuring import rolled
-from stackheads.explanation.selected import STEPS, fitted, select, steepest
+from stackheads.explanation.selected import select
 from stackheads.explanation.sums import Examples, Sum
 from stackheads.labelling.bench import make_bench
 from stackheads.labelling.rows import selector_reason
@@ -112,7 +113,7 @@ def test_fits_to_attention_end_where_nothing_changes(known):
     fit, _ = known
     chosen = having(fit, {HOP: 0.0, BACK: 0.0, PREVIOUS: 0.0})
     assert max(float(slope.max()) for slope in steepest(chosen, fit).values()) > 0.1
-    assert max(float(slope.max()) for slope in steepest(fitted(chosen, fit, STEPS, to_answers=False), fit).values()) < FLAT
+    assert max(float(slope.max()) for slope in steepest(fitted_to_attention(chosen, fit), fit).values()) < FLAT
 
 
 def test_the_selectors_of_another_head_are_never_confirmed():

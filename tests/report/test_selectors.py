@@ -1,10 +1,16 @@
 """Selectors with many numbers, drawn: every number where it belongs."""
 
+from dataclasses import replace
+
 import pytest
 from report import every
 
+from stackheads.analysis import Selectors
 from stackheads.errors import ConfigError
+from stackheads.explanation.explained import in_words
 from stackheads.report.figures import save_figures, selector_map
+from stackheads.report.notebook import selectors_html
+from stackheads.tables import records
 
 
 def test_a_panel_for_each_selector_with_its_numbers():
@@ -36,3 +42,24 @@ def test_where_there_is_nothing_to_draw():
 def test_it_is_among_the_figures(tmp_path):
     save_figures(every.analysis(), tmp_path, every.explained())
     assert {path.name for path in tmp_path.glob("selectors.*")} == {"selectors.png", "selectors.svg", "selectors.pdf"}
+
+
+def test_a_notebook_shows_every_level_selector_and_number():
+    found = every.explained()
+    page = Selectors(**vars(found))._repr_html_()
+    levels, looks = page.split("</table>")[:2]
+    assert levels.count("<tr") == 1 + len(found.levels)
+    assert looks.count("<tr") == 1 + len(found.table)
+    assert all(f">{in_words(row)}</td>" in looks for row in records(found.table))
+    assert ">0.90</td>" in levels
+    assert "made &lt;up&gt;" in looks
+    assert "<up>" not in page
+    assert "doubling: selectors let the query follow 1, 12 hops" in page
+    assert "layer 0: hop 12 @value when asked 1..4" in page
+    assert page.count("<svg") == 1
+
+
+def test_a_notebook_shows_selectors_of_which_nothing_is_drawn_or_named():
+    page = selectors_html(replace(every.explained(), weights=every.weights().iloc[:0], mechanism=None, program=None))
+    assert "<svg" not in page
+    assert "<pre>" not in page

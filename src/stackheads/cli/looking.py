@@ -54,14 +54,24 @@ class Wanted:
     selectors: Annotated[
         bool, typer.Option("--selectors", help="Also say what every head looks at, as a sum of selectors.")
     ] = False
+    fitted_to: Annotated[
+        str, typer.Option(help="What --selectors fits: the answer, or each head's attention.", metavar="answer|attention")
+    ] = "answer"
     html: Annotated[Path | None, typer.Option(help="Also write one offline HTML page to this file.")] = None
 
     def check(self) -> None:
         """Raise `ConfigError` for what can't be written, before the work."""
+        from stackheads.explanation.measuring import FITTED_TO
         from stackheads.files import check_file, check_folder
         from stackheads.record import FILE
         from stackheads.report.figures import FILES
 
+        if self.fitted_to not in FITTED_TO:
+            raise ConfigError(f"--fitted-to is {' or '.join(FITTED_TO)}, got {self.fitted_to!r}: choose one of these")
+        if self.fitted_to != FITTED_TO[0] and not self.selectors:
+            raise ConfigError(
+                f"--fitted-to says what selectors are fitted to, got {self.fitted_to} without them: add --selectors"
+            )
         if self.output_dir is not None:
             check_folder(self.output_dir, kind=FILE)
         if self.html is not None:
@@ -112,7 +122,10 @@ def analyze(
     subject = _subject(path, other, options, common.device)
     analysis = run(**subject, examples=number, budget=budget, seed=common.seed, progress=not common.quiet)
     verdict = analysis.trial(examples=512 if number == "auto" else number) if wanted.trial else None
-    explained = analysis.selectors(progress=not common.quiet) if wanted.selectors else None
+    explained = None
+    if wanted.selectors:
+        way: Any = wanted.fitted_to
+        explained = analysis.selectors(progress=not common.quiet, fitted_to=way)
     wanted.write(analysis, verdict, explained)
     if common.json:
         content = analysis.to_dict() | ({"trial": verdict.to_dict()} if verdict else {})

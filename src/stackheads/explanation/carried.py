@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from stackheads.explanation.judging import UNHELD
+from stackheads.explanation.judging import IDLE, UNHELD
 from stackheads.explanation.program import CARRYING, answerable, in_order, shared
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.programs.program import Program, Step, followed
@@ -35,8 +35,8 @@ class Carried:
 
     `answered` are, after each layer, the hops that the steps' windows can answer when they are asked for, `eliminated` those
     of the last layer that they answer because all others are known. `kept` is what all selectors keep of the weakest answer
-    and `roles` what roles alone keep; `others` are the selectors that are no roles, `unheld` those by which the answer can be
-    given and that are no head's.
+    and `roles` what roles alone keep; `others` are the selectors that are no roles and do something, `unheld` those by which
+    the answer can be given and that are no head's.
     """
 
     steps: tuple[Step, ...]
@@ -75,8 +75,10 @@ def carried(
         at=at,
         hops=hops,
         kept=min(row["recovered"] for row in there if row["level"] == levels[-1]),
-        roles=min(row["recovered"] for row in there if row["level"] == levels[0]),
-        others=_others(rows),
+        roles=max(
+            min(row["recovered"] for row in there if row["level"] == level) for level in levels if level.startswith(levels[0])
+        ),
+        others=_others([row for row in rows if row.get("status") not in IDLE]),
         unheld=tuple(f"{row['what']} ({row['head']} @{row['destination']})" for row in rows if _is_unheld(row, least)),
     )
 

@@ -13,6 +13,7 @@ from stackheads.tables import natural, records
 class Explained:
     """Selectors and what they explain, on `examples` fresh examples; tables as `measuring.py` describes them.
 
+    `fitted_to` says what they are: the fewest by which the "answer" can be given, or those that tell heads' "attention".
     `mechanism` by which depth buys hops and why, by selectors (`mechanism.py`); `program`, the steps of confirmed heads and of
     selectors together, compiled where that is possible, and `program_agreement` with the model's answers (`program.py`).
     """
@@ -30,6 +31,7 @@ class Explained:
     mechanism_reason: str | None = None
     program: str | None = None
     program_agreement: Mapping[int, float] = field(default_factory=dict)
+    fitted_to: str = "answer"
 
     @property
     def levels(self) -> list[str]:
@@ -50,9 +52,23 @@ class Explained:
         )
 
     @property
+    def title(self) -> str:
+        """What they are, and what is measured of them."""
+        whose = "the answer" if self.fitted_to == "answer" else "attention"
+        return f"selectors fitted to {whose}: recovered share of the gap per hop, {self.examples} fresh examples"
+
+    @property
     def worst_held(self) -> float:
-        """The least recovered share of an open readout with those selectors alone at which heads do look."""
+        """The least recovered share of an open readout with those selectors alone at which heads do look, or, fitted to
+        attention, that are confirmed or opposing.
+        """
         return min(row["recovered"] for row in records(self.held))
+
+    @property
+    def in_short(self) -> str:
+        """`worst_held` in words."""
+        alone = "at which heads do look" if self.fitted_to == "answer" else "that are confirmed or opposing"
+        return f"with those alone {alone} {self.worst_held:.2f} of the weakest is kept"
 
     @property
     def worst(self) -> float:
@@ -74,14 +90,15 @@ class Explained:
         frames = {name: records(getattr(self, name)) for name in tables}
         words = {name: getattr(self, name) for name in ("mechanism", "mechanism_reason", "program")}
         agreement = {str(hop): share for hop, share in self.program_agreement.items()} or None
-        return {"examples": self.examples, "seed": self.seed, **words, "program_agreement": agreement, **frames}
+        made = {"examples": self.examples, "seed": self.seed, "fitted_to": self.fitted_to}
+        return {**made, **words, "program_agreement": agreement, **frames}
 
     def __repr__(self) -> str:
         lines = [f"{level}\n{self.in_numbers(level)}" for level in self.levels]
         heads = [f"{name}: {'; '.join(words)}" for name, words in self.hops.items()]
-        lines.append(f"with those alone at which heads do look {self.worst_held:.2f} of the weakest is kept")
+        lines.append(self.in_short)
         named = [] if self.mechanism is None else ["", f"{self.mechanism}: {self.mechanism_reason}"]
-        return "\n".join([f"recovered share of the gap per hop, {self.examples} fresh examples", *lines, "", *heads, *named])
+        return "\n".join([self.title, *lines, "", *heads, *named])
 
 
 def in_words(row: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@
    attention better than what comes before it, at the positions where it acts? And by how many better than the same selector
    reading another example, where it does not say the same in all? Intervals by Student's t over examples, Bonferroni-corrected
    over selectors. A fit that does not end where nothing changes decides nothing.
-2. *Cause.* What is lost of the answer when the selector alone is dropped, with all heads looking where their selectors say.
+2. *Cause.* What is lost of the answer when the selector alone is taken out (`taken_out.py`).
 3. *Write.* In the model itself, its patterns as they are: does what the head carries from where the selector points matter? For
    a role that it looks at, as for labels (`labelling/write.py`). For all else the value vectors of a matched example, at each
    source for the share of its attention that is there because of the selector.
@@ -17,12 +17,13 @@ selector, or one for each selector that is a hop and each hop that the model ans
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from stackheads.explanation.selected import STEPS, fitted, steepest
+from stackheads.explanation.attention_fit import fitted_to_attention, steepest
 from stackheads.explanation.sums import LEAST, Examples, Part, Sum, Taken, cross_entropy, left
 from stackheads.labelling.selectors import Kind, Rows, Selector, make_rows
 from stackheads.labelling.statistics import Estimate, Resampling, Shares, mean_interval
@@ -36,6 +37,8 @@ ACTS = 0.5
 """A gated selector acts at the values at which its weight is this part of its largest one, or more."""
 UNHELD = (Status.CAUSAL_UNCLASSIFIED, Status.NONE)
 """Statuses of selectors by which the answer can be given, but is not: one of the other channels says no."""
+IDLE = (Status.PATTERN_ONLY, Status.NONE)
+"""Statuses of selectors that do nothing."""
 FLAT = 3e-3
 """Nats by which the cross-entropy of a head still changes with a weight, below which a fit has ended: a tenth of `min_gain`."""
 ORDER: tuple[Kind, ...] = ("role", "slot", "position", "content")
@@ -60,15 +63,20 @@ def judged(
     draws: Resampling,
     thresholds: Thresholds,
     seed: int,
+    of_heads: Mapping[Part, Shares] = MappingProxyType({}),
 ) -> dict[Part, SelectorEvidence]:
-    """The evidence for each selector, measured on `trial`; `effects` are those of channel 2."""
+    """The evidence for each selector, measured on `trial`; `effects` are those of channel 2, `of_heads` those of the heads
+    where selectors are taken out of the model itself.
+    """
     fits = _fits(chosen, fit)
     told = _told(chosen, fits, trial, thresholds)
     writes = _writes(chosen, trial, draws, thresholds, seed)
     n = len(trial.bench.clean.batch)
     readouts = tuple(trial.bench.baseline.readouts[number] for number in trial.bench.open_readouts)
     return {
-        cell: SelectorEvidence(*told[cell], fits.ended[cell], effects[cell], readouts, n, writes[cell])
+        cell: SelectorEvidence(
+            *told[cell], fits.ended[cell], effects[cell], readouts, n, writes[cell], of_heads.get((*cell[:2], None))
+        )
         for cell in chosen.taken()
     }
 
@@ -79,8 +87,8 @@ def gate_of(rows: Rows, selector: Selector, weight: Float[Tensor, "size value"])
         return None
     seen = rows.gates[selector.gate].unique()
     there = weight[0, seen.clamp(max=weight.shape[1] - 1)]
-    peak = _peak(there)
-    return Gate(selector.gate, tuple(seen[peak.sign() * there >= ACTS * peak.abs()].tolist()))
+    largest = peak(there)
+    return Gate(selector.gate, tuple(seen[largest.sign() * there >= ACTS * largest.abs()].tolist()))
 
 
 def rank(selector: Selector) -> int:
@@ -94,7 +102,7 @@ def _fits(chosen: Sum, fit: Examples) -> _Fits:
     whole = chosen
     for number in sorted({rank(selector) for _, _, selector in chosen.taken()}):
         later = [cell for cell in chosen.taken() if rank(cell[2]) > number]
-        whole = fitted(Sum(whole.weights, chosen.has, chosen.live).without(later), fit, STEPS, to_answers=False)
+        whole = fitted_to_attention(Sum(whole.weights, chosen.has, chosen.live).without(later), fit)
         flat = steepest(whole, fit)
         of_cell: dict[tuple[Destination, int], list[Cell]] = {}
         for cell in chosen.taken():
@@ -102,7 +110,7 @@ def _fits(chosen: Sum, fit: Examples) -> _Fits:
                 of_cell.setdefault(cell[:2], []).append(cell)
         for turn in range(max(map(len, of_cell.values()))):
             gone = [cells[turn] for cells in of_cell.values() if len(cells) > turn]
-            rest = fitted(whole.without(gone), fit, STEPS, to_answers=False)
+            rest = fitted_to_attention(whole.without(gone), fit, [cell[:2] for cell in gone])
             rest_flat = steepest(rest, fit)
             for cell in gone:
                 slope = max(_of_cell(flat, whole, cell), _of_cell(rest_flat, rest, cell))
@@ -181,14 +189,14 @@ def _writes(chosen: Sum, trial: Examples, draws: Resampling, thresholds: Thresho
         place, head, selector = cell
         weight = chosen.weights[place, selector][head]
         at = where(place, gate_of(trial.rows[place], selector, weight))
-        if isinstance(selector.what, Role) and selector.kind == "role" and float(_peak(weight)) > 0:
+        if isinstance(selector.what, Role) and selector.kind == "role" and float(peak(weight)) > 0:
             questions[cell] = Question((trial.head(head),), at, selector.what)
         else:
             found[cell] = writes.matched([trial.head(head)], at, _drawn(chosen, trial, cell, patterns[place][head]))
     return found | dict(zip(questions, writes.answer(list(questions.values())), strict=True))
 
 
-def _peak(weight: Tensor) -> Tensor:
+def peak(weight: Tensor) -> Tensor:
     """The weight that is furthest from zero."""
     return weight.flatten()[weight.abs().argmax()]
 

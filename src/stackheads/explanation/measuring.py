@@ -1,39 +1,47 @@
 """How much of the answer a model's selectors explain, on examples that they were not fitted on, and what each is needed for.
 
-`explain_heads` finds the selectors (`selected.py`) and puts them in tables, all measured on fresh examples:
+`explain_heads` finds the selectors and puts them in tables, all measured on fresh examples. They are fitted to the answer, the
+fewest by which it can be given (`selected.py`), or to attention alone, the fewest that tell it (`attended.py`):
 
 `table`   a row for each selector of each head at each destination: what it looks at, when (`gate`, and the gate's values at
           which it acts), `share`, the part of the head's attention that would be elsewhere without it, and what is lost when it
-          alone is dropped: the share of the gap on the readout that shows it best, with its interval (simultaneous over open
-          readouts), beside what is lost of the same when the head is silent there (`head_effect`). `status` by the three
+          alone is taken out (`taken_out.py`): the share of the gap on the readout that shows it best, with its interval
+          (simultaneous over open readouts), beside what is lost of the same without the head there (`head_effect`): taken out
+          of the sum where selectors are fitted to the answer, of the model itself where to attention. `status` by the three
           channels (`judging.py`): `gain` is how many nats better the head's attention is told with it, `beyond` than with the
           same of another example, `write` what the head carries from there moves. A head that has none but is needed looks
           evenly ("uniform") and has no status.
 `curve`   recovered shares per readout with roles only; with slots and positions; with gates; with content – as far as they were
           needed – and how many selectors and numbers each takes. Each level is what is left of the whole without the later
-          kinds, fitted again. Two nulls: `swapped`, every head has the selectors of the next head of its layer; `shuffled`,
-          every example looks where the selectors say for the next one.
+          kinds, fitted again. Fitted to attention, heads of which no selector does anything are silent in all of it, and where
+          a gap is left two last levels have the same selectors, roles and all, with weights that are fitted to the answer.
+          Two nulls: `swapped`, every head has the selectors of the next head of its layer; `shuffled`, every example looks
+          where the selectors say for the next one.
 `weights` the numbers of selectors that have several (`weights.py`).
-`held`    recovered shares with those selectors alone of which the first channel does not say that the head does not look there,
-          fitted again: what is explained by the model's own looks, and not by others by which the answer could be given.
+`held`    fitted to the answer: recovered shares with those selectors alone of which the first channel does not say that the
+          head does not look there, fitted again: what is explained by the model's own looks, and not by others by which the
+          answer could be given. Fitted to attention: with those alone that are confirmed or opposing.
 `groups`  heads that share a job – the same role at the same destination –, who takes which part, and what is lost without all
           of them against the sum of what is lost without each.
 
-Cost: that of `select`, about 30 forward passes with gradients for each level, one without for each selector, head and group,
-and what judging costs.
+Cost: fitted to the answer that of `select`, and about 30 forward passes with gradients for each level; fitted to attention 40
+of these at most. Then one without gradients for each selector, head and group, and what judging costs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from stackheads.explanation.attended import attended
+from stackheads.explanation.attention_fit import STEPS, fitted_to_attention
 from stackheads.explanation.explained import Explained
-from stackheads.explanation.judging import gate_of, judged
-from stackheads.explanation.selected import AGAIN, LEVELS, fitted, select
+from stackheads.explanation.judging import IDLE, gate_of, judged, peak
+from stackheads.explanation.selected import AGAIN, GOOD, LEVELS, fitted_to_answers, select
 from stackheads.explanation.sums import Examples, Part, Sum
+from stackheads.explanation.taken_out import OfModel, OfSum, TakenOut
 from stackheads.explanation.weights import weights_table
 from stackheads.labelling.bench import Bench, make_bench, opened
 from stackheads.labelling.cause import effects_on_open
@@ -47,12 +55,19 @@ from stackheads.models.hooks import precise
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import Task, check_gates
-from stackheads.types import Destination, Role, ranges
+from stackheads.types import Destination, Role, Status, ranges
 
+FittedTo = Literal["answer", "attention"]
+FITTED_TO: tuple[FittedTo, ...] = get_args(FittedTo)
 FIT = 256
 LEAST_FIT = 32
 NUMBERS = 2**23
 """Scores of heads, rows and sources that are held at once while selectors are fitted: fewer examples where there are more."""
+HELD = (Status.CONFIRMED, Status.OPPOSING)
+TO_ANSWER = "weights fitted to the answer"
+"""The last level where selectors that tell attention leave a gap: the same selectors, fitted to the answer."""
+ROLES_TO_ANSWER = f"{next(iter(LEVELS))}, {TO_ANSWER}"
+"""The level before: roles alone."""
 TABLE = ["head", "layer", "destination", "selector", "what", "role", "hop", "gate", "values", "weight", "numbers", "share"]
 EFFECT = ["effect", "effect_low", "effect_high", "readout", "head_effect"]
 CHANNELS = ["status", "gain", "gain_low", "gain_high", "beyond", "write", "reason"]
@@ -68,6 +83,7 @@ def explain_heads(
     seed: int,
     thresholds: Thresholds,
     progress: bool = False,
+    fitted_to: FittedTo = "answer",
 ) -> Explained:
     """Find the selectors of a model's heads and measure what they explain; `readouts` are those that the model answers.
 
@@ -81,9 +97,12 @@ def explain_heads(
     with torch.inference_mode(False), precise():  # whatever the caller is in: there are gradients to take
         fit = bench(Stream.SELECTORS, size)
         check_gates(task, fit.clean.batch)
-        trial = Examples(bench(Stream.SELECTORS_TRIED, examples))
-        chosen = select(fit, bench(Stream.SELECTORS_JUDGED, size), progress=progress)
-        return _Measured(Examples(fit), trial, seed, thresholds).all(chosen)
+        trial, judge = Examples(bench(Stream.SELECTORS_TRIED, examples)), bench(Stream.SELECTORS_JUDGED, size)
+        if fitted_to == "answer":
+            chosen = select(fit, judge, progress=progress)
+        else:
+            chosen = attended(Examples(fit), Examples(judge), thresholds.min_gain, progress=progress)
+        return _Measured(Examples(fit), trial, seed, thresholds, fitted_to).all(chosen)
 
 
 def _fitting(model: Model, task: Task) -> int:
@@ -95,8 +114,11 @@ def _fitting(model: Model, task: Task) -> int:
 class _Measured:
     """The tables of a selection."""
 
-    def __init__(self, fit: Examples, trial: Examples, seed: int, thresholds: Thresholds):
+    def __init__(self, fit: Examples, trial: Examples, seed: int, thresholds: Thresholds, fitted_to: FittedTo):
         self.fit, self.trial, self.thresholds, self.seed = fit, trial, thresholds, seed
+        self.fitted_to: FittedTo = fitted_to
+        self.live = fitted_to == "attention"  # selectors are taken out of the model as it is
+        self.taken_out: TakenOut = OfModel(trial) if self.live else OfSum(trial)
         self.bench, self.baseline = trial.bench, trial.bench.baseline
         batch = trial.bench.clean.batch
         numbers = stream(seed, Stream.BOOTSTRAP, "selectors")
@@ -109,17 +131,20 @@ class _Measured:
         """Every table."""
         parts = self._named(chosen)
         effects = self._effects(chosen, parts)
-        told = judged(chosen, self.fit, self.trial, effects, self.draws, self.thresholds, self.seed)
+        of_heads = {part: shares for part, shares in effects.items() if part[2] is None} if self.live else {}
+        told = judged(chosen, self.fit, self.trial, effects, self.draws, self.thresholds, self.seed, of_heads)
         table = pd.DataFrame(self._rows(chosen, parts, effects, told), columns=[*TABLE, *EFFECT, *CHANNELS])
+        tried = self._needed(chosen, told) if self.live else chosen
         return Explained(
             examples=self.n,
             seed=self.seed,
+            fitted_to=self.fitted_to,
             table=table.astype({"hop": "Int64"}),
-            curve=pd.DataFrame(self._curve(chosen), columns=CURVE),
+            curve=pd.DataFrame(self._curve(tried), columns=CURVE),
             held=self._shares(self.trial.recovered(self._held(chosen, told))),
             groups=pd.DataFrame(self._groups(chosen), columns=GROUPS),
-            swapped=self._shares(self.trial.recovered(rolled(chosen, self.trial))),
-            shuffled=self._shares(self.trial.recovered_by_another(chosen)),
+            swapped=self._shares(self.trial.recovered(rolled(tried, self.trial))),
+            shuffled=self._shares(self.trial.recovered_by_another(tried)),
             weights=weights_table(chosen, self.trial),
         )
 
@@ -131,20 +156,50 @@ class _Measured:
             if rows and size == fewer:
                 continue  # nothing that this level allows was needed
             if size < len(chosen.taken()):
-                part = fitted(part, self.fit, 2 * AGAIN, to_answers=True)
-            counts = {"level": level, "selectors": size, "numbers": part.numbers}
-            rows += [counts | row for row in self._readouts(self.trial.recovered(part))]
+                part = self._fitted_again(part)
+            rows += self._level(level, part)
             fewer = size
+        if self.live and min(row["recovered"] for row in rows if row["selectors"] == fewer) < GOOD:
+            roles = self._without_bare(chosen.only(*LEVELS["roles"]))
+            for level, part in ((ROLES_TO_ANSWER, roles), (TO_ANSWER, chosen)):
+                rows += self._level(level, fitted_to_answers(part, self.fit, STEPS))
         return rows
 
+    def _level(self, name: str, part: Sum) -> list[dict[str, Any]]:
+        counts = {"level": name, "selectors": len(part.taken()), "numbers": part.numbers}
+        return [counts | row for row in self._readouts(self.trial.recovered(part))]
+
+    def _needed(self, chosen: Sum, told: Mapping[Part, SelectorEvidence]) -> Sum:
+        """With those heads silent, at each destination, of which no selector does anything."""
+        acting = {part[:2] for part, evidence in told.items() if selector_status(evidence, self.thresholds) not in IDLE}
+        return chosen.without((*cell, None) for cell in chosen.cells() if cell not in acting)
+
     def _held(self, chosen: Sum, told: Mapping[Part, SelectorEvidence]) -> Sum:
-        """Without selectors that say where heads do not look, and silent where nothing is left of a head, fitted again."""
-        gone: list[Part] = [part for part, evidence in told.items() if selector_answer(evidence, self.thresholds) == Answer.NO]
+        """Without selectors that say where heads do not look, or are not confirmed where they all say where heads look; silent
+        where nothing is left of a head, fitted again.
+        """
+        if self.live:
+            gone: list[Part] = [
+                part for part, evidence in told.items() if selector_status(evidence, self.thresholds) not in HELD
+            ]
+        else:
+            gone = [part for part, evidence in told.items() if selector_answer(evidence, self.thresholds) == Answer.NO]
         if not gone:
             return chosen
         left = {part[:2] for part in told if part not in gone}
         gone += [(*cell, None) for cell in dict.fromkeys(part[:2] for part in gone) if cell not in left]
-        return fitted(chosen.without(gone), self.fit, 2 * AGAIN, to_answers=True)
+        return self._fitted_again(chosen.without(gone))
+
+    def _fitted_again(self, part: Sum) -> Sum:
+        """A part of the selectors; fitted to attention, heads of which none is left are silent as at the beginning."""
+        if self.live:
+            return fitted_to_attention(self._without_bare(part), self.fit)
+        return fitted_to_answers(part, self.fit, 2 * AGAIN)
+
+    def _without_bare(self, part: Sum) -> Sum:
+        """With those heads silent of which no selector is left."""
+        having = {(place, head) for place, head, _ in part.taken()}
+        return part.without((*cell, None) for cell in part.cells() if cell not in having)
 
     def _readouts(self, shares: Tensor) -> list[dict[str, Any]]:
         """The recovered share of each open readout."""
@@ -153,9 +208,6 @@ class _Measured:
 
     def _shares(self, shares: Tensor) -> pd.DataFrame:
         return pd.DataFrame(self._readouts(shares), columns=["destination", "hop", "recovered"])
-
-    def _margin(self, logits: Tensor) -> Tensor:
-        return self.bench.scorer.score(logits).margin
 
     def _rows(
         self, chosen: Sum, parts: Sequence[Part], effects: Mapping[Part, Shares], told: Mapping[Part, SelectorEvidence]
@@ -175,12 +227,11 @@ class _Measured:
         return sorted([*taken, *bare], key=lambda part: (part[1], order[part[0]]))
 
     def _effects(self, chosen: Sum, parts: Sequence[Part]) -> dict[Part, Shares]:
-        """What is lost of each open readout when each part is dropped, and when each head is silent."""
+        """What is lost of each open readout without each part, and without each head."""
         every = list(dict.fromkeys([*parts, *((place, head, None) for place, head, _ in parts)]))
-        with torch.no_grad():
-            whole = self._margin(self.trial.logits(chosen))
-            lost = [whole - self._margin(logits) for logits in self.trial.variants(chosen, every)]
-        return {part: effects_on_open(moved, self.baseline, self.draws) for part, moved in zip(every, lost, strict=True)}
+        lost = self.taken_out.each(chosen, every)
+        effects = {part: effects_on_open(moved, self.baseline, self.draws) for part, moved in zip(every, lost, strict=True)}
+        return effects | (_alone(parts, effects) if self.live else {})
 
     def _lost(self, effects: Mapping[Part, Shares], part: Part) -> dict[str, Any]:
         """What is lost of the readout that shows it best."""
@@ -215,7 +266,7 @@ class _Measured:
             "hop": role.hop if role else None,
             "gate": selector.gate,
             "values": self._values(place, selector, weight),
-            "weight": float(weight.flatten()[weight.abs().argmax()]),
+            "weight": float(peak(weight)),
             "numbers": weight.numel(),
             "share": self.trial.share(chosen, part, patterns),
         }
@@ -228,21 +279,19 @@ class _Measured:
     def _groups(self, chosen: Sum) -> list[dict[str, Any]]:
         jobs: dict[tuple[Destination, Role], list[Part]] = {}
         for place, head, selector in chosen.taken():
-            if isinstance(selector.what, Role):
+            if isinstance(selector.what, Role) and peak(chosen.weights[place, selector][head]) > 0:
                 jobs.setdefault((place, selector.what), []).append((place, head, selector))
         shared = {job: parts for job, parts in jobs.items() if len({head for _, head, _ in parts}) > 1}
         return [self._group(chosen, place, role, parts) for (place, role), parts in shared.items()]
 
     def _group(self, chosen: Sum, place: Destination, role: Role, parts: Sequence[Part]) -> dict[str, Any]:
-        with torch.no_grad():
-            whole, without = (self._margin(self.trial.logits(one)) for one in (chosen, chosen.without(parts)))
-            each = [self._margin(logits) for logits in self.trial.variants(chosen, parts)]
-        joint = effects_on_open(whole - without, self.baseline, self.draws)
+        joint = effects_on_open(self.taken_out.together(chosen, parts), self.baseline, self.draws)
+        each = self.taken_out.each(chosen, parts)
         names = list(dict.fromkeys(str(self.trial.head(head)) for _, head, _ in parts))
         row = {"job": str(role), "destination": str(place), "heads": ", ".join(names), "parts": self._parts(chosen, parts)}
         number = telling(joint, self.thresholds.min_effect)
         at = self.bench.open_readouts[number]
-        apart = sum(effects_on_open(whole - one, self.baseline, self.draws).at(number).value for one in each)
+        apart = sum(effects_on_open(one, self.baseline, self.draws).at(number).value for one in each)
         return row | {"joint": joint.at(number).value, "sum": apart, "readout": str(self.baseline.readouts[at])}
 
     def _parts(self, chosen: Sum, parts: Sequence[Part]) -> str | None:
@@ -254,6 +303,14 @@ class _Measured:
             if values is not None:
                 said.append(f"{self.trial.head(head)} {selector.gate} {values}")
         return "; ".join(said) or None
+
+
+def _alone(parts: Iterable[Part], effects: Mapping[Part, Shares]) -> dict[Part, Shares]:
+    """Those of the head for the only selector that it has."""
+    of_cell: dict[Part, list[Part]] = {}
+    for part in parts:
+        of_cell.setdefault((*part[:2], None), []).append(part)
+    return {some[0]: effects[cell] for cell, some in of_cell.items() if len(some) == 1}
 
 
 def rolled(chosen: Sum, examples: Examples) -> Sum:

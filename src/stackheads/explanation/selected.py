@@ -23,10 +23,10 @@ selector.
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from stackheads.explanation.attention_fit import LARGEST, STEPS, fitted_to_attention
 from stackheads.explanation.sums import Examples, Sum, Taken
 from stackheads.labelling.bench import Bench
 from stackheads.labelling.selectors import Kind, candidates
@@ -53,10 +53,8 @@ NEGLIGIBLE = 0.002
 FEWER = 0.01
 """What the worst readout may lose where later kinds of selectors are left out altogether."""
 ROUNDS = 8
-STEPS, AGAIN = 40, 15
-"""Steps of L-BFGS when a stage is begun, and after a round of dropping."""
-LARGEST = 20.0
-"""No weight is larger: e^20 is all of the attention."""
+AGAIN = 15
+"""Steps of L-BFGS after a round of dropping."""
 
 
 def select(bench: Bench, judge: Bench, progress: bool = False) -> Sum:
@@ -70,8 +68,8 @@ def select(bench: Bench, judge: Bench, progress: bool = False) -> Sum:
         before = frozenset(allowed)
         if not more:
             continue
-        tried = fitted(chosen.offering(more, examples.asked.device), examples, STEPS, to_answers=False)
-        tried = fitted(tried, examples, STEPS, to_answers=True)
+        tried = fitted_to_attention(chosen.offering(more, examples.asked.device), examples)
+        tried = fitted_to_answers(tried, examples, STEPS)
         found = others.worst(tried)
         if found >= best + GAIN:
             chosen, best = tried, found
@@ -81,7 +79,7 @@ def select(bench: Bench, judge: Bench, progress: bool = False) -> Sum:
         chosen, gone = dropped(chosen, others, BUDGET)
         if not gone:
             break
-        chosen = fitted(chosen, examples, AGAIN, to_answers=True)
+        chosen = fitted_to_answers(chosen, examples, AGAIN)
     return _simplest(chosen, examples, others)
 
 
@@ -92,7 +90,7 @@ def _simplest(chosen: Sum, examples: Examples, others: Examples) -> Sum:
         part = chosen.only(kinds, gated)
         if len(part.taken()) == len(chosen.taken()):
             break
-        part = fitted(part, examples, 2 * AGAIN, to_answers=True)
+        part = fitted_to_answers(part, examples, 2 * AGAIN)
         if others.worst(part) >= least:
             return dropped(part, others, BUDGET)[0]
     return chosen
@@ -110,8 +108,8 @@ def offered(task: Task, examples: Examples, kinds: Sequence[Kind], gated: bool) 
     return found
 
 
-def fitted(chosen: Sum, examples: Examples, steps: int, to_answers: bool) -> Sum:
-    """The weights that minimise the cross-entropy of attention, or of the answers with a part of it, by L-BFGS."""
+def fitted_to_answers(chosen: Sum, examples: Examples, steps: int) -> Sum:
+    """The weights that minimise the distance of the answers with a part of the cross-entropy of attention, by L-BFGS."""
     weights = {taken: weight.clone().requires_grad_() for taken, weight in chosen.weights.items()}
     every = list(weights.values())
     optimiser = torch.optim.LBFGS(
@@ -126,9 +124,8 @@ def fitted(chosen: Sum, examples: Examples, steps: int, to_answers: bool) -> Sum
 
     def closure() -> Tensor:
         patterns = examples.patterns(trial)
-        loss = examples.entropy(patterns, chosen.live)
-        if to_answers:
-            loss = ATTENTION * loss + examples.distance(examples.run.logits(examples.whole(patterns), silent))
+        loss = examples.distance(examples.run.logits(examples.whole(patterns), silent))
+        loss = loss + ATTENTION * examples.entropy(patterns, chosen.live)
         loss = loss + RIDGE * torch.stack([weight.square().sum() for weight in every]).sum()
         for weight, gradient in zip(every, torch.autograd.grad(loss, every, allow_unused=True), strict=True):
             weight.grad = torch.zeros_like(weight) if gradient is None else gradient
@@ -141,20 +138,6 @@ def fitted(chosen: Sum, examples: Examples, steps: int, to_answers: bool) -> Sum
         for taken, weight in weights.items()
     }
     return Sum(found, chosen.has, chosen.live)
-
-
-def steepest(chosen: Sum, examples: Examples) -> dict[Taken, Float[Tensor, "head"]]:
-    """How steeply, in nats, the cross-entropy of each head's attention still changes with some weight of each selector.
-
-    0 where no weight may change: the head has the selector not, or its weight is as large as weights become.
-    """
-    free = {taken: chosen.has[taken][:, None, None] & (weight.abs() < LARGEST) for taken, weight in chosen.weights.items()}
-    weights = {taken: weight.clone().requires_grad_() for taken, weight in chosen.weights.items()}
-    trial = Sum(weights, chosen.has, chosen.live)
-    loss = examples.entropy(examples.patterns(trial), chosen.live) * len(chosen.cells())
-    loss = loss + RIDGE * len(chosen.cells()) * sum(weight.square().sum() for weight in weights.values())
-    slopes = torch.autograd.grad(loss, list(weights.values()), allow_unused=True, materialize_grads=True)
-    return {taken: (slope.abs() * free[taken]).amax(dim=(1, 2)) for taken, slope in zip(weights, slopes, strict=True)}
 
 
 def dropped(chosen: Sum, examples: Examples, budget: float) -> tuple[Sum, int]:

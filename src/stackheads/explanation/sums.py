@@ -143,7 +143,7 @@ class Examples:
         self.asked = bench.scorer.where[self.open].any(dim=0)
         self.answers = self._centred(run.logits)
         self.log = self.answers.log_softmax(-1)
-        self.size = self.answers.square().sum(dim=-1)[self.asked].mean()
+        self.size = self.answers.square().sum(dim=-1).mean()
 
     def head(self, number: int) -> HeadId:
         """The head of a number."""
@@ -176,15 +176,16 @@ class Examples:
             quiet[rows.at[:, 0], rows.at[:, 1]] = ~chosen.live[place] | torch.stack(heads, dim=1)
         return quiet.unflatten(2, (self.layers, self.in_layer)).permute(2, 0, 1, 3)
 
-    def _centred(self, logits: Tensor) -> Tensor:
-        found = self.bench.task.readout(logits, self.bench.clean.batch)
+    def _centred(self, logits: Tensor) -> Float[Tensor, "asked symbol"]:
+        """The answers where an open readout is asked, centred."""
+        found = self.bench.task.readout(logits, self.bench.clean.batch)[self.asked]
         return found - found.mean(dim=-1, keepdim=True)
 
     def distance(self, logits: Tensor) -> Float[Tensor, ""]:
         """How far the answers are from the clean run's (`selected.py`)."""
         answers = self._centred(logits)
-        lost = (answers - self.answers).square().sum(dim=-1)[self.asked].mean() / self.size
-        divergence = (self.log.exp() * (self.log - answers.log_softmax(-1))).sum(dim=-1)[self.asked].mean()
+        lost = (answers - self.answers).square().sum(dim=-1).mean() / self.size
+        divergence = (self.log.exp() * (self.log - answers.log_softmax(-1))).sum(dim=-1).mean()
         kept = self.bench.recovered(self.bench.scorer.score(logits).margin)[self.open.to(logits.device)]
         return lost + divergence + MARGIN * (1 - kept).square().mean()
 

@@ -15,7 +15,7 @@ from stackheads.labelling.verdict import (
     is_redundant,
     pattern_answer,
     selector_answer,
-    shares_answer,
+    selector_cause,
     status,
     telling,
     write_answer,
@@ -149,11 +149,13 @@ def _write_reason(evidence: Evidence, thresholds: Thresholds) -> str:
 
 def selector_reason(evidence: SelectorEvidence, thresholds: Thresholds) -> str:
     """Why a selector has its status, in one sentence with the numbers that decided, or that did not."""
-    matters = shares_answer(evidence.effects, thresholds.min_effect, evidence.examples, thresholds)
-    number = telling(evidence.effects, thresholds.min_effect)
-    told = evidence.effects.at(number)
+    matters = selector_cause(evidence, thresholds)
+    idle = matters == Answer.NO and evidence.of_head is not None
+    effects = evidence.of_head if idle and evidence.of_head is not None else evidence.effects
+    number = telling(effects, thresholds.min_effect)
+    told = effects.at(number)
     verb = "goes" if told.value >= 0 else "is added"
-    lost = f"without it {abs(told.value):.2f} of {evidence.readouts[number]} {verb}"
+    lost = f"without {'the head' if idle else 'it'} {abs(told.value):.2f} of {evidence.readouts[number]} {verb}"
     if matters == Answer.UNDECIDED:
         lost = f"undecided whether it matters: {lost} [{told.low:.2f}, {told.high:.2f}]"
     elif matters == Answer.NO:

@@ -74,7 +74,8 @@ class SelectorEvidence:
 
     `gain`: nats by which the head's attention is told better with the selector than without it; `beyond`: than with what the
     selector says in another example, None where it says the same in all. `settled`: whether both fits ended where nothing
-    changes. `effects` of dropping it alone on each of `readouts`, `write` what the head carries from where it points.
+    changes. `effects` of taking it out alone on each of `readouts`, `write` what the head carries from where it points.
+    `of_head` are the effects of ablating the head there, where selectors are taken out of the model itself.
     """
 
     gain: Estimate
@@ -84,6 +85,7 @@ class SelectorEvidence:
     readouts: tuple[Readout, ...]
     examples: int
     write: WriteEvidence
+    of_head: Shares | None = None
 
 
 def status(evidence: Evidence, thresholds: Thresholds) -> Status:
@@ -94,8 +96,17 @@ def status(evidence: Evidence, thresholds: Thresholds) -> Status:
 
 def selector_status(evidence: SelectorEvidence, thresholds: Thresholds) -> Status:
     """The verdict on a selector, by the same rules."""
-    matters = shares_answer(evidence.effects, thresholds.min_effect, evidence.examples, thresholds)
+    matters = selector_cause(evidence, thresholds)
     return _verdict(selector_answer(evidence, thresholds), matters, write_answer(evidence.write, thresholds))
+
+
+def selector_cause(evidence: SelectorEvidence, thresholds: Thresholds) -> Answer:
+    """Whether the answer needs the selector. Not where it does not need the head: a pattern without one of its selectors may be
+    one that the model never sees, and disturb.
+    """
+    shown = [evidence.effects, *([] if evidence.of_head is None else [evidence.of_head])]
+    own, *head = (shares_answer(effects, thresholds.min_effect, evidence.examples, thresholds) for effects in shown)
+    return Answer.NO if Answer.NO in head else own
 
 
 def _verdict(looks: Answer, matters: Answer, carries: Answer, redundant: bool = False) -> Status:

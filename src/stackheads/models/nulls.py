@@ -5,9 +5,11 @@ from typing import Any
 
 import torch
 
+from stackheads.models.config import ModelConfig, build
 from stackheads.models.native import named_weights
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
+from stackheads.tasks import Task
 
 
 def permuted_heads(model: Model, seed: int) -> Any:
@@ -29,3 +31,25 @@ def permuted_heads(model: Model, seed: int) -> Any:
                     dealt[order] = order.roll(shift)
                     parameter.copy_(parameter[dealt])
     return permuted
+
+
+def beside_untrained(
+    model: Model, config: ModelConfig, task: Task, more: int, seed: int, looks: float = 1.0, writes: float = 1.0
+) -> Any:
+    """A copy of a model of ours with `more` untrained heads in each layer, behind its own.
+
+    No weight was ever trained to read them. `looks` multiplies their scores, so that they look at some sources and not evenly
+    at all; `writes` what they write.
+    """
+    n_heads = config.heads
+    wider = build(config.model_copy(update={"heads": n_heads + more}), task, seed)
+    own, weights = named_weights(model), named_weights(wider)
+    with torch.no_grad():
+        for name, parameter in weights.items():
+            kind = name.split(".")[-1]
+            if ".attn." in name and kind != "b_O":
+                parameter[:n_heads] = own[name]
+                parameter[n_heads:] *= {"W_Q": looks, "b_Q": looks, "W_O": writes}.get(kind, 1.0)
+            else:
+                parameter.copy_(own[name])
+    return wider.eval().requires_grad_(False)

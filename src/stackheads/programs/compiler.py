@@ -162,10 +162,11 @@ def _write_head(model: Wired, layer: int, index: int, head: HeadSpec, layout: La
         w_k[:, :used] = positions
     for number, (row, source) in enumerate(head.matches):
         block = slice(number * size, (number + 1) * size)
-        w_q[:, block], w_k[:, block] = strength * layout.of(row) * _acting(head, size), layout.of(source)
+        lean = 1 + (head.leans[number] / sharpness if head.leans else 0.0)
+        w_q[:, block], w_k[:, block] = strength * lean * layout.of(row) * _acting(head, number, size), layout.of(source)
         used = (number + 1) * size
     kinds, order = layout.of(KINDS), PLACES
-    if head.matches:
+    if head.matches or head.preference:
         b_q[used] = (head.preference or sharpness) * model.cfg.attn_scale / source_scale
         w_k[:, used] = sum(kinds[:, order.index(Destination[slot.name])] for slot in head.sources)
     if head.rows:
@@ -182,13 +183,14 @@ def _write_head(model: Wired, layer: int, index: int, head: HeadSpec, layout: La
         weights["W_O"][block] = layout.of(copy.target).T
 
 
-def _acting(head: HeadSpec, size: int) -> Float[Tensor, "size"]:
-    """1 for the tokens at which the head acts, 0 for the others."""
-    if head.symbols is None:
+def _acting(head: HeadSpec, number: int, size: int) -> Float[Tensor, "size"]:
+    """1 for the tokens at which one match of a head acts, 0 for the others."""
+    symbols = head.on[number] if head.on else head.symbols
+    if symbols is None:
         return torch.ones(size)
-    if [row for row, _ in head.matches] != [TOKEN]:
+    if head.matches[number][0] != TOKEN or (head.on and head.symbols is not None):
         raise ProgramError(f"a head of some symbols matches the token alone, got {head.matches}: leave the symbols out")
-    return torch.tensor([float(token in head.symbols) for token in range(size)])
+    return torch.tensor([float(token in symbols) for token in range(size)])
 
 
 def _unembed(model: Wired, layout: Layout, task: StatementTask, scales: Scales, readouts: Readouts) -> None:

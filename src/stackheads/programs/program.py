@@ -85,6 +85,10 @@ class Copy:
     gain: float = 1.0
 
 
+Job = tuple[Role | Slot, Gate | None]
+"""What a head looks at, and when."""
+
+
 @dataclass(frozen=True)
 class HeadSpec:
     """One attention head in terms of registers.
@@ -96,6 +100,9 @@ class HeadSpec:
     look evenly at sources of the right kind elsewhere; what is matched must then be the token. `sharpness` is the score of a
     match in nats, `preference` that of a right kind of source. `roles` says per destination where the head looks; `status`
     overrides the status that follows from what is read later.
+
+    A head that looks at several things has several matches, each with what is added to the logarithm of its attention in
+    `leans` and the own symbols at which it acts in `on` (None: all); `jobs` then says what it looks at, and when.
     """
 
     matches: tuple[tuple[str, str], ...]
@@ -109,6 +116,9 @@ class HeadSpec:
     preference: float | None = None
     symbols: frozenset[int] | None = None
     status: dict[Destination, str] = field(default_factory=dict)
+    leans: tuple[float, ...] = ()
+    on: tuple[frozenset[int] | None, ...] = ()
+    jobs: dict[Destination, tuple[Job, ...]] = field(default_factory=dict)
 
 
 Layers = tuple[tuple[HeadSpec, ...], ...]

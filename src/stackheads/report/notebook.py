@@ -1,18 +1,20 @@
-"""An analysis in a notebook cell: table, verdict, circuit and attention."""
+"""An analysis in a notebook cell: table, verdict, circuit and attention; its selectors: tables, mechanism and pictures."""
 
 import html
 from typing import TYPE_CHECKING, Any
 
 from stackheads.explanation.circuit import NOT_SOUGHT
+from stackheads.explanation.explained import Explained, in_words
 from stackheads.record import Record
 from stackheads.report.attention import show
-from stackheads.report.figures import circuit_diagram, gate_map, gated_rows, svg_text
+from stackheads.report.figures import circuit_diagram, gate_map, gated_rows, selector_map, svg_text
 from stackheads.tables import records, role_of, with_gate
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SHOWN = ("head", "destination", "role", "status", "pattern", "effect", "write", "reason")
+SELECTORS = ("head", "destination", "looks at", "status", "share", "gain", "effect", "readout", "write", "reason")
 UNLOADED = "Attention is shown where the model is at hand: analyze(model, task) again."
 
 
@@ -30,6 +32,21 @@ def analysis_html(analysis: Record) -> str:
     attention = f"<p>{UNLOADED}</p>" if analysis.subject is None else show(analysis)._repr_html_()  # pyright: ignore[reportPrivateUsage]
     words = f"<p><b>{title}</b><br>{html.escape(accuracy)}</p>{table}<pre>{html.escape(verdict)}</pre>"
     return f"{words}{circuit}{gates}{attention}"
+
+
+def selectors_html(explained: Explained) -> str:
+    """What Jupyter shows for selectors."""
+    levels = explained.curve.assign(readout=explained.curve["hop"].map("hop {}".format) + " @" + explained.curve["destination"])
+    order = list(dict.fromkeys(levels["readout"]))
+    curve = levels.pivot(index=["level", "selectors", "numbers"], columns="readout", values="recovered")
+    curve = curve.loc[list(dict.fromkeys(zip(*(levels[name] for name in curve.index.names), strict=True))), order]
+    looks = [in_words(row) for row in records(explained.table)]
+    table = _table(explained.table.assign(**{"looks at": looks}).loc[:, list(SELECTORS)])
+    mechanism = None if explained.mechanism is None else f"{explained.mechanism}: {explained.mechanism_reason}"
+    said = "".join(f"<pre>{html.escape(text)}</pre>" for text in (mechanism, explained.program) if text is not None)
+    drawn = "" if explained.weights.empty else svg_text(selector_map(explained.weights))
+    levels_table = _table(curve.reset_index())
+    return f"<p><b>{explained.title}</b></p>{levels_table}<p>{explained.in_short}</p>{table}{said}{drawn}"
 
 
 def _table(labels: "pd.DataFrame") -> str:

@@ -115,14 +115,14 @@ def print_selectors(explained: Explained, file: TextIO | None = None) -> None:
     from rich.text import Text
 
     console = console_on(file)
-    _title(console, f"where heads look, as selectors: recovered share of the gap per hop, {explained.examples} fresh examples")
+    _title(console, explained.title)
     rows = records(explained.curve)
     for level in explained.levels:
         size = next(row for row in rows if row["level"] == level)
         console.print(f"{level} ({size['selectors']} selectors, {size['numbers']} numbers)")
         for line in explained.in_numbers(level).splitlines():
             console.print(f"      {line}")
-    console.print(f"with those alone at which heads do look {_cell(explained.worst_held)} of the weakest is kept")
+    console.print(explained.in_short)
     console.print()
     table = table_of("head", "at", "looks at", "status", "share", "effect", numbers=("share", "effect"))
     for row in records(explained.table):

@@ -1,0 +1,241 @@
+"""What every head looks at, told by its attention alone: the fewest selectors that tell it, chosen forward.
+
+Selectors that are fitted to the answer (`selected.py`) say by which looks it can be given. Here nothing is asked of the answer:
+each head's attention at each destination is told by selectors in the order role, slot, position, the same under gates, content
+(`judging.rank`), each later kind for what the earlier ones leave:
+
+1. for every candidate its gain alone, beside what the head has: by how many nats its best weights tell the attention better,
+   at the positions where it names something. With one number for each value of its gate that is a convex function of one number
+   and found exactly, by Newton's method, from the attention on its sources; for tables of places and symbols generalised
+   iterative scaling (Darroch & Ratcliff 1972) gives a bound from below in a few steps;
+2. each head takes the candidate with the largest gain, all its weights are fitted again (convex), and it keeps the candidate if
+   that tells the attention of *other* examples better by `min_gain` there;
+3. until none is left. A selector under a gate replaces the same one without;
+4. after each kind what it has made superfluous goes: of each head the selector without which the attention of the other
+   examples is told hardly worse, by less than `min_gain`, one at a time with a fit between; and at the end, tables first, also
+   what the others can stand for once they are fitted without it.
+
+So heads that only tell later ones where to look get their selectors, too, and what the attention does not support is not
+offered. Deterministic. Cost: no forward pass.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from tqdm import tqdm
+
+from stackheads.explanation.attention_fit import LARGEST, fitted_to_attention
+from stackheads.explanation.judging import rank
+from stackheads.explanation.selected import LEVELS, offered
+from stackheads.explanation.sums import LEAST, Examples, Part, Sum, Taken, cross_entropy, left
+from stackheads.labelling.selectors import Rows, Selector
+from stackheads.types import Destination
+
+MOST = 6
+"""Selectors of one rank that a head takes at most at a destination."""
+NEWTON = 25
+"""Steps of Newton's method: more than a number of at most `LARGEST` needs."""
+SCALINGS = 3
+"""Steps of iterative scaling, each of which tells attention better."""
+STRIDE = 2.0
+"""The longest step: scores far from the best have next to no curvature."""
+FLOOR = 1e-6
+"""Attention that is told is at least this and at most one less, so that weights have an end."""
+
+Best = dict[tuple[Destination, int], tuple[Selector, Float[Tensor, "size value"]]]
+"""The candidate that each head takes at each destination, with its weights."""
+
+
+def attended(fit: Examples, judge: Examples, min_gain: float, progress: bool = False) -> Sum:
+    """The selectors of every head that tell its attention, fitted on `fit`; what is kept is decided on `judge`. A head of which
+    no selector tells anything is silent.
+    """
+    kinds, gated = list(LEVELS.values())[-1]
+    every = offered(fit.bench.task, fit, kinds, gated)
+    chosen = fit.everything()
+    for number in tqdm(sorted({rank(taken[1]) for taken in every}), desc="selectors", disable=None if progress else True):
+        here = {taken: shape for taken, shape in every.items() if rank(taken[1]) == number}
+        chosen = _needed(_of_rank(chosen, here, fit, judge, min_gain), fit, judge, min_gain)
+    chosen = _replaced(chosen, fit, judge, min_gain)
+    bare = {place: torch.ones(fit.heads, dtype=torch.bool, device=fit.asked.device) for place in fit.rows}
+    for place, head, _ in chosen.taken():
+        bare[place][head] = False
+    return chosen.without([(place, head, None) for place, marks in bare.items() for head in marks.nonzero().flatten().tolist()])
+
+
+def _of_rank(chosen: Sum, here: dict[Taken, tuple[int, int]], fit: Examples, judge: Examples, min_gain: float) -> Sum:
+    """With the selectors of one rank that heads take."""
+    asking = {place: torch.ones(fit.heads, dtype=torch.bool, device=fit.asked.device) for place in fit.rows}
+    for _ in range(MOST):
+        best = _best(chosen, here, fit, asking, min_gain)
+        if not best:
+            break
+        tried = fitted_to_attention(_with(chosen, best, here, fit.asked.device), fit, list(best))
+        before, after = (_entropies(one, judge) for one in (chosen, tried))
+        failed: list[tuple[Destination, int]] = []
+        for (place, head), (selector, _) in best.items():
+            acts = judge.rows[place].names(selector)
+            gain = float((before[place][head, acts] - after[place][head, acts]).mean()) if bool(acts.any()) else 0.0
+            if gain < min_gain:
+                failed.append((place, head))
+                asking[place][head] = False
+        chosen = _restored(tried, chosen, failed)
+    return chosen
+
+
+def _needed(chosen: Sum, fit: Examples, judge: Examples, min_gain: float) -> Sum:
+    """Without what the other selectors of its head make superfluous."""
+    while True:
+        told, least = _patterns(chosen, judge), dict[tuple[Destination, int], tuple[float, Part]]()
+        for part in chosen.taken():
+            place, head, selector = part
+            rows, target = judge.rows[place], judge.attention[place][head]
+            acts = rows.names(selector)
+            without = rows.patterns(left(chosen, part), 1)[0]
+            worse = cross_entropy(target, without)[acts] - cross_entropy(target, told[place][head])[acts]
+            loss = float(worse.mean()) if bool(acts.any()) else 0.0
+            least[place, head] = min(least.get((place, head), (torch.inf, part)), (loss, part), key=lambda pair: pair[0])
+        gone = [part for loss, part in least.values() if loss < min_gain]
+        if not gone:
+            return chosen
+        chosen = fitted_to_attention(chosen.without(gone), fit, [part[:2] for part in gone])
+
+
+def _replaced(chosen: Sum, fit: Examples, judge: Examples, min_gain: float) -> Sum:
+    """Without what the other selectors of its head can stand for: each in turn is left out, and its head fitted again."""
+    of_cell: dict[tuple[Destination, int], list[Part]] = {}
+    for part in sorted(chosen.taken(), key=lambda part: -rank(part[2])):
+        of_cell.setdefault(part[:2], []).append(part)
+    for turn in range(max(map(len, of_cell.values()), default=0)):
+        gone = [parts[turn] for parts in of_cell.values() if len(parts) > turn]
+        tried = fitted_to_attention(chosen.without(gone), fit, [part[:2] for part in gone])
+        before, after = (_entropies(one, judge) for one in (chosen, tried))
+        needed = []
+        for place, head, selector in gone:
+            assert selector is not None
+            acts = judge.rows[place].names(selector)
+            worse = (after[place][head] - before[place][head])[acts]
+            if len(worse) and float(worse.mean()) >= min_gain:
+                needed.append((place, head))
+        chosen = _restored(tried, chosen, needed)
+    return chosen
+
+
+def _best(
+    chosen: Sum,
+    here: dict[Taken, tuple[int, int]],
+    fit: Examples,
+    asking: dict[Destination, Bool[Tensor, "head"]],
+    least: float,
+) -> Best:
+    """For each head that still asks, at each destination, the candidate with the largest gain and its weights."""
+    found: Best = {}
+    patterns = _patterns(chosen, fit)
+    for place, marks in asking.items():
+        gains, weights, selectors = [], [], [selector for at, selector in here if at == place]
+        for selector in selectors if bool(marks.any()) else ():
+            gain, weight = _gain(chosen, (place, selector), here[place, selector], fit, patterns[place])
+            has = chosen.has.get((place, selector), torch.zeros_like(marks))
+            gains.append(gain.masked_fill(has | ~marks, -torch.inf))
+            weights.append(weight)
+        if selectors and bool(marks.any()):
+            best, at = torch.stack(gains).max(dim=0)
+            for head in (best >= least).nonzero().flatten().tolist():
+                number = int(at[head])
+                found[place, head] = selectors[number], weights[number][head]
+    return found
+
+
+def _gain(
+    chosen: Sum, taken: Taken, shape: tuple[int, int], fit: Examples, pattern: Float[Tensor, "head row source"]
+) -> tuple[Float[Tensor, "head"], Float[Tensor, "head size value"]]:
+    """The gain of one candidate beside what each head has, and its best weights."""
+    place, selector = taken
+    rows, target = fit.rows[place], fit.attention[place]
+    named = rows.names(selector)
+    if shape[0] == 1:
+        mask = rows.score(selector, torch.ones(1, *shape, device=target.device))[0].expand(len(rows), rows.n_pos)
+        mask = mask.masked_fill(rows.hidden < 0, 0.0)
+        gate = torch.zeros_like(rows.at[:, 0]) if selector.gate is None else rows.gates[selector.gate]
+        weight, gain = best_weights((target * mask).sum(dim=-1), (pattern * mask).sum(dim=-1), gate, shape[1])
+        return gain[:, named].sum(dim=1) / named.sum().clamp(min=1), weight[:, None]
+    weight, told = target.new_zeros(fit.heads, *shape), pattern
+    wanted = _on_each(rows, selector, target, weight)
+    for _ in range(SCALINGS):
+        step = (wanted.clamp(min=FLOOR) / _on_each(rows, selector, told, weight).clamp(min=FLOOR)).log()
+        weight = (weight + step).clamp(-LARGEST, LARGEST)
+        told = (pattern.clamp(min=LEAST).log() + rows.hidden + rows.score(selector, weight)).softmax(dim=-1)
+    return (cross_entropy(target, pattern) - cross_entropy(target, told))[:, named].mean(dim=1), weight
+
+
+def _on_each(rows: Rows, selector: Selector, pattern: Tensor, like: Tensor) -> Float[Tensor, "head size value"]:
+    """The attention on the sources that each number of a selector stands for: scores are linear in the numbers."""
+    numbers = torch.zeros_like(like, requires_grad=True)
+    with torch.enable_grad():
+        (found,) = torch.autograd.grad((rows.score(selector, numbers) * pattern).sum(), numbers)
+    return found
+
+
+def best_weights(
+    target: Float[Tensor, "head row"], pattern: Float[Tensor, "head row"], gate: Tensor, values: int
+) -> tuple[Float[Tensor, "head value"], Float[Tensor, "head row"]]:
+    """The weight of some sources, for each value of the gate, that tells attention best, and its gain at every row, in nats.
+
+    `target` and `pattern` are the attention on these sources, as it is and as it is told without them; with a weight w on them
+    the cross-entropy changes by log(1 + pattern (e^w - 1)) - w target, which is convex in w.
+    """
+    there = pattern.clamp(FLOOR, 1 - FLOOR)
+    weight = target.new_zeros(len(target), values)
+    of_value = torch.nn.functional.one_hot(gate, values).to(target.dtype)  # [row, value]
+    wanted = target @ of_value
+    for _ in range(NEWTON):
+        odds = there * weight[:, gate].exp()
+        now = odds / (1 - there + odds)
+        slope, curve = now @ of_value - wanted, (now * (1 - now)) @ of_value
+        step = (slope / curve.clamp(min=FLOOR)).clamp(-STRIDE, STRIDE)
+        weight = (weight - step).clamp(-LARGEST, LARGEST)
+    at = weight[:, gate]
+    return weight, at * target - torch.log1p(there * torch.expm1(at))
+
+
+def _patterns(chosen: Sum, examples: Examples) -> dict[Destination, Float[Tensor, "head row source"]]:
+    """What the selectors say of each head's attention; evenly where it has none."""
+    return {place: rows.patterns(chosen.at(place), examples.heads) for place, rows in examples.rows.items()}
+
+
+def _entropies(chosen: Sum, examples: Examples) -> dict[Destination, Float[Tensor, "head row"]]:
+    """How badly that tells it, in nats."""
+    return {place: cross_entropy(examples.attention[place], told) for place, told in _patterns(chosen, examples).items()}
+
+
+def _with(chosen: Sum, best: Best, shapes: dict[Taken, tuple[int, int]], device: torch.device) -> Sum:
+    """With the candidates, each at its weights; one under a gate in the place of the same without."""
+    weights = dict(chosen.weights)
+    has = {taken: marks.clone() for taken, marks in chosen.has.items()}
+    for (place, head), (selector, weight) in best.items():
+        taken = place, selector
+        if taken not in has:
+            weights[taken] = torch.zeros(chosen.heads, *shapes[taken], device=device)
+            has[taken] = torch.zeros(chosen.heads, dtype=torch.bool, device=device)
+        plain = place, replace(selector, gate=None)
+        if plain != taken and plain in has and bool(has[plain][head]):
+            weight = weight + weights[plain][head]
+            has[plain][head] = False
+        weights[taken] = weights[taken].clone()
+        weights[taken][head], has[taken][head] = weight, True
+    return Sum(weights, has, chosen.live)
+
+
+def _restored(tried: Sum, before: Sum, cells: Iterable[tuple[Destination, int]]) -> Sum:
+    """With some heads as they were before."""
+    weights = {taken: weight.clone() for taken, weight in tried.weights.items()}
+    has = {taken: marks.clone() for taken, marks in tried.has.items()}
+    for place, head in cells:
+        for taken in has:
+            if taken[0] == place:
+                has[taken][head] = bool(before.has[taken][head]) if taken in before.has else False
+                weights[taken][head] = before.weights[taken][head] if taken in before.weights else 0.0
+    return Sum(weights, has, tried.live)

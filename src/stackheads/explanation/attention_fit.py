@@ -1,0 +1,106 @@
+"""Fit selectors to attention: the weights that tell where each head looks with the least cross-entropy, in nats.
+
+The problem is convex and falls apart into one for each head at each destination. Those of one destination are solved together,
+by L-BFGS without a random start, and only those that are asked for.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stackheads.explanation.sums import Examples, Sum, Taken, cross_entropy
+from stackheads.labelling.selectors import Selector
+from stackheads.types import Destination
+
+STEPS = 40
+"""Steps of L-BFGS."""
+RIDGE = 2e-5
+"""Nats that a weight of one costs its head: enough to keep a weight finite where attention has no remainder."""
+LARGEST = 20.0
+"""No weight is larger: e^20 is all of the attention."""
+
+Weights = Mapping[Selector, Float[Tensor, "head size value"]]
+
+
+def fitted_to_attention(
+    chosen: Sum, examples: Examples, cells: Collection[tuple[Destination, int]] | None = None, steps: int = STEPS
+) -> Sum:
+    """With the weights of these heads at these destinations, or of all that are not silent, fitted to their attention."""
+    weights = {taken: weight * chosen.has[taken][:, None, None] for taken, weight in chosen.weights.items()}
+    for place, heads in _by_place(chosen.cells() if cells is None else cells).items():
+        mine, has = _of(chosen, place, heads)
+        if mine:
+            found = _solved({one: weight * has[one] for one, weight in mine.items()}, has, examples, place, heads, steps)
+            for selector, weight in found.items():
+                weights[place, selector] = weights[place, selector].index_copy(0, heads, weight)
+    return Sum(weights, chosen.has, chosen.live)
+
+
+def steepest(chosen: Sum, examples: Examples) -> dict[Taken, Float[Tensor, "head"]]:
+    """How steeply, in nats, the cross-entropy of each head's attention still changes with some weight of each selector.
+
+    0 where no weight may change: the head is silent or has the selector not, or its weight is as large as weights become.
+    """
+    slopes = {taken: weight.new_zeros(chosen.heads) for taken, weight in chosen.weights.items()}
+    for place, heads in _by_place(chosen.cells()).items():
+        mine, has = _of(chosen, place, heads)
+        if not mine:
+            continue
+        weights = {selector: weight.clone().requires_grad_() for selector, weight in mine.items()}
+        loss = _loss(weights, has, examples, place, heads)
+        found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True, materialize_grads=True)
+        for (selector, weight), slope in zip(weights.items(), found, strict=True):
+            free = has[selector] & (weight.abs() < LARGEST)
+            slopes[place, selector] = slopes[place, selector].index_copy(0, heads, (slope.abs() * free).amax(dim=(1, 2)))
+    return slopes
+
+
+def _by_place(cells: Iterable[tuple[Destination, int]]) -> dict[Destination, Tensor]:
+    found: dict[Destination, list[int]] = {}
+    for place, head in cells:
+        found.setdefault(place, []).append(head)
+    return {place: torch.tensor(sorted(heads)) for place, heads in found.items()}
+
+
+def _of(chosen: Sum, place: Destination, heads: Tensor) -> tuple[dict[Selector, Tensor], dict[Selector, Tensor]]:
+    """The selectors that any of these heads has: their weights, and which of the heads have them."""
+    has = {selector: chosen.has[at, selector][heads] for at, selector in chosen.weights if at == place}
+    has = {selector: marks[:, None, None] for selector, marks in has.items() if bool(marks.any())}
+    return {selector: chosen.weights[place, selector][heads] for selector in has}, has
+
+
+def _solved(
+    weights: Weights, has: Mapping[Selector, Tensor], examples: Examples, place: Destination, heads: Tensor, steps: int
+) -> dict[Selector, Tensor]:
+    """The best weights."""
+    free = {selector: weight.clone().requires_grad_() for selector, weight in weights.items()}
+    every = list(free.values())
+    optimiser = torch.optim.LBFGS(
+        every,
+        max_iter=steps,
+        history_size=20,
+        tolerance_grad=1e-9,
+        tolerance_change=1e-12,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        loss = _loss(free, has, examples, place, heads)
+        for weight, gradient in zip(every, torch.autograd.grad(loss, every), strict=True):
+            weight.grad = gradient
+        return loss
+
+    optimiser.step(closure)
+    return {one: (weight.detach() * has[one]).clamp(-LARGEST, LARGEST) for one, weight in free.items()}
+
+
+def _loss(
+    weights: Weights, has: Mapping[Selector, Tensor], examples: Examples, place: Destination, heads: Tensor
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy over rows, summed over heads, with the price of the weights."""
+    rows, target = examples.rows[place], examples.attention[place][heads]
+    pattern = rows.patterns({selector: weight * has[selector] for selector, weight in weights.items()}, len(heads))
+    price = torch.stack([weight.square().sum() for weight in weights.values()]).sum()
+    return cross_entropy(target, pattern).mean(dim=1).sum() + RIDGE * price
