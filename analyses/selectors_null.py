@@ -1,17 +1,17 @@
 """Is a selector ever confirmed where there is none? Models without circuits, and untrained heads beside trained ones.
 
     python analyses/selectors_null.py           # the table from analyses/results/selectors-null.csv, seconds
-    python analyses/selectors_null.py --write   # measures first, an hour on two cores; may be begun again at any moment
+    python analyses/selectors_null.py --write   # measures first, a quarter of an hour on one core; may be begun again
 
 Models that answer nothing have nothing that a selector could explain, and are refused: untrained ones, models trained on
 shuffled answers, checkpoints with queries, keys and values permuted between heads. A null that is no matter of definition are
 heads of models that do answer: shipped checkpoints get four untrained heads more in each layer, *as initialised*, or *sharp*,
-their scores multiplied by 16 so that they look at some sources and not evenly at all. What they write is halved until
-the model answers as before, in 99 % of what it answered. No weight was trained to read them: a confirmed label or selector of
-such a head is a false one. Labels on 256 examples, selectors of every kind – slots, places, gates, content – as far as the
-stages of `explanation/selected.py` go. Prints for each kind how many heads, how many (head, destination) cells of them, how
-many selectors these have by status, and confirmed labels; beside it the confirmed selectors of the trained heads of the same
-models, which a method that never says yes would not have.
+their scores multiplied by 16 so that they look at some sources and not evenly at all. What they write is halved until the
+model answers as before, in 99 % of what it answered. No weight was trained to read them: a confirmed label or selector of such
+a head is a false one. Labels on 256 examples, selectors fitted to attention, of every kind: slots, places, gates, content.
+Prints for each kind how many heads, how many (head, destination) cells of them, how many selectors these have by status, and
+confirmed labels; beside it the confirmed selectors of the trained heads of the same models, which a method that never says yes
+would not have.
 """
 
 import argparse
@@ -115,7 +115,7 @@ def measured(case: Case) -> dict[str, Any]:
     row |= {"heads": len({each["head"] for each in null}), "cells": len(null)}
     row["labels confirmed"] = sum(each["status"] == Status.CONFIRMED for each in null)
     try:
-        found = analysis.selectors(examples=EXAMPLES, progress=False)
+        found = analysis.selectors(examples=EXAMPLES, progress=False, fitted_to="attention")
     except ConfigError:  # nothing is answered
         row |= {"explained": 0, "level": None, "selectors": 0, "of trained heads confirmed": 0, **dict.fromkeys(Status, 0)}
     else:

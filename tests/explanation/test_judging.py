@@ -76,7 +76,9 @@ def test_a_selector_that_a_head_has_not_gains_nothing(known):
 
 
 def test_a_gate_has_the_values_that_the_examples_have(known):
-    """Also where the weight is largest at one that none of these has, or there are more than when it was fitted."""
+    """Also where the weight is largest at one that none of these has, or there are more than when it was fitted. One that acts
+    at all of them is none.
+    """
     _, trial = known
     rows = trial.rows[VALUE]
     (name,) = rows.gates
@@ -84,7 +86,8 @@ def test_a_gate_has_the_values_that_the_examples_have(known):
     gated = Selector("role", Role("hop", 1), name)
     weight = torch.tensor([[9.0, -9.0, 0.1, 1.0]])
     assert gate_of(seen, gated, weight) == Gate(name, (3, 4))
-    assert gate_of(seen, gated, torch.tensor([[9.0, 9.0, 0.0, 0.0]])) == Gate(name, (2, 3, 4))
+    assert gate_of(seen, gated, torch.tensor([[9.0, 9.0, 0.0, 0.0]])) is None
+    assert gate_of(seen, gated, torch.tensor([[9.0, 9.0, 4.0, 5.0]])) is None
     assert gate_of(seen, gated, -weight) == Gate(name, (3, 4))
 
 

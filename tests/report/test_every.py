@@ -145,7 +145,7 @@ def test_the_page_with_selectors(made):
     words = {html.escape(in_words(row)) for row in records(explained.table)}
     assert all(f">{word}<" in text for word in words)
     assert "made &lt;up&gt;" in text
-    assert "at which heads do look 0.75 of the weakest readout is kept" in text
+    assert "With those alone at which heads do look 0.75 of the weakest is kept." in text
     for what in ("L0H0 @value: hop 12 by asked", "L1H0 @value: distance", "L1H1 @value: own symbol × symbol of key"):
         assert f"Weights of {what}" in text
     assert all(f">{level}<" in text for level in explained.levels)

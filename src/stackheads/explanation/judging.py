@@ -82,13 +82,16 @@ def judged(
 
 
 def gate_of(rows: Rows, selector: Selector, weight: Float[Tensor, "size value"]) -> Gate | None:
-    """The gate of a selector with the values at which it acts; None where it has none, or every value its own symbols."""
+    """The gate of a selector with the values at which it acts; None where it has none, it acts at all, more here and less there,
+    or every value has its own symbols.
+    """
     if selector.gate is None or selector.kind == "content":
         return None
     seen = rows.gates[selector.gate].unique()
     there = weight[0, seen.clamp(max=weight.shape[1] - 1)]
     largest = peak(there)
-    return Gate(selector.gate, tuple(seen[largest.sign() * there >= ACTS * largest.abs()].tolist()))
+    acting = largest.sign() * there >= ACTS * largest.abs()
+    return None if bool(acting.all()) else Gate(selector.gate, tuple(seen[acting].tolist()))
 
 
 def rank(selector: Selector) -> int:

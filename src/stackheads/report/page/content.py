@@ -151,6 +151,12 @@ def _gates(analysis: Record) -> list[dict[str, Any]]:
     return list(panels.values())
 
 
+WHAT = {
+    "answer": "The fewest roles, slots, positions and tables, gated or not, by which all heads together still give the answer.",
+    "attention": "The fewest roles, slots, positions and tables, gated or not, that tell each head’s attention.",
+}
+
+
 def selectors_content(explained: Explained) -> dict[str, Any]:
     """What each level of selectors recovers, and what every head looks at."""
     rows = records(explained.curve)
@@ -176,9 +182,10 @@ def selectors_content(explained: Explained) -> dict[str, Any]:
     ]
     panels = panels_of(explained.weights)
     return {
-        "examples": explained.examples,
+        "what": WHAT[explained.fitted_to],
+        "title": _capital(explained.title),
         "levels": table(levels),
-        "held": explained.worst_held,
+        "held": _capital(explained.in_short),
         "looks": table(looks),
         "groups": table(groups) if groups else None,
         "weights": [{"what": f"{head} @{at}: {what}", "table": _grid(rows)} for (head, at, what), rows in panels.items()],
@@ -187,6 +194,11 @@ def selectors_content(explained: Explained) -> dict[str, Any]:
         "program": (explained.program or "").splitlines(),
         "agreement": explained.program_agreement,
     }
+
+
+def _capital(text: str) -> str:
+    """A line as a sentence begins."""
+    return text[:1].upper() + text[1:]
 
 
 def _grid(rows: list[dict[str, Any]]) -> dict[str, Any]:
