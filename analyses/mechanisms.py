@@ -11,8 +11,8 @@ Or only the runs that the table says are solved, in the order of the sweeps' tur
 
 Every run of the sweeps `curriculum`, `depth-bidirectional`, `depth-causal` and `dropping` that is solved (every hop at 99 % or
 more at the query) is analysed at its last snapshot (`analyze`, 256 examples, seed 0); each analysis is kept below
-runs/mechanisms and not made again. Its selectors are found as well, fitted to the answer and fitted to attention
-(`Analysis.selectors`, 256 examples). Training seeds as in the sweeps. The names of mechanisms are those of
+runs/mechanisms and not made again. Its selectors are found as well, fitted to attention (`Analysis.selectors`, 256
+examples). Training seeds as in the sweeps. The names of mechanisms are those of
 `explanation/mechanism.py`; by labels `other` means that the confirmed heads
 alone do not bring the query every hop, by selectors that what heads look at to carry the answer does not. Columns of
 mechanisms.csv, a row for each finished run, empty from `mechanism` on where it is not solved:
@@ -20,16 +20,14 @@ mechanisms.csv, a row for each finished run, empty from `mechanism` on where it 
 `cells`, `confirmed`, …   (head, destination) cells by status
 `explained`               hops of 4 on which the compiled labels answer as the model does in 95 % of fresh examples or more
 `roles`                   the confirmed cells as (layer, destination, role): what can be compared between seeds
-`by_selectors`            the mechanism by selectors that are fitted to the answer, with `reason` why
-`kept`                    least recovered share of a hop at the query, all heads looking only where their selectors say
-`kept_by_roles`           the same with selectors that are roles alone
-`kept_held`               the same, of any readout, with those selectors alone at which heads do look
-`selectors`, `numbers`    how many of them, and of their numbers
+`by_selectors`            the mechanism by selectors, with `reason` why
+`kept`                    least recovered share of a hop at the query, all heads looking only where their selectors say, at the
+                          last level: where attention alone leaves a gap, with weights that are fitted to the answer
+`kept_by_attention`       the same before weights are fitted to the answer
+`kept_by_roles`           the same as `kept` with selectors that are roles alone
+`selectors`, `numbers`    how many selectors do something, and of how many numbers
 `kept_swapped`            a null: the most that is recovered of a hop when each head has the next head's selectors
 `kept_shuffled`           another: when each example looks where the selectors say for the next one
-
-and with `of_attention_` before it each of these but `kept_held` for selectors that are fitted to attention; `kept` is then that
-of the last level, `of_attention_kept_by_attention` that before weights are fitted to the answer.
 
 Writes analyses/results/mechanisms.csv and mechanisms.png.
 """
@@ -44,7 +42,7 @@ from claims import GREY, KEPT, Claim, Run, Tables, kept_analysis, main, markdown
 from tqdm import tqdm
 
 from stackheads import Analysis
-from stackheads.explanation.measuring import FITTED_TO, TO_ANSWER, FittedTo
+from stackheads.explanation.measuring import TO_ANSWER
 from stackheads.files import write_file
 from stackheads.labelling.stability import layer_roles
 from stackheads.models import load, snapshots
@@ -60,9 +58,7 @@ MECHANISMS = {
 STATUSES = ("confirmed", "redundant", "opposing", "causal-unclassified", "pattern-only", "undecided", "none")
 """Every status; tables that are older than one of them have no column for it."""
 IDLE = ("pattern-only", "none")
-BEFORE = {"answer": "", "attention": "of_attention_"}
 EXPLAINED = 0.95
-HELD = {"answer": "where heads do look", "attention": "by attention alone"}
 
 
 def measure(runs: list[Run], jobs: int) -> Tables:
@@ -85,37 +81,31 @@ def mechanism_row(run: Run) -> dict[str, Any]:
         for (layer, place, role), count in sorted(layer_roles(found.labels).items())
     )
     row |= {"mechanism": found.mechanism, "cells": len(found.labels), **{name: statuses[name] for name in STATUSES}}
-    row |= {"explained": explained, "roles": roles}
-    for way in FITTED_TO:
-        row |= kept_selectors(run, found, way)
-    return row
+    return row | {"explained": explained, "roles": roles} | kept_selectors(run, found)
 
 
-def kept_selectors(run: Run, found: Analysis, fitted_to: FittedTo) -> dict[str, Any]:
+def kept_selectors(run: Run, found: Analysis) -> dict[str, Any]:
     """What the selectors of one run say, from the folder of its analysis if it is there, else found and kept."""
-    folders, before = snapshots(run.folder), BEFORE[fitted_to]
-    file = KEPT / run.sweep / run.plan.name / f"selectors-{before}{max(folders):06d}.json"
+    folders = snapshots(run.folder)
+    file = KEPT / run.sweep / run.plan.name / f"selectors-of-attention-{max(folders):06d}.json"
     if file.exists():
         return json.loads(file.read_text())
     checkpoint = load(folders[max(folders)])
-    chosen = found.selectors(checkpoint.model, checkpoint.task, examples=256, progress=False, fitted_to=fitted_to)
+    chosen = found.selectors(checkpoint.model, checkpoint.task, examples=256, progress=False, fitted_to="attention")
     last = chosen.curve[chosen.curve["level"] == chosen.levels[-1]]
-    fitted = [level for level in chosen.levels if not level.endswith(TO_ANSWER)]
-    more = {"kept_held": chosen.worst_held}
-    if fitted_to == "attention":
-        more = {"kept_by_attention": min(chosen.recovered(fitted[-1]).values())}
+    least = {level: min(chosen.recovered(level).values()) for level in chosen.levels}
     row = {
         "by_selectors": chosen.mechanism,
         "reason": chosen.mechanism_reason,
-        "kept": min(chosen.recovered().values()),
-        "kept_by_roles": max(min(chosen.recovered(level).values()) for level in chosen.levels if level.startswith("roles")),
-        **more,
+        "kept": least[chosen.levels[-1]],
+        "kept_by_attention": least[[level for level in chosen.levels if not level.endswith(TO_ANSWER)][-1]],
+        "kept_by_roles": max(share for level, share in least.items() if level.startswith("roles")),
         "selectors": int(last["selectors"].iloc[0]),
         "numbers": int(last["numbers"].iloc[0]),
         "kept_swapped": most_at_query(chosen.swapped),
         "kept_shuffled": most_at_query(chosen.shuffled),
     }
-    row = {before + name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}
+    row = {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}
     write_file(file, lambda temporary: temporary.write_text(json.dumps(row)))
     return row
 
@@ -169,31 +159,22 @@ def tell(tables: Tables) -> str:
 
 def tell_selectors(there: pd.DataFrame) -> list[str]:
     """Mechanism by selectors × architecture, and how often either names none."""
-    text, ways = [], {"labels": "mechanism"}
-    for way, before in BEFORE.items():
-        if before + "by_selectors" not in there:
-            continue
-        held = "kept_held" if way == "answer" else "of_attention_kept_by_attention"
-        header = [f"fitted to {way}", "solved runs", *(name for name in MECHANISMS if name != "none")]
-        header += ["answer kept (least hop, median)", "by roles alone", HELD[way], "selectors (median)"]
-        header += ["nulls: swapped", "shuffled"]
-        text.append(markdown(header, [by_selectors(name, group, before, held) for name, group in groups(there)]))
-        kept = there[before + "kept"]
-        text.append(f"answer kept, least hop, fitted to {way}: median {kept.median():.2f}, least {kept.min():.2f}")
-        ways[f"selectors fitted to {way}"] = before + "by_selectors"
-    for words, column in ways.items():
+    header = ["architecture", "solved runs", *(f"{name} by selectors" for name in MECHANISMS if name != "none")]
+    header += ["answer kept (least hop, median)", "by attention alone", "by roles", "selectors (median)", "swapped", "shuffled"]
+    text = [markdown(header, [by_selectors(name, group) for name, group in groups(there)])]
+    for words, column in (("labels", "mechanism"), ("selectors", "by_selectors")):
         text.append(f"other by {words}: {rate(int((there[column] == 'other').sum()), len(there))}")
-    return text
+    return [*text, f"answer kept, least hop, all runs: median {there['kept'].median():.2f}, least {there['kept'].min():.2f}"]
 
 
-def by_selectors(name: str, there: pd.DataFrame, before: str, held: str) -> list[Any]:
+def by_selectors(name: str, there: pd.DataFrame) -> list[Any]:
     """How many runs of an architecture have each mechanism by selectors, and what these keep."""
-    found = Counter(there[before + "by_selectors"])
+    found = Counter(there["by_selectors"])
     counts = [found[mechanism] or "" for mechanism in MECHANISMS if mechanism != "none"]
-    columns = [before + "kept", before + "kept_by_roles", held, before + "kept_swapped", before + "kept_shuffled"]
-    kept, by_roles, told, swapped, shuffled = (f"{there[column].median():.2f}" for column in columns)
-    selectors = number(there[before + "selectors"].median())
-    return [name, len(there), *counts, kept, by_roles, told, selectors, swapped, shuffled]
+    columns = ["kept", "kept_by_attention", "kept_by_roles", "kept_swapped", "kept_shuffled"]
+    kept, by_attention, by_roles, swapped, shuffled = (f"{there[column].median():.2f}" for column in columns)
+    selectors = number(there["selectors"].median())
+    return [name, len(there), *counts, kept, by_attention, by_roles, selectors, swapped, shuffled]
 
 
 def draw(tables: Tables) -> Any:

@@ -88,9 +88,10 @@ def stored(tables: dict[str, dict[str, pd.DataFrame]]) -> None:
         write_file(path, lambda temporary, new=new: new.round(4).to_csv(temporary, index=False))
 
 
-def mechanisms() -> list[str]:
+def mechanisms(fitted_to: FittedTo) -> list[str]:
     """Lines of a table: the mechanism by which the selectors that are stored for each model give its answers."""
-    table, curve = (pd.read_csv(RESULTS / f"{name}.csv").astype({"hop": "Int64"}) for name in ("selectors", "selectors-curve"))
+    files = (RESULTS / f"selectors{SUFFIX[fitted_to]}{part}.csv" for part in ("", "-curve"))
+    table, curve = (pd.read_csv(file).astype({"hop": "Int64"}) for file in files)
     lines = ["| model | by selectors | how far, and what else it takes |", "| --- | --- | --- |"]
     for name in table["model"].unique():
         folder = ROOT / "checkpoints" / name
@@ -122,7 +123,7 @@ def main() -> None:
     parser.add_argument("--mechanisms", action="store_true", help="only say what the selectors in the tables do together")
     arguments = parser.parse_args()
     if arguments.mechanisms:
-        print(*mechanisms(), sep="\n")
+        print(*mechanisms(arguments.fitted_to), sep="\n")
         return
     folders = arguments.folders
     if not folders and arguments.khop is None:

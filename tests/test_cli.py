@@ -100,6 +100,17 @@ def test_theory_writes_the_json_it_prints(tmp_path):
     assert content == json.loads((tmp_path / "out" / "theory.json").read_text())
 
 
+def test_what_heads_look_at_is_printed_and_in_json(checkpoints):
+    command = ["analyze", checkpoints / "cycle-d4-l3", "--examples", 128, "--selectors", "--fitted-to", "attention", "--quiet"]
+    printed, found = run(*command).stdout, json.loads(run(*command, "--json").stdout)["selectors"]
+    assert found["fitted_to"] == "attention"
+    assert "selectors fitted to attention" in printed
+    assert "previous" in printed.split("selectors fitted to attention")[1]
+    confirmed = {(row["head"], row["destination"], row["what"]) for row in found["table"] if row["status"] == "confirmed"}
+    assert ("L0H1", "value", "previous") in confirmed
+    assert ("L2H0", "query", "hop 3") in confirmed
+
+
 def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_path):
     options = ["train", "conditional", "--hops", 2, "--kinds", 3, "--layers", 1, "--heads", 1, "--d-model", 8, "--steps", 2]
     result = run(*options, "--batch", 2, "--evaluate-every", 2, "--output-dir", tmp_path / "run", "--quiet", "--json")
@@ -117,6 +128,8 @@ def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_pa
         (["analyze", "CHECKPOINT", "--device", "abacus"], "got 'abacus': try --device cpu"),
         (["analyze", "CHECKPOINT", "--device", "cuda:77"], "got 'cuda:77'"),
         (["analyze", "CHECKPOINT", "--html", "."], "this output is a file, . is a folder: name a file"),
+        (["analyze", "nowhere", "--selectors", "--fitted-to", "me"], "--fitted-to is answer or attention, got 'me'"),
+        (["analyze", "nowhere", "--fitted-to", "attention"], "got attention without them: add --selectors"),
         (["analyze"], "got none: name a checkpoint"),
         (["dance"], "No such command 'dance'"),
         (["analyze", "CHECKPOINT", "--depth", "3"], "No such option"),

@@ -82,8 +82,8 @@ def judged(
 
 
 def gate_of(rows: Rows, selector: Selector, weight: Float[Tensor, "size value"]) -> Gate | None:
-    """The gate of a selector with the values at which it acts; None where it has none, it acts at all, more here and less there,
-    or every value has its own symbols.
+    """The gate of a selector with the values at which it acts; None where it has none, it acts at all, more here and less
+    there, or every value has its own symbols.
     """
     if selector.gate is None or selector.kind == "content":
         return None

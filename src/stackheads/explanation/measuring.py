@@ -142,7 +142,7 @@ class _Measured:
             table=table.astype({"hop": "Int64"}),
             curve=pd.DataFrame(self._curve(tried), columns=CURVE),
             held=self._shares(self.trial.recovered(self._held(chosen, told))),
-            groups=pd.DataFrame(self._groups(chosen), columns=GROUPS),
+            groups=pd.DataFrame(self._groups(chosen, told), columns=GROUPS),
             swapped=self._shares(self.trial.recovered(rolled(tried, self.trial))),
             shuffled=self._shares(self.trial.recovered_by_another(tried)),
             weights=weights_table(chosen, self.trial),
@@ -276,11 +276,14 @@ class _Measured:
         gate = gate_of(self.trial.rows[place], selector, weight)
         return None if gate is None else ranges(gate.values)
 
-    def _groups(self, chosen: Sum) -> list[dict[str, Any]]:
+    def _groups(self, chosen: Sum, told: Mapping[Part, SelectorEvidence]) -> list[dict[str, Any]]:
+        """Of selectors that are fitted to attention only those that do something share a job."""
         jobs: dict[tuple[Destination, Role], list[Part]] = {}
-        for place, head, selector in chosen.taken():
-            if isinstance(selector.what, Role) and peak(chosen.weights[place, selector][head]) > 0:
-                jobs.setdefault((place, selector.what), []).append((place, head, selector))
+        for part in chosen.taken():
+            place, head, selector = part
+            idle = self.live and selector_status(told[part], self.thresholds) in IDLE
+            if not idle and isinstance(selector.what, Role) and peak(chosen.weights[place, selector][head]) > 0:
+                jobs.setdefault((place, selector.what), []).append(part)
         shared = {job: parts for job, parts in jobs.items() if len({head for _, head, _ in parts}) > 1}
         return [self._group(chosen, place, role, parts) for (place, role), parts in shared.items()]
 
