@@ -11,7 +11,8 @@ import pandas as pd
 from stackheads import Analysis, Emergence
 from stackheads.explanation.circuit import LOGITS, Circuit
 from stackheads.explanation.explained import Explained
-from stackheads.explanation.measuring import CHANNELS, CURVE, EFFECT, GROUPS, TABLE
+from stackheads.explanation.groups import GROUPS
+from stackheads.explanation.measuring import CHANNELS, CURVE, EFFECT, TABLE
 from stackheads.explanation.weights import WEIGHTS
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.tables import label_frame

@@ -31,7 +31,7 @@ from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import SelectorEvidence
 from stackheads.labelling.write import Question, WriteEvidence, Writes
 from stackheads.seeds import Stream, stream
-from stackheads.types import Destination, Gate, Role, Status, where
+from stackheads.types import Destination, Gate, Role, Status, ranges, where
 
 ACTS = 0.5
 """A gated selector acts at the values at which its weight is this part of its largest one, or more."""
@@ -92,6 +92,12 @@ def gate_of(rows: Rows, selector: Selector, weight: Float[Tensor, "size value"])
     largest = peak(there)
     acting = largest.sign() * there >= ACTS * largest.abs()
     return None if bool(acting.all()) else Gate(selector.gate, tuple(seen[acting].tolist()))
+
+
+def acting_values(rows: Rows, selector: Selector, weight: Float[Tensor, "size value"]) -> str | None:
+    """The values of its gate at which a selector acts, as ranges."""
+    gate = gate_of(rows, selector, weight)
+    return None if gate is None else ranges(gate.values)
 
 
 def rank(selector: Selector) -> int:

@@ -21,14 +21,13 @@ fewest by which it can be given (`selected.py`), or to attention alone, the fewe
 `held`    fitted to the answer: recovered shares with those selectors alone of which the first channel does not say that the
           head does not look there, fitted again: what is explained by the model's own looks, and not by others by which the
           answer could be given. Fitted to attention: with those alone that are confirmed or opposing.
-`groups`  heads that share a job – the same role at the same destination –, who takes which part, and what is lost without all
-          of them against the sum of what is lost without each.
+`groups`  heads that share a job (`groups.py`).
 
 Cost: fitted to the answer that of `select`, and about 30 forward passes with gradients for each level; fitted to attention 40
 of these at most. Then one without gradients for each selector, head and group, and what judging costs.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import pandas as pd
@@ -38,7 +37,8 @@ from torch import Tensor
 from stackheads.explanation.attended import attended
 from stackheads.explanation.attention_fit import STEPS, fitted_to_attention
 from stackheads.explanation.explained import Explained
-from stackheads.explanation.judging import IDLE, gate_of, judged, peak
+from stackheads.explanation.groups import groups_table
+from stackheads.explanation.judging import IDLE, acting_values, judged, peak
 from stackheads.explanation.selected import AGAIN, GOOD, LEVELS, fitted_to_answers, select
 from stackheads.explanation.sums import Examples, Part, Sum
 from stackheads.explanation.taken_out import OfModel, OfSum, TakenOut
@@ -55,7 +55,7 @@ from stackheads.models.hooks import precise
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import Task, check_gates
-from stackheads.types import Destination, Role, Status, ranges
+from stackheads.types import Destination, Role, Status
 
 FittedTo = Literal["answer", "attention"]
 FITTED_TO: tuple[FittedTo, ...] = get_args(FittedTo)
@@ -72,7 +72,6 @@ TABLE = ["head", "layer", "destination", "selector", "what", "role", "hop", "gat
 EFFECT = ["effect", "effect_low", "effect_high", "readout", "head_effect"]
 CHANNELS = ["status", "gain", "gain_low", "gain_high", "beyond", "write", "reason"]
 CURVE = ["level", "selectors", "numbers", "destination", "hop", "recovered"]
-GROUPS = ["job", "destination", "heads", "parts", "joint", "sum", "readout"]
 
 
 def explain_heads(
@@ -134,7 +133,8 @@ class _Measured:
         of_heads = {part: shares for part, shares in effects.items() if part[2] is None} if self.live else {}
         told = judged(chosen, self.fit, self.trial, effects, self.draws, self.thresholds, self.seed, of_heads)
         table = pd.DataFrame(self._rows(chosen, parts, effects, told), columns=[*TABLE, *EFFECT, *CHANNELS])
-        tried = self._needed(chosen, told) if self.live else chosen
+        acting = [part for part in chosen.taken() if not self.live or self._status(told[part]) not in IDLE]
+        tried = _only(chosen, {part[:2] for part in acting}) if self.live else chosen
         return Explained(
             examples=self.n,
             seed=self.seed,
@@ -142,7 +142,7 @@ class _Measured:
             table=table.astype({"hop": "Int64"}),
             curve=pd.DataFrame(self._curve(tried), columns=CURVE),
             held=self._shares(self.trial.recovered(self._held(chosen, told))),
-            groups=pd.DataFrame(self._groups(chosen, told), columns=GROUPS),
+            groups=groups_table(chosen, acting, self.trial, self.taken_out, self.draws, self.thresholds),
             swapped=self._shares(self.trial.recovered(rolled(tried, self.trial))),
             shuffled=self._shares(self.trial.recovered_by_another(tried)),
             weights=weights_table(chosen, self.trial),
@@ -160,7 +160,7 @@ class _Measured:
             rows += self._level(level, part)
             fewer = size
         if self.live and min(row["recovered"] for row in rows if row["selectors"] == fewer) < GOOD:
-            roles = self._without_bare(chosen.only(*LEVELS["roles"]))
+            roles = _without_bare(chosen.only(*LEVELS["roles"]))
             for level, part in ((ROLES_TO_ANSWER, roles), (TO_ANSWER, chosen)):
                 rows += self._level(level, fitted_to_answers(part, self.fit, STEPS))
         return rows
@@ -168,11 +168,6 @@ class _Measured:
     def _level(self, name: str, part: Sum) -> list[dict[str, Any]]:
         counts = {"level": name, "selectors": len(part.taken()), "numbers": part.numbers}
         return [counts | row for row in self._readouts(self.trial.recovered(part))]
-
-    def _needed(self, chosen: Sum, told: Mapping[Part, SelectorEvidence]) -> Sum:
-        """With those heads silent, at each destination, of which no selector does anything."""
-        acting = {part[:2] for part, evidence in told.items() if selector_status(evidence, self.thresholds) not in IDLE}
-        return chosen.without((*cell, None) for cell in chosen.cells() if cell not in acting)
 
     def _held(self, chosen: Sum, told: Mapping[Part, SelectorEvidence]) -> Sum:
         """Without selectors that say where heads do not look, or are not confirmed where they all say where heads look; silent
@@ -193,13 +188,11 @@ class _Measured:
     def _fitted_again(self, part: Sum) -> Sum:
         """A part of the selectors; fitted to attention, heads of which none is left are silent as at the beginning."""
         if self.live:
-            return fitted_to_attention(self._without_bare(part), self.fit)
+            return fitted_to_attention(_without_bare(part), self.fit)
         return fitted_to_answers(part, self.fit, 2 * AGAIN)
 
-    def _without_bare(self, part: Sum) -> Sum:
-        """With those heads silent of which no selector is left."""
-        having = {(place, head) for place, head, _ in part.taken()}
-        return part.without((*cell, None) for cell in part.cells() if cell not in having)
+    def _status(self, evidence: SelectorEvidence) -> Status:
+        return selector_status(evidence, self.thresholds)
 
     def _readouts(self, shares: Tensor) -> list[dict[str, Any]]:
         """The recovered share of each open readout."""
@@ -248,7 +241,7 @@ class _Measured:
         write = float(moved.value[telling(moved, self.thresholds.min_write)]) if len(moved) else None
         said = selector_reason(evidence, self.thresholds)
         values = (gain.value, gain.low, gain.high, None if beyond is None else beyond.value, write, said)
-        return dict(zip(CHANNELS, (str(selector_status(evidence, self.thresholds)), *values), strict=True))
+        return dict(zip(CHANNELS, (str(self._status(evidence)), *values), strict=True))
 
     def _described(self, chosen: Sum, part: Part, patterns: Mapping[Destination, Tensor]) -> dict[str, Any]:
         place, number, selector = part
@@ -265,47 +258,21 @@ class _Measured:
             "role": role.name if role else None,
             "hop": role.hop if role else None,
             "gate": selector.gate,
-            "values": self._values(place, selector, weight),
+            "values": acting_values(self.trial.rows[place], selector, weight),
             "weight": float(peak(weight)),
             "numbers": weight.numel(),
             "share": self.trial.share(chosen, part, patterns),
         }
 
-    def _values(self, place: Destination, selector: Selector, weight: Tensor) -> str | None:
-        """The values of its gate at which it acts, as ranges."""
-        gate = gate_of(self.trial.rows[place], selector, weight)
-        return None if gate is None else ranges(gate.values)
 
-    def _groups(self, chosen: Sum, told: Mapping[Part, SelectorEvidence]) -> list[dict[str, Any]]:
-        """Of selectors that are fitted to attention only those that do something share a job."""
-        jobs: dict[tuple[Destination, Role], list[Part]] = {}
-        for part in chosen.taken():
-            place, head, selector = part
-            idle = self.live and selector_status(told[part], self.thresholds) in IDLE
-            if not idle and isinstance(selector.what, Role) and peak(chosen.weights[place, selector][head]) > 0:
-                jobs.setdefault((place, selector.what), []).append(part)
-        shared = {job: parts for job, parts in jobs.items() if len({head for _, head, _ in parts}) > 1}
-        return [self._group(chosen, place, role, parts) for (place, role), parts in shared.items()]
+def _only(chosen: Sum, cells: Collection[tuple[Destination, int]]) -> Sum:
+    """With all heads silent but these, at these destinations."""
+    return chosen.without((*cell, None) for cell in chosen.cells() if cell not in cells)
 
-    def _group(self, chosen: Sum, place: Destination, role: Role, parts: Sequence[Part]) -> dict[str, Any]:
-        joint = effects_on_open(self.taken_out.together(chosen, parts), self.baseline, self.draws)
-        each = self.taken_out.each(chosen, parts)
-        names = list(dict.fromkeys(str(self.trial.head(head)) for _, head, _ in parts))
-        row = {"job": str(role), "destination": str(place), "heads": ", ".join(names), "parts": self._parts(chosen, parts)}
-        number = telling(joint, self.thresholds.min_effect)
-        at = self.bench.open_readouts[number]
-        apart = sum(effects_on_open(one, self.baseline, self.draws).at(number).value for one in each)
-        return row | {"joint": joint.at(number).value, "sum": apart, "readout": str(self.baseline.readouts[at])}
 
-    def _parts(self, chosen: Sum, parts: Sequence[Part]) -> str | None:
-        """Who takes which values of a gate; None where nothing is gated."""
-        said = []
-        for place, head, selector in parts:
-            assert selector is not None
-            values = self._values(place, selector, chosen.weights[place, selector][head])
-            if values is not None:
-                said.append(f"{self.trial.head(head)} {selector.gate} {values}")
-        return "; ".join(said) or None
+def _without_bare(chosen: Sum) -> Sum:
+    """With those heads silent of which no selector is left."""
+    return _only(chosen, {(place, head) for place, head, _ in chosen.taken()})
 
 
 def _alone(parts: Iterable[Part], effects: Mapping[Part, Shares]) -> dict[Part, Shares]:

@@ -1,0 +1,63 @@
+"""Heads that share a job: the same role at the same destination.
+
+One row for each job that several heads have: who takes which values of a gate, and what is lost of the answer without all of
+their selectors against the sum of what is lost without each (`taken_out.py`). Cost: a forward pass for each selector and job.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from stackheads.explanation.judging import acting_values, peak
+from stackheads.explanation.sums import Examples, Part, Sum
+from stackheads.explanation.taken_out import TakenOut
+from stackheads.labelling.cause import effects_on_open
+from stackheads.labelling.statistics import Resampling
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.labelling.verdict import telling
+from stackheads.types import Destination, Role
+
+GROUPS = ["job", "destination", "heads", "parts", "joint", "sum", "readout"]
+
+
+def groups_table(
+    chosen: Sum, parts: Iterable[Part], trial: Examples, taken_out: TakenOut, draws: Resampling, thresholds: Thresholds
+) -> pd.DataFrame:
+    """The jobs that are shared, of those selectors that count."""
+    jobs: dict[tuple[Destination, Role], list[Part]] = {}
+    for part in parts:
+        place, head, selector = part
+        if selector and isinstance(selector.what, Role) and peak(chosen.weights[place, selector][head]) > 0:
+            jobs.setdefault((place, selector.what), []).append(part)
+    rows: list[dict[str, Any]] = []
+    for (place, role), shared in jobs.items():
+        heads = list(dict.fromkeys(str(trial.head(head)) for _, head, _ in shared))
+        if len(heads) > 1:
+            named = {"job": str(role), "destination": str(place), "heads": ", ".join(heads)}
+            lost = _lost(chosen, shared, trial, taken_out, draws, thresholds)
+            rows.append(named | {"parts": _who_takes_what(chosen, shared, trial)} | lost)
+    return pd.DataFrame(rows, columns=GROUPS)
+
+
+def _lost(
+    chosen: Sum, parts: Sequence[Part], trial: Examples, taken_out: TakenOut, draws: Resampling, thresholds: Thresholds
+) -> dict[str, Any]:
+    """Of the readout that shows best what goes without all of them."""
+    baseline = trial.bench.baseline
+    joint = effects_on_open(taken_out.together(chosen, parts), baseline, draws)
+    number = telling(joint, thresholds.min_effect)
+    apart = sum(effects_on_open(one, baseline, draws).at(number).value for one in taken_out.each(chosen, parts))
+    readout = baseline.readouts[trial.bench.open_readouts[number]]
+    return {"joint": joint.at(number).value, "sum": apart, "readout": str(readout)}
+
+
+def _who_takes_what(chosen: Sum, parts: Iterable[Part], trial: Examples) -> str | None:
+    """The values of a gate that each head takes; None where nothing is gated."""
+    said = []
+    for place, head, selector in parts:
+        assert selector is not None
+        values = acting_values(trial.rows[place], selector, chosen.weights[place, selector][head])
+        if values is not None:
+            said.append(f"{trial.head(head)} {selector.gate} {values}")
+    return "; ".join(said) or None
