@@ -46,9 +46,9 @@ EXAMPLES, KEEPS, SHARP = 256, 0.99, 16.0
 HALVINGS = 12
 BESIDE = {
     "cycle-d4-l3": 8,
-    "cycle-d8-l4": 2,
-    "chain-d3-l3-curriculum": 2,
-    "cycle-d4-l4-curriculum": 2,
+    "cycle-d8-l4": 1,
+    "chain-d3-l3-curriculum": 1,
+    "cycle-d4-l4-curriculum": 1,
     "cycle-d4-l3-wide": 1,
 }
 """How many seeds of each checkpoint get untrained heads, of either kind."""

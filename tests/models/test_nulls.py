@@ -1,0 +1,39 @@
+"""Models in which some heads do nothing by construction."""
+
+import pytest
+import torch
+
+from stackheads import load
+from stackheads.models.native import named_weights
+from stackheads.models.nulls import beside_untrained
+
+
+@pytest.mark.parametrize("name", ["cycle-d4-l3", "khop-k2-l3"])
+def test_untrained_heads_stand_behind_the_model_s_own(checkpoints, name):
+    """Which write nothing new where the others write nothing; with what they write they change all that comes after."""
+    loaded = load(checkpoints / name)
+    made = [
+        beside_untrained(loaded.model, loaded.config, loaded.task, 3, seed, writes=writes)
+        for seed, writes in ((0, 0.0), (0, 1.0), (1, 1.0))
+    ]
+    batch = loaded.task.sample(16, torch.Generator().manual_seed(0))
+    plain, silent, loud, other = (model(batch.tokens) for model in (loaded.model, *made))
+    assert torch.allclose(silent, plain, atol=1e-4)
+    assert float((loud - plain).abs().max()) > 1e-2
+    assert not torch.equal(loud, other)
+    heads, own = loaded.config.heads, named_weights(loaded.model)
+    for key, weight in named_weights(made[1]).items():
+        inside = ".attn." in key and not key.endswith("b_O")
+        assert torch.equal(weight[:heads] if inside else weight, own[key])
+        assert not inside or len(weight) == heads + 3
+
+
+def test_their_scores_may_be_sharper(checkpoints):
+    loaded = load(checkpoints / "cycle-d4-l3")
+    batch = loaded.task.sample(16, torch.Generator().manual_seed(0))
+    peaks = []
+    for looks in (1.0, 16.0):
+        model = beside_untrained(loaded.model, loaded.config, loaded.task, 4, 0, looks, writes=0.0)
+        _, cache = model.run_with_cache(batch.tokens)
+        peaks.append(float(cache["pattern", 0][:, loaded.config.heads :].amax(dim=-1).mean()))
+    assert peaks[1] > 2 * peaks[0]
