@@ -59,11 +59,7 @@ def attended(fit: Examples, judge: Examples, min_gain: float, progress: bool = F
     for number in tqdm(sorted({rank(taken[1]) for taken in every}), desc="selectors", disable=None if progress else True):
         here = {taken: shape for taken, shape in every.items() if rank(taken[1]) == number}
         chosen = _needed(_of_rank(chosen, here, fit, judge, min_gain), fit, judge, min_gain)
-    chosen = _replaced(chosen, fit, judge, min_gain)
-    bare = {place: torch.ones(fit.heads, dtype=torch.bool, device=fit.asked.device) for place in fit.rows}
-    for place, head, _ in chosen.taken():
-        bare[place][head] = False
-    return chosen.without([(place, head, None) for place, marks in bare.items() for head in marks.nonzero().flatten().tolist()])
+    return _replaced(chosen, fit, judge, min_gain).without_bare()
 
 
 def _of_rank(chosen: Sum, here: dict[Taken, tuple[int, int]], fit: Examples, judge: Examples, min_gain: float) -> Sum:
@@ -77,9 +73,7 @@ def _of_rank(chosen: Sum, here: dict[Taken, tuple[int, int]], fit: Examples, jud
         before, after = (_entropies(one, judge) for one in (chosen, tried))
         failed: list[tuple[Destination, int]] = []
         for (place, head), (selector, _) in best.items():
-            acts = judge.rows[place].names(selector)
-            gain = float((before[place][head, acts] - after[place][head, acts]).mean()) if bool(acts.any()) else 0.0
-            if gain < min_gain:
+            if _more(after[place][head], before[place][head], judge.rows[place], selector) < min_gain:
                 failed.append((place, head))
                 asking[place][head] = False
         chosen = _restored(tried, chosen, failed)
@@ -89,14 +83,12 @@ def _of_rank(chosen: Sum, here: dict[Taken, tuple[int, int]], fit: Examples, jud
 def _needed(chosen: Sum, fit: Examples, judge: Examples, min_gain: float) -> Sum:
     """Without what the other selectors of its head make superfluous."""
     while True:
-        told, least = _patterns(chosen, judge), dict[tuple[Destination, int], tuple[float, Part]]()
+        told, least = _entropies(chosen, judge), dict[tuple[Destination, int], tuple[float, Part]]()
         for part in chosen.taken():
             place, head, selector = part
-            rows, target = judge.rows[place], judge.attention[place][head]
-            acts = rows.names(selector)
-            without = rows.patterns(left(chosen, part), 1)[0]
-            worse = cross_entropy(target, without)[acts] - cross_entropy(target, told[place][head])[acts]
-            loss = float(worse.mean()) if bool(acts.any()) else 0.0
+            rows = judge.rows[place]
+            without = cross_entropy(judge.attention[place][head], rows.patterns(left(chosen, part), 1)[0])
+            loss = _more(told[place][head], without, rows, selector)
             least[place, head] = min(least.get((place, head), (torch.inf, part)), (loss, part), key=lambda pair: pair[0])
         gone = [part for loss, part in least.values() if loss < min_gain]
         if not gone:
@@ -113,13 +105,11 @@ def _replaced(chosen: Sum, fit: Examples, judge: Examples, min_gain: float) -> S
         gone = [parts[turn] for parts in of_cell.values() if len(parts) > turn]
         tried = fitted_to_attention(chosen.without(gone), fit, [part[:2] for part in gone])
         before, after = (_entropies(one, judge) for one in (chosen, tried))
-        needed = []
-        for place, head, selector in gone:
-            assert selector is not None
-            acts = judge.rows[place].names(selector)
-            worse = (after[place][head] - before[place][head])[acts]
-            if len(worse) and float(worse.mean()) >= min_gain:
-                needed.append((place, head))
+        needed = [
+            (place, head)
+            for place, head, selector in gone
+            if _more(before[place][head], after[place][head], judge.rows[place], selector) >= min_gain
+        ]
         chosen = _restored(tried, chosen, needed)
     return chosen
 
@@ -199,6 +189,12 @@ def best_weights(
         weight = (weight - step).clamp(-LARGEST, LARGEST)
     at = weight[:, gate]
     return weight, at * target - torch.log1p(there * torch.expm1(at))
+
+
+def _more(less: Float[Tensor, "row"], more: Float[Tensor, "row"], rows: Rows, selector: Selector | None) -> float:
+    """By how much, in nats, one tells attention worse than the other where a selector names something; 0 if it never does."""
+    acts = torch.zeros(len(rows), dtype=torch.bool) if selector is None else rows.names(selector)
+    return float((more - less)[acts].mean()) if bool(acts.any()) else 0.0
 
 
 def _patterns(chosen: Sum, examples: Examples) -> dict[Destination, Float[Tensor, "head row source"]]:

@@ -27,7 +27,7 @@ Cost: fitted to the answer that of `select`, and about 30 forward passes with gr
 of these at most. Then one without gradients for each selector, head and group, and what judging costs.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import pandas as pd
@@ -134,7 +134,7 @@ class _Measured:
         told = judged(chosen, self.fit, self.trial, effects, self.draws, self.thresholds, self.seed, of_heads)
         table = pd.DataFrame(self._rows(chosen, parts, effects, told), columns=[*TABLE, *EFFECT, *CHANNELS])
         acting = [part for part in chosen.taken() if not self.live or self._status(told[part]) not in IDLE]
-        tried = _only(chosen, {part[:2] for part in acting}) if self.live else chosen
+        tried = chosen.alone({part[:2] for part in acting}) if self.live else chosen
         return Explained(
             examples=self.n,
             seed=self.seed,
@@ -160,7 +160,7 @@ class _Measured:
             rows += self._level(level, part)
             fewer = size
         if self.live and min(row["recovered"] for row in rows if row["selectors"] == fewer) < GOOD:
-            roles = _without_bare(chosen.only(*LEVELS["roles"]))
+            roles = chosen.only(*LEVELS["roles"]).without_bare()
             for level, part in ((ROLES_TO_ANSWER, roles), (TO_ANSWER, chosen)):
                 rows += self._level(level, fitted_to_answers(part, self.fit, STEPS))
         return rows
@@ -188,7 +188,7 @@ class _Measured:
     def _fitted_again(self, part: Sum) -> Sum:
         """A part of the selectors; fitted to attention, heads of which none is left are silent as at the beginning."""
         if self.live:
-            return fitted_to_attention(_without_bare(part), self.fit)
+            return fitted_to_attention(part.without_bare(), self.fit)
         return fitted_to_answers(part, self.fit, 2 * AGAIN)
 
     def _status(self, evidence: SelectorEvidence) -> Status:
@@ -263,16 +263,6 @@ class _Measured:
             "numbers": weight.numel(),
             "share": self.trial.share(chosen, part, patterns),
         }
-
-
-def _only(chosen: Sum, cells: Collection[tuple[Destination, int]]) -> Sum:
-    """With all heads silent but these, at these destinations."""
-    return chosen.without((*cell, None) for cell in chosen.cells() if cell not in cells)
-
-
-def _without_bare(chosen: Sum) -> Sum:
-    """With those heads silent of which no selector is left."""
-    return _only(chosen, {(place, head) for place, head, _ in chosen.taken()})
 
 
 def _alone(parts: Iterable[Part], effects: Mapping[Part, Shares]) -> dict[Part, Shares]:

@@ -3,7 +3,7 @@
 A head of which all selectors are roles is silent, too, where none of them names a source: its label says nothing there.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -78,6 +78,14 @@ class Sum:
             weights[taken] = torch.zeros(self.heads, *shape, device=device)
             has[taken] = self.live[taken[0]].clone()
         return Sum(weights, has, self.live)
+
+    def alone(self, cells: Collection[tuple[Destination, int]]) -> "Sum":
+        """With all heads silent but these, at these destinations."""
+        return self.without((*cell, None) for cell in self.cells() if cell not in cells)
+
+    def without_bare(self) -> "Sum":
+        """With those heads silent of which no selector is left."""
+        return self.alone({(place, head) for place, head, _ in self.taken()})
 
     def only(self, kinds: Iterable[str], gated: bool = True) -> "Sum":
         """Selectors of these kinds alone."""
