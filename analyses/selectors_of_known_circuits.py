@@ -29,7 +29,7 @@ from stackheads.errors import ConfigError
 from stackheads.explanation.measuring import FITTED_TO, FittedTo
 from stackheads.files import write_file
 from stackheads.labelling.statistics import wilson
-from stackheads.programs.program import Job
+from stackheads.programs.heads import Job
 from stackheads.tables import records, role_of
 from stackheads.types import Destination, HeadId, Role, Slot, parse_ranges
 from stackheads.validation.blends import BLENDS, jobs_by_construction

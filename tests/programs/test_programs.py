@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from stackheads.models.hooks import record
 from stackheads.models.nulls import permuted_heads
 from stackheads.programs.compiler import compile_layers
+from stackheads.programs.heads import ProgramError, register
 from stackheads.programs.mechanisms import MECHANISMS, doubling, one_hop_per_layer, tripling
-from stackheads.programs.program import Program, ProgramError, Step, lower, register
+from stackheads.programs.program import Program, Step, lower
 from stackheads.tasks import Cycle, Retrieval
 from stackheads.tasks.scoring import correct
 from stackheads.types import Destination, HeadId, Role

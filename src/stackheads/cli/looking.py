@@ -122,10 +122,7 @@ def analyze(
     subject = _subject(path, other, options, common.device)
     analysis = run(**subject, examples=number, budget=budget, seed=common.seed, progress=not common.quiet)
     verdict = analysis.trial(examples=512 if number == "auto" else number) if wanted.trial else None
-    explained = None
-    if wanted.selectors:
-        way: Any = wanted.fitted_to
-        explained = analysis.selectors(progress=not common.quiet, fitted_to=way)
+    explained = analysis.selectors(progress=not common.quiet, fitted_to=wanted.fitted_to) if wanted.selectors else None
     wanted.write(analysis, verdict, explained)
     if common.json:
         content = analysis.to_dict() | ({"trial": verdict.to_dict()} if verdict else {})

@@ -193,7 +193,8 @@ def best_weights(
 
 def _more(less: Float[Tensor, "row"], more: Float[Tensor, "row"], rows: Rows, selector: Selector | None) -> float:
     """By how much, in nats, one tells attention worse than the other where a selector names something; 0 if it never does."""
-    acts = torch.zeros(len(rows), dtype=torch.bool) if selector is None else rows.names(selector)
+    assert selector is not None
+    acts = rows.names(selector)
     return float((more - less)[acts].mean()) if bool(acts.any()) else 0.0
 
 

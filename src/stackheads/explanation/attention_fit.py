@@ -4,7 +4,7 @@ The problem is convex and falls apart into one for each head at each destination
 by L-BFGS without a random start, and only those that are asked for.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -29,7 +29,7 @@ def fitted_to_attention(
 ) -> Sum:
     """With the weights of these heads at these destinations, or of all that are not silent, fitted to their attention."""
     weights = {taken: weight * chosen.has[taken][:, None, None] for taken, weight in chosen.weights.items()}
-    for place, heads in _by_place(chosen.cells() if cells is None else cells).items():
+    for place, heads in _by_place(chosen.cells() if cells is None else cells, examples.asked.device).items():
         mine, has = _of(chosen, place, heads)
         if mine:
             found = _solved({one: weight * has[one] for one, weight in mine.items()}, has, examples, place, heads, steps)
@@ -44,7 +44,7 @@ def steepest(chosen: Sum, examples: Examples) -> dict[Taken, Float[Tensor, "head
     0 where no weight may change: the head is silent or has the selector not, or its weight is as large as weights become.
     """
     slopes = {taken: weight.new_zeros(chosen.heads) for taken, weight in chosen.weights.items()}
-    for place, heads in _by_place(chosen.cells()).items():
+    for place, heads in _by_place(chosen.cells(), examples.asked.device).items():
         mine, has = _of(chosen, place, heads)
         if not mine:
             continue
@@ -57,11 +57,35 @@ def steepest(chosen: Sum, examples: Examples) -> dict[Taken, Float[Tensor, "head
     return slopes
 
 
-def _by_place(cells: Iterable[tuple[Destination, int]]) -> dict[Destination, Tensor]:
+def minimise(weights: Sequence[Tensor], loss: Callable[[], Float[Tensor, ""]], steps: int) -> None:
+    """Change weights in place so that a loss of them is least, by L-BFGS."""
+    if not weights:
+        return
+    optimiser = torch.optim.LBFGS(
+        weights,
+        max_iter=steps,
+        history_size=20,
+        tolerance_grad=1e-9,
+        tolerance_change=1e-12,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        value = loss()
+        slopes = torch.autograd.grad(value, weights, allow_unused=True, materialize_grads=True)
+        for weight, slope in zip(weights, slopes, strict=True):
+            weight.grad = slope
+        return value
+
+    optimiser.step(closure)
+
+
+def _by_place(cells: Iterable[tuple[Destination, int]], device: torch.device) -> dict[Destination, Tensor]:
+    """The heads of each destination."""
     found: dict[Destination, list[int]] = {}
     for place, head in cells:
         found.setdefault(place, []).append(head)
-    return {place: torch.tensor(sorted(heads)) for place, heads in found.items()}
+    return {place: torch.tensor(sorted(heads), device=device) for place, heads in found.items()}
 
 
 def _of(chosen: Sum, place: Destination, heads: Tensor) -> tuple[dict[Selector, Tensor], dict[Selector, Tensor]]:
@@ -76,23 +100,7 @@ def _solved(
 ) -> dict[Selector, Tensor]:
     """The best weights."""
     free = {selector: weight.clone().requires_grad_() for selector, weight in weights.items()}
-    every = list(free.values())
-    optimiser = torch.optim.LBFGS(
-        every,
-        max_iter=steps,
-        history_size=20,
-        tolerance_grad=1e-9,
-        tolerance_change=1e-12,
-        line_search_fn="strong_wolfe",
-    )
-
-    def closure() -> Tensor:
-        loss = _loss(free, has, examples, place, heads)
-        for weight, gradient in zip(every, torch.autograd.grad(loss, every), strict=True):
-            weight.grad = gradient
-        return loss
-
-    optimiser.step(closure)
+    minimise(list(free.values()), lambda: _loss(free, has, examples, place, heads), steps)
     return {one: (weight.detach() * has[one]).clamp(-LARGEST, LARGEST) for one, weight in free.items()}
 
 

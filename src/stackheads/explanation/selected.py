@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from stackheads.explanation.attention_fit import LARGEST, STEPS, fitted_to_attention
+from stackheads.explanation.attention_fit import LARGEST, STEPS, fitted_to_attention, minimise
 from stackheads.explanation.sums import Examples, Sum, Taken
 from stackheads.labelling.bench import Bench
 from stackheads.labelling.selectors import Kind, candidates
@@ -112,27 +112,15 @@ def fitted_to_answers(chosen: Sum, examples: Examples, steps: int) -> Sum:
     """The weights that minimise the distance of the answers with a part of the cross-entropy of attention, by L-BFGS."""
     weights = {taken: weight.clone().requires_grad_() for taken, weight in chosen.weights.items()}
     every = list(weights.values())
-    optimiser = torch.optim.LBFGS(
-        every,
-        max_iter=steps,
-        history_size=20,
-        tolerance_grad=1e-9,
-        tolerance_change=1e-12,
-        line_search_fn="strong_wolfe",
-    )
     trial, silent = Sum(weights, chosen.has, chosen.live), examples.silent(chosen)
 
-    def closure() -> Tensor:
+    def loss() -> Tensor:
         patterns = examples.patterns(trial)
-        loss = examples.distance(examples.run.logits(examples.whole(patterns), silent))
-        loss = loss + ATTENTION * examples.entropy(patterns, chosen.live)
-        loss = loss + RIDGE * torch.stack([weight.square().sum() for weight in every]).sum()
-        for weight, gradient in zip(every, torch.autograd.grad(loss, every, allow_unused=True), strict=True):
-            weight.grad = torch.zeros_like(weight) if gradient is None else gradient
-        return loss
+        far = examples.distance(examples.run.logits(examples.whole(patterns), silent))
+        price = torch.stack([weight.square().sum() for weight in every]).sum()
+        return far + ATTENTION * examples.entropy(patterns, chosen.live) + RIDGE * price
 
-    if every:
-        optimiser.step(closure)
+    minimise(every, loss, steps)
     found = {
         taken: (weight.detach() * chosen.has[taken][:, None, None]).clamp(-LARGEST, LARGEST)
         for taken, weight in weights.items()

@@ -21,7 +21,7 @@ from torch import Tensor
 from stackheads.models.config import ModelConfig, build
 from stackheads.models.native import named_weights
 from stackheads.models.protocol import Wired
-from stackheads.programs.program import PLACES, POSITION, TOKEN, HeadSpec, Layers, ProgramError, Readouts, plain_readouts
+from stackheads.programs.heads import PLACES, POSITION, TOKEN, HeadSpec, Layers, ProgramError, Readouts, plain_readouts
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import StatementTask
 from stackheads.tasks.links import statement_slots
@@ -185,10 +185,10 @@ def _write_head(model: Wired, layer: int, index: int, head: HeadSpec, layout: La
 
 def _acting(head: HeadSpec, number: int, size: int) -> Float[Tensor, "size"]:
     """1 for the tokens at which one match of a head acts, 0 for the others."""
-    symbols = head.on[number] if head.on else head.symbols
+    symbols = head.on[number] if head.on else None
     if symbols is None:
         return torch.ones(size)
-    if head.matches[number][0] != TOKEN or (head.on and head.symbols is not None):
+    if head.matches[number][0] != TOKEN:
         raise ProgramError(f"a head of some symbols matches the token alone, got {head.matches}: leave the symbols out")
     return torch.tensor([float(token in symbols) for token in range(size)])
 

@@ -16,30 +16,10 @@ impossible. One hop per layer, doubling and tripling are a few lines each (`mech
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from stackheads.errors import StackheadsError
-from stackheads.tasks import StatementTask
+from stackheads.programs.heads import PLACES, TOKEN, Copy, HeadSpec, Layers, ProgramError, register
 from stackheads.types import Destination, Gate, Role, Slot
-
-TOKEN = "f0"
-"""The register that the embedding fills: the token itself, offset 0."""
-
-POSITION = "position"
-"""The register of the position, one-hot."""
-
-
-PLACES = (Destination.QUERY, Destination.VALUE, Destination.KEY)
-"""The destinations that a program knows; conditions have no place in one."""
-
-
-class ProgramError(StackheadsError):
-    """A step asks for a source that its rows cannot find with what is known at that layer."""
-
-
-def register(offset: int) -> str:
-    """The register that holds f^offset of a position's symbol."""
-    return f"f{offset}"
 
 
 @dataclass(frozen=True)
@@ -76,62 +56,9 @@ class Program:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class Copy:
-    """Write a source's register into the row's register, times a gain."""
-
-    source: str
-    target: str
-    gain: float = 1.0
-
-
-Job = tuple[Role | Slot, Gate | None]
-"""What a head looks at, and when."""
-
-
-@dataclass(frozen=True)
-class HeadSpec:
-    """One attention head in terms of registers.
-
-    A row in `rows` scores each source by the registers that `matches` pairs up (row register, source register) being equal,
-    and by the source being one of `sources`; with `offset` by standing that many places away instead. Rows in `at_last` look
-    at the last token, which for the query is itself. Other rows are parked: they look at the first token, as trained heads
-    do that have nothing to do (an attention sink). With `symbols` the rows act only where their own token is one of these, and
-    look evenly at sources of the right kind elsewhere; what is matched must then be the token. `sharpness` is the score of a
-    match in nats, `preference` that of a right kind of source. `roles` says per destination where the head looks; `status`
-    overrides the status that follows from what is read later.
-
-    A head that looks at several things has several matches, each with what is added to the logarithm of its attention in
-    `leans` and the own symbols at which it acts in `on` (None: all); `jobs` then says what it looks at, and when.
-    """
-
-    matches: tuple[tuple[str, str], ...]
-    rows: frozenset[Destination]
-    copies: tuple[Copy, ...]
-    roles: dict[Destination, Role]
-    sources: frozenset[Slot] = frozenset({Slot.VALUE})
-    offset: int | None = None
-    at_last: frozenset[Destination] = frozenset()
-    sharpness: float | None = None
-    preference: float | None = None
-    symbols: frozenset[int] | None = None
-    status: dict[Destination, str] = field(default_factory=dict)
-    leans: tuple[float, ...] = ()
-    on: tuple[frozenset[int] | None, ...] = ()
-    jobs: dict[Destination, tuple[Job, ...]] = field(default_factory=dict)
-
-
-Layers = tuple[tuple[HeadSpec, ...], ...]
-Readouts = dict[int, dict[str, float]]
-"""Which registers each readout hop reads, with weights."""
 Windows = dict[Destination, frozenset[int]]
 Naming = Callable[[int], int]
 """What an offset is called: a task's `same_offset`; by default itself."""
-
-
-def plain_readouts(task: StatementTask) -> Readouts:
-    """Readout hop h reads f^h."""
-    return {hop: {register(task.same_offset(hop)): 1.0} for hop in task.readout_hops}
 
 
 def own_register(offset: int, destination: Destination) -> str:

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from types import MappingProxyType
 
+from stackheads.programs.heads import TOKEN, Copy, HeadSpec, Job, Readouts, plain_readouts, register
 from stackheads.programs.mechanisms import doubling
-from stackheads.programs.program import TOKEN, Copy, HeadSpec, Job, Readouts, lower, plain_readouts, register
+from stackheads.programs.program import lower
 from stackheads.tasks import Retrieval
 from stackheads.tasks.statements import OWN
 from stackheads.types import Destination, Gate, HeadId, Role, Slot, Status

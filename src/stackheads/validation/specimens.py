@@ -27,8 +27,9 @@ import torch
 from stackheads.models.native import named_weights
 from stackheads.models.protocol import Model
 from stackheads.programs.compiler import compile_layers
+from stackheads.programs.heads import TOKEN, Copy, HeadSpec, Layers, Readouts, plain_readouts, register
 from stackheads.programs.mechanisms import doubling, one_hop_per_layer, tripling
-from stackheads.programs.program import TOKEN, Copy, HeadSpec, Layers, Readouts, lower, plain_readouts, register
+from stackheads.programs.program import lower
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import Cycle, Retrieval, StatementTask
 from stackheads.types import Destination, HeadId, Role, Slot
@@ -236,7 +237,7 @@ def by_symbol() -> Circuit:
     task = _causal(4)
     previous, hop_one = lower(doubling(1))
     halves = (frozenset(range(0, task.d_vocab, 2)), frozenset(range(1, task.d_vocab, 2)))
-    shared = tuple(replace(hop_one[0], symbols=half) for half in halves)
+    shared = tuple(replace(hop_one[0], on=(half,)) for half in halves)
     return Circuit((previous, shared), task, plain_readouts(task), None, "j")
 
 

@@ -7,7 +7,7 @@ a pattern but nothing that depends on them `pattern-only` (parked rows too, whic
 
 from dataclasses import dataclass
 
-from stackheads.programs.program import PLACES, HeadSpec, Layers, Readouts, plain_readouts
+from stackheads.programs.heads import PLACES, HeadSpec, Layers, Readouts, plain_readouts
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import StatementTask
 from stackheads.tasks.statements import OWN
@@ -90,5 +90,5 @@ def _label(head: HeadSpec, destination: Destination, live: Live, there: set[tupl
         return Truth(None, "none")
     natural = "confirmed" if _is_live(head, destination, live) else "pattern-only"
     status = head.status.get(destination, natural)
-    gate = None if head.symbols is None else Gate(OWN, tuple(sorted(head.symbols)))
+    gate = Gate(OWN, tuple(sorted(head.on[0]))) if len(head.on) == 1 and head.on[0] is not None else None
     return Truth(role if status not in ("none", "causal-unclassified") else None, status, gate)

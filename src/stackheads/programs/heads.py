@@ -1,0 +1,82 @@
+"""Attention heads in terms of registers: what a head looks at and what it copies, before there are weights (`compiler.py`).
+
+A register holds one symbol, one-hot: the position's own token, or the symbol some offset further along the chain.
+"""
+
+from dataclasses import dataclass, field
+
+from stackheads.errors import StackheadsError
+from stackheads.tasks import StatementTask
+from stackheads.types import Destination, Gate, Role, Slot
+
+TOKEN = "f0"
+"""The register that the embedding fills: the token itself, offset 0."""
+
+POSITION = "position"
+"""The register of the position, one-hot."""
+
+PLACES = (Destination.QUERY, Destination.VALUE, Destination.KEY)
+"""The destinations that a program knows; conditions have no place in one."""
+
+
+class ProgramError(StackheadsError):
+    """A step asks for a source that its rows cannot find with what is known at that layer."""
+
+
+def register(offset: int) -> str:
+    """The register that holds f^offset of a position's symbol."""
+    return f"f{offset}"
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Write a source's register into the row's register, times a gain."""
+
+    source: str
+    target: str
+    gain: float = 1.0
+
+
+Job = tuple[Role | Slot, Gate | None]
+"""What a head looks at, and when."""
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """One attention head in terms of registers.
+
+    A row in `rows` scores each source by the registers that `matches` pairs up (row register, source register) being equal,
+    and by the source being one of `sources`; with `offset` by standing that many places away instead. Rows in `at_last` look
+    at the last token, which for the query is itself. Other rows are parked: they look at the first token, as trained heads
+    do that have nothing to do (an attention sink). `sharpness` is the score of a match in nats, `preference` that of a right
+    kind of source. `roles` says per destination where the head looks; `status` overrides the status that follows from what is
+    read later.
+
+    `on` says for each match at which own symbols it acts (None: at all); what is matched must then be the token, and rows at
+    which no match acts look evenly at sources of the right kind. A head that looks at several things has several matches, each
+    with what is added to the logarithm of its attention in `leans`; `jobs` then says what it looks at, and when.
+    """
+
+    matches: tuple[tuple[str, str], ...]
+    rows: frozenset[Destination]
+    copies: tuple[Copy, ...]
+    roles: dict[Destination, Role]
+    sources: frozenset[Slot] = frozenset({Slot.VALUE})
+    offset: int | None = None
+    at_last: frozenset[Destination] = frozenset()
+    sharpness: float | None = None
+    preference: float | None = None
+    status: dict[Destination, str] = field(default_factory=dict)
+    leans: tuple[float, ...] = ()
+    on: tuple[frozenset[int] | None, ...] = ()
+    jobs: dict[Destination, tuple[Job, ...]] = field(default_factory=dict)
+
+
+Layers = tuple[tuple[HeadSpec, ...], ...]
+Readouts = dict[int, dict[str, float]]
+"""Which registers each readout hop reads, with weights."""
+
+
+def plain_readouts(task: StatementTask) -> Readouts:
+    """Readout hop h reads f^h."""
+    return {hop: {register(task.same_offset(hop)): 1.0} for hop in task.readout_hops}
