@@ -1,7 +1,7 @@
 """Which mechanism does each architecture find, and what share of it do the labels cover?
 
     python analyses/mechanisms.py                  # tables and figure from analyses/results/mechanisms.csv, seconds
-    python analyses/mechanisms.py --from-scratch   # with the four sweeps, 78 runs; then two minutes a run and core
+    python analyses/mechanisms.py --from-scratch   # with the four sweeps, 78 runs; then half a minute a run and core
 
 Or only the runs that the table says are solved, in the order of the sweeps' turns; they may be begun again at any moment:
 
@@ -12,9 +12,8 @@ Or only the runs that the table says are solved, in the order of the sweeps' tur
 Every run of the sweeps `curriculum`, `depth-bidirectional`, `depth-causal` and `dropping` that is solved (every hop at 99 % or
 more at the query) is analysed at its last snapshot (`analyze`, 256 examples, seed 0); each analysis is kept below
 runs/mechanisms and not made again. Its selectors are found as well, fitted to attention (`Analysis.selectors`, 256
-examples). Training seeds as in the sweeps. The names of mechanisms are those of
-`explanation/mechanism.py`; by labels `other` means that the confirmed heads
-alone do not bring the query every hop, by selectors that what heads look at to carry the answer does not. Columns of
+examples). Training seeds as in the sweeps. The names of mechanisms are those of `explanation/mechanism.py`; by labels `other`
+means that the confirmed heads alone do not bring the query every hop, by selectors that what heads look at does not. Columns of
 mechanisms.csv, a row for each finished run, empty from `mechanism` on where it is not solved:
 
 `cells`, `confirmed`, …   (head, destination) cells by status
@@ -42,6 +41,7 @@ from claims import GREY, KEPT, Claim, Run, Tables, kept_analysis, main, markdown
 from tqdm import tqdm
 
 from stackheads import Analysis
+from stackheads.explanation.carried import of_roles
 from stackheads.explanation.measuring import TO_ANSWER
 from stackheads.files import write_file
 from stackheads.labelling.stability import layer_roles
@@ -99,7 +99,7 @@ def kept_selectors(run: Run, found: Analysis) -> dict[str, Any]:
         "reason": chosen.mechanism_reason,
         "kept": least[chosen.levels[-1]],
         "kept_by_attention": least[[level for level in chosen.levels if not level.endswith(TO_ANSWER)][-1]],
-        "kept_by_roles": max(share for level, share in least.items() if level.startswith("roles")),
+        "kept_by_roles": max(least[level] for level in of_roles(chosen.levels)),
         "selectors": int(last["selectors"].iloc[0]),
         "numbers": int(last["numbers"].iloc[0]),
         "kept_swapped": most_at_query(chosen.swapped),

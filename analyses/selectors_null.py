@@ -1,7 +1,7 @@
 """Is a selector ever confirmed where there is none? Models without circuits, and untrained heads beside trained ones.
 
     python analyses/selectors_null.py           # the table from analyses/results/selectors-null.csv, seconds
-    python analyses/selectors_null.py --write   # measures first, a quarter of an hour on one core; may be begun again
+    python analyses/selectors_null.py --write   # measures first, half an hour on one core; may be begun again
 
 Models that answer nothing have nothing that a selector could explain, and are refused: untrained ones, models trained on
 shuffled answers, checkpoints with queries, keys and values permuted between heads. A null that is no matter of definition are

@@ -75,12 +75,15 @@ def carried(
         at=at,
         hops=hops,
         kept=min(row["recovered"] for row in there if row["level"] == levels[-1]),
-        roles=max(
-            min(row["recovered"] for row in there if row["level"] == level) for level in levels if level.startswith(levels[0])
-        ),
+        roles=max(min(row["recovered"] for row in there if row["level"] == level) for level in of_roles(levels)),
         others=_others([row for row in rows if row.get("status") not in IDLE]),
         unheld=tuple(f"{row['what']} ({row['head']} @{row['destination']})" for row in rows if _is_unheld(row, least)),
     )
+
+
+def of_roles(levels: Sequence[str]) -> list[str]:
+    """The levels of a curve at which there are roles alone, whatever their weights are fitted to."""
+    return [level for level in levels if level.startswith(levels[0])]
 
 
 def gate_values(batch: Batch) -> dict[str, set[int]]:
