@@ -195,6 +195,30 @@ def test_selectors_of_attention_name_the_mechanism(explained, name, mechanism):
     assert explained[name][1].mechanism == mechanism
 
 
+def test_the_same_again_whatever_surrounds_the_call(explained):
+    analysis, selected = explained["tripling"]
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        again = analysis.selectors(examples=256, progress=False, fitted_to="attention")
+    assert again.to_dict() == selected.to_dict()
+
+
+def test_in_double_precision_and_through_the_model_s_own_hooks(explained):
+    """The same statuses where nothing is replayed, and in a model of other numbers."""
+    model, task = subject("tripling")
+    double = copy.deepcopy(model).double()
+    double.cfg.dtype = torch.float64
+    hooked = copy.deepcopy(model)
+    hooked.add_hook("blocks.0.attn.hook_z", lambda value, hook: value, is_permanent=True)
+    first = explained["tripling"][1].table
+    for other in (double, hooked):
+        analysis = analyze(other, task, examples=256, explain=False, progress=False)
+        table = analysis.selectors(examples=256, progress=False, fitted_to="attention").table
+        named = ["head", "destination", "what", "status"]
+        doing = [rows[rows["effect"].abs() > 0.1][named].values.tolist() for rows in (first, table)]
+        assert doing[0] == doing[1]
+        assert len(doing[0]) > 4
+
+
 def test_a_head_without_effect_does_nothing_whatever_its_selectors_do(explained):
     """Only a pattern that the model never has would show something."""
     for _, selected in explained.values():

@@ -11,6 +11,7 @@ from subjects import subject
 
 from stackheads import analyze
 from stackheads.errors import ConfigError, TaskError
+from stackheads.explanation.measuring import FITTED_TO
 from stackheads.explanation.selected import LEVELS, offered
 from stackheads.explanation.sums import Examples
 from stackheads.labelling.bench import make_bench
@@ -139,27 +140,30 @@ WRONG = {
 }
 
 
+@pytest.mark.parametrize("fitted_to", FITTED_TO)
 @pytest.mark.parametrize(("spoil", "rule"), WRONG.values(), ids=WRONG)
-def test_gates_that_are_none_are_refused_before_the_work(explained, spoil, rule):
+def test_gates_that_are_none_are_refused_before_the_work(explained, spoil, rule, fitted_to):
     analysis, _ = explained["cycle-d4-l3"]
     model, task = subject("cycle-d4-l3")
     wrong = Gated(spoil=spoil, **task.model_dump())
     with pytest.raises(TaskError, match=rule) as caught:
-        analysis.selectors(model, wrong, examples=64, progress=False)
+        analysis.selectors(model, wrong, examples=64, progress=False, fitted_to=fitted_to)
     assert "\n" not in str(caught.value)
     with pytest.raises(TaskError, match=rule):
         check(wrong)
 
 
+@pytest.mark.parametrize("fitted_to", FITTED_TO)
 @pytest.mark.parametrize(("examples", "rule"), [(0, "at least 1"), (3, "give more examples")])
-def test_too_few_examples_are_refused(explained, examples, rule):
+def test_too_few_examples_are_refused(explained, examples, rule, fitted_to):
     with pytest.raises(ConfigError, match=rule):
-        explained["one hop per layer"][0].selectors(examples=examples, progress=False)
+        explained["one hop per layer"][0].selectors(examples=examples, progress=False, fitted_to=fitted_to)
 
 
 def test_a_model_that_answers_nothing_has_nothing_to_explain():
     task = Cycle(symbols=6, max_hops=2)
     model = build(ModelConfig(layers=2, heads=2, d_model=32, d_head=8), task, seed=0)
     analysis = analyze(model, task, examples=64, explain=False, progress=False)
-    with pytest.raises(ConfigError, match="gives none better than chance"):
-        analysis.selectors(progress=False)
+    for fitted_to in FITTED_TO:
+        with pytest.raises(ConfigError, match="gives none better than chance"):
+            analysis.selectors(progress=False, fitted_to=fitted_to)
