@@ -44,6 +44,14 @@ class ConditionalExample:
         """The symbol held or, where a kind is held, the one that has it."""
         return self.tokens[self.key_of[position] if self.slot(position) == 4 else position]
 
+    def own_kind(self, position):
+        return self.kind(self.symbol(position))
+
+    def place_of_kind(self, position):
+        """How many kinds stand before that of the position's symbol."""
+        own = self.facts[0][self.symbol(position)]
+        return sum(slot < own for slot in self.facts[0].values())
+
     def before(self, symbol):
         """The one symbol whose next is this one, None if there is none or more than one."""
         found = [other for other in range(self.symbols) if self.next(other) == symbol]

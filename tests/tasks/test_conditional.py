@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from stackheads.errors import ConfigError, StackheadsError
 from stackheads.tasks import Conditional, Cycle, from_config
-from stackheads.tasks.conditional import fewest_symbols
+from stackheads.tasks.conditional import OWN_KIND, PLACE_OF_KIND, fewest_symbols
+from stackheads.tasks.statements import OWN
 from stackheads.types import IGNORE, Role, Slot
 
 from .conditional_resolver import ConditionalExample
@@ -41,6 +42,8 @@ def check_against_resolver(task, batch):
         example = read(task, batch.tokens[row])
         places = range(task.n_ctx)
         assert batch.slots[row].tolist() == [example.slot(i) for i in places]
+        for name, known in ((OWN, example.symbol), (OWN_KIND, example.own_kind), (PLACE_OF_KIND, example.place_of_kind)):
+            assert batch.gates[name][row].tolist() == [known(i) for i in places]
         for number, j in enumerate(task.hops):
             assert batch.find[row, number].tolist() == [seen(example.find(i, j), i, causal) for i in places]
         for role in set(task.operands):

@@ -29,6 +29,11 @@ Find maps follow f as everywhere. Beside them stand the `operands`, all other pl
                   symbol whose candidate stands there, which decides whether it counts
     unchosen j    the value slots of the candidates of f^(j-1)(s) under its other kinds: a head that looks at all candidates,
                   since it does not know the kind yet, must not pass for one that looks at the right one
+
+What a position may know, beside its own symbol s, when it looks there (`Batch.gates`):
+
+    own kind             the kind of s, counted from 0
+    place of own kind    where that stands among the kinds of the text, counted from 0: in `records` which record is that of s
 """
 
 from dataclasses import dataclass
@@ -43,6 +48,9 @@ from stackheads.tasks.base import OPERANDS, Operand
 from stackheads.tasks.links import Links, make_links, rerouted
 from stackheads.tasks.statements import StatementTask, shuffled_order
 from stackheads.types import NOWHERE, Role, Slot
+
+
+OWN_KIND, PLACE_OF_KIND = "own kind", "place of own kind"
 
 
 @dataclass(frozen=True)
@@ -214,6 +222,12 @@ class Conditional(StatementTask):
     def _symbols(self, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
         """The symbol held, and at a condition slot the symbol that has the kind."""
         return torch.where(tokens < self.symbols, tokens, self._about(tokens))
+
+    def _gates(self, links: Links, symbols: Int[Tensor, "batch pos"]) -> dict[str, Int[Tensor, "batch pos"]]:
+        assert isinstance(links, ConditionalLinks)
+        standing = self._places[1][0].to(symbols.device)  # where the kinds stand, in the order of the text
+        place = torch.searchsorted(standing, links.conditions.gather(1, symbols).contiguous())
+        return super()._gates(links, symbols) | {OWN_KIND: links.kinds.gather(1, symbols), PLACE_OF_KIND: place}
 
     def _about(self, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
         """Whom each position says something about; its own token at key slots and the query."""

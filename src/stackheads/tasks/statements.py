@@ -150,7 +150,7 @@ class StatementTask(StoredTask, ABC):
         find, operands = find_maps(links, symbols, slots, self.hops, causal), self._operands(links, tokens)
         if causal and operands is not None:
             operands = operands.where(operands <= torch.arange(tokens.shape[1], device=tokens.device), NOWHERE)
-        return Batch(tokens, targets, target_hop, find, slots, operands, {OWN: symbols})
+        return Batch(tokens, targets, target_hop, find, slots, operands, self._gates(links, symbols))
 
     def _links(self, tokens: Int[Tensor, "batch pos"]) -> Links:
         """What the statements say."""
@@ -167,6 +167,10 @@ class StatementTask(StoredTask, ABC):
     def _operands(self, links: Links, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch operand pos"] | None:
         """Source position of each of `operands`, -1 where there is none; None for a task without any."""
         return None
+
+    def _gates(self, links: Links, symbols: Int[Tensor, "batch pos"]) -> dict[str, Int[Tensor, "batch pos"]]:
+        """What each position may know that decides where a head looks, by name; `symbols` are those that they stand for."""
+        return {OWN: symbols}
 
     def readout(
         self, logits: Float[Tensor, "batch pos d_vocab_out"], batch: Batch
