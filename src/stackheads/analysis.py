@@ -1,5 +1,6 @@
 """`analyze()`: the whole method, readable as its table of contents."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -9,6 +10,7 @@ import pandas as pd
 import torch
 
 from stackheads.errors import ConfigError, InterventionError
+from stackheads.explanation.asked import asked_cells
 from stackheads.explanation.circuit import find_circuit, no_circuit
 from stackheads.explanation.explained import Explained
 from stackheads.explanation.measuring import FITTED_TO, explain_heads
@@ -75,6 +77,7 @@ class Analysis(Record):
         examples: int = 512,
         progress: bool = True,
         fitted_to: str = "answer",
+        heads: Iterable[str] | None = None,
     ) -> Selectors:
         """What every head looks at, as a sum of selectors: the fewest by which all heads together still give the "answer", or
         the fewest that tell each head's "attention".
@@ -83,6 +86,10 @@ class Analysis(Record):
         chance. Fitted on examples of their own, measured on `examples` fresh ones (`explanation/measuring.py`). `model` and
         `task` are needed only for an analysis that was loaded. Raises `ConfigError` without them, and where the model answers
         nothing. What selectors do together, mechanism and program, is said beside them.
+
+        `heads` asks for some alone ("L2H0", or "L2H0 @query" at one destination), fitted to attention, while all others look as
+        they do; an analysis with `screen` asks for those whose ablation matters. Raises `InterventionError` for a head or
+        destination that the labels do not have.
         Cost: see `explanation/measuring.py`; seconds to a minute for models of a few layers.
         """
         rows = [row for row in records(self.readouts) if row["open"]]
@@ -97,8 +104,11 @@ class Analysis(Record):
             ways = " or ".join(FITTED_TO)
             raise ConfigError(f"selectors are fitted to {ways}, got {fitted_to!r}: choose one of these")
         subject, asked = self._subject(model, task, "selectors(model, task)")
-        found = explain_heads(subject, asked, readouts, examples, self.seed, self.thresholds, progress, way)
-        return Selectors(**vars(together(found, self.labels, subject, asked, self.reach, self.thresholds)))
+        cells = asked_cells(self.labels, heads, way)
+        found = explain_heads(subject, asked, readouts, examples, self.seed, self.thresholds, progress, way, cells)
+        if cells is None:  # what heads do together is asked of all
+            found = together(found, self.labels, subject, asked, self.reach, self.thresholds)
+        return Selectors(**vars(found))
 
     def by_gate(self, model: Model | None = None, task: Task | None = None, examples: int = 512) -> pd.DataFrame:
         """Where every head looks, for each value of what a position may know: hop against hops asked, say.

@@ -12,7 +12,8 @@ from stackheads import analyze
 from stackheads.errors import ConfigError
 from stackheads.explanation.attended import attended, best_weights
 from stackheads.explanation.attention_fit import RIDGE, fitted_to_attention
-from stackheads.explanation.sums import Examples, Sum, cross_entropy
+from stackheads.explanation.examples import Examples
+from stackheads.explanation.sums import Sum, cross_entropy
 from stackheads.explanation.taken_out import OfModel, moved
 from stackheads.labelling.bench import make_bench
 from stackheads.labelling.selectors import Selector

@@ -11,9 +11,9 @@ from subjects import subject
 
 from stackheads import analyze
 from stackheads.errors import ConfigError, TaskError
+from stackheads.explanation.examples import Examples
 from stackheads.explanation.measuring import FITTED_TO
 from stackheads.explanation.selected import LEVELS, offered
-from stackheads.explanation.sums import Examples
 from stackheads.labelling.bench import make_bench
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.models import ModelConfig, build

@@ -9,10 +9,11 @@ import torch
 from subjects import subject
 
 from stackheads.explanation.attention_fit import fitted_to_attention, steepest
+from stackheads.explanation.examples import Examples
 from stackheads.explanation.judging import FLAT, gate_of, judged
 from stackheads.explanation.measuring import rolled
 from stackheads.explanation.selected import select
-from stackheads.explanation.sums import Examples, Sum
+from stackheads.explanation.sums import Sum
 from stackheads.labelling.bench import make_bench
 from stackheads.labelling.rows import selector_reason
 from stackheads.labelling.selectors import Selector

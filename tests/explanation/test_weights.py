@@ -4,8 +4,8 @@ import pytest
 import torch
 from subjects import subject
 
+from stackheads.explanation.examples import Examples
 from stackheads.explanation.selected import LEVELS, offered
-from stackheads.explanation.sums import Examples
 from stackheads.explanation.weights import weights_table
 from stackheads.labelling.bench import make_bench
 from stackheads.labelling.thresholds import Thresholds

@@ -19,7 +19,7 @@ So heads that only tell later ones where to look get their selectors, too, and w
 offered. Deterministic. Cost: no forward pass.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 import torch
@@ -28,9 +28,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stackheads.explanation.attention_fit import LARGEST, fitted_to_attention
+from stackheads.explanation.examples import Looks
 from stackheads.explanation.judging import rank
 from stackheads.explanation.selected import LEVELS, offered
-from stackheads.explanation.sums import LEAST, Examples, Part, Sum, Taken, cross_entropy, left
+from stackheads.explanation.sums import LEAST, Part, Sum, Taken, cross_entropy, left
 from stackheads.labelling.selectors import Rows, Selector
 from stackheads.types import Destination
 
@@ -45,31 +46,58 @@ STRIDE = 2.0
 FLOOR = 1e-6
 """Attention that is told is at least this and at most one less, so that weights have an end."""
 
+Cells = Collection[tuple[Destination, int]]
 Best = dict[tuple[Destination, int], tuple[Selector, Float[Tensor, "size value"]]]
 """The candidate that each head takes at each destination, with its weights."""
 
 
-def attended(fit: Examples, judge: Examples, min_gain: float, progress: bool = False) -> Sum:
+def attended(fit: Looks, judge: Looks, min_gain: float, cells: Cells | None = None, progress: bool = False) -> Sum:
     """The selectors of every head that tell its attention, fitted on `fit`; what is kept is decided on `judge`. A head of which
     no selector tells anything is silent.
+
+    With `cells`, those of these heads at these destinations alone: all others look as they do.
     """
+    if cells is None:
+        return _attended(fit.everything(), fit, judge, min_gain, progress)
+    heads = torch.tensor(sorted({head for _, head in cells}), device=fit.device)
+    few = fit.of(heads)
+    asked = {place: torch.isin(heads, heads.new_tensor([head for at, head in cells if at == place])) for place in fit.rows}
+    found = _attended(replace(few.everything(), live=asked), few, judge.of(heads), min_gain, progress)
+    return _among(found, heads, asked, fit.heads)
+
+
+def _among(found: Sum, heads: Tensor, asked: Mapping[Destination, Bool[Tensor, "head"]], number: int) -> Sum:
+    """A sum of some heads in one of all; where they are not asked, heads are their own."""
+
+    def spread(values: Tensor, fill: bool) -> Tensor:
+        return values.new_full((number, *values.shape[1:]), fill).index_copy(0, heads, values)
+
+    return Sum(
+        {taken: spread(weight, False) for taken, weight in found.weights.items()},
+        {taken: spread(marks, False) for taken, marks in found.has.items()},
+        {place: spread(found.live[place] | ~marks, True) for place, marks in asked.items()},
+        {place: spread(~marks, True) for place, marks in asked.items()},
+    )
+
+
+def _attended(chosen: Sum, fit: Looks, judge: Looks, min_gain: float, progress: bool) -> Sum:
+    """The selectors of all heads that are not silent."""
     kinds, gated = list(LEVELS.values())[-1]
-    every = offered(fit.bench.task, fit, kinds, gated)
-    chosen = fit.everything()
+    every = offered(fit, kinds, gated)
     for number in tqdm(sorted({rank(taken[1]) for taken in every}), desc="selectors", disable=None if progress else True):
         here = {taken: shape for taken, shape in every.items() if rank(taken[1]) == number}
         chosen = _needed(_of_rank(chosen, here, fit, judge, min_gain), fit, judge, min_gain)
     return _replaced(chosen, fit, judge, min_gain).without_bare()
 
 
-def _of_rank(chosen: Sum, here: dict[Taken, tuple[int, int]], fit: Examples, judge: Examples, min_gain: float) -> Sum:
+def _of_rank(chosen: Sum, here: dict[Taken, tuple[int, int]], fit: Looks, judge: Looks, min_gain: float) -> Sum:
     """With the selectors of one rank that heads take."""
-    asking = {place: torch.ones(fit.heads, dtype=torch.bool, device=fit.asked.device) for place in fit.rows}
+    asking = {place: live.clone() for place, live in chosen.live.items()}
     for _ in range(MOST):
         best = _best(chosen, here, fit, asking, min_gain)
         if not best:
             break
-        tried = fitted_to_attention(_with(chosen, best, here, fit.asked.device), fit, list(best))
+        tried = fitted_to_attention(_with(chosen, best, here, fit.device), fit, list(best))
         before, after = (_entropies(one, judge) for one in (chosen, tried))
         failed: list[tuple[Destination, int]] = []
         for (place, head), (selector, _) in best.items():
@@ -80,7 +108,7 @@ def _of_rank(chosen: Sum, here: dict[Taken, tuple[int, int]], fit: Examples, jud
     return chosen
 
 
-def _needed(chosen: Sum, fit: Examples, judge: Examples, min_gain: float) -> Sum:
+def _needed(chosen: Sum, fit: Looks, judge: Looks, min_gain: float) -> Sum:
     """Without what the other selectors of its head make superfluous."""
     while True:
         told, least = _entropies(chosen, judge), dict[tuple[Destination, int], tuple[float, Part]]()
@@ -96,7 +124,7 @@ def _needed(chosen: Sum, fit: Examples, judge: Examples, min_gain: float) -> Sum
         chosen = fitted_to_attention(chosen.without(gone), fit, [part[:2] for part in gone])
 
 
-def _replaced(chosen: Sum, fit: Examples, judge: Examples, min_gain: float) -> Sum:
+def _replaced(chosen: Sum, fit: Looks, judge: Looks, min_gain: float) -> Sum:
     """Without what the other selectors of its head can stand for: each in turn is left out, and its head fitted again."""
     of_cell: dict[tuple[Destination, int], list[Part]] = {}
     for part in sorted(chosen.taken(), key=lambda part: -rank(part[2])):
@@ -117,7 +145,7 @@ def _replaced(chosen: Sum, fit: Examples, judge: Examples, min_gain: float) -> S
 def _best(
     chosen: Sum,
     here: dict[Taken, tuple[int, int]],
-    fit: Examples,
+    fit: Looks,
     asking: dict[Destination, Bool[Tensor, "head"]],
     least: float,
 ) -> Best:
@@ -140,7 +168,7 @@ def _best(
 
 
 def _gain(
-    chosen: Sum, taken: Taken, shape: tuple[int, int], fit: Examples, pattern: Float[Tensor, "head row source"]
+    chosen: Sum, taken: Taken, shape: tuple[int, int], fit: Looks, pattern: Float[Tensor, "head row source"]
 ) -> tuple[Float[Tensor, "head"], Float[Tensor, "head size value"]]:
     """The gain of one candidate beside what each head has, and its best weights."""
     place, selector = taken
@@ -198,12 +226,12 @@ def _more(less: Float[Tensor, "row"], more: Float[Tensor, "row"], rows: Rows, se
     return float((more - less)[acts].mean()) if bool(acts.any()) else 0.0
 
 
-def _patterns(chosen: Sum, examples: Examples) -> dict[Destination, Float[Tensor, "head row source"]]:
+def _patterns(chosen: Sum, examples: Looks) -> dict[Destination, Float[Tensor, "head row source"]]:
     """What the selectors say of each head's attention; evenly where it has none."""
     return {place: rows.patterns(chosen.at(place), examples.heads) for place, rows in examples.rows.items()}
 
 
-def _entropies(chosen: Sum, examples: Examples) -> dict[Destination, Float[Tensor, "head row"]]:
+def _entropies(chosen: Sum, examples: Looks) -> dict[Destination, Float[Tensor, "head row"]]:
     """How badly that tells it, in nats."""
     return {place: cross_entropy(examples.attention[place], told) for place, told in _patterns(chosen, examples).items()}
 
@@ -223,7 +251,7 @@ def _with(chosen: Sum, best: Best, shapes: dict[Taken, tuple[int, int]], device:
             has[plain][head] = False
         weights[taken] = weights[taken].clone()
         weights[taken][head], has[taken][head] = weight, True
-    return Sum(weights, has, chosen.live)
+    return replace(chosen, weights=weights, has=has)
 
 
 def _restored(tried: Sum, before: Sum, cells: Iterable[tuple[Destination, int]]) -> Sum:
@@ -235,4 +263,4 @@ def _restored(tried: Sum, before: Sum, cells: Iterable[tuple[Destination, int]])
             if taken[0] == place:
                 has[taken][head] = bool(before.has[taken][head]) if taken in before.has else False
                 weights[taken][head] = before.weights[taken][head] if taken in before.weights else 0.0
-    return Sum(weights, has, tried.live)
+    return replace(tried, weights=weights, has=has)

@@ -5,12 +5,14 @@ by L-BFGS without a random start, and only those that are asked for.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stackheads.explanation.sums import Examples, Sum, Taken, cross_entropy
+from stackheads.explanation.examples import Looks
+from stackheads.explanation.sums import Sum, Taken, cross_entropy
 from stackheads.labelling.selectors import Selector
 from stackheads.types import Destination
 
@@ -25,26 +27,26 @@ Weights = Mapping[Selector, Float[Tensor, "head size value"]]
 
 
 def fitted_to_attention(
-    chosen: Sum, examples: Examples, cells: Collection[tuple[Destination, int]] | None = None, steps: int = STEPS
+    chosen: Sum, examples: Looks, cells: Collection[tuple[Destination, int]] | None = None, steps: int = STEPS
 ) -> Sum:
     """With the weights of these heads at these destinations, or of all that are not silent, fitted to their attention."""
     weights = {taken: weight * chosen.has[taken][:, None, None] for taken, weight in chosen.weights.items()}
-    for place, heads in _by_place(chosen.cells() if cells is None else cells, examples.asked.device).items():
+    for place, heads in _by_place(chosen.cells() if cells is None else cells, examples.device).items():
         mine, has = _of(chosen, place, heads)
         if mine:
             found = _solved({one: weight * has[one] for one, weight in mine.items()}, has, examples, place, heads, steps)
             for selector, weight in found.items():
                 weights[place, selector] = weights[place, selector].index_copy(0, heads, weight)
-    return Sum(weights, chosen.has, chosen.live)
+    return replace(chosen, weights=weights)
 
 
-def steepest(chosen: Sum, examples: Examples) -> dict[Taken, Float[Tensor, "head"]]:
+def steepest(chosen: Sum, examples: Looks) -> dict[Taken, Float[Tensor, "head"]]:
     """How steeply, in nats, the cross-entropy of each head's attention still changes with some weight of each selector.
 
     0 where no weight may change: the head is silent or has the selector not, or its weight is as large as weights become.
     """
     slopes = {taken: weight.new_zeros(chosen.heads) for taken, weight in chosen.weights.items()}
-    for place, heads in _by_place(chosen.cells(), examples.asked.device).items():
+    for place, heads in _by_place(chosen.cells(), examples.device).items():
         mine, has = _of(chosen, place, heads)
         if not mine:
             continue
@@ -96,7 +98,7 @@ def _of(chosen: Sum, place: Destination, heads: Tensor) -> tuple[dict[Selector, 
 
 
 def _solved(
-    weights: Weights, has: Mapping[Selector, Tensor], examples: Examples, place: Destination, heads: Tensor, steps: int
+    weights: Weights, has: Mapping[Selector, Tensor], examples: Looks, place: Destination, heads: Tensor, steps: int
 ) -> dict[Selector, Tensor]:
     """The best weights."""
     free = {selector: weight.clone().requires_grad_() for selector, weight in weights.items()}
@@ -105,7 +107,7 @@ def _solved(
 
 
 def _loss(
-    weights: Weights, has: Mapping[Selector, Tensor], examples: Examples, place: Destination, heads: Tensor
+    weights: Weights, has: Mapping[Selector, Tensor], examples: Looks, place: Destination, heads: Tensor
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy over rows, summed over heads, with the price of the weights."""
     rows, target = examples.rows[place], examples.attention[place][heads]

@@ -13,7 +13,8 @@ from stackheads.tables import natural, records
 class Explained:
     """Selectors and what they explain, on `examples` fresh examples; tables as `measuring.py` describes them.
 
-    `fitted_to` says what they are: the fewest by which the "answer" can be given, or those that tell heads' "attention".
+    `fitted_to` says what they are: the fewest by which the "answer" can be given, or those that tell heads' "attention";
+    `of_some` that only some heads were asked, while all others look as they do in the model.
     `mechanism` by which depth buys hops and why, by selectors (`mechanism.py`); `program`, the steps of confirmed heads and of
     selectors together, compiled where that is possible, and `program_agreement` with the model's answers (`program.py`).
     """
@@ -32,6 +33,7 @@ class Explained:
     program: str | None = None
     program_agreement: Mapping[int, float] = field(default_factory=dict)
     fitted_to: str = "answer"
+    of_some: bool = False
 
     @property
     def levels(self) -> list[str]:
@@ -55,7 +57,8 @@ class Explained:
     def title(self) -> str:
         """What they are, and what is measured of them."""
         whose = "the answer" if self.fitted_to == "answer" else "attention"
-        return f"selectors fitted to {whose}: recovered share of the gap per hop, {self.examples} fresh examples"
+        others = ", all other heads looking as they do" if self.of_some else ""
+        return f"selectors fitted to {whose}: recovered share of the gap per hop{others}, {self.examples} fresh examples"
 
     @property
     def worst_held(self) -> float:
@@ -90,7 +93,7 @@ class Explained:
         frames = {name: records(getattr(self, name)) for name in tables}
         words = {name: getattr(self, name) for name in ("mechanism", "mechanism_reason", "program")}
         agreement = {str(hop): share for hop, share in self.program_agreement.items()} or None
-        made = {"examples": self.examples, "seed": self.seed, "fitted_to": self.fitted_to}
+        made = {"examples": self.examples, "seed": self.seed, "fitted_to": self.fitted_to, "of_some": self.of_some}
         return {**made, **words, "program_agreement": agreement, **frames}
 
     def __repr__(self) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from stackheads.explanation.examples import Examples
 from stackheads.explanation.judging import acting_values, peak
-from stackheads.explanation.sums import Examples, Part, Sum
+from stackheads.explanation.sums import Part, Sum
 from stackheads.explanation.taken_out import TakenOut
 from stackheads.labelling.cause import effects_on_open
 from stackheads.labelling.statistics import Resampling

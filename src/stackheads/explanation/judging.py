@@ -16,7 +16,7 @@ selector, or one for each selector that is a hop and each hop that the model ans
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import torch
@@ -24,7 +24,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from stackheads.explanation.attention_fit import fitted_to_attention, steepest
-from stackheads.explanation.sums import LEAST, Examples, Part, Sum, Taken, cross_entropy, left
+from stackheads.explanation.examples import Examples
+from stackheads.explanation.sums import LEAST, Part, Sum, Taken, cross_entropy, left
 from stackheads.labelling.selectors import Kind, Rows, Selector, make_rows
 from stackheads.labelling.statistics import Estimate, Resampling, Shares, mean_interval
 from stackheads.labelling.thresholds import Thresholds
@@ -111,7 +112,7 @@ def _fits(chosen: Sum, fit: Examples) -> _Fits:
     whole = chosen
     for number in sorted({rank(selector) for _, _, selector in chosen.taken()}):
         later = [cell for cell in chosen.taken() if rank(cell[2]) > number]
-        whole = fitted_to_attention(Sum(whole.weights, chosen.has, chosen.live).without(later), fit)
+        whole = fitted_to_attention(replace(chosen, weights=whole.weights).without(later), fit)
         flat = steepest(whole, fit)
         of_cell: dict[tuple[Destination, int], list[Cell]] = {}
         for cell in chosen.taken():

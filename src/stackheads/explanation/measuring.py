@@ -27,7 +27,8 @@ Cost: fitted to the answer that of `select`, and about 30 forward passes with gr
 of these at most. Then one without gradients for each selector, head and group, and what judging costs.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import pandas as pd
@@ -36,11 +37,12 @@ from torch import Tensor
 
 from stackheads.explanation.attended import attended
 from stackheads.explanation.attention_fit import STEPS, fitted_to_attention
+from stackheads.explanation.examples import LEAST_ASKED, Examples
 from stackheads.explanation.explained import Explained
 from stackheads.explanation.groups import groups_table
 from stackheads.explanation.judging import IDLE, acting_values, judged, peak
 from stackheads.explanation.selected import AGAIN, GOOD, LEVELS, fitted_to_answers, select
-from stackheads.explanation.sums import Examples, Part, Sum
+from stackheads.explanation.sums import Part, Sum
 from stackheads.explanation.taken_out import OfModel, OfSum, TakenOut
 from stackheads.explanation.weights import weights_table
 from stackheads.labelling.bench import Bench, make_bench, opened
@@ -55,12 +57,13 @@ from stackheads.models.hooks import precise
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import Task, check_gates
-from stackheads.types import Destination, Role, Status
+from stackheads.types import Destination, HeadId, Role, Status
 
 FittedTo = Literal["answer", "attention"]
 FITTED_TO: tuple[FittedTo, ...] = get_args(FittedTo)
 FIT = 256
-LEAST_FIT = 32
+LEAST_FIT = LEAST_ASKED
+"""Never fewer: of what is asked once in each example a share is too noisy."""
 NUMBERS = 2**23
 """Scores of heads, rows and sources that are held at once while selectors are fitted: fewer examples where there are more."""
 HELD = (Status.CONFIRMED, Status.OPPOSING)
@@ -83,12 +86,15 @@ def explain_heads(
     thresholds: Thresholds,
     progress: bool = False,
     fitted_to: FittedTo = "answer",
+    cells: Collection[tuple[HeadId, Destination]] | None = None,
 ) -> Explained:
     """Find the selectors of a model's heads and measure what they explain; `readouts` are those that the model answers.
 
-    Raises `ConfigError` if too few examples ask any of them, `TaskError` for gates that are none.
+    With `cells`, those of these heads at these destinations alone, fitted to attention: in curves and nulls all others look as
+    they do in the model, and no weights are fitted to the answer. Raises `ConfigError` if too few examples ask any of the
+    readouts, `TaskError` for gates that are none.
     """
-    readouts, size = list(readouts), _fitting(model, task)
+    readouts, size = list(readouts), _fitting(model, task, cells)
 
     def bench(name: Stream, n: int) -> Bench:
         return opened(make_bench(model, task, n, seed, thresholds, name), readouts)
@@ -100,13 +106,15 @@ def explain_heads(
         if fitted_to == "answer":
             chosen = select(fit, judge, progress=progress)
         else:
-            chosen = attended(Examples(fit), Examples(judge), thresholds.min_gain, progress=progress)
+            numbers = None if cells is None else [(place, trial.number(head)) for head, place in cells]
+            chosen = attended(Examples(fit), Examples(judge), thresholds.min_gain, numbers, progress)
         return _Measured(Examples(fit), trial, seed, thresholds, fitted_to).all(chosen)
 
 
-def _fitting(model: Model, task: Task) -> int:
+def _fitting(model: Model, task: Task, cells: Collection[tuple[HeadId, Destination]] | None) -> int:
     """How many examples to fit on."""
-    each = model.cfg.n_layers * model.cfg.n_heads * task.n_ctx**2
+    heads = model.cfg.n_layers * model.cfg.n_heads if cells is None else len({head for head, _ in cells})
+    each = heads * task.n_ctx**2
     return max(LEAST_FIT, min(FIT, NUMBERS // each))
 
 
@@ -139,6 +147,7 @@ class _Measured:
             examples=self.n,
             seed=self.seed,
             fitted_to=self.fitted_to,
+            of_some=bool(chosen.own),
             table=table.astype({"hop": "Int64"}),
             curve=pd.DataFrame(self._curve(tried), columns=CURVE),
             held=self._shares(self.trial.recovered(self._held(chosen, told))),
@@ -159,7 +168,7 @@ class _Measured:
                 part = self._fitted_again(part)
             rows += self._level(level, part)
             fewer = size
-        if self.live and min(row["recovered"] for row in rows if row["selectors"] == fewer) < GOOD:
+        if self.live and not chosen.own and min(row["recovered"] for row in rows if row["selectors"] == fewer) < GOOD:
             roles = chosen.only(*LEVELS["roles"]).without_bare()
             for level, part in ((ROLES_TO_ANSWER, roles), (TO_ANSWER, chosen)):
                 rows += self._level(level, fitted_to_answers(part, self.fit, STEPS))
@@ -274,13 +283,18 @@ def _alone(parts: Iterable[Part], effects: Mapping[Part, Shares]) -> dict[Part, 
 
 
 def rolled(chosen: Sum, examples: Examples) -> Sum:
-    """Every head with the selectors of the next one in its layer, or in the model where it is alone in its layer."""
-
-    def next_head(values: Tensor) -> Tensor:
-        return values.unflatten(0, (examples.layers, examples.in_layer)).roll(1, dims=int(examples.in_layer > 1)).flatten(0, 1)
-
-    return Sum(
-        {taken: next_head(weight) for taken, weight in chosen.weights.items()},
-        {taken: next_head(marks) for taken, marks in chosen.has.items()},
-        {place: next_head(marks) for place, marks in chosen.live.items()},
+    """The selectors of every head given to the next one in its layer, or in the model where it is alone in its layer; of some
+    heads that are asked, to the next of these.
+    """
+    numbers = torch.arange(chosen.heads, device=examples.device).unflatten(0, (examples.layers, examples.in_layer))
+    before = numbers.roll(1, dims=int(examples.in_layer > 1)).flatten()
+    order = dict.fromkeys(chosen.live, before)
+    for place, own in chosen.own.items():
+        asked = (~own).nonzero().flatten()
+        order[place] = numbers.flatten().index_copy(0, asked, asked.roll(1))
+    return replace(
+        chosen,
+        weights={taken: weight[order[taken[0]]] for taken, weight in chosen.weights.items()},
+        has={taken: marks[order[taken[0]]] for taken, marks in chosen.has.items()},
+        live={place: marks[order[place]] for place, marks in chosen.live.items()},
     )

@@ -21,16 +21,17 @@ selector.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from stackheads.explanation.attention_fit import LARGEST, STEPS, fitted_to_attention, minimise
-from stackheads.explanation.sums import Examples, Sum, Taken
+from stackheads.explanation.examples import Examples, Looks
+from stackheads.explanation.sums import Sum, Taken
 from stackheads.labelling.bench import Bench
 from stackheads.labelling.selectors import Kind, candidates
-from stackheads.tasks import Task
 
 LEVELS: Mapping[str, tuple[tuple[Kind, ...], bool]] = {
     "roles": (("role",), False),
@@ -63,12 +64,12 @@ def select(bench: Bench, judge: Bench, progress: bool = False) -> Sum:
     chosen, _ = dropped(examples.everything(), others, BUDGET / 10)
     best, before = -torch.inf, frozenset[Taken]()
     for kinds, gated in tqdm(LEVELS.values(), desc="selectors", disable=None if progress else True, leave=False):
-        allowed = offered(bench.task, examples, kinds, gated)
+        allowed = offered(examples, kinds, gated)
         more = {taken: shape for taken, shape in allowed.items() if taken not in before}
         before = frozenset(allowed)
         if not more:
             continue
-        tried = fitted_to_attention(chosen.offering(more, examples.asked.device), examples)
+        tried = fitted_to_attention(chosen.offering(more, examples.device), examples)
         tried = fitted_to_answers(tried, examples, STEPS)
         found = others.worst(tried)
         if found >= best + GAIN:
@@ -96,14 +97,14 @@ def _simplest(chosen: Sum, examples: Examples, others: Examples) -> Sum:
     return chosen
 
 
-def offered(task: Task, examples: Examples, kinds: Sequence[Kind], gated: bool) -> dict[Taken, tuple[int, int]]:
+def offered(looks: Looks, kinds: Sequence[Kind], gated: bool) -> dict[Taken, tuple[int, int]]:
     """The selectors of these kinds for every destination, with the shapes of their weights."""
     found: dict[Taken, tuple[int, int]] = {}
-    for place, rows in examples.rows.items():
+    for place, rows in looks.rows.items():
         telling = [name for name in rows.gates if rows.values(name) > 1] if gated else []
         for kind in kinds:
             for gate in [None, *telling]:
-                for selector in candidates(task, rows, kind, gate):
+                for selector in candidates(looks.task, rows, kind, gate):
                     found[place, selector] = (rows.size(selector), rows.values(selector.gate))
     return found
 
@@ -112,7 +113,7 @@ def fitted_to_answers(chosen: Sum, examples: Examples, steps: int) -> Sum:
     """The weights that minimise the distance of the answers with a part of the cross-entropy of attention, by L-BFGS."""
     weights = {taken: weight.clone().requires_grad_() for taken, weight in chosen.weights.items()}
     every = list(weights.values())
-    trial, silent = Sum(weights, chosen.has, chosen.live), examples.silent(chosen)
+    trial, silent = replace(chosen, weights=weights), examples.silent(chosen)
 
     def loss() -> Tensor:
         patterns = examples.patterns(trial)
@@ -125,7 +126,7 @@ def fitted_to_answers(chosen: Sum, examples: Examples, steps: int) -> Sum:
         taken: (weight.detach() * chosen.has[taken][:, None, None]).clamp(-LARGEST, LARGEST)
         for taken, weight in weights.items()
     }
-    return Sum(found, chosen.has, chosen.live)
+    return replace(chosen, weights=found)
 
 
 def dropped(chosen: Sum, examples: Examples, budget: float) -> tuple[Sum, int]:

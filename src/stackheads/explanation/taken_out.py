@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stackheads.explanation.sums import LEAST, Examples, Part, Sum
+from stackheads.explanation.examples import Examples
+from stackheads.explanation.sums import LEAST, Part, Sum
 from stackheads.interventions import ablate
 from stackheads.models.hooks import Edit, PatternEdit
 from stackheads.types import Destination

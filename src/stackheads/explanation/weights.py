@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from stackheads.explanation.sums import Examples, Sum
+from stackheads.explanation.examples import Examples
+from stackheads.explanation.sums import Sum
 from stackheads.labelling.selectors import Rows, Selector
 
 WEIGHTS = ["head", "destination", "what", "gate", "value", "at", "weight"]

@@ -49,7 +49,6 @@ from stackheads.tasks.links import Links, make_links, rerouted
 from stackheads.tasks.statements import StatementTask, shuffled_order
 from stackheads.types import NOWHERE, Role, Slot
 
-
 OWN_KIND, PLACE_OF_KIND = "own kind", "place of own kind"
 
 

