@@ -1,9 +1,12 @@
 """Attention heads in terms of registers: what a head looks at and what it copies, before there are weights (`compiler.py`).
 
-A register holds one symbol, one-hot: the position's own token, or the symbol some offset further along the chain.
+A register holds one symbol, one-hot: the position's own token, or the symbol some offset further along the chain; or one
+position.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from stackheads.errors import StackheadsError
 from stackheads.tasks import StatementTask
@@ -37,8 +40,24 @@ class Copy:
     gain: float = 1.0
 
 
-Job = tuple[Role | Slot, Gate | None]
+@dataclass(frozen=True)
+class Content:
+    """A look by a table of own symbol against the symbols of a slot."""
+
+    slot: Slot
+
+    def __str__(self) -> str:
+        return f"symbols of {self.slot.name.lower()} slots"
+
+
+Look = Role | Slot | Literal["place", "distance"] | Content
+"""A role; a slot, evenly; a table of places or of distances; a table of symbols."""
+
+Job = tuple[Look, Gate | None]
 """What a head looks at, and when."""
+
+Table = Mapping[tuple[int, int], float]
+"""Which numbers match, (the row's, the source's), and how many times a match each pair is."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +74,10 @@ class HeadSpec:
     `on` says for each match at which own symbols it acts (None: at all); what is matched must then be the token, and rows at
     which no match acts look evenly at sources of the right kind. A head that looks at several things has several matches, each
     with what is added to the logarithm of its attention in `leans`; `jobs` then says what it looks at, and when.
+
+    `tables` says for each match which numbers match in place of equal ones (None: equal ones): symbols against symbols are
+    content, positions against positions places or distances. `when` names a register and numbers: rows at which it holds
+    another one are parked.
     """
 
     matches: tuple[tuple[str, str], ...]
@@ -69,6 +92,8 @@ class HeadSpec:
     status: dict[Destination, str] = field(default_factory=dict)
     leans: tuple[float, ...] = ()
     on: tuple[frozenset[int] | None, ...] = ()
+    tables: tuple[Table | None, ...] = ()
+    when: tuple[str, frozenset[int]] | None = None
     jobs: dict[Destination, tuple[Job, ...]] = field(default_factory=dict)
 
 

@@ -1,0 +1,165 @@
+"""Are heads that look by tables, or that are needed rarely or never, said to be what they are? Compiled circuits.
+
+    python analyses/looks_of_known_circuits.py                   # the tables from analyses/results/known-looks.csv, seconds
+    python analyses/looks_of_known_circuits.py --write           # labels and selectors first, ten minutes on one core
+    python analyses/looks_of_known_circuits.py --circuits n,o    # of some circuits only; with --write they replace theirs
+
+Circuits n to s (`validation/tabled.py`) and t, u (`validation/rarely.py`), without LayerNorm, seeds 0 to 2, clean and with noise
+of 0.1 on the weights. Labels and selectors, fitted to attention, on 256 examples; u, which asks one of 16 hops, on 1,024 too.
+
+A selector is right as in selectors_of_known_circuits.py. `points`: the numbers of a table are largest where the head was built
+to look, for every place, distance or pair of symbols that the examples hold. A label is right that has status and role by
+construction. Prints for each circuit, with and without noise: jobs and how many are found; confirmed selectors and how many of
+these are jobs; for the head that the circuit is about, at each of its destinations, labels and how many are right.
+"""
+
+import argparse
+from typing import Any
+
+import pandas as pd
+from claims import RESULTS, markdown
+from selectors_of_known_circuits import MISSED, NOISE, cell_of, compared
+from tqdm import tqdm
+
+from stackheads import analyze
+from stackheads.errors import ConfigError
+from stackheads.files import write_file
+from stackheads.labelling.statistics import wilson
+from stackheads.programs.heads import POSITION, HeadSpec
+from stackheads.tables import records, role_of
+from stackheads.types import Role
+from stackheads.validation.rarely import RARELY
+from stackheads.validation.specimens import Guise, Specimen, specimen
+from stackheads.validation.tabled import TABLED
+
+PATH = RESULTS / "known-looks.csv"
+LOOKS = {**TABLED, **RARELY}
+SEEDS, EXAMPLES, MANY = range(3), 256, 1024
+RARE = "u: sixteen hops"
+REFUSED = "refused"
+
+
+def cases() -> list[tuple[str, Guise, int]]:
+    """Circuits in their guises, with the numbers of examples."""
+    guises = [Guise(seed=seed, noise=noise, normalization=None) for noise in NOISE for seed in SEEDS]
+    sizes = {RARE: (EXAMPLES, MANY)}
+    return [(name, guise, size) for name in LOOKS for size in sizes.get(name, (EXAMPLES,)) for guise in guises]
+
+
+def judged(name: str, guise: Guise, examples: int) -> list[dict[str, Any]]:
+    """A row for each label, each selector and each job that is missed."""
+    made = specimen(name, LOOKS[name](), guise)
+    analysis = analyze(made.model, made.task, examples=examples, seed=guise.seed, explain=False, progress=False)
+    rows = [{"kind": "label", **row} for row in labels(made, analysis.labels)]
+    try:
+        found = analysis.selectors(examples=examples, progress=False, fitted_to="attention")
+    except ConfigError as error:  # nothing is answered
+        rows.append({"kind": "selector", "status": REFUSED, "reason": str(error)})
+    else:
+        whys = {(row["head"], row["destination"], row["what"], row["gate"]): row["reason"] for row in records(found.table)}
+        for row in compared(made, found.table, "attention"):
+            points = pointing(made, row, found.weights)
+            why = whys.get((row["head"], row["destination"], row["what"], row.get("gate")))
+            rows.append({"kind": "selector", **row, "points": points, "reason": why})
+    return [{"circuit": name, "noise": guise.noise, "seed": guise.seed, "examples": examples, **row} for row in rows]
+
+
+def labels(made: Specimen, table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The labels, beside those by construction."""
+    rows = []
+    for row in records(table):
+        truth, role = made.truth[cell_of(row)], None if row["role"] is None else role_of(row)
+        right = row["status"] == truth.status and row["gate"] is None and truth.role in (None, role)
+        shown = {key: row[key] for key in ("head", "destination", "gate", "status", "effect", "write", "reason")}
+        rows.append(shown | {"what": said(role), "built": f"{said(truth.role)}, {truth.status}", "right": right})
+    return rows
+
+
+def said(role: Role | None) -> str:
+    """A role for a table."""
+    return "–" if role is None else str(role)
+
+
+def spec_of(made: Specimen, row: dict[str, Any]) -> HeadSpec:
+    """The head that a row is about."""
+    head = cell_of(row)[0]
+    return made.layers[head.layer][head.index]
+
+
+def pointing(made: Specimen, row: dict[str, Any], weights: pd.DataFrame) -> bool | None:
+    """Whether a table's numbers are largest where its head was built to look; None where there is no table."""
+    if not row.get("right") or row.get("selector") not in ("position", "content"):
+        return None
+    head = spec_of(made, row)
+    (table,), (_, source) = head.tables, head.matches[0]
+    assert table is not None
+    numbers = weights[(weights["head"] == row["head"]) & (weights["destination"] == row["destination"])]
+    numbers = numbers[numbers["what"] == row["what"]]
+    if source == POSITION:
+        built = {mine - theirs if row["what"] == "distance" else theirs for mine, theirs in table}
+        wanted = numbers["at"].isin(built)
+    else:
+        wanted = pd.Series([pair in table for pair in zip(numbers["value"], numbers["at"], strict=True)], numbers.index)
+    of_value = numbers.assign(wanted=wanted).groupby("value", dropna=False)
+    return all(
+        group.loc[group["wanted"], "weight"].min() > group.loc[~group["wanted"], "weight"].max()
+        for _, group in of_value
+        if group["wanted"].any() and not group["wanted"].all()
+    )
+
+
+def is_about(row: dict[str, Any]) -> bool:
+    """Whether a label is one of the head that a circuit is there for."""
+    return bool(row["special"])
+
+
+def shares(right: int, n: int) -> str:
+    """So many of so many, with Wilson's 95 % interval."""
+    if not n:
+        return "–"
+    low, high = wilson(right, n, 0.95)
+    return f"{right} of {n} [{low:.2f}, {high:.2f}]"
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each circuit, number of examples and level of noise."""
+    rows = []
+    for key, some in table.groupby(["circuit", "examples", "noise"], sort=False):
+        selectors, label = some[some["kind"] == "selector"], some[some["kind"] == "label"]
+        confirmed, missed = selectors[selectors["status"] == "confirmed"], int((selectors["status"] == MISSED).sum())
+        right = int(confirmed["right"].eq(True).sum())
+        rows.append(
+            dict(zip(("circuit", "examples", "noise"), key, strict=True))
+            | {"jobs found": shares(right, right + missed), "confirmed that are jobs": shares(right, len(confirmed))}
+            | {"tables that point": shares(*_counts(confirmed["points"].dropna()))}
+            | {"labels right": shares(*_counts(label["right"]))}
+            | {"refused": int((selectors["status"] == REFUSED).sum())}
+        )
+    return pd.DataFrame(rows)
+
+
+def _counts(marks: pd.Series) -> tuple[int, int]:
+    return int(marks.eq(True).sum()), len(marks)
+
+
+def main() -> None:
+    """Run the script from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="label and select anew")
+    parser.add_argument("--circuits", help="letters, with commas between them; all by default")
+    arguments = parser.parse_args()
+    letters = set(arguments.circuits.split(",")) if arguments.circuits else {name[0] for name in LOOKS}
+    if arguments.write:
+        chosen = [case for case in cases() if case[0][0] in letters]
+        rows = [row for case in tqdm(chosen, desc="circuits", disable=None) for row in judged(*case)]
+        table = pd.DataFrame(rows).round(4)
+        if PATH.exists():
+            old = pd.read_csv(PATH)
+            table = pd.concat([old[~old["circuit"].isin(table["circuit"])], table]).sort_values("circuit", kind="stable")
+        write_file(PATH, lambda temporary: table.to_csv(temporary, index=False))
+    table = pd.read_csv(PATH)
+    print(markdown(summary(table[table["circuit"].str[0].isin(letters)])))
+
+
+if __name__ == "__main__":
+    main()
