@@ -1,49 +1,57 @@
-"""Are heads that look by tables, or that are needed rarely or never, said to be what they are? Compiled circuits.
+"""Are heads that look by tables, or under gates, or that are rarely needed, said to be what they are? Compiled circuits.
 
     python analyses/looks_of_known_circuits.py                   # the tables from analyses/results/known-looks.csv, seconds
-    python analyses/looks_of_known_circuits.py --write           # labels and selectors first, ten minutes on one core
+    python analyses/looks_of_known_circuits.py --write           # labels and selectors first, a quarter of an hour on one core
     python analyses/looks_of_known_circuits.py --circuits n,o    # of some circuits only; with --write they replace theirs
 
-Circuits n to s (`validation/tabled.py`) and t, u (`validation/rarely.py`), without LayerNorm, seeds 0 to 2, clean and with noise
-of 0.1 on the weights. Labels and selectors, fitted to attention, on 256 examples; u, which asks one of 16 hops, on 1,024 too.
+Circuits n to s (`validation/tabled.py`), t, u (`validation/rarely.py`) and v, w (`validation/other_tasks.py`), without
+LayerNorm, seeds 0 to 2, clean and with noise on the weights: 0.1, and of v 0.05, as much as it answers under. Labels and
+selectors, fitted to attention, on 256 examples; u and v, of which each example asks one of several hops, on 1,024 too.
 
 A selector is right as in selectors_of_known_circuits.py. `points`: the numbers of a table are largest where the head was built
-to look, for every place, distance or pair of symbols that the examples hold. A label is right that has status and role by
-construction. Prints for each circuit, with and without noise: jobs and how many are found; confirmed selectors and how many of
-these are jobs; for the head that the circuit is about, at each of its destinations, labels and how many are right.
+to look, for every place, distance or pair of symbols that the examples hold. A label is right that has status, role and gate by
+construction; what a head with a gate does elsewhere is not judged. Prints for each circuit: jobs and how many are found;
+confirmed selectors and how many of these are jobs; tables and how many point; labels and how many are right, not decided, and
+wrong; models of which no readout was answered in examples enough, refused.
 """
 
 import argparse
 from typing import Any
 
 import pandas as pd
-from claims import RESULTS, markdown
+from claims import RESULTS, markdown, rate
 from selectors_of_known_circuits import MISSED, NOISE, cell_of, compared
 from tqdm import tqdm
 
 from stackheads import analyze
 from stackheads.errors import ConfigError
 from stackheads.files import write_file
-from stackheads.labelling.statistics import wilson
 from stackheads.programs.heads import POSITION, HeadSpec
 from stackheads.tables import records, role_of
-from stackheads.types import Role
+from stackheads.types import Gate
+from stackheads.validation.other_tasks import OTHER_TASKS
 from stackheads.validation.rarely import RARELY
 from stackheads.validation.specimens import Guise, Specimen, specimen
 from stackheads.validation.tabled import TABLED
+from stackheads.validation.validate import is_rest
 
 PATH = RESULTS / "known-looks.csv"
-LOOKS = {**TABLED, **RARELY}
-SEEDS, EXAMPLES, MANY = range(3), 256, 1024
-RARE = "u: sixteen hops"
+LOOKS = {**TABLED, **RARELY, **OTHER_TASKS}
+SEEDS, EXAMPLES = range(3), 256
+MORE = {"u: sixteen hops": (EXAMPLES, 1024), "v: k hops": (EXAMPLES, 1024)}
+LESS = {"v: k hops": (0.0, 0.05)}
 REFUSED = "refused"
 
 
 def cases() -> list[tuple[str, Guise, int]]:
     """Circuits in their guises, with the numbers of examples."""
-    guises = [Guise(seed=seed, noise=noise, normalization=None) for noise in NOISE for seed in SEEDS]
-    sizes = {RARE: (EXAMPLES, MANY)}
-    return [(name, guise, size) for name in LOOKS for size in sizes.get(name, (EXAMPLES,)) for guise in guises]
+    return [
+        (name, Guise(seed=seed, noise=noise, normalization=None), size)
+        for name in LOOKS
+        for size in MORE.get(name, (EXAMPLES,))
+        for noise in LESS.get(name, NOISE)
+        for seed in SEEDS
+    ]
 
 
 def judged(name: str, guise: Guise, examples: int) -> list[dict[str, Any]]:
@@ -69,15 +77,14 @@ def labels(made: Specimen, table: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     for row in records(table):
         truth, role = made.truth[cell_of(row)], None if row["role"] is None else role_of(row)
-        right = row["status"] == truth.status and row["gate"] is None and truth.role in (None, role)
+        gate = None if row["gate"] is None else Gate.parse(row["gate"])
+        if is_rest(gate, truth):
+            continue
+        right = row["status"] == truth.status and (truth.role is None or (truth.role, truth.gate) == (role, gate))
         shown = {key: row[key] for key in ("head", "destination", "gate", "status", "effect", "write", "reason")}
-        rows.append(shown | {"what": said(role), "built": f"{said(truth.role)}, {truth.status}", "right": right})
+        built = ", ".join(map(str, filter(None, (truth.role, truth.gate, truth.status))))
+        rows.append(shown | {"what": None if role is None else str(role), "built": built, "right": right})
     return rows
-
-
-def said(role: Role | None) -> str:
-    """A role for a table."""
-    return "–" if role is None else str(role)
 
 
 def spec_of(made: Specimen, row: dict[str, Any]) -> HeadSpec:
@@ -108,38 +115,32 @@ def pointing(made: Specimen, row: dict[str, Any], weights: pd.DataFrame) -> bool
     )
 
 
-def is_about(row: dict[str, Any]) -> bool:
-    """Whether a label is one of the head that a circuit is there for."""
-    return bool(row["special"])
+HEADER = ("circuit", "examples", "noise", "jobs found", "confirmed that are jobs", "tables that point", "labels right")
+HEADER += ("labels not decided", "labels wrong", "refused")
 
 
-def shares(right: int, n: int) -> str:
-    """So many of so many, with Wilson's 95 % interval."""
-    if not n:
-        return "–"
-    low, high = wilson(right, n, 0.95)
-    return f"{right} of {n} [{low:.2f}, {high:.2f}]"
-
-
-def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """A row for each circuit, number of examples and level of noise."""
-    rows = []
+def lines(table: pd.DataFrame) -> list[list[Any]]:
+    """A row of the printed table for each circuit, number of examples and level of noise."""
+    rows: list[list[Any]] = []
     for key, some in table.groupby(["circuit", "examples", "noise"], sort=False):
         selectors, label = some[some["kind"] == "selector"], some[some["kind"] == "label"]
         confirmed, missed = selectors[selectors["status"] == "confirmed"], int((selectors["status"] == MISSED).sum())
-        right = int(confirmed["right"].eq(True).sum())
-        rows.append(
-            dict(zip(("circuit", "examples", "noise"), key, strict=True))
-            | {"jobs found": shares(right, right + missed), "confirmed that are jobs": shares(right, len(confirmed))}
-            | {"tables that point": shares(*_counts(confirmed["points"].dropna()))}
-            | {"labels right": shares(*_counts(label["right"]))}
-            | {"refused": int((selectors["status"] == REFUSED).sum())}
-        )
-    return pd.DataFrame(rows)
+        right, pointing = marked(confirmed["right"]), confirmed["points"].dropna()
+        sure, open_ones = marked(label["right"]), int((label["status"] == "undecided").sum())
+        counts = [of(right, right + missed), of(right, len(confirmed)), of(marked(pointing), len(pointing))]
+        labelled = [of(sure, len(label)), open_ones, len(label) - sure - open_ones]
+        rows.append([*key, *counts, *labelled, int((selectors["status"] == REFUSED).sum())])
+    return rows
 
 
-def _counts(marks: pd.Series) -> tuple[int, int]:
-    return int(marks.eq(True).sum()), len(marks)
+def marked(marks: pd.Series) -> int:
+    """How many are true."""
+    return int(marks.eq(True).sum())
+
+
+def of(right: int, n: int) -> str:
+    """So many of so many, with Wilson's 95 % interval."""
+    return rate(right, n) if n else "–"
 
 
 def main() -> None:
@@ -158,7 +159,7 @@ def main() -> None:
             table = pd.concat([old[~old["circuit"].isin(table["circuit"])], table]).sort_values("circuit", kind="stable")
         write_file(PATH, lambda temporary: table.to_csv(temporary, index=False))
     table = pd.read_csv(PATH)
-    print(markdown(summary(table[table["circuit"].str[0].isin(letters)])))
+    print(markdown(HEADER, lines(table[table["circuit"].str[0].isin(letters)])))
 
 
 if __name__ == "__main__":

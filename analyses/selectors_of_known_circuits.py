@@ -34,17 +34,14 @@ from stackheads.tables import records, role_of
 from stackheads.tasks.statements import OWN
 from stackheads.types import Destination, HeadId, Role, Slot, parse_ranges
 from stackheads.validation.blends import BLENDS, jobs_by_construction
-from stackheads.validation.rarely import RARELY
 from stackheads.validation.specimens import CIRCUITS, Guise, Specimen, specimen
-from stackheads.validation.tabled import TABLED
 
 LEFT_OUT = ("e: backups", "h: ambiguous")
 DIFFUSE = "g: diffuse"
 NOISE, EXAMPLES = (0.0, 0.1), 256
 PATHS = {"answer": RESULTS / "selectors-known.csv", "attention": RESULTS / "selectors-known-of-attention.csv"}
 MISSED = "missed"
-ALL = {**CIRCUITS, **BLENDS, **TABLED, **RARELY}
-"""The circuits of the tables; the last two have a script of their own (looks_of_known_circuits.py)."""
+ALL = {**CIRCUITS, **BLENDS}
 
 Cell = tuple[HeadId, Destination]
 

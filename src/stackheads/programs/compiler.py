@@ -1,12 +1,13 @@
 """From head specifications to the weights of a `HookedTransformer`, without training.
 
 The residual stream is an orthogonal sum of registers, each one-hot: token, position, the kind of slot, and one for every
-offset that some head writes; what is copied from the position holds positions. A basis of orthonormal columns, all orthogonal to the vector of ones, embeds the registers in
-d_model dimensions, so that LayerNorm only scales; a random basis is the rotation. With LayerNorm the scale depends on how
-many registers are filled, so gains are calibrated layer by layer on a sample: a head's scores and what it writes then have
-the size that the specification says, up to the spread of norms within a kind of slot.
+offset that some head writes; what is copied from the position holds positions. A basis of orthonormal columns, all orthogonal
+to the vector of ones, embeds the registers in d_model dimensions, so that LayerNorm only scales; a random basis is the
+rotation. With LayerNorm the scale depends on how many registers are filled, so gains are calibrated layer by layer on a
+sample: a head's scores and what it writes then have the size that the specification says, up to the spread of norms within a
+kind of slot.
 
-W_Q and W_K share dimensions for the matched registers, W_Q by way of the table where a match has one; one for the kind of
+W_Q and W_K share dimensions for the matched registers, W_Q by way of the table where a match has one, one for the kind of
 source, and one that sends rows where the head does nothing to the first token. W_V and W_O share one block of dimensions for
 each copied register. Readout h reads the register f^h.
 
@@ -23,9 +24,20 @@ from torch import Tensor
 from stackheads.models.config import ModelConfig, build
 from stackheads.models.native import named_weights
 from stackheads.models.protocol import Wired
-from stackheads.programs.heads import PLACES, POSITION, TOKEN, HeadSpec, Layers, ProgramError, Readouts, plain_readouts
+from stackheads.programs.heads import (
+    PLACES,
+    POSITION,
+    TOKEN,
+    HeadSpec,
+    Layers,
+    ProgramError,
+    Readouts,
+    Table,
+    Written,
+    plain_readouts,
+)
 from stackheads.seeds import Stream, stream
-from stackheads.tasks import Batch, StatementTask
+from stackheads.tasks import Batch
 from stackheads.tasks.layout import check_one_layout
 from stackheads.types import IGNORE, Destination, Slot
 
@@ -65,7 +77,7 @@ class Layout:
 
 def compile_layers(
     layers: Layers,
-    task: StatementTask,
+    task: Written,
     normalization: str | None = "LN",
     sharpness: float = 14.0,
     rotation_seed: int | None = None,
@@ -74,9 +86,9 @@ def compile_layers(
     """A model that computes what the specifications say, and its configuration.
 
     `sharpness` is the score of a match in nats where a head does not set its own; `rotation_seed` None leaves the basis plain;
-    `readouts` says which registers each readout hop reads, with weights (default: hop h reads f^h).
+    `readouts` says which registers each readout hop reads, with weights (default for statements: hop h reads f^h).
     """
-    readouts = readouts or plain_readouts(task)
+    readouts = plain_readouts(task) if readouts is None else readouts
     batch = task.sample(CALIBRATION_EXAMPLES, stream(0, Stream.GAINS))
     check_one_layout(batch, "a compiled circuit knows slots by their positions")
     layout = _layout(layers, task, batch.slots[0], readouts, rotation_seed)
@@ -99,9 +111,7 @@ def compile_layers(
     return model.eval().requires_grad_(False), config
 
 
-def _layout(
-    layers: Layers, task: StatementTask, slots: Int[Tensor, "pos"], readouts: Readouts, rotation_seed: int | None
-) -> Layout:
+def _layout(layers: Layers, task: Written, slots: Int[Tensor, "pos"], readouts: Readouts, rotation_seed: int | None) -> Layout:
     written = {copy.target for heads in layers for head in heads for copy in head.copies}
     read = {name for heads in layers for head in heads for pair in head.matches for name in pair}
     read |= {copy.source for heads in layers for head in heads for copy in head.copies}
@@ -192,7 +202,7 @@ def _write_head(model: Wired, layer: int, index: int, head: HeadSpec, layout: La
     for copy in head.copies:
         block = slice(used, used + layout.size(copy.source))
         weights["W_V"][:, block] = layout.of(copy.source) * (copy.gain / source_scale)
-        weights["W_O"][block] = layout.of(copy.target).T
+        weights["W_O"][block] = _against(copy.table, layout, copy.source, copy.target)
         used = block.stop
 
 
@@ -204,7 +214,7 @@ def _write_matches(weights: dict[str, Tensor], head: HeadSpec, layout: Layout, s
         used = positions.shape[1]
         w_q[:, :used] = strength * torch.roll(positions, head.offset, dims=1)  # row i asks for position i + offset
         w_k[:, :used] = positions
-    for number, (row, source) in enumerate(head.matches):
+    for number, (_, source) in enumerate(head.matches):
         block = slice(used, used + layout.size(source))
         lean = 1 + (head.leans[number] / sharpness if head.leans else 0.0)
         w_q[:, block] = strength * lean * _wanted(head, number, layout)
@@ -219,10 +229,17 @@ def _wanted(head: HeadSpec, number: int, layout: Layout) -> Float[Tensor, "d_mod
     table = head.tables[number] if head.tables else None
     if table is None:
         return layout.of(row) * _acting(head, number, layout.size(row))
-    pairs = torch.zeros(layout.size(row), layout.size(source))
-    for (mine, theirs), much in table.items():
-        pairs[mine, theirs] = much
-    return layout.of(row) @ pairs
+    return _against({(theirs, mine): much for (mine, theirs), much in table.items()}, layout, source, row).T
+
+
+def _against(table: Table | None, layout: Layout, register: str, other: str) -> Float[Tensor, "size d_model"]:
+    """For each number of a register the vector of those that another one has for it; the same number's without a table."""
+    if table is None:
+        return layout.of(other).T
+    pairs = torch.zeros(layout.size(register), layout.size(other))
+    for (one, another), much in table.items():
+        pairs[one, another] = much
+    return pairs @ layout.of(other).T
 
 
 def _acting(head: HeadSpec, number: int, size: int) -> Float[Tensor, "size"]:

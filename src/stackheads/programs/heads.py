@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from stackheads.errors import StackheadsError
-from stackheads.tasks import StatementTask
+from stackheads.tasks import KHopInduction, StatementTask
 from stackheads.types import Destination, Gate, Role, Slot
 
 TOKEN = "f0"
@@ -21,6 +21,9 @@ POSITION = "position"
 PLACES = (Destination.QUERY, Destination.VALUE, Destination.KEY)
 """The destinations that a program knows; conditions have no place in one."""
 
+Written = StatementTask | KHopInduction
+"""The tasks that circuits are written for."""
+
 
 class ProgramError(StackheadsError):
     """A step asks for a source that its rows cannot find with what is known at that layer."""
@@ -31,13 +34,18 @@ def register(offset: int) -> str:
     return f"f{offset}"
 
 
+Table = Mapping[tuple[int, int], float]
+"""Numbers of one register against those of another, each pair with a weight."""
+
+
 @dataclass(frozen=True)
 class Copy:
-    """Write a source's register into the row's register, times a gain."""
+    """Write a source's register into the row's register, times a gain; by a table, (read, written), where numbers change."""
 
     source: str
     target: str
     gain: float = 1.0
+    table: Table | None = None
 
 
 @dataclass(frozen=True)
@@ -56,9 +64,6 @@ Look = Role | Slot | Literal["place", "distance"] | Content
 Job = tuple[Look, Gate | None]
 """What a head looks at, and when."""
 
-Table = Mapping[tuple[int, int], float]
-"""Which numbers match, (the row's, the source's), and how many times a match each pair is."""
-
 
 @dataclass(frozen=True)
 class HeadSpec:
@@ -75,9 +80,9 @@ class HeadSpec:
     which no match acts look evenly at sources of the right kind. A head that looks at several things has several matches, each
     with what is added to the logarithm of its attention in `leans`; `jobs` then says what it looks at, and when.
 
-    `tables` says for each match which numbers match in place of equal ones (None: equal ones): symbols against symbols are
-    content, positions against positions places or distances. `when` names a register and numbers: rows at which it holds
-    another one are parked.
+    `tables` says for each match which numbers, (row's, source's), match in place of equal ones (None: equal ones), and how many
+    times: symbols against symbols are content, positions against positions places or distances. `when` names a register and
+    numbers: rows at which it holds another one are parked.
     """
 
     matches: tuple[tuple[str, str], ...]
@@ -102,6 +107,8 @@ Readouts = dict[int, dict[str, float]]
 """Which registers each readout hop reads, with weights."""
 
 
-def plain_readouts(task: StatementTask) -> Readouts:
-    """Readout hop h reads f^h."""
+def plain_readouts(task: Written) -> Readouts:
+    """Readout hop h reads f^h. Raises `ProgramError` for a task that has one readout for all hops."""
+    if not isinstance(task, StatementTask):
+        raise ProgramError(f"readouts go by hop where each is read apart, {task.name} reads one: say what it reads")
     return {hop: {register(task.same_offset(hop)): 1.0} for hop in task.readout_hops}

@@ -116,6 +116,7 @@ def calibration_points(quick: bool, seed: int) -> list[tuple[str, str, int, int]
 def judged(readouts: str, circuit: str, examples: int, seed: int) -> list[Judged]:
     """Every channel's answers on one circuit at one size."""
     made = specimen(circuit, CIRCUITS[circuit](), Guise(seed=seed, normalization=None if seed % 2 else "LN"))
+    assert isinstance(made.task, StatementTask)
     task: Any = made.task if readouts == "few" else RarelyAsked(made.task)
     thresholds = Thresholds()
     evidence, _ = measure(made.model, task, Look(examples, seed, methods=CARRYING), thresholds)

@@ -15,7 +15,7 @@ from torch import Tensor
 from stackheads.programs.heads import TOKEN, Copy, HeadSpec, plain_readouts, register
 from stackheads.programs.mechanisms import doubling, one_hop_per_layer
 from stackheads.programs.program import lower
-from stackheads.tasks import Batch, Retrieval
+from stackheads.tasks import Batch, Operand, Retrieval
 from stackheads.types import IGNORE, Destination
 from stackheads.validation.calibration import only
 from stackheads.validation.specimens import Circuit
@@ -52,7 +52,7 @@ class OneAsked(Retrieval):
         asked = torch.randint(1, self.max_hops + 1, (n, 1, 1), generator=generator, device=generator.device)
         return only(batch, batch.target_hop == asked)
 
-    def counterfactual(self, batch: Batch, hop: int, generator: torch.Generator, operand: str = "value") -> Batch:
+    def counterfactual(self, batch: Batch, hop: int, generator: torch.Generator, operand: Operand = "value") -> Batch:
         """The same question asked."""
         return only(super().counterfactual(batch, hop, generator, operand), batch.targets != IGNORE)
 
