@@ -28,6 +28,7 @@ from stackheads.errors import ConfigError
 from stackheads.files import write_file
 from stackheads.programs.heads import POSITION, HeadSpec
 from stackheads.tables import records, role_of
+from stackheads.tasks import labelling_batch
 from stackheads.types import Gate
 from stackheads.validation.other_tasks import OTHER_TASKS
 from stackheads.validation.rarely import RARELY
@@ -87,24 +88,20 @@ def labels(made: Specimen, table: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def spec_of(made: Specimen, row: dict[str, Any]) -> HeadSpec:
-    """The head that a row is about."""
-    head = cell_of(row)[0]
-    return made.layers[head.layer][head.index]
-
-
 def pointing(made: Specimen, row: dict[str, Any], weights: pd.DataFrame) -> bool | None:
     """Whether a table's numbers are largest where its head was built to look; None where there is no table."""
     if not row.get("right") or row.get("selector") not in ("position", "content"):
         return None
-    head = spec_of(made, row)
+    cell, place = cell_of(row)
+    head: HeadSpec = made.layers[cell.layer][cell.index]
     (table,), (_, source) = head.tables, head.matches[0]
     assert table is not None
     numbers = weights[(weights["head"] == row["head"]) & (weights["destination"] == row["destination"])]
     numbers = numbers[numbers["what"] == row["what"]]
     if source == POSITION:
-        built = {mine - theirs if row["what"] == "distance" else theirs for mine, theirs in table}
-        wanted = numbers["at"].isin(built)
+        slots = labelling_batch(made.task, 1, 0).slots[0].tolist()
+        pairs = [pair for pair in table if slots[pair[0]] == place.slot]
+        wanted = numbers["at"].isin({mine - theirs if row["what"] == "distance" else theirs for mine, theirs in pairs})
     else:
         wanted = pd.Series([pair in table for pair in zip(numbers["value"], numbers["at"], strict=True)], numbers.index)
     of_value = numbers.assign(wanted=wanted).groupby("value", dropna=False)
