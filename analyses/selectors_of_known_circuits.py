@@ -29,8 +29,9 @@ from stackheads.errors import ConfigError
 from stackheads.explanation.measuring import FITTED_TO, FittedTo
 from stackheads.files import write_file
 from stackheads.labelling.statistics import wilson
-from stackheads.programs.heads import Job
+from stackheads.programs.heads import Content, Job
 from stackheads.tables import records, role_of
+from stackheads.tasks.statements import OWN
 from stackheads.types import Destination, HeadId, Role, Slot, parse_ranges
 from stackheads.validation.blends import BLENDS, jobs_by_construction
 from stackheads.validation.specimens import CIRCUITS, Guise, Specimen, specimen
@@ -80,6 +81,11 @@ def judged(name: str, guise: Guise, fitted_to: FittedTo) -> list[dict[str, Any]]
         table = analysis.selectors(examples=EXAMPLES, progress=False, fitted_to=fitted_to).table
     except ConfigError:  # nothing is answered
         return []
+    return [{"circuit": name, "noise": guise.noise, "seed": guise.seed, **row} for row in compared(made, table, fitted_to)]
+
+
+def compared(made: Specimen, table: pd.DataFrame, fitted_to: FittedTo) -> list[dict[str, Any]]:
+    """The rows of the selectors in one table, and of the jobs that are missed."""
     told = [row for row in records(table) if row["status"] is not None]
     if fitted_to == "answer":
         roles = built_in(made)
@@ -98,8 +104,7 @@ def judged(name: str, guise: Guise, fitted_to: FittedTo) -> list[dict[str, Any]]
         ]
     shown = ("head", "destination", "what", "gate", "values", "status", "gain", "effect", "write")
     rows = [{key: row[key] for key in shown} for row in told]
-    rows = [row | {"built": built, "right": ok} for row, (built, ok) in zip(rows, right, strict=True)]
-    return [{"circuit": name, "noise": guise.noise, "seed": guise.seed, **row} for row in [*rows, *missed]]
+    return [row | {"built": built, "right": ok} for row, (built, ok) in zip(rows, right, strict=True)] + missed
 
 
 def cell_of(row: dict[str, Any]) -> Cell:
@@ -116,7 +121,12 @@ def matching(row: dict[str, Any], jobs: dict[Cell, tuple[Job, ...]]) -> Job | No
     """The job of its head that a selector is, if it is one."""
     for job in jobs.get(cell_of(row), ()):
         what, gate = job
-        same = is_role(row, what) if isinstance(what, Role) else is_slot(row, what)
+        if isinstance(what, Role):
+            same = is_role(row, what)
+        elif isinstance(what, Slot):
+            same = is_slot(row, what)
+        else:
+            same = is_table(row, what)
         values = None if row["values"] is None else set(parse_ranges(row["values"]))
         if same and (values is None or (gate is not None and gate.name == row["gate"] and values <= set(gate.values))):
             return job
@@ -126,6 +136,13 @@ def matching(row: dict[str, Any], jobs: dict[Cell, tuple[Job, ...]]) -> Job | No
 def is_slot(row: dict[str, Any], slot: Slot) -> bool:
     """Whether a selector is this slot, looked at."""
     return row["selector"] == "slot" and row["weight"] > 0 and row["what"] == f"{slot.name.lower()} slots"
+
+
+def is_table(row: dict[str, Any], what: str | Content) -> bool:
+    """Whether a selector is a table of places or distances, the same for all; or of own symbol against these symbols."""
+    if isinstance(what, Content):
+        return row["selector"] == "content" and row["what"] == f"{OWN} × symbol of {what.slot.name.lower()}"
+    return row["selector"] == "position" and row["what"] == what and row["gate"] is None
 
 
 def in_words(jobs: Any) -> str:

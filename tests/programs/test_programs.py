@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from stackheads.models.hooks import record
 from stackheads.models.nulls import permuted_heads
 from stackheads.programs.compiler import compile_layers
-from stackheads.programs.heads import ProgramError, register
+from stackheads.programs.heads import TOKEN, Copy, HeadSpec, ProgramError, plain_readouts, register
 from stackheads.programs.mechanisms import MECHANISMS, doubling, one_hop_per_layer, tripling
 from stackheads.programs.program import Program, Step, lower
-from stackheads.tasks import Cycle, Retrieval
+from stackheads.tasks import Cycle, KHopInduction, Retrieval
 from stackheads.tasks.scoring import correct
 from stackheads.types import Destination, HeadId, Role
 from stackheads.validation.specimens import CIRCUITS, Guise, specimen
@@ -111,3 +111,43 @@ def test_permuted_heads_keep_their_weights_but_not_their_function():
             mine, theirs = getattr(block.attn, part), getattr(other.attn, part)
             torch.testing.assert_close(mine.sum(dim=0), theirs.sum(dim=0), atol=1e-4, rtol=1e-4)
     assert HeadId(0, 0) in {head for head, _ in made.truth}
+
+
+@settings(max_examples=12)
+@given(st.data())
+def test_a_head_looks_by_its_table_when_it_is_on(data):
+    """The softmax of the table's numbers over the value slots where the query is among those named; else the first token."""
+    symbol, n = st.integers(0, 5), 6
+    table = data.draw(st.dictionaries(st.tuples(symbol, symbol), st.floats(0.1, 1.0), max_size=12))
+    acting = data.draw(st.frozensets(symbol, min_size=1))
+    head = HeadSpec(
+        ((TOKEN, TOKEN),), frozenset({Destination.QUERY}), (Copy(TOKEN, "seen"),), {}, tables=(table,), when=(TOKEN, acting)
+    )
+    task = Cycle(symbols=n, max_hops=1, supervision="chain")
+    model, _ = compile_layers(((head,),), task, None, sharpness=12.0, rotation_seed=0, readouts={1: {"seen": 1.0}})
+    tokens = task.sample(32, torch.Generator().manual_seed(0)).tokens
+    pattern = record(model, tokens).of(HeadId(0, 0))[0][:, -1]
+    for row, found in zip(tokens.tolist(), pattern, strict=True):
+        if row[-1] in acting:
+            scores = [12.0 * table.get((row[-1], each), 0.0) + 12.0 * (place % 2) for place, each in enumerate(row)]
+            torch.testing.assert_close(found, torch.tensor(scores).softmax(dim=0), atol=1e-4, rtol=0)
+        else:
+            assert found[0] > 0.99
+
+
+@given(st.permutations(range(6)))
+@settings(max_examples=6)
+def test_a_head_writes_by_the_table_of_its_copy(renamed):
+    """The token before the query, in a layout where that is hop 1, under another name."""
+    task = Cycle(symbols=6, max_hops=1, order="sorted", supervision="chain")
+    copy = Copy(TOKEN, register(1), table=dict.fromkeys(enumerate(renamed), 1.0))
+    head = HeadSpec((), frozenset({Destination.QUERY}), (copy,), {}, offset=-1)
+    model, _ = compile_layers(((head,),), task, rotation_seed=1)
+    batch = task.sample(16, torch.Generator().manual_seed(0))
+    found = task.readout(model(batch.tokens), batch)[:, -1, 0].argmax(dim=1)
+    assert found.tolist() == [renamed[answer] for answer in batch.targets[:, -1, 0].tolist()]
+
+
+def test_a_task_with_one_readout_for_all_hops_must_say_what_it_reads():
+    with pytest.raises(ProgramError, match="readouts go by hop where each is read apart"):
+        plain_readouts(KHopInduction(max_hops=2, symbols=4, context=12))

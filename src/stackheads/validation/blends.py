@@ -7,7 +7,7 @@ m  bag: one head looks evenly at all value slots. What it brings tells symbols t
    does, the beginnings of chains, and so is a part of every answer.
 
 Labels have one role for a head: mixed heads get none, and are not asked about here. `jobs_by_construction` gives the jobs of
-any specimen (`specimens.py`): those of a blend as it says, of other heads their role where they are confirmed. Without
+any specimen (`specimens.py`): those that its heads say they have, of other heads their role where they are confirmed. Without
 LayerNorm, through which what one head writes changes a little what all others do.
 """
 
@@ -108,6 +108,8 @@ def jobs_by_construction(made: Specimen) -> dict[tuple[HeadId, Destination], tup
         for index, head in enumerate(heads):
             for place in head.rows:
                 cell, truth = (HeadId(layer, index), place), made.truth[HeadId(layer, index), place]
-                if truth.status == Status.CONFIRMED and truth.role is not None:
-                    jobs[cell] = head.jobs.get(place, ((truth.role, truth.gate),))
+                if place in head.jobs:
+                    jobs[cell] = head.jobs[place]
+                elif truth.status == Status.CONFIRMED and truth.role is not None:
+                    jobs[cell] = ((truth.role, truth.gate),)
     return jobs

@@ -67,7 +67,7 @@ class RarelyAsked:
         weight = torch.logspace(0, -1, len(hops))
         weight[-1] = RAREST * weight[:-1].sum() / (1 - RAREST)
         asked = torch.tensor(hops)[torch.multinomial(weight, n, replacement=True, generator=generator)]
-        return _only(batch, batch.target_hop == asked[:, None, None])
+        return only(batch, batch.target_hop == asked[:, None, None])
 
     def readout(self, logits: Tensor, batch: Batch) -> Tensor:
         """The base task's."""
@@ -75,10 +75,11 @@ class RarelyAsked:
 
     def counterfactual(self, batch: Batch, hop: int, generator: torch.Generator) -> Batch:
         """The base task's, with the same questions asked."""
-        return _only(self.base.counterfactual(batch, hop, generator), batch.targets != IGNORE)
+        return only(self.base.counterfactual(batch, hop, generator), batch.targets != IGNORE)
 
 
-def _only(batch: Batch, asked: Tensor) -> Batch:
+def only(batch: Batch, asked: Tensor) -> Batch:
+    """The same examples, of whose questions those marked are left."""
     return replace(batch, targets=batch.targets.where(asked, IGNORE), target_hop=batch.target_hop.where(asked, 0))
 
 
@@ -115,6 +116,7 @@ def calibration_points(quick: bool, seed: int) -> list[tuple[str, str, int, int]
 def judged(readouts: str, circuit: str, examples: int, seed: int) -> list[Judged]:
     """Every channel's answers on one circuit at one size."""
     made = specimen(circuit, CIRCUITS[circuit](), Guise(seed=seed, normalization=None if seed % 2 else "LN"))
+    assert isinstance(made.task, StatementTask)
     task: Any = made.task if readouts == "few" else RarelyAsked(made.task)
     thresholds = Thresholds()
     evidence, _ = measure(made.model, task, Look(examples, seed, methods=CARRYING), thresholds)

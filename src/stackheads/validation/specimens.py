@@ -27,7 +27,7 @@ import torch
 from stackheads.models.native import named_weights
 from stackheads.models.protocol import Model
 from stackheads.programs.compiler import compile_layers
-from stackheads.programs.heads import TOKEN, Copy, HeadSpec, Layers, Readouts, plain_readouts, register
+from stackheads.programs.heads import TOKEN, Copy, HeadSpec, Layers, Readouts, Written, plain_readouts, register
 from stackheads.programs.mechanisms import doubling, one_hop_per_layer, tripling
 from stackheads.programs.program import lower
 from stackheads.seeds import Stream, stream
@@ -44,7 +44,7 @@ class Circuit:
     """A circuit before it is compiled. `mechanism` is its name where it is a plain one; `decoy` the letter of a decoy."""
 
     layers: Layers
-    task: StatementTask
+    task: Written
     readouts: Readouts
     mechanism: str | None = None
     decoy: str | None = None
@@ -69,7 +69,7 @@ class Specimen:
 
     name: str
     model: Model
-    task: StatementTask
+    task: Written
     truth: dict[tuple[HeadId, Destination], Truth]
     circuit: Circuit
     layers: Layers

@@ -7,9 +7,8 @@ a pattern but nothing that depends on them `pattern-only` (parked rows too, whic
 
 from dataclasses import dataclass
 
-from stackheads.programs.heads import PLACES, HeadSpec, Layers, Readouts, plain_readouts
+from stackheads.programs.heads import PLACES, TOKEN, HeadSpec, Layers, Readouts, Written, plain_readouts
 from stackheads.seeds import Stream, stream
-from stackheads.tasks import StatementTask
 from stackheads.tasks.statements import OWN
 from stackheads.types import Destination, Gate, HeadId, Role
 
@@ -27,7 +26,7 @@ Live = dict[Destination, set[str]]
 
 
 def labels_by_construction(
-    layers: Layers, task: StatementTask, readouts: Readouts | None = None
+    layers: Layers, task: Written, readouts: Readouts | None = None
 ) -> dict[tuple[HeadId, Destination], Truth]:
     """The label of every (head, destination), from where it looks and what is read after it."""
     live = _readouts(task, readouts or plain_readouts(task))
@@ -36,7 +35,7 @@ def labels_by_construction(
     for layer in range(len(layers) - 1, -1, -1):
         before: Live = {destination: set(registers) for destination, registers in live.items()}
         for index, head in enumerate(layers[layer]):
-            for destination in PLACES:
+            for destination in places(layers):
                 labels[HeadId(layer, index), destination] = _label(head, destination, live, there)
                 if _is_live(head, destination, live):
                     _add_reads(head, destination, live, before)
@@ -44,21 +43,28 @@ def labels_by_construction(
     return labels
 
 
-def _existing(task: StatementTask) -> set[tuple[int, Destination]]:
+def places(layers: Layers) -> tuple[Destination, ...]:
+    """The destinations that there are, and others at which some head acts."""
+    acting = {place for heads in layers for head in heads for place in head.rows}
+    return PLACES + tuple(place for place in Destination if place in acting and place not in PLACES)
+
+
+def _existing(task: Written) -> set[tuple[int, Destination]]:
     """The offsets whose source exists at some row of a destination."""
     batch = task.sample(256, stream(0, Stream.TRUTH))
     return {
         (hop, destination)
         for number, hop in enumerate(task.hops)
-        for destination in PLACES
+        for destination in Destination
         if bool((batch.find[:, number][batch.slots == destination.slot] >= 0).any())
     }
 
 
-def _readouts(task: StatementTask, readouts: Readouts) -> Live:
+def _readouts(task: Written, readouts: Readouts) -> Live:
     registers = {name for read in readouts.values() for name in read}
     asked_at_values = registers if task.supervision == "dense" else set()
-    return {Destination.QUERY: set(registers), Destination.VALUE: set(asked_at_values), Destination.KEY: set()}
+    none: Live = {place: set() for place in Destination}
+    return none | {Destination.QUERY: set(registers), Destination.VALUE: set(asked_at_values)}
 
 
 def _is_live(head: HeadSpec, destination: Destination, live: Live) -> bool:
@@ -66,6 +72,8 @@ def _is_live(head: HeadSpec, destination: Destination, live: Live) -> bool:
 
 
 def _add_reads(head: HeadSpec, destination: Destination, after: Live, before: Live) -> None:
+    if head.when is not None:
+        before[destination].add(head.when[0])
     for row, source in head.matches:
         before[destination].add(row)
         for place in _source_destinations(head):
@@ -77,7 +85,7 @@ def _add_reads(head: HeadSpec, destination: Destination, after: Live, before: Li
 
 
 def _source_destinations(head: HeadSpec) -> list[Destination]:
-    return [place for place in PLACES if place.slot in head.sources]
+    return [place for place in Destination if place.slot in head.sources]
 
 
 def _label(head: HeadSpec, destination: Destination, live: Live, there: set[tuple[int, Destination]]) -> Truth:
@@ -90,5 +98,12 @@ def _label(head: HeadSpec, destination: Destination, live: Live, there: set[tupl
         return Truth(None, "none")
     natural = "confirmed" if _is_live(head, destination, live) else "pattern-only"
     status = head.status.get(destination, natural)
-    gate = Gate(OWN, tuple(sorted(head.on[0]))) if len(head.on) == 1 and head.on[0] is not None else None
-    return Truth(role if status not in ("none", "causal-unclassified") else None, status, gate)
+    return Truth(role if status not in ("none", "causal-unclassified") else None, status, _gate(head))
+
+
+def _gate(head: HeadSpec) -> Gate | None:
+    """When a head acts, by the name that tasks have for what the register holds."""
+    if head.when is not None:
+        register, numbers = head.when
+        return Gate(OWN if register == TOKEN else register, tuple(sorted(numbers)))
+    return Gate(OWN, tuple(sorted(head.on[0]))) if len(head.on) == 1 and head.on[0] is not None else None
