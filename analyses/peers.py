@@ -1,47 +1,123 @@
-"""How do other ways of labelling heads fare where the labels are known? (docs/results/validation.md#peers)
+"""How do ways of labelling heads fare where it is known what heads look at? (docs/results/validation.md#peers)
 
-    python analyses/peers.py                 # about a quarter of an hour on two cores
-    python analyses/peers.py --quick         # one guise of each circuit for choosing and one for scoring
+    python analyses/peers.py               # table and figure from analyses/results/peers*.csv: seconds
+    python analyses/peers.py --write       # judges all cases first, an hour on two cores; goes on where it was interrupted
 
-Every circuit of `stackheads validate` on three levels, labelled by the peers of `validation/peers.py`; thresholds are chosen on
-one half of the guises (seed 0) and scored on the other. Prints Markdown; with --write the table goes to
-analyses/results/peers.csv.
+Every case of `validation/cases.py`, judged by all ways of `validation/peers.py` and scored as in `validation/compared.py`:
+macro F1 with 95 % intervals over cases, by column; of nulls the share of heads of which anything is said. --write keeps each
+case in --work and then writes peers.csv (scores), peers-wrong.csv (every cell about which ours is wrong) and peers.png.
 """
 
 import argparse
+import json
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import torch
-from claims import RESULTS
+from claims import RESULTS, ROOT, markdown
 from tqdm import tqdm
 
-from stackheads.files import write_file
+from stackheads.files import write_file, write_json
+from stackheads.report.figures import save_figure
 from stackheads.tables import records
-from stackheads.validation.peers import cases, said_of, scored
+from stackheads.validation.cases import Case, cases, judged
+from stackheads.validation.compared import COLUMNS, NULLS, Result, scores, wrong
+from stackheads.validation.peers import OURS
+
+KNOWN = ROOT / "checkpoints" / "known"
+SCORES, WRONG = RESULTS / "peers.csv", RESULTS / "peers-wrong.csv"
+
+
+def kept(case: Case, work: Path) -> Result:
+    """The result of a case, from its file where it is there."""
+    path = work / f"{case.slug}.json"
+    if not path.exists():
+        write_json(path, judged(case).to_dict())
+    return Result.of(json.loads(path.read_text()))
+
+
+def results(work: Path, jobs: int) -> list[Result]:
+    """All cases, judged in so many processes."""
+    work.mkdir(parents=True, exist_ok=True)
+    every = cases(KNOWN if KNOWN.exists() else None)
+    threads: dict[str, Any] = {"initializer": torch.set_num_threads, "initargs": (1,)}
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), **threads) as pool:
+        return list(tqdm(pool.map(partial(kept, work=work), every), total=len(every), desc="cases", disable=None))
+
+
+def lines(table: pd.DataFrame) -> list[str]:
+    """The table of docs/results/validation.md."""
+    rows = [[way, *(cell(some, column) for column in COLUMNS)] for way, some in table.groupby("way", sort=False)]
+    sizes = [f"{int(one['cases'])} cases, {int(one['cells'])}" for one in firsts(table)]
+    return [markdown(["way of labelling", *COLUMNS], [["(cases, cells or heads)", *sizes], *rows])]
+
+
+def firsts(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """One row for each column."""
+    return [records(table[table["column"] == column])[0] for column in COLUMNS if (table["column"] == column).any()]
+
+
+def cell(rows: pd.DataFrame, column: str) -> str | None:
+    """A score with its interval."""
+    found = records(rows[rows["column"] == column])
+    if not found:
+        return None
+    (row,) = found
+    if column == NULLS:
+        return f"{100 * row['score']:.1f} % [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+    return f"{row['score']:.3f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def draw(table: pd.DataFrame) -> Any:
+    """Scores by column, a mark for each way."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(5, 1))
+    ways, columns = list(dict.fromkeys(table["way"])), [column for column in COLUMNS if (table["column"] == column).any()]
+    for number, way in enumerate(ways):
+        for axes, mine in ((left, [name for name in columns if name != NULLS]), (right, [NULLS])):
+            rows = [records(table[(table["way"] == way) & (table["column"] == name)])[0] for name in mine]
+            x = [place + 0.8 * (number / max(1, len(ways) - 1) - 0.5) for place in range(len(mine))]
+            y = [row["score"] for row in rows]
+            ends = [[row["score"] - row["low"] for row in rows], [row["high"] - row["score"] for row in rows]]
+            colour, marker = ("#009E73", "D") if way == OURS else (f"C{number}", "o")
+            axes.errorbar(x, y, yerr=ends, fmt=marker, color=colour, markersize=5, linewidth=1, label=way)
+            axes.set_xticks(range(len(mine)), mine)
+    left.set_ylabel("macro F1, 95 % over cases")
+    right.set_ylabel("share of null heads with a label")
+    left.legend(frameon=False, fontsize=7, ncols=2)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def written(found: Iterable[Result]) -> None:
+    """Write both tables."""
+    every = list(found)
+    for path, rows in ((SCORES, scores(every)), (WRONG, wrong(every))):
+        table = pd.DataFrame(rows).round(4)
+        write_file(path, lambda temporary, table=table: table.to_csv(temporary, index=False))
 
 
 def main() -> None:
     """Run the script from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one guise for each half")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--write", action="store_true", help="also write the table")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "peers", help="where each case is kept")
+    parser.add_argument("--write", action="store_true", help="judge the cases, and write tables and figure")
     arguments = parser.parse_args()
-    threads = {"initializer": torch.set_num_threads, "initargs": (1,)}
-    every = cases(0, 1 if arguments.quick else 2)
-    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn"), **threads) as pool:
-        found = list(tqdm(pool.map(said_of, *zip(*every, strict=True)), total=len(every), desc="peers", leave=False))
-    choosing, scoring = ([each for of_case in found[half::2] for each in of_case] for half in (0, 1))
-    table = scored(scoring, choosing)
-    columns = ("precision", "recall", "f1", "wrong_role", "missed", "fooled_pattern_only", "fooled_causal_unclassified")
-    print(f"| peer | level | threshold | {' | '.join(name.replace('_', ' ') for name in columns)} |")
-    print(f"| --- | --- | --- |{' --- |' * len(columns)}")
-    for row in records(table):
-        numbers = (f"{row[name]:.3f}" if isinstance(row[name], float) else str(row[name]) for name in columns)
-        print(f"| {row['peer']} | {row['level']} | {row['threshold']:.3f} | {' | '.join(numbers)} |")
     if arguments.write:
-        write_file(RESULTS / "peers.csv", lambda temporary: table.round(4).to_csv(temporary, index=False))
+        written(results(arguments.work, arguments.jobs))
+    table = pd.read_csv(SCORES)
+    print(*lines(table), sep="\n")
+    if arguments.write:
+        save_figure(draw(table), RESULTS / "peers.png")
 
 
 if __name__ == "__main__":

@@ -1,155 +1,139 @@
-"""The field's other ways of labelling a head, on circuits whose labels are known, beside ours and ours without a channel.
+"""The field's other ways of labelling a head, beside ours and ours without a part of it.
 
-A peer gives every (head, destination) a role and a number; it says that the head carries this role where the number reaches
-its threshold. None of the authors states one for tasks like these, so each gets the threshold with the largest F1 on the
-choosing half of the grid (`validate.py`), and is scored on the other half. What is right: the head is confirmed, redundant or
-opposing by construction, and the role is its role.
+A way says of every (head, destination) what it looks at, a role, with a number; it is taken to say so where the number reaches
+its threshold. None of the authors states one for tasks like these (`compared.py` chooses the best). Ours needs none.
 
     cosine          largest cosine of the head's attention with a role's map (Sanford, Hsu & Telgarsky 2024, arXiv 2402.09268)
     head detector   attention on the role's map over all attention, TransformerLens' `head_detector` with `mul`
     attention mass  mean attention on the role's source where it has one
     ablation        share of the answer that zero ablation takes, role by attention mass
     attribution     the same by a gradient (Nanda 2023; Syed et al. 2023, arXiv 2310.10348), role by attention mass
-    ours            all three channels; and without one of them
+    ours            what labels say, by all three channels, and confirmed selectors of attention: several things where a head
+                    looks at several; and without selectors, without labels; labels alone without pattern, cause or write
 
-Three levels: circuits as they are compiled, with a tenth of noise on their weights, and *hard*, with the noise and attention
-blurred as far as the circuit still gives 99 % of its answers.
+Cost: that of labels and selectors, and a forward and a backward pass for each readout.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from stackheads.errors import ConfigError
+from stackheads.explanation.explained import Explained
+from stackheads.explanation.measuring import explain_heads
 from stackheads.interventions import destination_rows
 from stackheads.labelling.bench import Bench, bench_of
 from stackheads.labelling.measure import Look, measure
+from stackheads.labelling.readouts import Readout
 from stackheads.labelling.roles import candidate_roles, role_targets
 from stackheads.labelling.screening import guessed_effects
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, Evidence, cause_answer, pattern_answer, status, write_answer
-from stackheads.seeds import Stream, stream
-from stackheads.tasks import labelling_batch
+from stackheads.models.protocol import Model
+from stackheads.tables import records
+from stackheads.tasks import Task, labelling_batch
 from stackheads.types import Destination, HeadId, Role, Status
-from stackheads.validation.specimens import CIRCUITS, Guise, Specimen, specimen
 
-EXAMPLES = 512
+EXAMPLES, SELECTORS = 512, 256
+"""Examples for labels and for selectors."""
 OURS = "ours"
-"""Whose verdicts need no threshold."""
+LABELS, LOOKS = f"{OURS} without selectors", f"{OURS} without labels"
+PEERS = ("cosine", "head detector", "attention mass", "ablation", "attribution")
 RESTING = Role("start")
-"""Where compiled heads look that have nothing to do; no peer is asked about it."""
+"""Where heads look that have nothing to do; no way is asked about it."""
 CARRIES = (Status.CONFIRMED, Status.REDUNDANT, Status.OPPOSING)
-NEVER = float("-inf")
-TRIED = 200
-"""Thresholds that are compared, at most."""
-SHARPNESSES = (4.0, 5.0, 6.0, 8.0, 10.0)
-ANSWERED = 0.99
-LEVELS = ("clean", "noisy", "hard")
-NOISE = {"clean": 0.0, "noisy": 0.1, "hard": 0.1}
-
+ALWAYS = float("inf")
+"""The number of what ours says, which reaches every threshold."""
 
 Cell = tuple[HeadId, Destination]
-OfCells = dict[Cell, tuple[str | None, float]]
+OfCells = dict[Cell, dict[str, float]]
+"""What a way says that each head looks at, each with its number."""
 
 
 @dataclass(frozen=True)
 class Said:
-    """What one peer says of one (head, destination) of one circuit, and what is so."""
+    """What every way says of a model's heads, by its name, and the statuses that labels give."""
 
-    peer: str
-    level: str
-    circuit: str
-    cell: Cell
-    role: str | None
-    score: float
-    true_role: str | None
-    true_status: str
-
-    @property
-    def carries(self) -> bool:
-        """Whether the head carries its role, by construction."""
-        return self.true_status in CARRIES and self.true_role is not None
+    of: Mapping[str, OfCells]
+    statuses: Mapping[Cell, tuple[Status, ...]]
 
 
-def cases(seed: int, guises: int) -> list[tuple[str, str, Guise]]:
-    """Level, circuit and guise of all specimens; those at even places are for choosing thresholds."""
-    return [
-        (
-            level,
-            circuit,
-            Guise(
-                seed=seed + 1000 * number + variant,
-                normalization=None if variant % 2 else "LN",
-                idle=variant // 2,
-                noise=NOISE[level],
-            ),
-        )
-        for number, circuit in enumerate(CIRCUITS)
-        for level in LEVELS
-        for variant in range(2 * guises)
-    ]
-
-
-def said_of(level: str, circuit: str, guise: Guise, examples: int = EXAMPLES) -> list[Said]:
-    """What every peer says of every (head, destination) of one specimen. Cost: that of labelling it, and gradients."""
-    guise = blurred(circuit, guise) if level == "hard" else guise
-    made, thresholds = specimen(circuit, CIRCUITS[circuit](), guise), Thresholds()
-    bench = bench_of(made.model, made.task, labelling_batch(made.task, examples, guise.seed), thresholds)
-    evidence, _ = measure(made.model, made.task, Look(examples, guise.seed), thresholds)
-    said = _ours(evidence, thresholds) | _by_attention(bench)
-    by_mass = {cell: role for cell, (role, _) in said["attention mass"].items()}
-    zero = {cell: _largest(item, "zero") for item in evidence for cell in [(item.head, item.destination)]}
+def said_of(model: Model, task: Task, seed: int, examples: int = EXAMPLES, selectors: int = SELECTORS) -> Said:
+    """What every way says of every (head, destination) of a model, on examples of this seed."""
+    thresholds = Thresholds()
+    bench = bench_of(model, task, labelling_batch(task, examples, seed), thresholds)
+    evidence, _ = measure(model, task, Look(examples, seed), thresholds)
+    found = _labels(evidence, thresholds) | _by_attention(bench)
+    by_mass = {cell: next(iter(said)) for cell, said in found["attention mass"].items()}
     places = [place for place in Destination if bool(destination_rows(bench.clean.batch, place).any())]
-    guesses = guessed_effects(made.model, bench.clean, bench.scorer, bench.baseline, places, 64)
-    said["ablation"] = {cell: (by_mass[cell], abs(effect)) for cell, effect in zero.items()}
-    said["attribution"] = {(head, place): (by_mass[head, place], abs(guesses[head, place])) for head, place in by_mass}
-    return [
-        Said(peer, level, circuit, cell, role, score, *_truth(made, cell))
-        for peer, of_cells in said.items()
-        for cell, (role, score) in of_cells.items()
-    ]
+    guesses = guessed_effects(model, bench.clean, bench.scorer, bench.baseline, places, 64)
+    zero: dict[Cell, float] = {}
+    for item in evidence:
+        cell = item.head, item.destination
+        zero[cell] = max(zero.get(cell, 0.0), abs(_largest(item, "zero")))
+    found["ablation"] = {cell: {by_mass[cell]: effect} for cell, effect in zero.items()}
+    found["attribution"] = {(head, place): {by_mass[head, place]: abs(guesses[head, place])} for head, place in by_mass}
+    found[LOOKS] = _looks(bench, selectors, seed, thresholds)
+    found[OURS] = {cell: found[LABELS][cell] | found[LOOKS].get(cell, {}) for cell in found[LABELS]}
+    statuses: dict[Cell, tuple[Status, ...]] = {}
+    for item in evidence:
+        cell = item.head, item.destination
+        statuses[cell] = (*statuses.get(cell, ()), status(item, thresholds))
+    return Said(found, statuses)
 
 
-def scored(said: Sequence[Said], chosen: Sequence[Said]) -> pd.DataFrame:
-    """One row per peer and level: threshold, precision, recall and F1 on `said`, thresholds chosen on `chosen`.
-
-    `fooled` counts heads that carry nothing and are said to, by their true status; `missed` those that carry their role.
-    """
-    rows = []
-    for peer in dict.fromkeys(each.peer for each in said):
-        threshold = 1.0 if peer.startswith(OURS) else _threshold([each for each in chosen if each.peer == peer])
-        for level in LEVELS:
-            mine = [each for each in said if each.peer == peer and each.level == level]
-            rows.append({"peer": peer, "level": level, "threshold": threshold, **_rates(mine, threshold)})
-    return pd.DataFrame(rows)
-
-
-def _ours(evidence: Sequence[Evidence], thresholds: Thresholds) -> dict[str, OfCells]:
-    """Ours, and ours without a channel; of a cell that is divided, the part that says most."""
+def _labels(evidence: Sequence[Evidence], thresholds: Thresholds) -> dict[str, OfCells]:
+    """What labels say, and labels without a channel; of a cell that is divided, of each part."""
     yes = (Answer.YES, Answer.AGAINST)
 
     def looks(item: Evidence) -> bool:
         return pattern_answer(item.pattern, thresholds) == Answer.YES
 
     rules: dict[str, Callable[[Evidence], bool]] = {
-        OURS: lambda item: status(item, thresholds) in CARRIES,
-        f"{OURS} without pattern": lambda item: cause_answer(item.cause, thresholds) in yes,
-        f"{OURS} without cause": lambda item: looks(item) and write_answer(item.write, thresholds) in yes,
-        f"{OURS} without write": lambda item: looks(item) and cause_answer(item.cause, thresholds) in yes,
+        LABELS: lambda item: status(item, thresholds) in CARRIES,
+        "labels without pattern": lambda item: cause_answer(item.cause, thresholds) in yes,
+        "labels without cause": lambda item: looks(item) and write_answer(item.write, thresholds) in yes,
+        "labels without write": lambda item: looks(item) and cause_answer(item.cause, thresholds) in yes,
     }
     found: dict[str, OfCells] = {name: {} for name in rules}
     for name, rule in rules.items():
         for item in evidence:
-            said = rule(item) and item.pattern.role not in (None, RESTING)
-            answer = (str(item.pattern.role), 1.0) if said else (None, NEVER)
-            cell = item.head, item.destination
-            found[name][cell] = max(found[name].get(cell, (None, NEVER)), answer, key=lambda one: one[1])
+            said = found[name].setdefault((item.head, item.destination), {})
+            if rule(item) and item.pattern.role not in (None, RESTING):
+                said[str(item.pattern.role)] = ALWAYS
     return found
+
+
+def _looks(bench: Bench, examples: int, seed: int, thresholds: Thresholds) -> OfCells:
+    """What selectors of attention say, those that are confirmed or opposing; nothing where none can be asked."""
+    baseline = bench.baseline
+    asked: list[Readout] = [one for one, is_open in zip(baseline.readouts, baseline.open.tolist(), strict=True) if is_open]
+    if not asked:
+        return {}
+    try:
+        explained = explain_heads(bench.model, bench.task, asked, examples, seed, thresholds, fitted_to="attention")
+    except ConfigError:  # too few places ask any of them
+        return {}
+    return said_by_selectors(explained)
+
+
+def said_by_selectors(explained: Explained) -> OfCells:
+    """What confirmed and opposing selectors say that heads look at."""
+    found: OfCells = {}
+    for row in records(explained.table):
+        if row["status"] in CARRIES and (row["weight"] or 0.0) > 0 and row["what"] != str(RESTING):
+            cell = HeadId.parse(row["head"]), Destination(row["destination"])
+            found.setdefault(cell, {})[looked_at(row)] = ALWAYS
+    return found
+
+
+def looked_at(row: Mapping[str, object]) -> str:
+    """What a selector says that its head looks at: a role, a slot, places, distances, or the symbols of a slot."""
+    what = str(row["what"])
+    return f"symbols of {what.rpartition(' ')[2]} slots" if row["selector"] == "content" else what
 
 
 def _by_attention(bench: Bench) -> dict[str, OfCells]:
@@ -165,7 +149,7 @@ def _by_attention(bench: Bench) -> dict[str, OfCells]:
                 for layer in range(pattern.shape[0]):
                     for head in range(pattern.shape[2]):
                         role = roles[int(at[layer, head])]
-                        found[name][HeadId(layer, head), place] = str(role), float(best[layer, head])
+                        found[name][HeadId(layer, head), place] = {str(role): float(best[layer, head])}
     return found
 
 
@@ -191,51 +175,3 @@ def _largest(item: Evidence, method: str) -> float:
     """The largest effect of an ablation on a readout that the model answers."""
     effects = dict(zip(item.cause.every, item.cause.ablations[method].effect, strict=True))
     return max((effects[readout] for readout in item.cause.readouts), key=abs, default=0.0)
-
-
-def _truth(made: Specimen, cell: Cell) -> tuple[str | None, str]:
-    truth = made.truth[cell]
-    return None if truth.role is None else str(truth.role), truth.status
-
-
-def blurred(circuit: str, guise: Guise) -> Guise:
-    """The guise with the least sharp attention with which the circuit still gives its answers."""
-    wanted = _accuracy(circuit, guise)
-    for sharpness in SHARPNESSES:
-        less = replace(guise, sharpness=sharpness)
-        if bool((_accuracy(circuit, less) >= ANSWERED * wanted).all()):
-            return less
-    return guise
-
-
-def _accuracy(circuit: str, guise: Guise) -> Float[Tensor, "readout"]:
-    made = specimen(circuit, CIRCUITS[circuit](), guise)
-    batch = made.task.sample(EXAMPLES // 2, stream(guise.seed, Stream.BLURRED))
-    return bench_of(made.model, made.task, batch, Thresholds()).baseline.accuracy
-
-
-def _threshold(said: Sequence[Said]) -> float:
-    """The threshold with the largest F1, halfway to the next number below."""
-    numbers = sorted({each.score for each in said if each.score > NEVER})
-    if len(numbers) < 2:
-        return min(numbers, default=0.0)
-    tried = [(low + high) / 2 for low, high in pairwise(numbers)]
-    tried = tried[:: max(1, len(tried) // TRIED)]
-    return max(tried, key=lambda threshold: _rates(said, threshold)["f1"])
-
-
-def _rates(said: Iterable[Said], threshold: float) -> dict[str, Any]:
-    said = list(said)
-    positive = [each for each in said if each.score >= threshold]
-    hits = sum(each.carries and each.role == each.true_role for each in positive)
-    precision, recall = hits / max(len(positive), 1), hits / max(sum(each.carries for each in said), 1)
-    fooled = [each.true_status for each in positive if not each.carries]
-    return {
-        "cells": len(said),
-        "precision": precision,
-        "recall": recall,
-        "f1": 2 * precision * recall / (precision + recall) if hits else 0.0,
-        "wrong_role": sum(each.carries and each.role != each.true_role for each in positive),
-        "missed": sum(each.carries and each.score < threshold for each in said),
-        **{f"fooled_{name.replace('-', '_')}": fooled.count(name) for name in ("pattern-only", "causal-unclassified", "none")},
-    }

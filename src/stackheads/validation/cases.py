@@ -1,0 +1,137 @@
+"""The cases on which ways of labelling are compared (`compared.py`): models of which it is known what every head looks at.
+
+Compiled circuits come in two guises a half, without and with noise on their weights; LayerNorm is left out where the circuit is
+answered only without. Known trained models (`known.py`) take turns between the halves. Null heads are those of untrained
+models, and of compiled circuits whose heads have their Q, K and V permuted.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stackheads.models.config import ModelConfig, build
+from stackheads.models.nulls import permuted_heads
+from stackheads.models.protocol import Model
+from stackheads.programs.heads import PLACES, Job
+from stackheads.tasks import Cycle, Retrieval, Task
+from stackheads.types import HeadId, Slot, Status
+from stackheads.validation.blends import BLENDS, jobs_by_construction
+from stackheads.validation.blurred import blurred
+from stackheads.validation.compared import Result, result
+from stackheads.validation.known import known_models, load_known
+from stackheads.validation.other_tasks import OTHER_TASKS
+from stackheads.validation.peers import CARRIES, Cell, said_of
+from stackheads.validation.peers import EXAMPLES as LABELLED
+from stackheads.validation.rarely import RARELY
+from stackheads.validation.specimens import CIRCUITS, Circuit, Guise, Specimen, specimen
+from stackheads.validation.tabled import TABLED
+
+NOISE = 0.1
+LESS_NOISE: Mapping[str, float] = {"v: k hops": 0.05}
+"""As much as the circuit still answers under."""
+ALL = {**CIRCUITS, **BLENDS, **TABLED, **RARELY, **OTHER_TASKS}
+LEFT_OPEN = ("g: diffuse",)
+"""Diffuse on purpose: that its head looks at nothing, or most at hop 3, can both be said."""
+SEVERAL = ("d: split", "i: two hops", "j: by symbol")
+"""Decoys for one role a head that are heads in parts."""
+NULL_MODELS = 20
+EXAMPLES: Mapping[str, int] = {"u: sixteen hops": 2048, "v: k hops": 1024}
+"""More examples where each asks one of several hops."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case: its column, name and half, and what it is made of: a guise of the circuit of that name, a folder, a seed."""
+
+    column: str
+    name: str
+    half: int
+    of: Guise | Path | int
+
+    @property
+    def slug(self) -> str:
+        """A file name."""
+        of = f"{self.of.seed}-{self.of.noise}" if isinstance(self.of, Guise) else str(getattr(self.of, "name", self.of))
+        return f"{self.column}-{self.name}-{self.half}-{of}".replace(" ", "_").replace(":", "")
+
+
+def cases(known: Path | None = None) -> list[Case]:
+    """All cases; with a folder of known trained models, these too."""
+    found = []
+    for number, name in enumerate(ALL):
+        circuit = ALL[name]()
+        plain = name in CIRCUITS and circuit.decoy is None
+        for half in (0, 1):
+            guise = Guise(seed=1000 * number + half, normalization="LN" if name in CIRCUITS and half else None)
+            noisy = replace(guise, noise=LESS_NOISE.get(name, NOISE))
+            found += [Case(_column(name, circuit), name, half, guise)]
+            found += [Case("blurred" if plain else _column(name, circuit), name, half, noisy)]
+    if known is not None:
+        found += [Case("known trained", path.name, half % 2, path) for half, path in enumerate(_folders(known))]
+    nulls = [(kind, seed) for kind in ("untrained", "permuted") for seed in range(NULL_MODELS)]
+    return found + [Case("nulls", kind, seed % 2, seed) for kind, seed in nulls]
+
+
+def _folders(known: Path) -> list[Path]:
+    return [Path(known) / one.name for one in known_models(known)]
+
+
+def _column(name: str, circuit: Circuit) -> str:
+    if name in SEVERAL or (circuit.decoy is None and name not in CIRCUITS and name != "u: sixteen hops"):
+        return "gated and mixed"
+    return "clean" if circuit.decoy is None else "decoys"
+
+
+def judged(case: Case) -> Result:
+    """What is so and what every way says in one case. Cost: labels and selectors of one model."""
+    model, task, truth, seed = subject(case)
+    said = said_of(model, task, seed, EXAMPLES.get(case.name, LABELLED))
+    return result(case.column, case.slug, case.half, truth, said)
+
+
+def subject(case: Case) -> tuple[Model, Task, dict[Cell, set[str]], int]:
+    """The model, its task, what each head looks at where that is judged, and the seed of examples."""
+    if isinstance(case.of, Guise):
+        guise = blurred(case.name, case.of) if case.column == "blurred" else case.of
+        made = specimen(case.name, ALL[case.name](), guise)
+        return made.model, made.task, _built(made), guise.seed
+    if isinstance(case.of, Path):
+        one = load_known(case.of)
+        looks = {cell: {str(truth.role)} if truth.status in CARRIES else set[str]() for cell, truth in one.truth.items()}
+        return one.model, one.task, looks, 0
+    model, task = _null(case.name, case.of)
+    heads = [HeadId(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)]
+    return model, task, {(head, place): set[str]() for head in heads for place in PLACES}, case.of
+
+
+def _built(made: Specimen) -> dict[Cell, set[str]]:
+    """What each head looks at by construction so that it matters; not of cells that are left open."""
+    if made.name in LEFT_OPEN:
+        return {}
+    jobs = jobs_by_construction(made)
+    looks = {cell: _looks(made, cell, jobs.get(cell, ())) for cell in made.truth}
+    return {cell: some for cell, some in looks.items() if some is not None}
+
+
+def _looks(made: Specimen, cell: Cell, jobs: Iterable[Job]) -> set[str] | None:
+    """What one head looks at, None where that is left open."""
+    truth, head = made.truth[cell], made.layers[cell[0].layer][cell[0].index]
+    if cell[1] not in head.rows or truth.status in (Status.PATTERN_ONLY, Status.NONE) or made.circuit.decoy == "h":
+        return set()
+    said = {in_words(look) for look, _ in jobs} or ({str(truth.role)} if truth.role else set[str]())
+    return None if truth.status == Status.UNDECIDED or not said else said
+
+
+def in_words(look: Any) -> str:
+    """What a head looks at, as selectors say it."""
+    return f"{look.name.lower()} slots" if isinstance(look, Slot) else str(look)
+
+
+def _null(kind: str, seed: int) -> tuple[Any, Task]:
+    tasks: tuple[Task, Task] = Cycle(symbols=8, max_hops=4), Retrieval(chains=3, max_hops=4, attention_dir="causal")
+    if kind == "untrained":
+        return build(ModelConfig(layers=3, heads=4), tasks[seed % 2], seed=seed), tasks[seed % 2]
+    name = ("doubling", "tripling")[seed % 2]
+    made = specimen(name, CIRCUITS[name](), Guise(seed=seed, idle=2))
+    return permuted_heads(made.model, seed), made.task

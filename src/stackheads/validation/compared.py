@@ -1,0 +1,199 @@
+"""Ways of labelling heads compared: how often is each right about what a head looks at, where that is known?
+
+A case is a model of which it is known what every head looks at, at every destination, so that it matters: compiled circuits as
+they are (`clean`), with noise and attention blurred as far as they still answer (`blurred`), circuits whose heads look at
+several things (`gated and mixed`), `decoys`, trained models with known circuits (`known trained`), and `nulls`, heads of which
+none does anything. A way is right about a head and a role if the head looks there and the way says so.
+
+Cases have two halves. Ways that need a threshold get the one with the best F1 on the other half, over all columns but nulls,
+so that every case is scored, by a threshold that was chosen elsewhere. Reported is macro F1 over kinds of looks – hop,
+previous, value slots, distance … –, those that are there and those that are said to be; of nulls, the share of heads of which
+anything is said. Intervals: bootstrap over cases.
+
+Not judged are heads about which two answers can be defended: diffuse ones, and those that the construction leaves undecided.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stackheads.seeds import Stream, stream
+from stackheads.types import Status
+from stackheads.validation.peers import ALWAYS, OURS, Said
+
+COLUMNS = ("clean", "blurred", "gated and mixed", "decoys", "known trained", "nulls")
+NULLS = COLUMNS[-1]
+DRAWS, CONFIDENCE = 2000, 0.95
+TRIED = 200
+"""Thresholds that are compared, at most."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is so and what is said in one case, by cell ("L0H1 @query"): `truth` holds the cells that are judged and what each
+    looks at so that it matters, `said` for each way what it says, with its number; `statuses` those of the labels.
+    """
+
+    column: str
+    name: str
+    half: int
+    truth: Mapping[str, Sequence[str]]
+    said: Mapping[str, Mapping[str, Mapping[str, float]]]
+    statuses: Mapping[str, Sequence[str]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; what needs no threshold has no number."""
+        said = {
+            way: {cell: {what: None if x == ALWAYS else x for what, x in of.items()} for cell, of in cells.items()}
+            for way, cells in self.said.items()
+        }
+        return vars(self) | {"said": said}
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> "Result":
+        """Read what `to_dict` gave."""
+        said: Any = {
+            way: {cell: {what: ALWAYS if x is None else x for what, x in of.items()} for cell, of in cells.items()}
+            for way, cells in stored["said"].items()
+        }
+        return cls(**{**stored, "said": said})
+
+
+def result(column: str, name: str, half: int, truth: Mapping[Any, Iterable[str]], said: Said) -> Result:
+    """The result of a case, of cells that are judged."""
+    named = {cell: f"{cell[0]} @{cell[1]}" for cell in truth}
+    return Result(
+        column,
+        name,
+        half,
+        {named[cell]: sorted(looks) for cell, looks in truth.items()},
+        {way: {named[cell]: of for cell, of in cells.items() if cell in truth} for way, cells in said.of.items()},
+        {named[cell]: tuple(map(str, some)) for cell, some in said.statuses.items() if cell in truth},
+    )
+
+
+def thresholds(results: Sequence[Result], way: str) -> tuple[float, float]:
+    """The threshold with which each half is scored: the one with the best F1 on the other half, halfway to the next number."""
+    if way.startswith(OURS) or way.startswith("labels"):
+        return 0.0, 0.0
+    first, second = (_best([one for one in results if one.half != half and one.column != NULLS], way) for half in (0, 1))
+    return first, second
+
+
+def _best(results: Sequence[Result], way: str) -> float:
+    numbers = sorted({x for one in results for of in one.said[way].values() for x in of.values()})
+    if len(numbers) < 2:
+        return min(numbers, default=0.0)
+    tried = [(low + high) / 2 for low, high in pairwise(numbers)]
+    tried = tried[:: max(1, len(tried) // TRIED)]
+    return max(tried, key=lambda bar: float(_f1(_counts(results, way, (bar, bar)).sum(dim=(0, 1)))))
+
+
+def kind(what: str) -> str:
+    """The kind of a look: hops, conditions and keys of any number are one."""
+    return what.rstrip("-0123456789").rstrip()
+
+
+def kinds(results: Iterable[Result]) -> list[str]:
+    """All kinds of looks that are there, or that anybody says are."""
+    there = {kind(what) for one in results for looks in one.truth.values() for what in looks}
+    said = {kind(what) for one in results for cells in one.said.values() for of in cells.values() for what in of}
+    return sorted(there | said)
+
+
+def _counts(results: Sequence[Result], way: str, threshold: tuple[float, float]) -> Float[Tensor, "case kind 3"]:
+    """For each case and kind of look: how many are right, said, and there."""
+    every = {name: number for number, name in enumerate(kinds(results))}
+    found = torch.zeros(len(results), len(every), 3, dtype=torch.double)
+    for number, one in enumerate(results):
+        for cell, looks in one.truth.items():
+            said = {what for what, x in one.said[way].get(cell, {}).items() if x >= threshold[one.half]}
+            for at, some in enumerate((said & set(looks), said, looks)):
+                for what in some:
+                    found[number, every[kind(what)], at] += 1
+    return found
+
+
+def _f1(counts: Float[Tensor, "*some 3"]) -> Float[Tensor, "*some"]:
+    """2 right / (said + there); nan where nothing is either."""
+    return 2 * counts[..., 0] / (counts[..., 1] + counts[..., 2])
+
+
+def _macro(counts: Float[Tensor, "*draw kind 3"]) -> Float[Tensor, "*draw"]:
+    """The mean F1 of the kinds that are there or said to be."""
+    return _f1(counts).nanmean(dim=-1)
+
+
+def scores(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """A row for every way and column: macro F1 with its interval, precision and recall, both halves' thresholds, of ours the
+    share of cells whose label is undecided; of nulls the share of heads of which anything is said.
+    """
+    rows = []
+    for way in results[0].said:
+        bars = thresholds(results, way)
+        for column in dict.fromkeys(one.column for one in results):
+            mine = [one for one in results if one.column == column]
+            row = _of_nulls(mine, way, bars) if column == NULLS else _of_known(mine, way, bars)
+            rows.append({"way": way, "column": column, "cases": len(mine), "first": bars[0], "second": bars[1], **row})
+    return rows
+
+
+def _of_known(results: Sequence[Result], way: str, bars: tuple[float, float]) -> dict[str, Any]:
+    counts = _counts(results, way, bars)
+    total = counts.sum(dim=(0, 1))
+    low, high = _interval(_macro(counts[_draws(len(results))].sum(dim=1)))
+    cells = [statuses for one in results for statuses in one.statuses.values()]
+    undecided = sum(Status.UNDECIDED in statuses for statuses in cells) / max(1, len(cells))
+    return {
+        "score": float(_macro(counts.sum(dim=0))),
+        "low": low,
+        "high": high,
+        "precision": float(total[0] / total[1]) if total[1] else None,
+        "recall": float(total[0] / total[2]),
+        "undecided": undecided if way.startswith(OURS) else None,
+        "cells": sum(len(one.truth) for one in results),
+    }
+
+
+def _of_nulls(results: Sequence[Result], way: str, bars: tuple[float, float]) -> dict[str, Any]:
+    """Heads of which something is said at any destination."""
+    heads = torch.zeros(len(results), 2, dtype=torch.double)
+    for number, one in enumerate(results):
+        said = {cell.split(" @")[0] for cell, of in one.said[way].items() if any(x >= bars[one.half] for x in of.values())}
+        heads[number] = torch.tensor([len(said), len({cell.split(" @")[0] for cell in one.truth})])
+    drawn = heads[_draws(len(results))].sum(dim=1)
+    low, high = _interval(drawn[:, 0] / drawn[:, 1])
+    total = heads.sum(dim=0)
+    return {"score": float(total[0] / total[1]), "low": low, "high": high, "cells": int(total[1])}
+
+
+def _draws(n: int) -> Tensor:
+    return torch.randint(n, (DRAWS, n), generator=stream(0, Stream.BOOTSTRAP, "compared"))
+
+
+def _interval(drawn: Float[Tensor, "draw"]) -> tuple[float, float]:
+    ends = torch.tensor([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], dtype=drawn.dtype)
+    low, high = drawn[~drawn.isnan()].quantile(ends).tolist()
+    return low, high
+
+
+def wrong(results: Iterable[Result], way: str = OURS) -> list[dict[str, Any]]:
+    """Every cell about which a way that needs no threshold is wrong: what is so, what it says, its labels' statuses."""
+    return [
+        {
+            "column": one.column,
+            "case": one.name,
+            "cell": cell,
+            "so": ", ".join(looks),
+            "said": ", ".join(said),
+            "statuses": ", ".join(one.statuses.get(cell, ())),
+        }
+        for one in results
+        for cell, looks in one.truth.items()
+        if (said := sorted(one.said[way].get(cell, {}))) != sorted(looks)
+    ]
