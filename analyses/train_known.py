@@ -43,7 +43,8 @@ def train_one(name: str) -> str:
     save_checkpoint(folder, model, recipe.known.task, recipe.model, training, metrics)
     write_record(folder, recipe.known, found, moved, EXAMPLES)
     seconds = time.monotonic() - start
-    return f"{name}: {found[least]:.2%} at least, {least}; the rest moves {moved:.2%}; {seconds:.0f} s, {folder.parent.parent.name}"
+    where = folder.relative_to(ROOT)
+    return f"{name}: {found[least]:.2%} at least, {least}; the rest moves {moved:.2%}; {seconds:.0f} s; {where}"
 
 
 def main() -> None:

@@ -123,14 +123,12 @@ def walk(hops: int) -> Layers:
     that place's token and nothing else.
     """
     both = frozenset({QUERY, VALUE})
-    own = lower(one_hop_per_layer(1))[0]
-    steps = (
-        HeadSpec(
-            ((register(hop - 1), register(-1)),), both, (Copy(TOKEN, register(hop)),), dict.fromkeys(both, Role("hop", hop))
-        )
-        for hop in range(1, hops + 1)
-    )
-    return (own, *((step,) for step in steps))
+
+    def step(hop: int) -> HeadSpec:
+        match = (register(hop - 1), register(-1))
+        return HeadSpec((match,), both, (Copy(TOKEN, register(hop)),), dict.fromkeys(both, Role("hop", hop)))
+
+    return (lower(one_hop_per_layer(1))[0], *((step(hop),) for hop in range(1, hops + 1)))
 
 
 def by_destination(layers: Layers) -> Layers:

@@ -106,7 +106,7 @@ def load_known(path: Path | str) -> Known:
 
 def _stored(step: Step) -> dict[str, Any]:
     spec = step.spec
-    (role,) = set(spec.roles[place] for place in spec.rows)
+    (role,) = {spec.roles[place] for place in spec.rows}
     return {
         "layer": step.layer,
         "heads": [head.index for head in step.heads],

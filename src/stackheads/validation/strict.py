@@ -23,14 +23,13 @@ from torch.nn import functional
 
 from stackheads.models.config import ModelConfig, build
 from stackheads.models.forwards.patched import PatchedForward, Swap
-from stackheads.models.hooks import analysing
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import Batch
 from stackheads.training.config import TrainingConfig
 from stackheads.types import IGNORE, Destination
 from stackheads.validation.assigned import Assigned, Step
-from stackheads.validation.interpreter import Meant, answers, interpret
+from stackheads.validation.interpreter import answers, interpret
 
 QUIET = 0.1
 """Weight of the squared change of logits, in units of their variance, where only the rest is exchanged."""
@@ -64,7 +63,7 @@ def train_strictly(known: Assigned, config: ModelConfig, training: TrainingConfi
 
 
 def interchange_loss(known: Assigned, forward: PatchedForward, drawn: Drawn) -> Float[Tensor, ""]:
-    """Cross-entropy of the plain run and of the exchanged one, and the change of logits by the rest. Cost: two forward passes."""
+    """Cross-entropy of the plain run and of the exchanged one, and how the rest moves logits. Cost: two forward passes."""
     batch = drawn.batch
     logits, outputs = forward.run(batch.tokens)
     exchanged, _ = forward.run(batch.tokens, drawn.swap, outputs.rolled(1))
