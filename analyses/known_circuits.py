@@ -3,10 +3,10 @@
     python analyses/known_circuits.py           # the tables, from analyses/results/known.csv, seconds
     python analyses/known_circuits.py --write   # labels the models first: about 20 seconds for each
 
-Each model is labelled as it is, on 512 examples, seed 0. A (head, destination) is *found* if it carries a step and has a confirmed
-row with the step's role, *missed* if it has none; *wrong* if it has a confirmed row with another role, or carries nothing and has
-a confirmed row. Prints, for each model, what was measured of the model itself and which cells are found, missed and wrong, then
-precision and recall: over all cells, and as means over models.
+Each model is labelled as it is, on 512 examples, seed 0. A (head, destination) is *found* if it carries a step and has a
+confirmed row with the step's role, else *missed*; *wrong* if it has a confirmed row with another role, or carries nothing and
+has a confirmed row. Prints, for each model, what was measured of the model itself and which cells are found, missed and wrong,
+then precision and recall as means over models.
 """
 
 import argparse
@@ -47,6 +47,7 @@ def cells(known: Known) -> list[dict[str, Any]]:
                 "destination": str(place),
                 "truth": "nothing" if role is None else str(role),
                 "labels": "; ".join(_said(row) for row in mine),
+                "reason": "; ".join(row["reason"] for row in mine),
                 "found": right,
                 "wrong": wrong,
             }

@@ -183,6 +183,24 @@ def test_truth_is_that_of_the_compiled_circuit(name):
             assert label.role == constructed[cell].role
 
 
+@pytest.mark.parametrize("name", ["walk", "doubling", "one hop", "two hops"])
+def test_gates_are_the_rows_of_each_head(name, generator):
+    """Where a step is shared by the own token, a head's gate holds at its rows and at no others."""
+    known, gated = circuit(name, 2), 0
+    batch = known.task.sample(64, generator)
+    truth, meant = known.truth(), interpret(known, batch)
+    for step, whose in zip(known.steps, meant.whose, strict=True):
+        for number, head in enumerate(step.heads):
+            for place in step.spec.rows:
+                gate, rows = truth[head, place].gate, batch.slots == place.slot
+                assert (gate is None) == (step.own != "f0")
+                if gate is not None:
+                    holds = torch.isin(batch.gates[gate.name], torch.tensor(gate.values))
+                    assert torch.equal(holds[rows], (whose == number)[rows])
+                    gated += 1
+    assert gated
+
+
 # Runs with outputs of other runs in them, against hooks by hand.
 
 

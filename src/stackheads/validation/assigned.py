@@ -5,9 +5,9 @@ one to three heads. Several heads share it by symbol: a row is the k-th head's i
 that is matched, its own token where nothing is – has the remainder k. So each head alone carries the step at some rows, and
 nothing at the others.
 
-What follows from this is the truth that a labeller is judged by: at its destinations a head of a step has its role, and no
-other (head, destination) carries anything. That a trained model obeys is what its training asks (`strict.py`) and what is
-measured on fresh examples; it rests on no labeller.
+What follows from this is the truth that a labeller is judged by: at its destinations a head of a step has its role – under a
+gate where it shares the step by its own token – and no other (head, destination) carries anything. That a trained model obeys is
+what its training asks (`strict.py`) and what is measured on fresh examples (`exchanged.py`); it rests on no labeller.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,8 @@ from stackheads.programs.mechanisms import one_hop_per_layer
 from stackheads.programs.program import Program, lower
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import KHopInduction, StatementTask
-from stackheads.types import Destination, HeadId, Role, Slot
+from stackheads.tasks.statements import OWN
+from stackheads.types import Destination, Gate, HeadId, Role, Slot
 from stackheads.validation.truth import Truth
 
 QUERY, VALUE = Destination.QUERY, Destination.VALUE
@@ -77,9 +78,18 @@ class Assigned:
         heads = [HeadId(layer, index) for layer in range(self.n_layers) for index in range(self.n_heads)]
         truth = {(head, destination): Truth(None, "none") for head in heads for destination in PLACES}
         for step in self.steps:
-            for head in step.heads:
-                truth |= {(head, place): Truth(step.spec.roles[place], "confirmed") for place in step.spec.rows}
+            for number, head in enumerate(step.heads):
+                gate = self._gate(step, number)
+                truth |= {(head, place): Truth(step.spec.roles[place], "confirmed", gate) for place in step.spec.rows}
         return truth
+
+    def _gate(self, step: Step, number: int) -> Gate | None:
+        """When one of several heads acts, where the task has a name for it."""
+        if len(step.heads) == 1 or step.own != TOKEN:
+            return None
+        task = self.task
+        first, count = (task.max_hops + 1, task.symbols) if isinstance(task, KHopInduction) else (0, task.d_vocab)
+        return Gate(OWN, tuple(symbol for symbol in range(count) if (symbol + first) % len(step.heads) == number))
 
 
 def assign(
