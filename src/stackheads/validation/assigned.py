@@ -6,8 +6,8 @@ that is matched, its own token where nothing is – has the remainder k. So each
 nothing at the others.
 
 What follows from this is the truth that a labeller is judged by: at its destinations a head of a step has its role – under a
-gate where it shares the step by its own token – and no other (head, destination) carries anything. That a trained model obeys is
-what its training asks (`strict.py`) and what is measured on fresh examples (`exchanged.py`); it rests on no labeller.
+gate where it shares the step by its own token – and no other (head, destination) carries anything. That a trained model
+obeys is what its training asks (`strict.py`) and what is measured on fresh examples (`exchanged.py`); it rests on no labeller.
 """
 
 from collections.abc import Sequence
