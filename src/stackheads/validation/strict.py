@@ -26,6 +26,7 @@ from stackheads.models.forwards.patched import PatchedForward, Swap
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import Batch
+from stackheads.tasks.scoring import asked
 from stackheads.training.config import TrainingConfig
 from stackheads.types import IGNORE, Destination
 from stackheads.validation.assigned import Assigned, Step
@@ -65,13 +66,15 @@ def train_strictly(known: Assigned, config: ModelConfig, training: TrainingConfi
 def interchange_loss(known: Assigned, forward: PatchedForward, drawn: Drawn) -> Float[Tensor, ""]:
     """Cross-entropy of the plain run and of the exchanged one, and how the rest moves logits. Cost: two forward passes."""
     batch = drawn.batch
-    logits, outputs = forward.run(batch.tokens)
-    exchanged, _ = forward.run(batch.tokens, drawn.swap, outputs.rolled(1))
-    plain, after = (known.task.readout(each, batch) for each in (logits, exchanged))
-    asked = batch.targets != IGNORE
-    moved = (after - plain)[asked & drawn.only_rest[:, None, None]]
-    quiet = moved.square().mean() / plain[asked].var().detach() if len(moved) else logits.new_zeros(())
-    return _cross_entropy(plain, batch.targets) + _cross_entropy(after, drawn.targets) + QUIET * quiet
+    read = asked(batch).any(dim=-1).any(dim=0).nonzero().squeeze(1)
+    logits, outputs = forward.run(batch.tokens, read=read)
+    exchanged, _ = forward.run(batch.tokens, drawn.swap, outputs.rolled(1), read)
+    there = batch.at(read)
+    plain, after = (known.task.readout(each, there) for each in (logits, exchanged))
+    same = asked(there) & drawn.only_rest[:, None, None]
+    moved = (after - plain)[same]
+    quiet = moved.square().mean() / plain[asked(there)].var().detach() if len(moved) else logits.new_zeros(())
+    return _cross_entropy(plain, there.targets) + _cross_entropy(after, drawn.targets[:, read]) + QUIET * quiet
 
 
 def _cross_entropy(answer_logits: Float[Tensor, "batch pos readout symbol"], targets: Tensor) -> Float[Tensor, ""]:

@@ -1,6 +1,7 @@
 """The fused forward with outputs of heads and MLPs taken from another run, for training with interchange interventions.
 
 As `fused.py`, and gradients reach the parameters through both runs: what is put in is what the model itself gave elsewhere.
+Attention is computed explicitly, which takes less time than the fused one where contexts are short.
 Edits of runs without gradients are `models/hooks.py`'s.
 """
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stackheads.errors import InterventionError
-from stackheads.models.forwards.fused import FusedForward
+from stackheads.models.forwards.fused import FusedForward, attention
 from stackheads.models.protocol import Model
 from stackheads.models.trust import why_not_fused
 
@@ -47,9 +48,16 @@ class PatchedForward(FusedForward):
         super().__init__(model)
 
     def run(
-        self, tokens: Int[Tensor, "batch pos"], swap: Swap | None = None, given: Outputs | None = None
-    ) -> tuple[Float[Tensor, "batch pos d_vocab_out"], Outputs]:
-        """Logits and outputs, with those of `given` in place where `swap` says. Cost: one forward pass."""
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        swap: Swap | None = None,
+        given: Outputs | None = None,
+        read: Int[Tensor, "read"] | None = None,
+    ) -> tuple[Float[Tensor, "batch read d_vocab_out"], Outputs]:
+        """Logits, at the positions `read` or at all, and outputs, with those of `given` in place where `swap` says.
+
+        Cost: one forward pass.
+        """
         residual = functional.embedding(tokens, self.model.embed.W_E) + self.model.pos_embed.W_pos[: tokens.shape[1]]
         heads, mlps = [], []
         for layer, block in enumerate(self.model.blocks):
@@ -66,4 +74,8 @@ class PatchedForward(FusedForward):
                     written = torch.where(swap.mlps[layer, ..., None], given.mlp[layer], written)
                 mlps.append(written)
                 residual = middle + written
-        return self.unembed(residual), Outputs(tuple(heads), tuple(mlps))
+        return self.unembed(residual if read is None else residual[:, read]), Outputs(tuple(heads), tuple(mlps))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Float[Tensor, "batch head pos d_head"]:
+        """Softmax attention."""
+        return attention(q, k, self.scale, causal) @ v
