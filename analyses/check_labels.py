@@ -19,7 +19,7 @@ from typing import Any
 from stackheads import Analysis, analyze, load
 from stackheads.errors import StackheadsError
 from stackheads.labelling.stability import kappa
-from stackheads.models import build
+from stackheads.models import build, holds_checkpoint
 from stackheads.tables import records, role_of
 from stackheads.trial.trial import Trial
 
@@ -113,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path, help="checkpoints; without any, all that are shipped")
     arguments = parser.parse_args()
-    paths = arguments.folders or sorted(CHECKPOINTS.iterdir())
+    paths = arguments.folders or sorted(filter(holds_checkpoint, CHECKPOINTS.iterdir()))
     try:
         loaded = {path: load(path) for path in paths}
     except StackheadsError as error:

@@ -1,6 +1,14 @@
 """The answerer: configurations, checkpoints, and the only code that knows TransformerLens."""
 
-from stackheads.models.checkpoint import Checkpoint, load, parameters, save_checkpoint, snapshot_folder, snapshots
+from stackheads.models.checkpoint import (
+    Checkpoint,
+    holds_checkpoint,
+    load,
+    parameters,
+    save_checkpoint,
+    snapshot_folder,
+    snapshots,
+)
 from stackheads.models.config import ModelConfig, build, check_fit, model_config, parse_device
 from stackheads.models.native import named_weights
 from stackheads.models.outside.bridged import bridge
@@ -17,6 +25,7 @@ __all__ = [
     "build",
     "check_fit",
     "from_gpt2",
+    "holds_checkpoint",
     "load",
     "load_gpt2",
     "model_config",

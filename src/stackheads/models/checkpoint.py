@@ -110,6 +110,11 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Checkpoint:
     return Checkpoint(Path(path).resolve().name, model, task, config, content["training"], content["metrics"])
 
 
+def holds_checkpoint(path: Path) -> bool:
+    """Whether a path is a checkpoint or a run, and no folder of others (`checkpoints/known`)."""
+    return path.is_dir() and ((path / CONFIG).exists() or (path / WEIGHTS).exists() or bool(snapshots(path)))
+
+
 def snapshot_folder(path: Path) -> Path:
     """The folder itself if it is a checkpoint, else the last `step-…` snapshot in it."""
     if not path.is_dir():

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from stackheads.errors import CheckpointError
-from stackheads.models import ModelConfig, load
+from stackheads.models import ModelConfig, holds_checkpoint, load
 from stackheads.models.nulls import permuted_heads
 from stackheads.tasks import Cycle, Task
 from stackheads.training.config import TrainingConfig
@@ -34,7 +34,7 @@ def permuted_checkpoints(folder: Path | None, seed: int) -> list[Null]:
     """Every checkpoint in a folder with Q, K and V permuted between heads; none if no folder is given."""
     if folder is None:
         return []
-    paths = [path for path in sorted(folder.iterdir()) if path.is_dir()] if folder.is_dir() else []
+    paths = [path for path in sorted(folder.iterdir()) if holds_checkpoint(path)] if folder.is_dir() else []
     if not paths:
         raise CheckpointError(f"--checkpoints must be a folder of checkpoints, {folder} holds none: check the path")
     loaded = [load(path) for path in paths]

@@ -1,0 +1,115 @@
+"""Does the labeller find the heads of trained models whose circuit is known (`checkpoints/known`), and no others?
+
+    python analyses/known_circuits.py           # the tables, from analyses/results/known.csv, seconds
+    python analyses/known_circuits.py --write   # labels the models first: about 20 seconds for each
+
+Each model is labelled as it is, on 512 examples, seed 0. A (head, destination) is *found* if it carries a step and has a
+confirmed row with the step's role, else *missed*; *wrong* if it has a confirmed row with another role, or carries nothing and
+has a confirmed row. Prints, for each model, what was measured of the model itself and which cells are found, missed and wrong,
+then precision and recall as means over models.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from claims import RESULTS
+from tqdm import tqdm
+
+from stackheads import analyze
+from stackheads.files import write_file
+from stackheads.tables import records
+from stackheads.types import HeadId
+from stackheads.validation.known import Known, known_models
+
+KNOWN = Path(__file__).resolve().parent.parent / "checkpoints" / "known"
+PATH = RESULTS / "known.csv"
+EXAMPLES = 512
+
+
+def cells(known: Known) -> list[dict[str, Any]]:
+    """One row for each (head, destination) that carries a step or has a confirmed row."""
+    labels = records(analyze(known.model, known.task, examples=EXAMPLES, progress=False, explain=False).labels)
+    rows = []
+    for (head, place), truth in known.truth.items():
+        mine = [row for row in labels if HeadId.parse(row["head"]) == head and row["destination"] == place]
+        said = [row for row in mine if row["status"] == "confirmed"]
+        role = truth.role
+        right = role is not None and any((row["role"], row["hop"]) == (role.name, role.hop) for row in said)
+        if role is None and not said:
+            continue
+        wrong = any(role is None or (row["role"], row["hop"]) != (role.name, role.hop) for row in said)
+        rows.append(
+            {
+                "model": known.name,
+                "head": str(head),
+                "destination": str(place),
+                "truth": "nothing" if role is None else str(role),
+                "labels": "; ".join(_said(row) for row in mine),
+                "reason": "; ".join(row["reason"] for row in mine),
+                "found": right,
+                "wrong": wrong,
+            }
+        )
+    return rows
+
+
+def _said(row: dict[str, Any]) -> str:
+    """A label in words: status, role, and where a row is about a part of the positions its gate."""
+    role = " ".join(str(row[name]) for name in ("role", "hop") if row[name] is not None and row[name] == row[name])
+    return f"{row['status']} {role}" + ("" if row["gate"] is None else f" ({row['gate']})")
+
+
+def model_row(known: Known, found: pd.DataFrame) -> list[str]:
+    """One line of the table of models."""
+    mine = found[found["model"] == known.name]
+    asked = mine[mine["truth"] != "nothing"]
+    heads = {head for step in known.assigned.steps for head in step.heads}
+    shape = f"{known.assigned.n_layers} × {known.assigned.n_heads}"
+    names = {kind: _cells(rows) for kind, rows in (("missed", asked[~asked["found"]]), ("wrong", mine[mine["wrong"]]))}
+    least = min(known.accuracy.values())
+    return [
+        f"`{known.name}`",
+        shape,
+        str(len(heads)),
+        f"{100 * least:.2f}",
+        f"{asked['found'].sum()} of {len(asked)}",
+        names["missed"],
+        names["wrong"],
+    ]
+
+
+def _cells(rows: pd.DataFrame) -> str:
+    """Cells with what stands at them and what was said."""
+    return "; ".join(f"{row.head} {row.destination[0]} {row.truth}: {row.labels}" for row in rows.itertuples()) or "none"
+
+
+def figures(found: pd.DataFrame) -> str:
+    """Precision and recall of confirmed cells."""
+    steps, said = found["truth"] != "nothing", found["found"] | found["wrong"]
+    recall, precision = found[steps].groupby("model")["found"].mean(), found[said].groupby("model")["found"].mean()
+    overall = f"{found['found'].sum()} of {steps.sum()} cells found, {found['wrong'].sum()} wrong"
+    return f"{overall}; means over models: recall {recall.mean():.3f}, precision {precision.mean():.3f}"
+
+
+def main() -> None:
+    """Run the script from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="label the models")
+    arguments = parser.parse_args()
+    models = known_models(KNOWN)
+    if arguments.write:
+        rows = [row for known in tqdm(models, disable=None) for row in cells(known)]
+        write_file(PATH, lambda path: pd.DataFrame(rows).to_csv(path, index=False))
+    found = pd.read_csv(PATH, dtype=str).assign(
+        found=lambda table: table["found"] == "True", wrong=lambda table: table["wrong"] == "True"
+    )
+    header = ["model", "layers × heads", "heads with a step", "interchanges (%)", "found", "missed", "confirmed wrongly"]
+    for line in (header, ["---"] * len(header), *(model_row(known, found) for known in models)):
+        print(f"| {' | '.join(line)} |")
+    print(f"\n{figures(found)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Train the models whose circuits are known (`known_recipes.py`, docs/results/validation.md#known), one CPU thread.
+
+    python analyses/train_known.py                     # all that are missing, one after the other
+    python analyses/train_known.py --only chain-d2 --again
+
+A model that reaches the bar becomes checkpoints/known/NAME, another one runs/known/NAME, where its record says what it falls
+short in; it is not trained again unless `--again` is given. Everything is drawn from the seed in the recipe: the same recipe
+gives the same weights to the bit on one kind of machine. Run time: 1 to 8 minutes for each model.
+"""
+
+import argparse
+import shutil
+import time
+from pathlib import Path
+
+import torch
+from known_recipes import RECIPES
+
+from stackheads.models import save_checkpoint
+from stackheads.training.trainer import FRESH_EXAMPLES, accuracy
+from stackheads.validation.exchanged import interchange_accuracy, moved_by_the_rest
+from stackheads.validation.known import BAR, write_record
+from stackheads.validation.strict import train_strictly
+
+ROOT = Path(__file__).resolve().parent.parent
+USED, SHORT = ROOT / "checkpoints" / "known", ROOT / "runs" / "known"
+EXAMPLES = 4096
+
+
+def train_one(name: str) -> str:
+    """Train one model, measure it and store it where it belongs. Returns a line to print."""
+    recipe, start = RECIPES[name], time.monotonic()
+    model = train_strictly(recipe.known, recipe.model, recipe.training)
+    found = interchange_accuracy(recipe.known, model, EXAMPLES)
+    moved = moved_by_the_rest(recipe.known, model, EXAMPLES)
+    least = min(found, key=lambda each: found[each])
+    folder = (USED if found[least] >= BAR else SHORT) / name
+    for place in (USED, SHORT):
+        shutil.rmtree(place / name, ignore_errors=True)
+    shares = {str(hop): share for hop, share in accuracy(model, recipe.known.task, FRESH_EXAMPLES).items()}
+    training = {**recipe.training.model_dump(mode="json"), "method": "strict interchange"}
+    metrics = {"examples": FRESH_EXAMPLES, "accuracy": shares}
+    save_checkpoint(folder, model, recipe.known.task, recipe.model, training, metrics)
+    write_record(folder, recipe.known, found, moved, EXAMPLES)
+    seconds = time.monotonic() - start
+    where = folder.relative_to(ROOT)
+    return f"{name}: {found[least]:.2%} at least, {least}; the rest moves {moved:.2%}; {seconds:.0f} s; {where}"
+
+
+def main() -> None:
+    """Run the script from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=list(RECIPES), nargs="+", help="which; default: all that are missing")
+    parser.add_argument("--again", action="store_true", help="also those that have been trained")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in arguments.only or RECIPES:
+        if arguments.again or not any((place / name / "known.json").exists() for place in (USED, SHORT)):
+            print(train_one(name), flush=True)
+
+
+if __name__ == "__main__":
+    main()

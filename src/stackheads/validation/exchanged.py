@@ -1,0 +1,94 @@
+"""How exactly a model obeys a program with heads (`assigned.py`): accuracies of interchanges on fresh examples.
+
+Every exchange of which training drew at random is made in every example: each head of a step at each destination, alone (where
+both examples give it the same rows) and with the step's other heads; all of the rest; and exchanges drawn as in training. An
+exchange that moves few answers could be ignored at little loss, so each is scored twice, on the answers that must change and on
+those that must stay, and the lower share counts.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from stackheads.models.forwards.patched import PatchedForward, Swap
+from stackheads.models.hooks import analysing
+from stackheads.models.protocol import Model
+from stackheads.seeds import Stream, stream
+from stackheads.tasks import Batch
+from stackheads.tasks.scoring import correct, margins
+from stackheads.types import IGNORE
+from stackheads.validation.assigned import Assigned, Step
+from stackheads.validation.interpreter import Meant, answers, interpret
+from stackheads.validation.strict import draw
+
+MIN_COUNT = 32
+"""Answers of a kind below which nothing is said about them."""
+
+Exchange = tuple[str, Swap]
+
+
+def interchange_accuracy(known: Assigned, model: Model, examples: int, seed: int = 0) -> dict[str, float]:
+    """The share of right answers for each exchange by name, "plain" without any. Cost: a forward pass for each."""
+    generator = stream(seed, Stream.INTERCHANGED)
+    drawn = draw(known, examples, generator)
+    batch, meant = drawn.batch, interpret(known, drawn.batch)
+    exchanges = [*_steps(known, batch, meant), ("the rest", rest(known, batch)), ("drawn", drawn.swap)]
+    forward = PatchedForward(model)
+    with analysing(model):
+        logits, outputs = forward.run(batch.tokens)
+        found = {"plain": _share(_right(known, logits, batch, batch.targets), batch.targets != IGNORE)}
+        for name, swap in exchanges:
+            targets = answers(known, batch, interpret(known, batch, swap.heads, meant.rolled(1)))
+            after, _ = forward.run(batch.tokens, swap, outputs.rolled(1))
+            right, asked = _right(known, after, batch, targets), targets != IGNORE
+            kinds = [asked & (targets != batch.targets), asked & (targets == batch.targets)]
+            found[name] = min(_share(right, kind) for kind in kinds if int(kind.sum()) >= MIN_COUNT)
+    return found
+
+
+def moved_by_the_rest(known: Assigned, model: Model, examples: int, seed: int = 0) -> float:
+    """The share of the answers' margin that goes when all of the rest is exchanged: 0 if nothing carries anything."""
+    batch = known.task.sample(examples, stream(seed, Stream.INTERCHANGED))
+    forward = PatchedForward(model)
+    with analysing(model):
+        logits, outputs = forward.run(batch.tokens)
+        after, _ = forward.run(batch.tokens, rest(known, batch), outputs.rolled(1))
+        before, left = (margins(known.task.readout(each, batch), batch.targets).sum() for each in (logits, after))
+    return (1 - left / before).item()
+
+
+def rest(known: Assigned, batch: Batch) -> Swap:
+    """All that carries nothing: heads where they have no step, and MLPs."""
+    heads = ~known.carrying(batch.slots[0])[:, None].expand(-1, len(batch), -1, -1)
+    mlps = torch.ones(known.n_layers, *batch.tokens.shape, dtype=torch.bool)
+    if known.choosing:
+        mlps[-1] = False
+    return Swap(heads, mlps)
+
+
+def _steps(known: Assigned, batch: Batch, meant: Meant) -> Iterator[Exchange]:
+    for step, whose in zip(known.steps, meant.whose, strict=True):
+        same = whose == whose.roll(1, dims=0)
+        for place in sorted(step.spec.rows):
+            rows = batch.slots == place.slot
+            if len(step.heads) > 1:
+                yield f"{'+'.join(map(str, step.heads))} @{place}", _swap(known, step, rows, range(len(step.heads)))
+            for number, head in enumerate(step.heads):
+                yield f"{head} @{place}", _swap(known, step, rows & (same | (len(step.heads) == 1)), [number])
+
+
+def _swap(known: Assigned, step: Step, rows: Bool[Tensor, "batch pos"], numbers: range | list[int]) -> Swap:
+    heads = torch.zeros(known.n_layers, *rows.shape, known.n_heads, dtype=torch.bool)
+    for number in numbers:
+        heads[step.layer, ..., step.heads[number].index] = rows
+    return Swap(heads, torch.zeros(known.n_layers, *rows.shape, dtype=torch.bool))
+
+
+def _right(known: Assigned, logits: Tensor, batch: Batch, targets: Int[Tensor, "batch pos readout"]) -> Tensor:
+    return correct(known.task.readout(logits, batch), targets)
+
+
+def _share(right: Bool[Tensor, "*shape"], where: Bool[Tensor, "*shape"]) -> float:
+    return right[where].double().mean().item()

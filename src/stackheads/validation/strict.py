@@ -1,0 +1,133 @@
+"""Training by interchange interventions, so that chosen heads carry the steps of a program and nothing else carries anything.
+
+Strict interchange intervention training (Gupta et al., *InterpBench*, arXiv 2407.14494; after Geiger et al., arXiv 2112.00826).
+Each step of training runs a batch twice. The plain run must give the task's answers. In the second run outputs of heads are
+those that they gave on another example at the same positions, and the answers must be what the program says then:
+
+- *steps*: a step's heads at a destination, one head of several where both examples give it the same rows, or several steps at
+  once; at all positions or at half of them. The answer is that of the program with what these heads carried there
+  (`interpreter.py`); where it does not say, nothing is asked.
+- *the rest*: heads without a step, heads of steps at other destinations, and MLPs; all of them or half. No answer may change,
+  and where the rest alone is exchanged the logits must stay too, or a little would be carried by what carries nothing.
+
+Since every step's inputs are exchanged as well as its outputs, an answer can depend on what a step looks at only in the way of
+the program. Assumes one layout of positions for all examples, and a model that the fused forward covers.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from stackheads.models.config import ModelConfig, build
+from stackheads.models.forwards.patched import PatchedForward, Swap
+from stackheads.models.protocol import Model
+from stackheads.seeds import Stream, stream
+from stackheads.tasks import Batch
+from stackheads.tasks.scoring import asked
+from stackheads.training.config import TrainingConfig
+from stackheads.types import IGNORE, Destination
+from stackheads.validation.assigned import Assigned, Step
+from stackheads.validation.interpreter import answers, interpret
+
+QUIET = 0.1
+"""Weight of the squared change of logits, in units of their variance, where only the rest is exchanged."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A batch with what is exchanged in it, and the answers then; each example takes from the one before it."""
+
+    batch: Batch
+    swap: Swap
+    targets: Int[Tensor, "batch pos readout"]
+    only_rest: Bool[Tensor, "batch"]
+
+
+def train_strictly(known: Assigned, config: ModelConfig, training: TrainingConfig) -> Model:
+    """A model of this shape trained as the module says."""
+    model = build(config, known.task, seed=training.seed).train()
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
+    )
+    forward, generator = PatchedForward(model), stream(training.seed, Stream.INTERCHANGE)
+    for step in range(training.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = training.lr_at(step)
+        optimiser.zero_grad()
+        interchange_loss(known, forward, draw(known, training.batch, generator)).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+    return model.eval().requires_grad_(False)
+
+
+def interchange_loss(known: Assigned, forward: PatchedForward, drawn: Drawn) -> Float[Tensor, ""]:
+    """Cross-entropy of the plain run and of the exchanged one, and how the rest moves logits. Cost: two forward passes."""
+    batch = drawn.batch
+    read = asked(batch).any(dim=-1).any(dim=0).nonzero().squeeze(1)
+    logits, outputs = forward.run(batch.tokens, read=read)
+    exchanged, _ = forward.run(batch.tokens, drawn.swap, outputs.rolled(1), read)
+    there = batch.at(read)
+    plain, after = (known.task.readout(each, there) for each in (logits, exchanged))
+    same = asked(there) & drawn.only_rest[:, None, None]
+    moved = (after - plain)[same]
+    quiet = moved.square().mean() / plain[asked(there)].var().detach() if len(moved) else logits.new_zeros(())
+    return _cross_entropy(plain, there.targets) + _cross_entropy(after, drawn.targets[:, read]) + QUIET * quiet
+
+
+def _cross_entropy(answer_logits: Float[Tensor, "batch pos readout symbol"], targets: Tensor) -> Float[Tensor, ""]:
+    return functional.cross_entropy(answer_logits.flatten(0, 2), targets.flatten(), ignore_index=IGNORE)
+
+
+def draw(known: Assigned, n: int, generator: torch.Generator) -> Drawn:
+    """Examples and what is exchanged in each: one step (2 of 5), each step or not (2 of 5), none (1 of 5); beside it all of the
+    rest, half of it, or nothing.
+    """
+    batch = known.task.sample(n, generator)
+    meant = interpret(known, batch)
+    other = meant.rolled(1)
+    heads = torch.zeros(known.n_layers, *batch.tokens.shape, known.n_heads, dtype=torch.bool)
+    cells = [(number, place) for number, step in enumerate(known.steps) for place in sorted(step.spec.rows)]
+    how, which = torch.rand(n, generator=generator), torch.randint(len(cells), (n,), generator=generator)
+    each = torch.rand(n, len(cells), generator=generator) < 0.5
+    for index, (number, place) in enumerate(cells):
+        chosen = torch.where(how < 0.4, which == index, each[:, index] & (how < 0.8))
+        step, same = known.steps[number], meant.whose[number] == other.whose[number]
+        heads[step.layer, ..., [head.index for head in step.heads]] |= _rows(step, place, batch, chosen, same, generator)
+    rest = _rest(known, batch, generator)
+    swap = Swap(heads | rest.heads, rest.mlps)
+    targets = answers(known, batch, interpret(known, batch, swap.heads, other))
+    return Drawn(batch, swap, targets, ~heads.flatten(2).any(dim=0).any(dim=-1))
+
+
+def _rows(
+    step: Step, place: Destination, batch: Batch, chosen: Tensor, same: Tensor, generator: torch.Generator
+) -> Bool[Tensor, "batch pos head"]:
+    """Where the heads of a step are exchanged in the chosen examples: all of them, or one where its rows are the `same`."""
+    rows = chosen[:, None] & (batch.slots == place.slot)
+    half = torch.rand(rows.shape, generator=generator) < 0.5
+    some = rows & (half | (torch.rand(len(rows), 1, generator=generator) < 0.5))
+    together = torch.rand(len(rows), 1, generator=generator) < 0.5
+    number = torch.randint(len(step.heads), (len(rows), 1), generator=generator)
+    if len(step.heads) == 1:
+        return some[..., None]
+    alone = (some & same)[..., None] & (number[..., None] == torch.arange(len(step.heads)))
+    return torch.where(together[..., None], some[..., None], alone)
+
+
+def _rest(known: Assigned, batch: Batch, generator: torch.Generator) -> Swap:
+    """Of what carries nothing, all of an example (1 of 3), half (1 of 3), or none."""
+    idle = ~known.carrying(batch.slots[0])[:, None].expand(-1, len(batch), -1, -1)
+    how = torch.rand(len(batch), generator=generator)
+
+    def some(shape: torch.Size) -> Tensor:
+        half = torch.rand(shape, generator=generator) < 0.5
+        amount = how.view(1, -1, *[1] * (len(shape) - 2))
+        return (amount < 2 / 3) & (half | (amount < 1 / 3))
+
+    mlps = some(torch.Size((known.n_layers, *batch.tokens.shape)))
+    if known.choosing:
+        mlps[-1] = False
+    return Swap(idle & some(idle.shape), mlps)
