@@ -1,8 +1,9 @@
 """The cases on which ways of labelling are compared (`compared.py`): models of which it is known what every head looks at.
 
-Compiled circuits come in two guises a half, without and with noise on their weights; LayerNorm is left out where the circuit is
-answered only without. Known trained models (`known.py`) take turns between the halves. Null heads are those of untrained
-models, and of compiled circuits whose heads have their Q, K and V permuted.
+Compiled circuits come without and with noise on their weights, half of them without LayerNorm; those whose heads look at several
+things are all without, since through it what one head writes changes a little what all others do. Known trained models
+(`known.py`) take turns between the halves. Null heads are those of untrained models, and of compiled circuits whose heads have
+their Q, K and V permuted.
 """
 
 from collections.abc import Iterable, Mapping
@@ -35,7 +36,10 @@ LEFT_OPEN = ("g: diffuse",)
 """Diffuse on purpose: that its head looks at nothing, or most at hop 3, can both be said."""
 SEVERAL = ("d: split", "i: two hops", "j: by symbol")
 """Decoys for one role a head that are heads in parts."""
-NULL_MODELS = 20
+NULL_MODELS = 43
+"""Of each kind: more than a thousand heads."""
+GUISES = 3
+"""Of each half of plain circuits; of others one."""
 EXAMPLES: Mapping[str, int] = {"u: sixteen hops": 2048, "v: k hops": 1024}
 """More examples where each asks one of several hops."""
 
@@ -62,9 +66,11 @@ def cases(known: Path | None = None) -> list[Case]:
     for number, name in enumerate(ALL):
         circuit = ALL[name]()
         plain = name in CIRCUITS and circuit.decoy is None
-        for half in (0, 1):
-            guise = Guise(seed=1000 * number + half, normalization="LN" if name in CIRCUITS and half else None)
+        for variant in range(2 * GUISES if plain else 2):
+            normalized = name in CIRCUITS and (number + variant) % 2
+            guise = Guise(seed=1000 * number + variant, normalization="LN" if normalized else None)
             noisy = replace(guise, noise=LESS_NOISE.get(name, NOISE))
+            half = variant % 2
             found += [Case(_column(name, circuit), name, half, guise)]
             found += [Case("blurred" if plain else _column(name, circuit), name, half, noisy)]
     if known is not None:
