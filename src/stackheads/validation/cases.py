@@ -1,9 +1,9 @@
 """The cases on which ways of labelling are compared (`compared.py`): models of which it is known what every head looks at.
 
-Compiled circuits come without and with noise on their weights, half of them without LayerNorm; those whose heads look at several
-things are all without, since through it what one head writes changes a little what all others do. Known trained models
-(`known.py`) take turns between the halves. Null heads are those of untrained models, and of compiled circuits whose heads have
-their Q, K and V permuted.
+Compiled circuits come without and with noise on their weights, half of them without LayerNorm; those whose heads look at
+several things are all without, since through it what one head writes changes a little what all others do. Known trained
+models (`known.py`) take turns between the halves. Null heads are those of untrained models, and of compiled circuits whose
+heads have their Q, K and V permuted.
 """
 
 from collections.abc import Iterable, Mapping

@@ -87,10 +87,8 @@ def thresholds(results: Sequence[Result], way: str) -> tuple[float, float]:
 
 def _best(results: Sequence[Result], way: str) -> float:
     numbers = sorted({x for one in results for of in one.said[way].values() for x in of.values()})
-    if len(numbers) < 2:
-        return min(numbers, default=0.0)
-    tried = [(low + high) / 2 for low, high in pairwise(numbers)]
-    tried = tried[:: max(1, len(tried) // TRIED)]
+    between = [(low + high) / 2 for low, high in pairwise(numbers)]
+    tried = [min(numbers, default=0.0), *between[:: max(1, len(between) // TRIED)]]
     return max(tried, key=lambda bar: float(_f1(_counts(results, way, (bar, bar)).sum(dim=(0, 1)))))
 
 

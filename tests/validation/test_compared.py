@@ -1,0 +1,121 @@
+"""Scores of ways of labelling by hand, and cases of which it is known what heads look at."""
+
+import pytest
+
+from stackheads.types import Destination, HeadId, Status
+from stackheads.validation.blurred import blurred
+from stackheads.validation.cases import ALL, LEFT_OPEN, Case, cases, subject
+from stackheads.validation.compared import COLUMNS, NULLS, Result, kind, result, scores, thresholds, wrong
+from stackheads.validation.peers import ALWAYS, OURS, Said
+from stackheads.validation.specimens import CIRCUITS, Guise
+
+QUERY = Destination.QUERY
+
+
+def made(column, half, truth, **ways):
+    """A case of heads L0H0, L0H1, … at the query."""
+    cells = [(HeadId(0, number), QUERY) for number in range(len(truth))]
+    said = {way.replace("_", " "): dict(zip(cells, of, strict=True)) for way, of in ways.items()}
+    statuses = dict.fromkeys(cells, (Status.CONFIRMED,))
+    return result(column, f"{column} {half}", half, dict(zip(cells, truth, strict=True)), Said(said, statuses))
+
+
+ONE = made(
+    "clean",
+    0,
+    [{"hop 1"}, {"hop 2"}, {"previous"}, set()],
+    ours=[{"hop 1": ALWAYS}, {"hop 3": ALWAYS}, {"previous": ALWAYS}, {}],
+    cosine=[{"hop 1": 0.9}, {"hop 2": 0.5}, {"previous": 0.7}, {"hop 1": 0.55}],
+)
+OTHER = made(
+    "clean",
+    1,
+    [{"hop 1"}, set()],
+    ours=[{"hop 1": ALWAYS}, {}],
+    cosine=[{"hop 1": 0.8}, {"hop 1": 0.4}],
+)
+
+
+def row(found, way, column):
+    return next(each for each in found if (each["way"], each["column"]) == (way, column))
+
+
+def test_scores_by_hand():
+    """Of hops ours says three, two of the three that there are; of previous the one: F1 of 2/3 and 1."""
+    found = scores([ONE, OTHER])
+    ours = row(found, OURS, "clean")
+    assert ours["score"] == pytest.approx((2 / 3 + 1) / 2)
+    assert (ours["precision"], ours["recall"], ours["cells"]) == (3 / 4, 3 / 4, 6)
+    assert ours["low"] <= ours["score"] <= ours["high"]
+    assert [(each["cell"], each["so"], each["said"]) for each in wrong([ONE, OTHER])] == [("L0H1 @query", "hop 2", "hop 3")]
+
+
+def test_each_half_is_scored_by_the_threshold_that_is_best_on_the_other():
+    """In the second case the look has 0.8 and the other head 0.4; in the first all three looks are said from 0.5 on."""
+    assert thresholds([ONE, OTHER], "cosine") == (pytest.approx(0.6), 0.5)
+    cosine = row(scores([ONE, OTHER]), "cosine", "clean")
+    assert (cosine["precision"], cosine["recall"]) == (1.0, 3 / 4)
+
+
+def test_of_nulls_heads_are_counted_of_which_something_is_said():
+    null = made(NULLS, 0, [set()] * 4, ours=[{}] * 4, cosine=[{"hop 1": 0.95}, {}, {"hop 1": 0.1}, {"hop 2": 0.99}])
+    found = scores([ONE, OTHER, null])
+    assert row(found, "cosine", NULLS)["score"] == 0.5
+    assert row(found, OURS, NULLS)["score"] == 0.0
+    assert row(found, OURS, "clean")["score"] == row(scores([ONE, OTHER]), OURS, "clean")["score"]
+
+
+def test_a_kind_that_is_nowhere_and_is_said_counts_against_who_says_it():
+    said = {OURS: [{"hop 1": ALWAYS}, {"place": ALWAYS}], "labels": [{"hop 1": ALWAYS}, {}]}
+    found = scores([made("clean", 0, [{"hop 1"}, set()], **said)])
+    assert row(found, OURS, "clean")["score"] == 0.5
+    assert row(found, "labels", "clean")["score"] == 1.0
+
+
+def test_results_are_stored_and_read():
+    assert Result.of(ONE.to_dict()) == ONE
+
+
+def test_kinds_are_what_numbers_are_left_off():
+    assert [kind(what) for what in ("hop -2", "condition 1", "value slots", "place", "symbols of key slots")] == [
+        "hop",
+        "condition",
+        "value slots",
+        "place",
+        "symbols of key slots",
+    ]
+
+
+def test_every_circuit_is_a_case_in_both_halves_and_every_column_has_both():
+    every = cases()
+    assert len({case.slug for case in every}) == len(every)
+    for name in ALL:
+        assert {case.half for case in every if case.name == name} == {0, 1}
+    assert {case.column for case in every} == set(COLUMNS) - {"known trained"}
+    nulls = [case for case in every if case.column == NULLS]
+    assert len({cell[0] for cell in subject(nulls[0])[2]}) * len(nulls) > 1000
+
+
+@pytest.mark.parametrize("name", ["k: mixed", "o: distance", "a: no output", "h: ambiguous", "t: never on", *LEFT_OPEN])
+def test_what_is_so_follows_from_the_construction(name):
+    case = next(case for case in cases() if case.name == name)
+    looks = subject(case)[2]
+    said = {what for some in looks.values() for what in some}
+    wanted = {
+        "k: mixed": {"hop 1", "hop 2", "previous"},
+        "o: distance": {"hop 1", "hop 2", "hop 4", "previous", "distance"},
+        "a: no output": {"hop 1", "hop 2", "hop 4", "previous"},
+        "h: ambiguous": set(),
+        "t: never on": {"hop 1", "previous"},
+        "g: diffuse": set(),
+    }
+    assert said == wanted[name]
+
+
+def test_a_case_of_a_blurred_circuit_is_less_sharp():
+    guise = Guise(seed=1, normalization=None, noise=0.1)
+    assert blurred("doubling", guise).sharpness < guise.sharpness
+    case = Case("blurred", "doubling", 0, guise)
+    model, _, looks, _ = subject(case)
+    assert any(looks.values())
+    assert model.cfg.n_layers == len(CIRCUITS["doubling"]().layers)
