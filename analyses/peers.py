@@ -5,14 +5,14 @@
 
 Every case of `validation/cases.py`, judged by all ways of `validation/peers.py` and scored as in `validation/compared.py`:
 macro F1 with 95 % intervals over cases, by column; of nulls the share of heads of which anything is said. --write keeps each
-case in --work and then writes peers.csv (scores), peers-wrong.csv (every cell about which ours is wrong) and peers.png.
+case in --keep and then writes peers.csv (scores), peers-wrong.csv (every cell about which ours is wrong) and peers.png.
 """
 
 import argparse
-import json
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -22,32 +22,35 @@ import torch
 from claims import RESULTS, ROOT, markdown
 from tqdm import tqdm
 
-from stackheads.files import write_file, write_json
+from stackheads.files import write_file
 from stackheads.report.figures import save_figure
 from stackheads.tables import records
 from stackheads.validation.cases import Case, cases, judged
 from stackheads.validation.compared import COLUMNS, NULLS, Result, scores, wrong
+from stackheads.validation.kept import Rows, keeping, kept
 from stackheads.validation.peers import OURS
 
 KNOWN = ROOT / "checkpoints" / "known"
 SCORES, WRONG = RESULTS / "peers.csv", RESULTS / "peers-wrong.csv"
 
 
-def kept(case: Case, work: Path) -> Result:
+def rows(case: Case) -> Rows:
+    """The result of a case, plain."""
+    return [judged(case).to_dict()]
+
+
+def result(case: Case, folder: Path) -> Result:
     """The result of a case, from its file where it is there."""
-    path = work / f"{case.slug}.json"
-    if not path.exists():
-        write_json(path, judged(case).to_dict())
-    return Result.of(json.loads(path.read_text()))
+    return Result.of(kept(folder, case.slug, rows, case)[0])
 
 
-def results(work: Path, jobs: int) -> list[Result]:
+def results(folder: Path, workers: int) -> list[Result]:
     """All cases, judged in so many processes."""
-    work.mkdir(parents=True, exist_ok=True)
-    every = cases(KNOWN if KNOWN.exists() else None)
+    keeping(folder, {"version": version("stackheads")})
+    every = cases(KNOWN)
     threads: dict[str, Any] = {"initializer": torch.set_num_threads, "initargs": (1,)}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), **threads) as pool:
-        return list(tqdm(pool.map(partial(kept, work=work), every), total=len(every), desc="cases", disable=None))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), **threads) as pool:
+        return list(tqdm(pool.map(partial(result, folder=folder), every), total=len(every), desc="cases", disable=None))
 
 
 def lines(table: pd.DataFrame) -> list[str]:
@@ -108,12 +111,12 @@ def written(found: Iterable[Result]) -> None:
 def main() -> None:
     """Run the script from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "peers", help="where each case is kept")
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument("--keep", type=Path, default=ROOT / "runs" / "peers", help="where each case is kept")
     parser.add_argument("--write", action="store_true", help="judge the cases, and write tables and figure")
     arguments = parser.parse_args()
     if arguments.write:
-        written(results(arguments.work, arguments.jobs))
+        written(results(arguments.keep, arguments.workers))
     table = pd.read_csv(SCORES)
     print(*lines(table), sep="\n")
     if arguments.write:

@@ -172,7 +172,8 @@ def validate(
         Path | None, typer.Option(help="Also permute the heads of the checkpoints in this folder (nulls).")
     ] = None,
     seed: Seed = 0,
-    jobs: Annotated[int, typer.Option(help="Processes.")] = 2,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    keep: Annotated[Path | None, typer.Option(help="Keep each part in this folder, and go on from what is there.")] = None,
     output: Annotated[Path | None, typer.Option(help="Also write the JSON object to this file.")] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -180,18 +181,21 @@ def validate(
     """Score the labeller on circuits whose labels are known, and on models that must get none. Status 1 if a bar is missed."""
     import json as json_module
 
-    from stackheads.files import check_file, write_json
+    from stackheads.files import check_file, check_folder, write_json
     from stackheads.report.validation import print_validation
+    from stackheads.validation.kept import SETTINGS
     from stackheads.validation.nulls import permuted_checkpoints, trained_on_shuffled_answers
     from stackheads.validation.validate import validate as run
 
-    if jobs < 1:
-        raise ConfigError(f"jobs must be at least 1, got {jobs}: give the number of processes")
+    if workers < 1:
+        raise ConfigError(f"workers must be at least 1, got {workers}: give the number of processes")
     if output is not None:
         check_file(output)
+    if keep is not None:
+        check_folder(keep, SETTINGS, [SETTINGS])
     permuted = permuted_checkpoints(checkpoints, seed)  # first, since their folder may be a mistake
     nulls = [*trained_on_shuffled_answers(1 if quick else 4, seed), *permuted]
-    result = run(quick, seed, nulls, jobs, progress=not quiet)
+    result = run(quick, seed, nulls, workers, progress=not quiet, folder=keep)
     if output is not None:
         write_json(output, result.to_dict())
     if json:

@@ -93,6 +93,12 @@ class Judged:
     truth: bool
     answer: Answer
 
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> "Judged":
+        """Read a plain row."""
+        answer: Any = Answer(row["answer"])
+        return cls(**{**row, "answer": answer})
+
     @property
     def false_yes(self) -> bool:
         return not self.truth and self.answer in (Answer.YES, Answer.AGAINST)

@@ -8,10 +8,12 @@ solve the task with Q, K and V permuted between heads.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +30,8 @@ from stackheads.models.protocol import Model
 from stackheads.tasks import Cycle, Retrieval, Task
 from stackheads.types import Gate, Status
 from stackheads.validation.calibration import QUICK_SAMPLES, UNIFORM_SAMPLES, calibration_points, judged, rates, uniformity
+from stackheads.validation.calibration import Judged as Answered
+from stackheads.validation.kept import Rows, keeping, kept
 from stackheads.validation.scores import NOISE, Judged, NullHead, Validation, score
 from stackheads.validation.specimens import CIRCUITS, Guise, Specimen, specimen
 from stackheads.validation.truth import Truth
@@ -61,30 +65,43 @@ def validate(
     quick: bool = False,
     seed: int = 0,
     nulls: Sequence[tuple[str, Any, Task]] = (),
-    jobs: int = 2,
+    workers: int = 2,
     progress: bool = True,
+    folder: Path | None = None,
 ) -> Validation:
     """Run the grid. `nulls` are further (kind, model, task) that must get no confirmed label.
 
     `quick` uses one guise for each circuit, clean and noisy, and fewer nulls, on 256 examples; the thresholds are
-    then not compared.
+    then not compared. In `folder` each part is kept as it is done, and not made again (`kept.py`).
     """
     start = time.monotonic()
+    if folder is not None:
+        keeping(
+            folder, {"quick": quick, "seed": seed, "nulls": [kind for kind, _, _ in nulls], "version": version("stackheads")}
+        )
     choosing, reporting = _grid(quick, seed)
     null_jobs = [*_untrained(quick, seed), *_permuted(quick, seed), *nulls]
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        number = QUICK_NULL_EXAMPLES if quick else NULL_EXAMPLES
-        cells = pool.map(_label_case, reporting)
-        null_rows = pool.map(_label_null, *zip(*null_jobs, strict=True), [number] * len(null_jobs))
-        found = _flat(_shown(cells, len(reporting), "grid", progress))
-        null_heads = _flat(_shown(null_rows, len(null_jobs), "nulls", progress))
-        compared = list(_shown(pool.map(_compare_thresholds, choosing), len(choosing), "thresholds", progress))
-        points = calibration_points(quick, seed)
-        answers = _flat(_shown(pool.map(judged, *zip(*points, strict=True)), len(points), "calibration", progress))
+    number, points = QUICK_NULL_EXAMPLES if quick else NULL_EXAMPLES, calibration_points(quick, seed)
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+
+        def rows(what: str, make: Callable[..., Rows], parts: Sequence[tuple[Any, ...]]) -> Iterable[dict[str, Any]]:
+            """Of all parts, made by the pool at once and handed over in their order."""
+            ones = [pool.submit(kept, folder, f"{what}-{at:04}", make, *part) for at, part in enumerate(parts)]
+            return (row for one in _shown(ones, len(parts), what, progress) for row in one.result())
+
+        cells = rows("grid", _label_case, [(case,) for case in reporting])
+        null_rows = rows("nulls", _label_null, [(*null, number) for null in null_jobs])
+        compared = rows("thresholds", _compare_thresholds, [(case,) for case in choosing])
+        answers = rows("calibration", _calibrated, points)
+        found, null_heads = [Judged(**row) for row in cells], [NullHead(**row) for row in null_rows]
+        under = [(row.pop("thresholds"), Judged(**row)) for row in compared]
+        asked = [Answered.of(row) for row in answers]
     uniform = uniformity(QUICK_SAMPLES if quick else UNIFORM_SAMPLES, seed)
-    chosen = {name: score(_flat(each[name] for each in compared))["macro_f1"] for name in ALTERNATIVES if compared}
+    chosen = {name: score([cell for other, cell in under if other == name])["macro_f1"] for name in ALTERNATIVES if under}
     seconds = time.monotonic() - start
-    return Validation(tuple(found), chosen, tuple(null_heads), seconds, tuple(rates(answers)), uniform)
+    return Validation(tuple(found), chosen, tuple(null_heads), seconds, tuple(rates(asked)), uniform)
 
 
 def _grid(quick: bool, seed: int) -> tuple[list[Case], list[Case]]:
@@ -105,18 +122,27 @@ def _grid(quick: bool, seed: int) -> tuple[list[Case], list[Case]]:
     return sides
 
 
-def _label_case(case: Case) -> list[Judged]:
-    """Truth and verdict of every (head, destination) of one specimen."""
+def _label_case(case: Case) -> Rows:
+    """Truth and verdict of every (head, destination) of one specimen, `Judged` as rows."""
     made = _made(case)
     found = measure_until_decided(made.model, made.task, case.guise.seed, Thresholds(), BUDGET, methods=CARRYING)
-    return _cells(case, made, found.evidence, found.thresholds)
+    return [vars(cell) for cell in _cells(case, made, found.evidence, found.thresholds)]
 
 
-def _compare_thresholds(case: Case) -> dict[str, list[Judged]]:
+def _compare_thresholds(case: Case) -> Rows:
     """The same under each alternative set of thresholds, from one measurement."""
     made = _made(case)
     evidence, _ = measure(made.model, made.task, Look(EXAMPLES, case.guise.seed, methods=CARRYING), LOOSEST)
-    return {name: _cells(case, made, evidence, thresholds) for name, thresholds in ALTERNATIVES.items()}
+    return [
+        {"thresholds": name, **vars(cell)}
+        for name, thresholds in ALTERNATIVES.items()
+        for cell in _cells(case, made, evidence, thresholds)
+    ]
+
+
+def _calibrated(readouts: str, circuit: str, examples: int, seed: int) -> Rows:
+    """Every channel's answers on one circuit at one size, as rows."""
+    return [vars(one) for one in judged(readouts, circuit, examples, seed)]
 
 
 def _made(case: Case) -> Specimen:
@@ -140,10 +166,11 @@ def is_rest(gate: Gate | None, truth: Truth) -> bool:
     return truth.gate is not None and gate is not None and not set(gate.values) & set(truth.gate.values)
 
 
-def _label_null(kind: str, model: Model, task: Task, examples: int) -> list[NullHead]:
+def _label_null(kind: str, model: Model, task: Task, examples: int) -> Rows:
+    """Which heads of a null model are confirmed, `NullHead` as rows."""
     evidence, _ = measure(model, task, Look(examples, 0, methods=CARRYING), Thresholds())
     confirmed = {item.head for item in evidence if status(item, Thresholds()) == Status.CONFIRMED}
-    return [NullHead(kind, str(head), head in confirmed) for head in sorted({item.head for item in evidence})]
+    return [vars(NullHead(kind, str(head), head in confirmed)) for head in sorted({item.head for item in evidence})]
 
 
 def _untrained(quick: bool, seed: int) -> list[tuple[str, Any, Task]]:
@@ -162,10 +189,6 @@ def _permuted(quick: bool, seed: int) -> list[tuple[str, Any, Task]]:
             made = specimen(name, CIRCUITS[name](), Guise(seed=seed + number, idle=2))
             result.append(("permuted", permuted_heads(made.model, seed + number), made.task))
     return result
-
-
-def _flat(groups: Iterable[list[Any]]) -> list[Any]:
-    return [row for group in groups for row in group]
 
 
 def _shown(items: Iterable[Any], total: int, what: str, progress: bool) -> Iterable[Any]:

@@ -1,0 +1,55 @@
+"""Parts that are kept are made once, and only go on with what they belong to."""
+
+import json
+
+import pytest
+
+from stackheads.errors import CheckpointError, ConfigError
+from stackheads.validation.calibration import Judged, judged
+from stackheads.validation.kept import SETTINGS, keeping, kept
+from stackheads.validation.validate import _calibrated
+
+ROWS = [{"circuit": "doubling", "right": True}, {"circuit": "tripling", "right": None}]
+
+
+def never():
+    raise AssertionError("it is there already")
+
+
+def test_a_part_is_made_once(tmp_path):
+    assert kept(tmp_path, "grid-0000", lambda: ROWS) == ROWS
+    assert kept(tmp_path, "grid-0000", never) == ROWS
+    assert kept(tmp_path, "grid-0001", lambda: ROWS[:1]) == ROWS[:1]
+
+
+def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert kept(None, "grid-0000", lambda: ROWS) == ROWS
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_part_is_refused(tmp_path):
+    (tmp_path / "grid-0000.json").write_text('{"rows": [')
+    with pytest.raises(CheckpointError, match="must be JSON"):
+        kept(tmp_path, "grid-0000", never)
+
+
+def test_a_folder_goes_on_with_the_same_settings_alone(tmp_path):
+    folder = tmp_path / "validation"
+    keeping(folder, {"quick": True, "seed": 0})
+    keeping(folder, {"quick": True, "seed": 0})
+    with pytest.raises(ConfigError, match="same settings"):
+        keeping(folder, {"quick": True, "seed": 1})
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=SETTINGS):
+        keeping(other, {"quick": True})
+    assert not (other / SETTINGS).exists()
+
+
+def test_what_a_channel_answers_is_read_as_it_was_written():
+    point = ("few", "doubling", 32, 0)
+    rows = json.loads(json.dumps(_calibrated(*point)))
+    assert [Judged.of(row) for row in rows] == judged(*point)
+    assert {row["channel"] for row in rows} == {"pattern", "cause", "write"}
