@@ -4,9 +4,9 @@
     python analyses/looks_of_known_circuits.py --write           # labels and selectors first, a quarter of an hour on one core
     python analyses/looks_of_known_circuits.py --circuits n,o    # of some circuits only; with --write they replace theirs
 
-Circuits n to s (`validation/tabled.py`), t, u (`validation/rarely.py`) and v, w (`validation/other_tasks.py`), without
-LayerNorm, seeds 0 to 2, clean and with noise on the weights: 0.1, and of v 0.05, as much as it answers under. Labels and
-selectors, fitted to attention, on 256 examples; u and v, of which each example asks one of several hops, on 1,024 too.
+Circuits n to s (`validation/tabled.py`), t, u (`validation/rarely.py`) and v to x (`validation/other_tasks.py`), without
+LayerNorm, seeds 0 to 2, clean and with noise on the weights: 0.1, and of v and x 0.05, as much as they answer under. Labels and
+selectors, fitted to attention, on 256 examples; u, v and x, of which each example asks one of several hops, on 1,024 too.
 
 A selector is right as in selectors_of_known_circuits.py. `points`: the numbers of a table are largest where the head was built
 to look, for every place, distance or pair of symbols that the examples hold. A label is right that has status, role and gate by
@@ -16,20 +16,22 @@ wrong; models of which no readout was answered in examples enough, refused.
 """
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 from claims import RESULTS, markdown, rate
-from selectors_of_known_circuits import MISSED, NOISE, cell_of, compared
+from selectors_of_known_circuits import MISSED, NOISE, cell_of, compared, in_words, is_table
 from tqdm import tqdm
 
 from stackheads import analyze
 from stackheads.errors import ConfigError
 from stackheads.files import write_file
-from stackheads.programs.heads import POSITION, HeadSpec
+from stackheads.programs.heads import POSITION, Content, HeadSpec
 from stackheads.tables import records, role_of
 from stackheads.tasks import labelling_batch
 from stackheads.types import Gate
+from stackheads.validation.blends import jobs_by_construction
 from stackheads.validation.other_tasks import OTHER_TASKS
 from stackheads.validation.rarely import RARELY
 from stackheads.validation.specimens import Guise, Specimen, specimen
@@ -39,8 +41,8 @@ from stackheads.validation.validate import is_rest
 PATH = RESULTS / "known-looks.csv"
 LOOKS = {**TABLED, **RARELY, **OTHER_TASKS}
 SEEDS, EXAMPLES = range(3), 256
-MORE = {"u: sixteen hops": (EXAMPLES, 1024), "v: k hops": (EXAMPLES, 1024)}
-LESS = {"v: k hops": (0.0, 0.05)}
+MORE = dict.fromkeys(("u: sixteen hops", "v: k hops", "x: hop by asked"), (EXAMPLES, 1024))
+LESS = dict.fromkeys(("v: k hops", "x: hop by asked"), (0.0, 0.05))
 REFUSED = "refused"
 
 
@@ -75,25 +77,29 @@ def judged(name: str, guise: Guise, examples: int) -> list[dict[str, Any]]:
 
 def labels(made: Specimen, table: pd.DataFrame) -> list[dict[str, Any]]:
     """The labels, beside those by construction."""
-    rows = []
+    rows, jobs = [], jobs_by_construction(made)
     for row in records(table):
         truth, role = made.truth[cell_of(row)], None if row["role"] is None else role_of(row)
         gate = None if row["gate"] is None else Gate.parse(row["gate"])
         if is_rest(gate, truth):
             continue
-        right = row["status"] == truth.status and (truth.role is None or (truth.role, truth.gate) == (role, gate))
+        built: Sequence[tuple[Any, Gate | None]] = jobs.get(cell_of(row), ())
+        if len(built) < 2 or truth.role is None:
+            built = ((truth.role, truth.gate),)
+        right = row["status"] == truth.status and (truth.role is None or (role, gate) in built)
         shown = {key: row[key] for key in ("head", "destination", "gate", "status", "effect", "write", "reason")}
-        built = ", ".join(map(str, filter(None, (truth.role, truth.gate, truth.status))))
-        rows.append(shown | {"what": None if role is None else str(role), "built": built, "right": right})
+        said = f"{truth.status}, {in_words(built) if truth.role else '–'}"
+        rows.append(shown | {"what": None if role is None else str(role), "built": said, "right": right})
     return rows
 
 
 def pointing(made: Specimen, row: dict[str, Any], weights: pd.DataFrame) -> bool | None:
     """Whether a table's numbers are largest where its head was built to look; None where there is no table."""
-    if not row.get("right") or row.get("selector") not in ("position", "content"):
-        return None
     cell, place = cell_of(row)
     head: HeadSpec = made.layers[cell.layer][cell.index]
+    looks = [what for what, _ in head.jobs.get(place, ()) if isinstance(what, str | Content)]
+    if row["status"] == MISSED or not any(is_table(row, what) for what in looks):
+        return None
     (table,), (_, source) = head.tables, head.matches[0]
     assert table is not None
     numbers = weights[(weights["head"] == row["head"]) & (weights["destination"] == row["destination"])]

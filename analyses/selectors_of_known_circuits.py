@@ -102,7 +102,7 @@ def compared(made: Specimen, table: pd.DataFrame, fitted_to: FittedTo) -> list[d
             for job in every
             if (cell, job) not in found
         ]
-    shown = ("head", "destination", "what", "gate", "values", "status", "gain", "effect", "write")
+    shown = ("head", "destination", "selector", "what", "gate", "values", "status", "gain", "effect", "write")
     rows = [{key: row[key] for key in shown} for row in told]
     return [row | {"built": built, "right": ok} for row, (built, ok) in zip(rows, right, strict=True)] + missed
 

@@ -8,14 +8,17 @@ v  k hops on a string (`tasks/induction.py`). Every character knows the one befo
    is not decided.
 w  conditional retrieval (`tasks/conditional.py`), two hops. What is said about a symbol knows its symbol; the query looks at
    the condition of each step, and then where both symbol and kind are right.
+x  as v, but the heads of each number of hops bring a place, and one more head looks there: at hop 1 when one is asked, hop
+   2 when two are, hop 3 when three are. Those that bring places are not decided, as above.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import MappingProxyType
 
-from stackheads.programs.heads import POSITION, TOKEN, Copy, HeadSpec, Table, plain_readouts, register
+from stackheads.programs.heads import POSITION, TOKEN, Copy, HeadSpec, Layers, Table, plain_readouts, register
 from stackheads.tasks import Conditional, KHopInduction
-from stackheads.types import Destination, Role, Slot
+from stackheads.types import Destination, Gate, Role, Slot
 from stackheads.validation.specimens import Circuit
 
 QUERY, VALUE, CONDITION = Destination.QUERY, Destination.VALUE, Destination.CONDITION
@@ -27,16 +30,33 @@ LATER, SAME = 0.25, 0.5
 
 def k_hops() -> Circuit:
     """v"""
-    task = KHopInduction(max_hops=3, symbols=4, context=16, supervision="final")
+    task = _strings()
+    answering = tuple(_when_asked(hop, Copy(TOKEN, ANSWER, table=_same(_characters(task)))) for hop in _hops(task))
+    return Circuit((*_places_known(task), answering), task, {1: {ANSWER: 1.0}})
+
+
+def hop_by_asked() -> Circuit:
+    """x: the first place is no goal, so that heads that look there because they have nothing to do name none."""
+    task = _strings()
+    places = Copy(POSITION, "goal", table=_same(range(1, task.n_ctx)))
+    choosing = tuple(replace(_when_asked(hop, places), status={QUERY: "undecided"}) for hop in _hops(task))
+    layers = (*_places_known(task), choosing, (_at_the_goal(task),))
+    return Circuit(layers, task, {1: {ANSWER: 1.0}})
+
+
+def _strings() -> KHopInduction:
+    return KHopInduction(max_hops=3, symbols=4, context=16, supervision="final")
+
+
+def _places_known(task: KHopInduction) -> Layers:
+    """The query comes to know how many hops are asked, and the places of hops 1 to 3."""
     before = HeadSpec((), frozenset({VALUE}), (Copy(TOKEN, "before"),), {VALUE: Role("previous")}, offset=-1)
-    layers = (
+    return (
         (before, _reading_what_is_asked(task), _voting(task)),
         (_last_time(task),),
         (_following(1, "place 1", "place 2"),),
         (_following(2, "place 2", "place 3"),),
-        tuple(_answering(hop, task) for hop in range(1, task.max_hops + 1)),
     )
-    return Circuit(layers, task, {1: {ANSWER: 1.0}})
 
 
 def _reading_what_is_asked(task: KHopInduction) -> HeadSpec:
@@ -63,7 +83,7 @@ def _last_time(task: KHopInduction) -> HeadSpec:
         ((TOKEN, "before"), (POSITION, POSITION)),
         both,
         (Copy(POSITION, "place 1"),),
-        {},
+        dict.fromkeys(both, Role("hop", 1)),
         sources=ANYWHERE,
         tables=(same, {**later, **nowhere}),
         status=dict.fromkeys(both, "undecided"),
@@ -76,17 +96,39 @@ def _following(hop: int, at: str, further: str) -> HeadSpec:
     return HeadSpec(((at, POSITION),), frozenset({QUERY}), (Copy("place 1", further),), {QUERY: Role("hop", hop)}, ANYWHERE)
 
 
-def _answering(hop: int, task: KHopInduction) -> HeadSpec:
-    """The character there, when so many hops are asked."""
-    characters: Table = {(character, character): 1.0 for character in _characters(task)}
+def _when_asked(hop: int, copy: Copy) -> HeadSpec:
+    """At the place of a hop, when so many hops are asked."""
     return HeadSpec(
         ((f"place {hop}", POSITION),),
         frozenset({QUERY}),
-        (Copy(TOKEN, ANSWER, table=characters),),
+        (copy,),
         {QUERY: Role("hop", hop)},
         sources=ANYWHERE,
         when=(ASKED, frozenset({hop})),
+        jobs={QUERY: ((Role("hop", hop), Gate(ASKED, (hop,))),)},
     )
+
+
+def _at_the_goal(task: KHopInduction) -> HeadSpec:
+    """The character at the place that is the goal; at the first token, which is none, where there is no goal."""
+    else_first: Table = {(task.n_ctx - 1, 0): 0.5}
+    return HeadSpec(
+        (("goal", POSITION), (POSITION, POSITION)),
+        frozenset({QUERY}),
+        (Copy(TOKEN, ANSWER, table=_same(_characters(task))),),
+        {QUERY: Role("hop", 1)},
+        sources=ANYWHERE,
+        tables=(None, else_first),
+        jobs={QUERY: tuple((Role("hop", hop), Gate(ASKED, (hop,))) for hop in _hops(task))},
+    )
+
+
+def _same(numbers: range) -> Table:
+    return {(number, number): 1.0 for number in numbers}
+
+
+def _hops(task: KHopInduction) -> range:
+    return range(1, task.max_hops + 1)
 
 
 def _characters(task: KHopInduction) -> range:
@@ -138,5 +180,5 @@ def _from(hop: int) -> str:
 
 
 OTHER_TASKS: MappingProxyType[str, Callable[[], Circuit]] = MappingProxyType(
-    {"v: k hops": k_hops, "w: conditional": conditional}
+    {"v: k hops": k_hops, "w: conditional": conditional, "x: hop by asked": hop_by_asked}
 )
