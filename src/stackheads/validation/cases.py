@@ -29,7 +29,7 @@ from stackheads.validation.specimens import CIRCUITS, Circuit, Guise, Specimen, 
 from stackheads.validation.tabled import TABLED
 
 NOISE = 0.1
-LESS_NOISE: Mapping[str, float] = {"v: k hops": 0.05}
+LESS_NOISE: Mapping[str, float] = {"v: k hops": 0.05, "x: hop by asked": 0.05}
 """As much as the circuit still answers under."""
 ALL = {**CIRCUITS, **BLENDS, **TABLED, **RARELY, **OTHER_TASKS}
 LEFT_OPEN = ("g: diffuse",)
@@ -40,7 +40,7 @@ NULL_MODELS = 43
 """Of each kind: more than a thousand heads."""
 GUISES = 3
 """Of each half of plain circuits; of others one."""
-EXAMPLES: Mapping[str, int] = {"u: sixteen hops": 2048, "v: k hops": 1024}
+EXAMPLES: Mapping[str, int] = {"u: sixteen hops": 2048, "v: k hops": 1024, "x: hop by asked": 1024}
 """More examples where each asks one of several hops."""
 
 
