@@ -17,14 +17,15 @@ def made(column, half, truth, **ways):
     cells = [(HeadId(0, number), QUERY) for number in range(len(truth))]
     said = {way.replace("_", " "): dict(zip(cells, of, strict=True)) for way, of in ways.items()}
     statuses = dict.fromkeys(cells, (Status.CONFIRMED,))
-    return result(column, f"{column} {half}", half, dict(zip(cells, truth, strict=True)), Said(said, statuses))
+    allowed = {cells[0]: {"value slots"}}
+    return result(column, f"{column} {half}", half, dict(zip(cells, truth, strict=True)), allowed, Said(said, statuses))
 
 
 ONE = made(
     "clean",
     0,
     [{"hop 1"}, {"hop 2"}, {"previous"}, set()],
-    ours=[{"hop 1": ALWAYS}, {"hop 3": ALWAYS}, {"previous": ALWAYS}, {}],
+    ours=[{"hop 1": ALWAYS, "value slots": ALWAYS}, {"hop 3": ALWAYS}, {"previous": ALWAYS}, {}],
     cosine=[{"hop 1": 0.9}, {"hop 2": 0.5}, {"previous": 0.7}, {"hop 1": 0.55}],
 )
 OTHER = made(
@@ -41,7 +42,7 @@ def row(found, way, column):
 
 
 def test_scores_by_hand():
-    """Of hops ours says three, two of the three that there are; of previous the one: F1 of 2/3 and 1."""
+    """Of hops ours says three, two of the three that there are; of previous the one: F1 of 2/3 and 1. Slots may be said."""
     found = scores([ONE, OTHER])
     ours = row(found, OURS, "clean")
     assert ours["score"] == pytest.approx((2 / 3 + 1) / 2)
@@ -93,13 +94,13 @@ def test_every_circuit_is_a_case_in_both_halves_and_every_column_has_both():
         assert {case.half for case in every if case.name == name} == {0, 1}
     assert {case.column for case in every} == set(COLUMNS) - {"known trained"}
     nulls = [case for case in every if case.column == NULLS]
-    assert len({cell[0] for cell in subject(nulls[0])[2]}) * len(nulls) > 1000
+    assert len({cell[0] for cell in subject(nulls[0]).looks}) * len(nulls) > 1000
 
 
 @pytest.mark.parametrize("name", ["k: mixed", "o: distance", "a: no output", "h: ambiguous", "t: never on", *LEFT_OPEN])
 def test_what_is_so_follows_from_the_construction(name):
     case = next(case for case in cases() if case.name == name)
-    looks = subject(case)[2]
+    looks = subject(case).looks
     said = {what for some in looks.values() for what in some}
     wanted = {
         "k: mixed": {"hop 1", "hop 2", "previous"},
@@ -116,6 +117,7 @@ def test_a_case_of_a_blurred_circuit_is_less_sharp():
     guise = Guise(seed=1, normalization=None, noise=0.1)
     assert blurred("doubling", guise).sharpness < guise.sharpness
     case = Case("blurred", "doubling", 0, guise)
-    model, _, looks, _ = subject(case)
-    assert any(looks.values())
-    assert model.cfg.n_layers == len(CIRCUITS["doubling"]().layers)
+    made = subject(case)
+    assert any(made.looks.values())
+    assert {what for some in made.allowed.values() for what in some} == {"value slots"}
+    assert made.model.cfg.n_layers == len(CIRCUITS["doubling"]().layers)

@@ -91,24 +91,35 @@ def _column(name: str, circuit: Circuit) -> str:
 
 def judged(case: Case) -> Result:
     """What is so and what every way says in one case. Cost: labels and selectors of one model."""
-    model, task, truth, seed = subject(case)
-    said = said_of(model, task, seed, EXAMPLES.get(case.name, LABELLED))
-    return result(case.column, case.slug, case.half, truth, said)
+    one = subject(case)
+    said = said_of(one.model, one.task, one.seed, EXAMPLES.get(case.name, LABELLED))
+    return result(case.column, case.slug, case.half, one.looks, one.allowed, said)
 
 
-def subject(case: Case) -> tuple[Model, Task, dict[Cell, set[str]], int]:
-    """The model, its task, what each head looks at where that is judged, and the seed of examples."""
+@dataclass(frozen=True)
+class Subject:
+    """A model with its task, what each head looks at where that is judged, what may be said as well, and the examples' seed."""
+
+    model: Model
+    task: Task
+    looks: Mapping[Cell, set[str]]
+    allowed: Mapping[Cell, set[str]]
+    seed: int
+
+
+def subject(case: Case) -> Subject:
+    """What a case is about."""
     if isinstance(case.of, Guise):
         guise = blurred(case.name, case.of) if case.column == "blurred" else case.of
         made = specimen(case.name, ALL[case.name](), guise)
-        return made.model, made.task, _built(made), guise.seed
+        return Subject(made.model, made.task, _built(made), _kinds(made), guise.seed)
     if isinstance(case.of, Path):
         one = load_known(case.of)
         looks = {cell: {str(truth.role)} if truth.status in CARRIES else set[str]() for cell, truth in one.truth.items()}
-        return one.model, one.task, looks, 0
+        return Subject(one.model, one.task, looks, {}, 0)
     model, task = _null(case.name, case.of)
     heads = [HeadId(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)]
-    return model, task, {(head, place): set[str]() for head in heads for place in PLACES}, case.of
+    return Subject(model, task, {(head, place): set[str]() for head in heads for place in PLACES}, {}, case.of)
 
 
 def _built(made: Specimen) -> dict[Cell, set[str]]:
@@ -127,6 +138,17 @@ def _looks(made: Specimen, cell: Cell, jobs: Iterable[Job]) -> set[str] | None:
         return set()
     said = {in_words(look) for look, _ in jobs} or ({str(truth.role)} if truth.role else set[str]())
     return None if truth.status == Status.UNDECIDED or not said else said
+
+
+def _kinds(made: Specimen) -> dict[Cell, set[str]]:
+    """The slots that each head was built to look at, beside what it matches there."""
+    return {
+        (HeadId(layer, index), place): {in_words(slot) for slot in head.sources}
+        for layer, heads in enumerate(made.layers)
+        for index, head in enumerate(heads)
+        for place in head.rows
+        if head.matches or head.preference
+    }
 
 
 def in_words(look: Any) -> str:

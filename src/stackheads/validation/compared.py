@@ -10,7 +10,8 @@ so that every case is scored, by a threshold that was chosen elsewhere. Reported
 previous, value slots, distance … –, those that are there and those that are said to be; of nulls, the share of heads of which
 anything is said. Intervals: bootstrap over cases.
 
-Not judged are heads about which two answers can be defended: diffuse ones, and those that the construction leaves undecided.
+Not judged are heads about which two answers can be defended: diffuse ones, and those that the construction leaves undecided. A
+compiled head that matches symbols is built to look at one kind of slot as well, so that it may be said to.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +30,8 @@ from stackheads.validation.peers import ALWAYS, OURS, Said
 COLUMNS = ("clean", "blurred", "gated and mixed", "decoys", "known trained", "nulls")
 NULLS = COLUMNS[-1]
 DRAWS, CONFIDENCE = 2000, 0.95
+Looks = Mapping[Any, Iterable[str]]
+"""What heads look at, by (head, destination)."""
 TRIED = 200
 """Thresholds that are compared, at most."""
 
@@ -36,13 +39,15 @@ TRIED = 200
 @dataclass(frozen=True)
 class Result:
     """What is so and what is said in one case, by cell ("L0H1 @query"): `truth` holds the cells that are judged and what each
-    looks at so that it matters, `said` for each way what it says, with its number; `statuses` those of the labels.
+    looks at so that it matters, `allowed` what is right to say as well and no mistake to leave out; `said` for each way what it
+    says, with its number; `statuses` those of the labels.
     """
 
     column: str
     name: str
     half: int
     truth: Mapping[str, Sequence[str]]
+    allowed: Mapping[str, Sequence[str]]
     said: Mapping[str, Mapping[str, Mapping[str, float]]]
     statuses: Mapping[str, Sequence[str]]
 
@@ -64,7 +69,7 @@ class Result:
         return cls(**{**stored, "said": said})
 
 
-def result(column: str, name: str, half: int, truth: Mapping[Any, Iterable[str]], said: Said) -> Result:
+def result(column: str, name: str, half: int, truth: Looks, allowed: Looks, said: Said) -> Result:
     """The result of a case, of cells that are judged."""
     named = {cell: f"{cell[0]} @{cell[1]}" for cell in truth}
     return Result(
@@ -72,6 +77,7 @@ def result(column: str, name: str, half: int, truth: Mapping[Any, Iterable[str]]
         name,
         half,
         {named[cell]: sorted(looks) for cell, looks in truth.items()},
+        {named[cell]: sorted(looks) for cell, looks in allowed.items() if cell in truth and looks},
         {way: {named[cell]: of for cell, of in cells.items() if cell in truth} for way, cells in said.of.items()},
         {named[cell]: tuple(map(str, some)) for cell, some in said.statuses.items() if cell in truth},
     )
@@ -110,11 +116,17 @@ def _counts(results: Sequence[Result], way: str, threshold: tuple[float, float])
     found = torch.zeros(len(results), len(every), 3, dtype=torch.double)
     for number, one in enumerate(results):
         for cell, looks in one.truth.items():
-            said = {what for what, x in one.said[way].get(cell, {}).items() if x >= threshold[one.half]}
+            said = _judged(one, way, cell, threshold[one.half])
             for at, some in enumerate((said & set(looks), said, looks)):
                 for what in some:
                     found[number, every[kind(what)], at] += 1
     return found
+
+
+def _judged(one: Result, way: str, cell: str, threshold: float) -> set[str]:
+    """What a way says of a cell, without what may be said as well."""
+    said = {what for what, x in one.said[way].get(cell, {}).items() if x >= threshold}
+    return said - (set(one.allowed.get(cell, ())) - set(one.truth[cell]))
 
 
 def _f1(counts: Float[Tensor, "*some 3"]) -> Float[Tensor, "*some"]:
@@ -193,5 +205,5 @@ def wrong(results: Iterable[Result], way: str = OURS) -> list[dict[str, Any]]:
         }
         for one in results
         for cell, looks in one.truth.items()
-        if (said := sorted(one.said[way].get(cell, {}))) != sorted(looks)
+        if (said := sorted(_judged(one, way, cell, 0.0))) != sorted(looks)
     ]
