@@ -4,7 +4,7 @@
     python analyses/peers.py --write       # judges all cases first, an hour on two cores; goes on where it was interrupted
 
 Every case of `validation/cases.py`, judged by all ways of `validation/peers.py` and scored as in `validation/compared.py`:
-macro F1 with 95 % intervals over cases, by column; of nulls the share of heads of which anything is said. --write keeps each
+F1 with 95 % intervals over cases, by column; of nulls the share of heads of which anything is said. --write keeps each
 case in --keep and then writes peers.csv (scores), peers-wrong.csv (every cell about which ours is wrong) and peers.png.
 """
 
@@ -92,7 +92,7 @@ def draw(table: pd.DataFrame) -> Any:
             colour, marker = ("#009E73", "D") if way == OURS else (f"C{number}", "o")
             axes.errorbar(x, y, yerr=ends, fmt=marker, color=colour, markersize=5, linewidth=1, label=way)
             axes.set_xticks(range(len(mine)), mine)
-    left.set_ylabel("macro F1, 95 % over cases")
+    left.set_ylabel("F1, 95 % over cases")
     right.set_ylabel("share of null heads with a label")
     left.legend(frameon=False, fontsize=7, ncols=2)
     for axes in (left, right):

@@ -6,9 +6,9 @@ several things (`gated and mixed`), `decoys`, trained models with known circuits
 none does anything. A way is right about a head and a role if the head looks there and the way says so.
 
 Cases have two halves. Ways that need a threshold get the one with the best F1 on the other half, over all columns but nulls,
-so that every case is scored, by a threshold that was chosen elsewhere. Reported is macro F1 over kinds of looks – hop,
-previous, value slots, distance … –, those that are there and those that are said to be; of nulls, the share of heads of which
-anything is said. Intervals: bootstrap over cases.
+so that every case is scored, by a threshold that was chosen elsewhere. Reported is F1 over all looks, and its mean over the
+kinds that are there – hop, previous, value slots, distance … –, where what is said of other kinds costs nothing; of nulls, the
+share of heads of which anything is said. Intervals: bootstrap over cases.
 
 Not judged are heads about which two answers can be defended: diffuse ones, and those that the construction leaves undecided. A
 compiled head that matches symbols is built to look at one kind of slot as well, so that it may be said to.
@@ -134,14 +134,15 @@ def _f1(counts: Float[Tensor, "*some 3"]) -> Float[Tensor, "*some"]:
     return 2 * counts[..., 0] / (counts[..., 1] + counts[..., 2])
 
 
-def _macro(counts: Float[Tensor, "*draw kind 3"]) -> Float[Tensor, "*draw"]:
-    """The mean F1 of the kinds that are there or said to be."""
-    return _f1(counts).nanmean(dim=-1)
+def _macro(counts: Float[Tensor, "kind 3"]) -> float:
+    """The mean F1 of the kinds that are there."""
+    there = counts[..., 2] > 0
+    return float(_f1(counts[there]).mean())
 
 
 def scores(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """A row for every way and column: macro F1 with its interval, precision and recall, both halves' thresholds, of ours the
-    share of cells whose label is undecided; of nulls the share of heads of which anything is said.
+    """A row for every way and column: F1 with its interval, its mean over kinds, precision and recall, both halves' thresholds,
+    of ours the share of cells whose label is undecided; of nulls the share of heads of which anything is said.
     """
     rows = []
     for way in results[0].said:
@@ -156,13 +157,14 @@ def scores(results: Sequence[Result]) -> list[dict[str, Any]]:
 def _of_known(results: Sequence[Result], way: str, bars: tuple[float, float]) -> dict[str, Any]:
     counts = _counts(results, way, bars)
     total = counts.sum(dim=(0, 1))
-    low, high = _interval(_macro(counts[_draws(len(results))].sum(dim=1)))
+    low, high = _interval(_f1(counts[_draws(len(results))].sum(dim=(1, 2))))
     cells = [statuses for one in results for statuses in one.statuses.values()]
     undecided = sum(Status.UNDECIDED in statuses for statuses in cells) / max(1, len(cells))
     return {
-        "score": float(_macro(counts.sum(dim=0))),
+        "score": float(_f1(total)),
         "low": low,
         "high": high,
+        "macro": _macro(counts.sum(dim=0)),
         "precision": float(total[0] / total[1]) if total[1] else None,
         "recall": float(total[0] / total[2]),
         "undecided": undecided if way.startswith(OURS) else None,
