@@ -44,8 +44,8 @@ LOOKS = {**TABLED, **RARELY, **OTHER_TASKS}
 SEEDS, EXAMPLES = range(3), 256
 SLOW = ("u: sixteen hops",)
 """Circuits of one seed alone."""
-MORE = dict.fromkeys(("u: sixteen hops", "v: k hops", "x: hop by asked"), (EXAMPLES, 1024))
-LESS = dict.fromkeys(("v: k hops", "x: hop by asked"), (0.0, 0.05))
+MORE: dict[str, tuple[int, ...]] = dict.fromkeys(("u: sixteen hops", "v: k hops", "x: hop by asked"), (EXAMPLES, 1024))
+LESS: dict[str, tuple[float, ...]] = dict.fromkeys(("v: k hops", "x: hop by asked"), (0.0, 0.05))
 REFUSED = "refused"
 
 
