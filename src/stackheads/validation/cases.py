@@ -1,9 +1,9 @@
 """The cases on which ways of labelling are compared (`compared.py`): models of which it is known what every head looks at.
 
-Compiled circuits come without and with noise on their weights, half of them without LayerNorm; those whose heads look at
-several things are all without, since through it what one head writes changes a little what all others do. Known trained
-models (`known.py`) take turns between the halves. Null heads are those of untrained models, and of compiled circuits whose
-heads have their Q, K and V permuted.
+Plain compiled circuits come as they are and, with noise on their weights, blurred; others without noise in one half and with
+it in the other. Half of them have LayerNorm; those whose heads look at several things have none, since through it what one
+head writes changes a little what all others do. Known trained models (`known.py`) take turns between the halves. Null heads
+are those of untrained models, and of compiled circuits whose heads have their Q, K and V permuted.
 """
 
 from collections.abc import Iterable, Mapping
@@ -40,7 +40,7 @@ NULL_MODELS = 43
 """Of each kind: more than a thousand heads."""
 GUISES = 3
 """Of each half of plain circuits; of others one."""
-EXAMPLES: Mapping[str, int] = {"u: sixteen hops": 2048, "v: k hops": 1024, "x: hop by asked": 1024}
+EXAMPLES: Mapping[str, int] = {"u: sixteen hops": 1024, "v: k hops": 1024, "x: hop by asked": 1024}
 """More examples where each asks one of several hops."""
 
 
@@ -67,12 +67,13 @@ def cases(known: Path | None = None) -> list[Case]:
         circuit = ALL[name]()
         plain = name in CIRCUITS and circuit.decoy is None
         for variant in range(2 * GUISES if plain else 2):
-            normalized = name in CIRCUITS and (number + variant) % 2
+            half, normalized = variant % 2, name in CIRCUITS and (number + variant) % 2
             guise = Guise(seed=1000 * number + variant, normalization="LN" if normalized else None)
             noisy = replace(guise, noise=LESS_NOISE.get(name, NOISE))
-            half = variant % 2
-            found += [Case(_column(name, circuit), name, half, guise)]
-            found += [Case("blurred" if plain else _column(name, circuit), name, half, noisy)]
+            if plain:
+                found += [Case("clean", name, half, guise), Case("blurred", name, half, noisy)]
+            else:
+                found.append(Case(_column(name, circuit), name, half, noisy if half else guise))
     if known is not None:
         found += [Case("known trained", path.name, half % 2, path) for half, path in enumerate(_folders(known))]
     nulls = [(kind, seed) for kind in ("untrained", "permuted") for seed in range(NULL_MODELS)]
