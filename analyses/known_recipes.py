@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from stackheads.models import ModelConfig
-from stackheads.programs.mechanisms import doubling, one_hop_per_layer, tripling
-from stackheads.tasks import Cycle, KHopInduction, Retrieval
+from stackheads.programs.mechanisms import doubling, tripling
+from stackheads.tasks import Cycle, KHopInduction, Retrieval, Supervision
 from stackheads.training.config import TrainingConfig
 from stackheads.validation.assigned import Assigned, assign, by_destination, statements, strings, walk
 
@@ -18,18 +18,17 @@ class KnownRecipe:
     training: TrainingConfig
 
 
-def chain(hops: int, chains: int = 2) -> Retrieval:
-    return Retrieval(chains=chains, max_hops=hops, supervision="chain", attention_dir="causal")
+def chain(hops: int, chains: int, supervision: Supervision = "dense") -> Retrieval:
+    return Retrieval(chains=chains, max_hops=hops, supervision=supervision, attention_dir="causal")
 
 
 def string(hops: int) -> KHopInduction:
     return KHopInduction(context=12, symbols=4, max_hops=hops)
 
 
-CHAIN1, CHAIN2, CHAIN3, CHAIN4 = chain(1, 4), chain(2, 3), chain(3), chain(4)
+CHAIN1, CHAIN2, CHAIN3 = chain(1, 4, "chain"), chain(2, 3), chain(3, 2)
 CYCLE1, CYCLE2 = Cycle(symbols=6, max_hops=1), Cycle(symbols=5, max_hops=2)
 CYCLE3, CYCLE4 = Cycle(symbols=7, max_hops=3), Cycle(symbols=8, max_hops=4)
-ONE, TWO, THREE, FOUR = (statements(task, one_hop_per_layer(task.max_hops)) for task in (CHAIN1, CHAIN2, CHAIN3, CHAIN4))
 DOUBLING, TRIPLING = statements(CHAIN3, doubling(3)), statements(CYCLE4, tripling(4))
 KHOP1, KHOP2, KHOP3 = string(1), string(2), string(3)
 
@@ -41,29 +40,26 @@ def recipe(known: Assigned, steps: int, seed: int, mlps: bool = False) -> KnownR
 
 
 RECIPES: dict[str, KnownRecipe] = {
-    "cycle-d2": recipe(assign(CYCLE2, walk(2), 1), 2000, 1),
+    "cycle-d2": recipe(assign(CYCLE2, walk(CYCLE2), 1), 2000, 1),
     "khop-k1": recipe(assign(KHOP1, strings(KHOP1), 2), 600, 2),
     "khop-k1-two": recipe(assign(KHOP1, strings(KHOP1), 3, [2, 2]), 1300, 3),
-    "chain-d1": recipe(assign(CHAIN1, ONE, 4), 800, 4),
-    "chain-d1-two": recipe(assign(CHAIN1, ONE, 5, [1, 2]), 1200, 5),
-    "chain-d1-mlp": recipe(assign(CHAIN1, ONE, 6), 900, 6, mlps=True),
+    "chain-d1": recipe(assign(CHAIN1, walk(CHAIN1), 4), 800, 4),
     "khop-k2-mlp": recipe(assign(KHOP2, strings(KHOP2), 7, choosing=True), 700, 7, mlps=True),
-    "chain-d2": recipe(assign(CHAIN2, TWO, 8), 2200, 8),
     "khop-k1-three-mlp": recipe(assign(KHOP1, strings(KHOP1), 9, [1, 3]), 1200, 9, mlps=True),
-    "cycle-d1": recipe(assign(CYCLE1, walk(1), 10), 800, 10),
-    "cycle-d1-three": recipe(assign(CYCLE1, walk(1), 11, [1, 3]), 1300, 11),
+    "cycle-d1": recipe(assign(CYCLE1, walk(CYCLE1), 10), 800, 10),
+    "chain-d2": recipe(assign(CHAIN2, walk(CHAIN2), 8), 2200, 8),
+    "cycle-d1-three": recipe(assign(CYCLE1, walk(CYCLE1), 11, [1, 3]), 1300, 11),
     "khop-k2-two-mlp": recipe(assign(KHOP2, strings(KHOP2), 12, [1, 2, 2], choosing=True), 1000, 12, mlps=True),
-    "chain-d1-three-mlp": recipe(assign(CHAIN1, ONE, 13, [2, 3]), 1400, 13, mlps=True),
-    "cycle-d2-mlp": recipe(assign(CYCLE2, walk(2), 14), 2000, 14, mlps=True),
-    "chain-d2-mlp": recipe(assign(CHAIN2, TWO, 15), 2200, 15, mlps=True),
+    "chain-d3-doubling": recipe(assign(CHAIN3, DOUBLING, 19), 2200, 19),
+    "cycle-d2-mlp": recipe(assign(CYCLE2, walk(CYCLE2), 14), 1800, 14, mlps=True),
+    "khop-k1-mlp": recipe(assign(KHOP1, strings(KHOP1), 5), 600, 5, mlps=True),
+    "cycle-d1-two-mlp": recipe(assign(CYCLE1, walk(CYCLE1), 17, [1, 2]), 1200, 17, mlps=True),
+    "cycle-d2-two": recipe(assign(CYCLE2, walk(CYCLE2), 21, [1, 2, 1]), 2000, 21),
     "khop-k3-mlp": recipe(assign(KHOP3, strings(KHOP3), 16, choosing=True), 800, 16, mlps=True),
-    "cycle-d1-two-mlp": recipe(assign(CYCLE1, walk(1), 17, [1, 2]), 1200, 17, mlps=True),
-    "chain-d2-two": recipe(assign(CHAIN2, TWO, 18, [1, 2, 2]), 2400, 18),
-    "chain-d3-doubling": recipe(assign(CHAIN3, DOUBLING, 19), 2400, 19),
-    "chain-d3": recipe(assign(CHAIN3, THREE, 20), 2400, 20),
-    "cycle-d2-two": recipe(assign(CYCLE2, walk(2), 21, [1, 2, 1]), 2400, 21),
-    "chain-d4": recipe(assign(CHAIN4, FOUR, 22), 2400, 22),
-    "cycle-d4-tripling": recipe(assign(CYCLE4, TRIPLING, 23), 2600, 23),
-    "chain-d3-doubling-apart-mlp": recipe(assign(CHAIN3, by_destination(DOUBLING), 24), 2400, 24, mlps=True),
-    "cycle-d3": recipe(assign(CYCLE3, walk(3), 25), 2400, 25),
+    "cycle-d3": recipe(assign(CYCLE3, walk(CYCLE3), 25), 2000, 25),
+    "cycle-d4-tripling": recipe(assign(CYCLE4, TRIPLING, 23), 2200, 23),
+    "chain-d3": recipe(assign(CHAIN3, walk(CHAIN3), 20), 2200, 20),
+    "chain-d2-two": recipe(assign(CHAIN2, walk(CHAIN2), 18, [1, 2, 1]), 2400, 18),
+    "chain-d2-mlp": recipe(assign(CHAIN2, walk(CHAIN2), 15), 2200, 15, mlps=True),
+    "chain-d3-doubling-apart-mlp": recipe(assign(CHAIN3, by_destination(DOUBLING), 24), 2200, 24, mlps=True),
 }
