@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from stackheads.models import ModelConfig
 from stackheads.programs.mechanisms import doubling, tripling
-from stackheads.tasks import Cycle, KHopInduction, Retrieval, Supervision
+from stackheads.tasks import Cycle, KHopInduction, Retrieval
 from stackheads.training.config import TrainingConfig
 from stackheads.validation.assigned import Assigned, assign, by_destination, statements, strings, walk
 
@@ -18,25 +18,28 @@ class KnownRecipe:
     training: TrainingConfig
 
 
-def chain(hops: int, chains: int, supervision: Supervision = "dense") -> Retrieval:
-    return Retrieval(chains=chains, max_hops=hops, supervision=supervision, attention_dir="causal")
+def chain(hops: int, chains: int) -> Retrieval:
+    return Retrieval(chains=chains, max_hops=hops, supervision="chain", attention_dir="causal")
 
 
 def string(hops: int) -> KHopInduction:
     return KHopInduction(context=12, symbols=4, max_hops=hops)
 
 
-CHAIN1, CHAIN2, CHAIN3 = chain(1, 4, "chain"), chain(2, 3), chain(3, 2)
+CHAIN1, CHAIN2, CHAIN3 = chain(1, 4), chain(2, 3), chain(3, 2)
 CYCLE1, CYCLE2 = Cycle(symbols=6, max_hops=1), Cycle(symbols=5, max_hops=2)
 CYCLE3, CYCLE4 = Cycle(symbols=7, max_hops=3), Cycle(symbols=8, max_hops=4)
 DOUBLING, TRIPLING = statements(CHAIN3, doubling(3)), statements(CYCLE4, tripling(4))
 KHOP1, KHOP2, KHOP3 = string(1), string(2), string(3)
+PATIENT = {"batch": 128, "lr": 2e-3, "weight_decay": 0.1}
+"""Retrieval asks at one position of an example, from which larger batches and smaller steps learn more."""
 
 
-def recipe(known: Assigned, steps: int, seed: int, mlps: bool = False) -> KnownRecipe:
-    """A higher learning rate and weight decay than for the other checkpoints: what carries nothing soon falls silent."""
+def recipe(known: Assigned, steps: int, seed: int, mlps: bool = False, patient: bool = False) -> KnownRecipe:
+    """A higher learning rate than for the other checkpoints, and weight decay: what carries nothing soon falls silent."""
     model = ModelConfig(layers=known.n_layers, heads=known.n_heads, attn_only=not mlps)
-    return KnownRecipe(known, model, TrainingConfig(steps=steps, batch=64, lr=5e-3, weight_decay=0.2, seed=seed))
+    training = PATIENT if patient else {"batch": 64, "lr": 5e-3, "weight_decay": 0.2}
+    return KnownRecipe(known, model, TrainingConfig(steps=steps, seed=seed, **training))
 
 
 RECIPES: dict[str, KnownRecipe] = {
@@ -47,10 +50,8 @@ RECIPES: dict[str, KnownRecipe] = {
     "khop-k2-mlp": recipe(assign(KHOP2, strings(KHOP2), 7, choosing=True), 700, 7, mlps=True),
     "khop-k1-three-mlp": recipe(assign(KHOP1, strings(KHOP1), 9, [1, 3]), 1200, 9, mlps=True),
     "cycle-d1": recipe(assign(CYCLE1, walk(CYCLE1), 10), 800, 10),
-    "chain-d2": recipe(assign(CHAIN2, walk(CHAIN2), 8), 2200, 8),
     "cycle-d1-three": recipe(assign(CYCLE1, walk(CYCLE1), 11, [1, 3]), 1300, 11),
     "khop-k2-two-mlp": recipe(assign(KHOP2, strings(KHOP2), 12, [1, 2, 2], choosing=True), 1000, 12, mlps=True),
-    "chain-d3-doubling": recipe(assign(CHAIN3, DOUBLING, 19), 2200, 19),
     "cycle-d2-mlp": recipe(assign(CYCLE2, walk(CYCLE2), 14), 1800, 14, mlps=True),
     "khop-k1-mlp": recipe(assign(KHOP1, strings(KHOP1), 5), 600, 5, mlps=True),
     "cycle-d1-two-mlp": recipe(assign(CYCLE1, walk(CYCLE1), 17, [1, 2]), 1200, 17, mlps=True),
@@ -58,8 +59,11 @@ RECIPES: dict[str, KnownRecipe] = {
     "khop-k3-mlp": recipe(assign(KHOP3, strings(KHOP3), 16, choosing=True), 800, 16, mlps=True),
     "cycle-d3": recipe(assign(CYCLE3, walk(CYCLE3), 25), 2000, 25),
     "cycle-d4-tripling": recipe(assign(CYCLE4, TRIPLING, 23), 2200, 23),
-    "chain-d3": recipe(assign(CHAIN3, walk(CHAIN3), 20), 2200, 20),
-    "chain-d2-two": recipe(assign(CHAIN2, walk(CHAIN2), 18, [1, 2, 1]), 2400, 18),
-    "chain-d2-mlp": recipe(assign(CHAIN2, walk(CHAIN2), 15), 2200, 15, mlps=True),
-    "chain-d3-doubling-apart-mlp": recipe(assign(CHAIN3, by_destination(DOUBLING), 24), 2200, 24, mlps=True),
+    "chain-d1-two": recipe(assign(CHAIN1, walk(CHAIN1), 26, [1, 2]), 1500, 26, patient=True),
+    "chain-d1-mlp": recipe(assign(CHAIN1, walk(CHAIN1), 27), 1200, 27, mlps=True, patient=True),
+    "chain-d2": recipe(assign(CHAIN2, walk(CHAIN2), 28), 2600, 28, patient=True),
+    "chain-d3-doubling": recipe(assign(CHAIN3, DOUBLING, 29), 2600, 29, patient=True),
+    "chain-d2-two": recipe(assign(CHAIN2, walk(CHAIN2), 30, [1, 2, 1]), 3000, 30, patient=True),
+    "chain-d3": recipe(assign(CHAIN3, walk(CHAIN3), 31), 3000, 31, patient=True),
+    "chain-d3-doubling-apart-mlp": recipe(assign(CHAIN3, by_destination(DOUBLING), 32), 3000, 32, mlps=True, patient=True),
 }
