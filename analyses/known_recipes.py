@@ -31,6 +31,8 @@ CYCLE1, CYCLE2 = Cycle(symbols=6, max_hops=1), Cycle(symbols=5, max_hops=2)
 CYCLE3, CYCLE4 = Cycle(symbols=7, max_hops=3), Cycle(symbols=8, max_hops=4)
 DOUBLING, TRIPLING = statements(CHAIN3, doubling(3)), statements(CYCLE4, tripling(4))
 KHOP1, KHOP2, KHOP3 = string(1), string(2), string(3)
+CHAIN1_FIVE, CYCLE2_SIX = chain(1, 5), Cycle(symbols=6, max_hops=2)
+KHOP1_FIVE = KHopInduction(context=14, symbols=5, max_hops=1)
 PATIENT = {"batch": 128, "lr": 2e-3, "weight_decay": 0.1}
 """Retrieval asks at one position of an example, from which larger batches and smaller steps learn more."""
 
@@ -58,8 +60,11 @@ RECIPES: dict[str, KnownRecipe] = {
     "khop-k1-three": recipe(assign(KHOP1, strings(KHOP1), 36, [2, 3]), 1300, 36),
     "khop-k1-two-mlp": recipe(assign(KHOP1, strings(KHOP1), 38, [2, 2]), 1300, 38, mlps=True),
     "cycle-d1-mlp": recipe(assign(CYCLE1, walk(CYCLE1), 39), 900, 39, mlps=True),
-    "chain-d2": recipe(assign(CHAIN2, walk(CHAIN2), 28), 2600, 28, patient=True),
+    "chain-d1-five": recipe(assign(CHAIN1_FIVE, walk(CHAIN1_FIVE), 40), 800, 40),
+    "khop-k1-five": recipe(assign(KHOP1_FIVE, strings(KHOP1_FIVE), 41), 700, 41),
+    "cycle-d2-six": recipe(assign(CYCLE2_SIX, walk(CYCLE2_SIX), 42), 2000, 42),
     "chain-d1-two": recipe(assign(CHAIN1, walk(CHAIN1), 26, [1, 2]), 1500, 26, patient=True),
+    "chain-d2": recipe(assign(CHAIN2, walk(CHAIN2), 28), 2600, 28, patient=True),
     "cycle-d2-two": recipe(assign(CYCLE2, walk(CYCLE2), 33, [1, 2, 1]), 3000, 33),
     "chain-d1-mlp": recipe(assign(CHAIN1, walk(CHAIN1), 27), 1200, 27, mlps=True, patient=True),
     "khop-k3-mlp": recipe(assign(KHOP3, strings(KHOP3), 37, choosing=True), 1600, 37, mlps=True),
