@@ -31,7 +31,8 @@ CYCLE1, CYCLE2 = Cycle(symbols=6, max_hops=1), Cycle(symbols=5, max_hops=2)
 CYCLE3, CYCLE4 = Cycle(symbols=7, max_hops=3), Cycle(symbols=8, max_hops=4)
 DOUBLING, TRIPLING = statements(CHAIN3, doubling(3)), statements(CYCLE4, tripling(4))
 KHOP1, KHOP2, KHOP3 = string(1), string(2), string(3)
-CHAIN1_FIVE, CYCLE2_SIX = chain(1, 5), Cycle(symbols=6, max_hops=2)
+CHAIN1_THREE, CHAIN1_FIVE, CYCLE2_SIX = chain(1, 3), chain(1, 5), Cycle(symbols=6, max_hops=2)
+KHOP1_LONG = KHopInduction(context=16, symbols=4, max_hops=1)
 KHOP1_FIVE = KHopInduction(context=14, symbols=5, max_hops=1)
 PATIENT = {"batch": 128, "lr": 2e-3, "weight_decay": 0.1}
 """Retrieval asks at one position of an example, from which larger batches and smaller steps learn more."""
@@ -64,6 +65,8 @@ RECIPES: dict[str, KnownRecipe] = {
     "khop-k1-five": recipe(assign(KHOP1_FIVE, strings(KHOP1_FIVE), 41), 700, 41),
     "cycle-d2-six": recipe(assign(CYCLE2_SIX, walk(CYCLE2_SIX), 42), 2000, 42),
     "chain-d1-two": recipe(assign(CHAIN1, walk(CHAIN1), 26, [1, 2]), 1500, 26, patient=True),
+    "khop-k1-long": recipe(assign(KHOP1_LONG, strings(KHOP1_LONG), 43), 700, 43),
+    "chain-d1-three": recipe(assign(CHAIN1_THREE, walk(CHAIN1_THREE), 44), 900, 44),
     "chain-d2": recipe(assign(CHAIN2, walk(CHAIN2), 28), 2600, 28, patient=True),
     "cycle-d2-two": recipe(assign(CYCLE2, walk(CYCLE2), 33, [1, 2, 1]), 3000, 33),
     "chain-d1-mlp": recipe(assign(CHAIN1, walk(CHAIN1), 27), 1200, 27, mlps=True, patient=True),
