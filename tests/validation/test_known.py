@@ -41,7 +41,7 @@ PROGRAMS = {
     "two hops": (TWO_STRING, strings(TWO_STRING)),
     "apart": (LONG, by_destination(statements(LONG, doubling(3)))),
 }
-SHIPPED = ("khop-k1-two", "chain-d2", "khop-k2-mlp")
+SHIPPED = ("khop-k1-two", "chain-d1-two", "cycle-d2")
 
 
 def circuit(name, share=1):
