@@ -66,14 +66,14 @@ def model_row(known: Known, found: pd.DataFrame) -> list[str]:
     mine = found[found["model"] == known.name]
     asked = mine[mine["truth"] != "nothing"]
     heads = {head for step in known.assigned.steps for head in step.heads}
-    shape = f"{known.assigned.n_layers} × {known.assigned.n_heads}"
+    shape = f"{known.assigned.n_layers} × {known.assigned.n_heads}" + ("" if known.model.cfg.attn_only else ", MLPs")
     names = {kind: _cells(rows) for kind, rows in (("missed", asked[~asked["found"]]), ("wrong", mine[mine["wrong"]]))}
-    least = min(known.accuracy.values())
     return [
         f"`{known.name}`",
         shape,
         str(len(heads)),
-        f"{100 * least:.2f}",
+        f"{100 * min(known.accuracy.values()):.2f}",
+        f"{100 * known.moved_by_the_rest:.2f}",
         f"{asked['found'].sum()} of {len(asked)}",
         names["missed"],
         names["wrong"],
@@ -105,7 +105,16 @@ def main() -> None:
     found = pd.read_csv(PATH, dtype=str).assign(
         found=lambda table: table["found"] == "True", wrong=lambda table: table["wrong"] == "True"
     )
-    header = ["model", "layers × heads", "heads with a step", "interchanges (%)", "found", "missed", "confirmed wrongly"]
+    header = [
+        "model",
+        "layers × heads",
+        "heads with a step",
+        "interchanges (%)",
+        "the rest moves (%)",
+        "found",
+        "missed",
+        "confirmed wrongly",
+    ]
     for line in (header, ["---"] * len(header), *(model_row(known, found) for known in models)):
         print(f"| {' | '.join(line)} |")
     print(f"\n{figures(found)}")

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 from stackheads.models import ModelConfig
-from stackheads.programs.mechanisms import doubling, one_hop_per_layer, tripling
 from stackheads.tasks import Cycle, KHopInduction, Retrieval
 from stackheads.training.config import TrainingConfig
-from stackheads.validation.assigned import Assigned, assign, by_destination, statements, strings, walk
+from stackheads.validation.assigned import Assigned, assign, strings, walk
 
 
 @dataclass(frozen=True)
@@ -18,47 +17,62 @@ class KnownRecipe:
     training: TrainingConfig
 
 
-def chain(hops: int, chains: int = 2) -> Retrieval:
+def chain(hops: int, chains: int) -> Retrieval:
     return Retrieval(chains=chains, max_hops=hops, supervision="chain", attention_dir="causal")
 
 
-def string(hops: int) -> KHopInduction:
-    return KHopInduction(context=12, symbols=4, max_hops=hops)
+def cycle(hops: int, symbols: int) -> Cycle:
+    return Cycle(symbols=symbols, max_hops=hops)
 
 
-CHAIN1, CHAIN2, CHAIN3, CHAIN4 = chain(1, 4), chain(2), chain(3), chain(4)
-CYCLE2, CYCLE3, CYCLE4 = Cycle(symbols=5, max_hops=2), Cycle(symbols=7, max_hops=3), Cycle(symbols=8, max_hops=4)
-ONE, TWO, THREE, FOUR = (statements(task, one_hop_per_layer(task.max_hops)) for task in (CHAIN1, CHAIN2, CHAIN3, CHAIN4))
-DOUBLING, TRIPLING = statements(CHAIN3, doubling(3)), statements(CYCLE4, tripling(4))
+def string(hops: int, context: int = 12, symbols: int = 4) -> KHopInduction:
+    return KHopInduction(context=context, symbols=symbols, max_hops=hops)
+
+
+CHAIN1, CHAIN1_THREE, CHAIN1_FIVE, CHAIN2 = chain(1, 4), chain(1, 3), chain(1, 5), chain(2, 3)
+CYCLE1, CYCLE2, CYCLE2_SIX, CYCLE3 = cycle(1, 6), cycle(2, 5), cycle(2, 6), cycle(3, 7)
 KHOP1, KHOP2, KHOP3 = string(1), string(2), string(3)
+KHOP1_LONG, KHOP1_FIVE = string(1, context=16), string(1, context=14, symbols=5)
+PATIENT = {"batch": 128, "lr": 2e-3, "weight_decay": 0.1}
+"""Retrieval asks at one position of an example, from which larger batches and smaller steps learn more."""
 
 
-def recipe(known: Assigned, steps: int, seed: int, mlps: bool = False) -> KnownRecipe:
-    """A model as wide as it takes; a higher learning rate than for the other checkpoints reaches the bar in fewer steps."""
+def recipe(known: Assigned, steps: int, seed: int, mlps: bool = False, patient: bool = False) -> KnownRecipe:
+    """A higher learning rate than for the other checkpoints, and weight decay: what carries nothing soon falls silent."""
     model = ModelConfig(layers=known.n_layers, heads=known.n_heads, attn_only=not mlps)
-    return KnownRecipe(known, model, TrainingConfig(steps=steps, batch=64, lr=6e-3, seed=seed))
+    training = PATIENT if patient else {"batch": 64, "lr": 5e-3, "weight_decay": 0.2}
+    return KnownRecipe(known, model, TrainingConfig(steps=steps, seed=seed, **training))
 
 
 RECIPES: dict[str, KnownRecipe] = {
-    "khop-k1": recipe(assign(KHOP1, strings(KHOP1), 1), 700, 1),
-    "khop-k2-mlp": recipe(assign(KHOP2, strings(KHOP2), 2, choosing=True), 700, 2, mlps=True),
-    "chain-d1": recipe(assign(CHAIN1, ONE, 3), 900, 3),
-    "chain-d2": recipe(assign(CHAIN2, TWO, 4), 1800, 4),
-    "cycle-d2": recipe(assign(CYCLE2, walk(2), 5), 1800, 5),
-    "chain-d2-mlp": recipe(assign(CHAIN2, TWO, 6), 1800, 6, mlps=True),
-    "khop-k1-two": recipe(assign(KHOP1, strings(KHOP1), 7, [2, 2]), 1500, 7),
-    "khop-k1-three-mlp": recipe(assign(KHOP1, strings(KHOP1), 8, [1, 3]), 1500, 8, mlps=True),
-    "chain-d3": recipe(assign(CHAIN3, THREE, 9), 2200, 9),
-    "cycle-d2-mlp": recipe(assign(CYCLE2, walk(2), 10), 1800, 10, mlps=True),
-    "chain-d2-two": recipe(assign(CHAIN2, TWO, 11, [1, 2, 2]), 2500, 11),
-    "chain-d3-doubling": recipe(assign(CHAIN3, DOUBLING, 12), 2200, 12),
-    "khop-k2-two-mlp": recipe(assign(KHOP2, strings(KHOP2), 13, [1, 2, 2], choosing=True), 1200, 13, mlps=True),
-    "chain-d1-two-mlp": recipe(assign(CHAIN1, ONE, 14, [1, 2]), 1500, 14, mlps=True),
-    "chain-d2-three": recipe(assign(CHAIN2, TWO, 15, [1, 3, 1]), 2500, 15),
-    "cycle-d4-tripling": recipe(assign(CYCLE4, TRIPLING, 16), 2800, 16),
-    "cycle-d2-two": recipe(assign(CYCLE2, walk(2), 17, [1, 2, 1]), 2200, 17),
-    "chain-d4": recipe(assign(CHAIN4, FOUR, 18), 2200, 18),
-    "khop-k3-mlp": recipe(assign(KHOP3, strings(KHOP3), 19, choosing=True), 900, 19, mlps=True),
-    "chain-d3-doubling-apart-mlp": recipe(assign(CHAIN3, by_destination(DOUBLING), 20), 2200, 20, mlps=True),
-    "cycle-d3": recipe(assign(CYCLE3, walk(3), 21), 2200, 21),
+    "cycle-d1": recipe(assign(CYCLE1, walk(CYCLE1), 10), 800, 10),
+    "cycle-d1-two": recipe(assign(CYCLE1, walk(CYCLE1), 35, [1, 2]), 1300, 35),
+    "cycle-d1-three": recipe(assign(CYCLE1, walk(CYCLE1), 11, [1, 3]), 1300, 11),
+    "cycle-d2": recipe(assign(CYCLE2, walk(CYCLE2), 1), 2000, 1),
+    "cycle-d2-mlp": recipe(assign(CYCLE2, walk(CYCLE2), 14), 1800, 14, mlps=True),
+    "chain-d1": recipe(assign(CHAIN1, walk(CHAIN1), 4), 800, 4),
+    "chain-d1-two": recipe(assign(CHAIN1, walk(CHAIN1), 26, [1, 2]), 1500, 26, patient=True),
+    "chain-d1-three": recipe(assign(CHAIN1_THREE, walk(CHAIN1_THREE), 44), 900, 44),
+    "chain-d1-five": recipe(assign(CHAIN1_FIVE, walk(CHAIN1_FIVE), 40), 800, 40),
+    "khop-k1": recipe(assign(KHOP1, strings(KHOP1), 2), 600, 2),
+    "khop-k1-two": recipe(assign(KHOP1, strings(KHOP1), 3, [2, 2]), 1300, 3),
+    "khop-k1-long": recipe(assign(KHOP1_LONG, strings(KHOP1_LONG), 43), 700, 43),
+    "khop-k1-five": recipe(assign(KHOP1_FIVE, strings(KHOP1_FIVE), 41), 700, 41),
+    "khop-k1-mlp": recipe(assign(KHOP1, strings(KHOP1), 5), 600, 5, mlps=True),
+    "khop-k1-two-mlp": recipe(assign(KHOP1, strings(KHOP1), 38, [2, 2]), 1300, 38, mlps=True),
+    "khop-k1-three-mlp": recipe(assign(KHOP1, strings(KHOP1), 9, [1, 3]), 1200, 9, mlps=True),
+    "khop-k2-mlp": recipe(assign(KHOP2, strings(KHOP2), 7, choosing=True), 700, 7, mlps=True),
+    "khop-k2-two-mlp": recipe(assign(KHOP2, strings(KHOP2), 12, [1, 2, 2], choosing=True), 1000, 12, mlps=True),
 }
+
+SHORT: dict[str, KnownRecipe] = {
+    "chain-d2": recipe(assign(CHAIN2, walk(CHAIN2), 28), 2600, 28, patient=True),
+    "cycle-d1-mlp": recipe(assign(CYCLE1, walk(CYCLE1), 39), 900, 39, mlps=True),
+    "cycle-d1-two-mlp": recipe(assign(CYCLE1, walk(CYCLE1), 17, [1, 2]), 1200, 17, mlps=True),
+    "cycle-d2-two": recipe(assign(CYCLE2, walk(CYCLE2), 21, [1, 2, 1]), 2000, 21),
+    "cycle-d2-six": recipe(assign(CYCLE2_SIX, walk(CYCLE2_SIX), 42), 2000, 42),
+    "cycle-d3": recipe(assign(CYCLE3, walk(CYCLE3), 25), 2000, 25),
+    "khop-k1-three": recipe(assign(KHOP1, strings(KHOP1), 36, [2, 3]), 1300, 36),
+    "khop-k3-mlp": recipe(assign(KHOP3, strings(KHOP3), 16, choosing=True), 800, 16, mlps=True),
+}
+"""What was trained the same way and fell short of the bar, most of it on a plateau of training."""

@@ -28,18 +28,20 @@ from stackheads.validation.truth import labels_by_construction
 
 CHAIN = Retrieval(chains=3, max_hops=2, supervision="chain", attention_dir="causal")
 LONG = Retrieval(chains=2, max_hops=3, supervision="chain", attention_dir="causal")
+DENSE = Retrieval(chains=2, max_hops=3, supervision="dense", attention_dir="causal")
 CYCLE, RING = Cycle(symbols=6, max_hops=2), Cycle(symbols=8, max_hops=4)
 ONE_STRING, TWO_STRING = (KHopInduction(context=10, symbols=4, max_hops=hops) for hops in (1, 2))
 PROGRAMS = {
     "walk": (CHAIN, statements(CHAIN, one_hop_per_layer(2))),
     "doubling": (LONG, statements(LONG, doubling(3))),
-    "dense walk": (CYCLE, walk(2)),
+    "dense walk": (CYCLE, walk(CYCLE)),
+    "dense chain": (DENSE, walk(DENSE)),
     "tripling": (RING, statements(RING, tripling(4))),
     "one hop": (ONE_STRING, strings(ONE_STRING)),
     "two hops": (TWO_STRING, strings(TWO_STRING)),
     "apart": (LONG, by_destination(statements(LONG, doubling(3)))),
 }
-SHIPPED = ("khop-k1-two", "chain-d2", "khop-k2-mlp")
+SHIPPED = ("khop-k1-two", "chain-d1-two", "cycle-d2")
 
 
 def circuit(name, share=1):
@@ -167,7 +169,7 @@ def test_keys_exchanged_change_who_finds_whom():
     assert found == [IGNORE, IGNORE]
 
 
-@pytest.mark.parametrize("name", ["walk", "doubling", "dense walk", "tripling", "apart"])
+@pytest.mark.parametrize("name", ["walk", "doubling", "dense walk", "dense chain", "tripling", "apart"])
 def test_truth_is_that_of_the_compiled_circuit(name):
     """Of compiled circuits it follows from what is read later; here every step must be such a one."""
     known = circuit(name)
@@ -322,7 +324,7 @@ def compiled(name):
     return known, compile_layers(layers, known.task, normalization=None, sharpness=30.0)[0]
 
 
-@pytest.mark.parametrize("name", ["walk", "doubling", "dense walk", "tripling"])
+@pytest.mark.parametrize("name", ["walk", "doubling", "dense walk", "dense chain", "tripling"])
 def test_a_compiled_circuit_obeys_its_program(name):
     known, model = compiled(name)
     assert min(interchange_accuracy(known, model, 256).values()) == 1

@@ -128,17 +128,18 @@ def statements(task: StatementTask, program: Program) -> Layers:
     return (*layers[:-1], tuple(replace(spec, rows=frozenset({QUERY})) for spec in layers[-1] if QUERY in spec.rows))
 
 
-def walk(hops: int) -> Layers:
-    """One hop per layer at every row that is asked, value slots too: each looks for the symbol that it found last, and takes
-    that place's token and nothing else.
+def walk(task: StatementTask) -> Layers:
+    """One hop per layer, at value slots too where these are asked: each row looks for the symbol that it found last, and takes
+    that place's token and nothing else. Where chains end, the last hop is no value slot's.
     """
-    both = frozenset({QUERY, VALUE})
 
     def step(hop: int) -> HeadSpec:
+        at_values = task.supervision == "dense" and (task.period is not None or hop < task.max_hops)
+        rows = frozenset({QUERY, VALUE} if at_values else {QUERY})
         match = (register(hop - 1), register(-1))
-        return HeadSpec((match,), both, (Copy(TOKEN, register(hop)),), dict.fromkeys(both, Role("hop", hop)))
+        return HeadSpec((match,), rows, (Copy(TOKEN, register(hop)),), dict.fromkeys(rows, Role("hop", hop)))
 
-    return (lower(one_hop_per_layer(1))[0], *((step(hop),) for hop in range(1, hops + 1)))
+    return (lower(one_hop_per_layer(1))[0], *((step(hop),) for hop in range(1, task.max_hops + 1)))
 
 
 def by_destination(layers: Layers) -> Layers:

@@ -59,7 +59,7 @@ class StoredKnown(Stored):
 
 @dataclass(frozen=True)
 class Known:
-    """A trained model, its task, the label that every (head, destination) must get, and what proves it."""
+    """A trained model, its task, the label that every (head, destination) must get, and what proves it (`exchanged.py`)."""
 
     name: str
     model: Model
@@ -67,6 +67,7 @@ class Known:
     truth: dict[tuple[HeadId, Destination], Truth]
     assigned: Assigned
     accuracy: dict[str, float]
+    moved_by_the_rest: float
 
 
 def write_record(folder: Path, known: Assigned, accuracy: dict[str, float], moved: float, examples: int) -> None:
@@ -101,7 +102,8 @@ def load_known(path: Path | str) -> Known:
             raise CheckpointError(f"{rule}, got layer {step.layer}, heads {step.heads}: {CURE}")
     steps = tuple(map(_step, record.steps))
     assigned = Assigned(task, steps, config.layers, config.heads, record.choosing)
-    return Known(checkpoint.name, checkpoint.model, task, assigned.truth(), assigned, record.accuracy)
+    moved = record.moved_by_the_rest
+    return Known(checkpoint.name, checkpoint.model, task, assigned.truth(), assigned, record.accuracy, moved)
 
 
 def _stored(step: Step) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from stackheads.types import IGNORE, Destination
 from stackheads.validation.assigned import Assigned, Step
 from stackheads.validation.interpreter import answers, interpret
 
-QUIET = 0.1
+QUIET = 1.0
 """Weight of the squared change of logits, in units of their variance, where only the rest is exchanged."""
 
 
