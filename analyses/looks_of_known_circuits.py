@@ -1,12 +1,12 @@
 """Are heads that look by tables, or under gates, or that are rarely needed, said to be what they are? Compiled circuits.
 
     python analyses/looks_of_known_circuits.py                   # the tables from analyses/results/known-looks.csv, seconds
-    python analyses/looks_of_known_circuits.py --write           # labels and selectors first, a quarter of an hour on one core
+    python analyses/looks_of_known_circuits.py --write           # labels and selectors first, three quarters of an hour
     python analyses/looks_of_known_circuits.py --circuits n,o    # of some circuits only; with --write they replace theirs
 
 Circuits n to s (`validation/tabled.py`), t, u (`validation/rarely.py`) and v to x (`validation/other_tasks.py`), without
-LayerNorm, seeds 0 to 2 (u, which is large, seed 0 alone), clean and with noise on the weights: 0.1, and of v and x 0.05, as much
-as they answer under. Labels and selectors, fitted to attention, on 256 examples; u, v and x, of which each example asks one of
+LayerNorm, seeds 0 to 2 (u, which is large, seed 0 alone), clean and with noise on the weights: 0.1, of v and x 0.05, as much as
+they answer under. Labels and selectors, fitted to attention, on 256 examples; u, v and x, of which each example asks one of
 several hops, on 1,024 too.
 
 A selector is right as in selectors_of_known_circuits.py. `points`: the numbers of a table are largest where the head was built
@@ -146,8 +146,16 @@ def marked(marks: pd.Series) -> int:
 
 
 def of(right: int, n: int) -> str:
-    """So many of so many, with Wilson's 95 % interval."""
-    return rate(right, n) if n else "–"
+    """So many of so many."""
+    return f"{right} of {n}" if n else "–"
+
+
+def together(table: pd.DataFrame) -> str:
+    """Jobs found and confirmed selectors that are jobs, of all circuits on the fewest examples, with Wilson's intervals."""
+    some = table[(table["kind"] == "selector") & (table["examples"] == EXAMPLES)]
+    confirmed, missed = some[some["status"] == "confirmed"], int((some["status"] == MISSED).sum())
+    right = marked(confirmed["right"])
+    return f"jobs found: {rate(right, right + missed)}; confirmed that are jobs: {rate(right, len(confirmed))}"
 
 
 def main() -> None:
@@ -166,7 +174,8 @@ def main() -> None:
             table = pd.concat([old[~old["circuit"].isin(table["circuit"])], table]).sort_values("circuit", kind="stable")
         write_file(PATH, lambda temporary: table.to_csv(temporary, index=False))
     table = pd.read_csv(PATH)
-    print(markdown(HEADER, lines(table[table["circuit"].str[0].isin(letters)])))
+    table = table[table["circuit"].str[0].isin(letters)]
+    print(markdown(HEADER, lines(table)), together(table), sep="\n\n")
 
 
 if __name__ == "__main__":
