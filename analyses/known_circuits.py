@@ -6,7 +6,8 @@
 Each model is labelled as it is, on 512 examples, seed 0. A (head, destination) is *found* if it carries a step and has a
 confirmed row with the step's role, else *missed*; *wrong* if it has a confirmed row with another role, or carries nothing and
 has a confirmed row. Prints, for each model, what was measured of the model itself and which cells are found, missed and wrong,
-then precision and recall as means over models.
+then precision and recall as means over models. The number behind a step is the head's attention on the step's source, at its
+own rows: an exchange proves what a head carries, not where it looks.
 """
 
 import argparse
@@ -21,16 +22,18 @@ from stackheads import analyze
 from stackheads.files import write_file
 from stackheads.tables import records
 from stackheads.types import HeadId
+from stackheads.validation.exchanged import attention_on_sources
 from stackheads.validation.known import Known, known_models
 
 KNOWN = Path(__file__).resolve().parent.parent / "checkpoints" / "known"
 PATH = RESULTS / "known.csv"
-EXAMPLES = 512
+EXAMPLES, LOOKS = 512, 0.5
 
 
 def cells(known: Known) -> list[dict[str, Any]]:
     """One row for each (head, destination) that carries a step or has a confirmed row."""
     labels = records(analyze(known.model, known.task, examples=EXAMPLES, progress=False, explain=False).labels)
+    looks = attention_on_sources(known.assigned, known.model, EXAMPLES)
     rows = []
     for (head, place), truth in known.truth.items():
         mine = [row for row in labels if HeadId.parse(row["head"]) == head and row["destination"] == place]
@@ -45,6 +48,7 @@ def cells(known: Known) -> list[dict[str, Any]]:
                 "model": known.name,
                 "head": str(head),
                 "destination": str(place),
+                "looks": f"{looks.get((head, place), 0.0):.2f}",
                 "truth": "nothing" if role is None else str(role),
                 "labels": "; ".join(_said(row) for row in mine),
                 "reason": "; ".join(row["reason"] for row in mine),
@@ -82,7 +86,8 @@ def model_row(known: Known, found: pd.DataFrame) -> list[str]:
 
 def _cells(rows: pd.DataFrame) -> str:
     """Cells with what stands at them and what was said."""
-    return "; ".join(f"{row.head} {row.destination[0]} {row.truth}: {row.labels}" for row in rows.itertuples()) or "none"
+    said = (f"{row.head} {row.destination[0]} {row.truth} ({row.looks}): {row.labels.strip()}" for row in rows.itertuples())
+    return "; ".join(said) or "none"
 
 
 def figures(found: pd.DataFrame) -> str:
@@ -90,7 +95,9 @@ def figures(found: pd.DataFrame) -> str:
     steps, said = found["truth"] != "nothing", found["found"] | found["wrong"]
     recall, precision = found[steps].groupby("model")["found"].mean(), found[said].groupby("model")["found"].mean()
     overall = f"{found['found'].sum()} of {steps.sum()} cells found, {found['wrong'].sum()} wrong"
-    return f"{overall}; means over models: recall {recall.mean():.3f}, precision {precision.mean():.3f}"
+    means = f"means over models: recall {recall.mean():.3f}, precision {precision.mean():.3f}"
+    looking = found[steps & (found["looks"].astype(float) >= LOOKS)]
+    return f"{overall}; {means}; of {len(looking)} that look at their source with half their attention {looking['found'].sum()}"
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from stackheads.tasks import Cycle, KHopInduction, Retrieval
 from stackheads.training.config import TrainingConfig
 from stackheads.types import IGNORE, HeadId, Slot
 from stackheads.validation.assigned import assign, by_destination, statements, strings, walk
-from stackheads.validation.exchanged import interchange_accuracy, moved_by_the_rest
+from stackheads.validation.exchanged import attention_on_sources, interchange_accuracy, moved_by_the_rest
 from stackheads.validation.interpreter import answers, interpret
 from stackheads.validation.known import BAR, known_models, load_known, write_record
 from stackheads.validation.strict import draw, interchange_loss, train_strictly
@@ -329,6 +329,14 @@ def test_a_compiled_circuit_obeys_its_program(name):
     known, model = compiled(name)
     assert min(interchange_accuracy(known, model, 256).values()) == 1
     assert abs(moved_by_the_rest(known, model, 256)) < 1e-3
+
+
+@pytest.mark.parametrize("name", ["walk", "tripling"])
+def test_heads_of_a_compiled_circuit_look_at_their_sources(name):
+    known, model = compiled(name)
+    looks = attention_on_sources(known, model, 64)
+    assert looks.keys() == {cell for cell, truth in known.truth().items() if truth.status == "confirmed"}
+    assert min(looks.values()) > 0.99
 
 
 def test_a_circuit_in_other_heads_does_not_obey():

@@ -5,9 +5,10 @@ one to three heads. Several heads share it by symbol: a row is the k-th head's i
 that is matched, its own token where nothing is – has the remainder k. So each head alone carries the step at some rows, and
 nothing at the others.
 
-What follows from this is the truth that a labeller is judged by: at its destinations a head of a step has its role – under a
-gate where it shares the step by its own token – and no other (head, destination) carries anything. That a trained model
+What follows from this is the label that a head would get that does its step as the program says: at its destinations its role,
+under a gate where it shares the step by its own token; and no other (head, destination) carries anything. That a trained model
 obeys is what its training asks (`strict.py`) and what is measured on fresh examples (`exchanged.py`); it rests on no labeller.
+What a head carries is proved by it, where it looks is not.
 """
 
 from collections.abc import Sequence

@@ -13,12 +13,12 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from stackheads.models.forwards.patched import PatchedForward, Swap
-from stackheads.models.hooks import analysing
+from stackheads.models.hooks import analysing, record
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import Batch
 from stackheads.tasks.scoring import correct, margins
-from stackheads.types import IGNORE
+from stackheads.types import IGNORE, Destination, HeadId
 from stackheads.validation.assigned import Assigned, Step
 from stackheads.validation.interpreter import Meant, answers, interpret
 from stackheads.validation.strict import draw
@@ -57,6 +57,25 @@ def moved_by_the_rest(known: Assigned, model: Model, examples: int, seed: int = 
         after, _ = forward.run(batch.tokens, rest(known, batch), outputs.rolled(1))
         before, left = (margins(known.task.readout(each, batch), batch.targets).sum() for each in (logits, after))
     return (1 - left / before).item()
+
+
+def attention_on_sources(
+    known: Assigned, model: Model, examples: int, seed: int = 0
+) -> dict[tuple[HeadId, Destination], float]:
+    """Mean attention, 0 to 1, of each head of a step on the step's source, at a destination's rows that are the head's own.
+
+    Exchanges prove what a head carries. It may know that without looking where it stands: in a cycle, whose symbols are all
+    keys, the one key that is nowhere else is one's own. Cost: one forward pass.
+    """
+    batch = known.task.sample(examples, stream(seed, Stream.INTERCHANGED))
+    meant, run = interpret(known, batch), record(model, batch.tokens)
+    found = {}
+    for step, whose, source in zip(known.steps, meant.whose, meant.sources, strict=True):
+        for number, head in enumerate(step.heads):
+            mass = run.of(head)[0].gather(-1, source.clamp(min=0)[..., None]).squeeze(-1)
+            for place in step.spec.rows:
+                found[head, place] = mass[(batch.slots == place.slot) & (whose == number) & (source >= 0)].mean().item()
+    return found
 
 
 def rest(known: Assigned, batch: Batch) -> Swap:

@@ -31,17 +31,21 @@ Registers = dict[str, Int[Tensor, "batch pos"]]
 
 @dataclass(frozen=True)
 class Meant:
-    """A run of the program: the registers at its end and, for each step, what its heads carried and whose each row was."""
+    """A run of the program: the registers at its end and, for each step, what its heads carried, whose each row was, and the
+    position that it looked at.
+    """
 
     registers: Registers
     carried: tuple[Int[Tensor, "head copy batch pos"], ...]
     whose: tuple[Int[Tensor, "batch pos"], ...]
+    sources: tuple[Int[Tensor, "batch pos"], ...]
 
     def rolled(self, by: int) -> "Meant":
         """Each example's run where that of the example `by` further on stands."""
         registers = {name: values.roll(by, dims=0) for name, values in self.registers.items()}
         carried = tuple(values.roll(by, dims=-2) for values in self.carried)
-        return Meant(registers, carried, tuple(values.roll(by, dims=0) for values in self.whose))
+        whose, sources = (tuple(each.roll(by, dims=0) for each in rows) for rows in (self.whose, self.sources))
+        return Meant(registers, carried, whose, sources)
 
 
 def interpret(
@@ -52,14 +56,14 @@ def interpret(
 ) -> Meant:
     """Run the program, with what heads carried in `given` in place where they are `swapped`."""
     registers: Registers = {TOKEN: batch.tokens}
-    carried, whose = [], []
+    carried, whose, sources = [], [], []
     for layer in range(known.n_layers):
         written: Registers = {}
         for number, step in enumerate(known.steps):
             if step.layer != layer:
                 continue
-            mine = _whose(step, registers, batch)
-            values = _carried(known, step, registers, batch, mine)
+            mine, source = _whose(step, registers, batch), _source(known, step, registers, batch)
+            values = _carried(step, registers, source, mine)
             if swapped is not None and given is not None:
                 at = swapped[layer][..., [head.index for head in step.heads]]  # [batch, pos, head]
                 values = torch.where(at.permute(2, 0, 1)[:, None], given.carried[number], values)
@@ -68,8 +72,9 @@ def interpret(
                 written[copy.target] = brought.where(step.rows(batch.slots), before)
             carried.append(values)
             whose.append(mine)
+            sources.append(source)
         registers = registers | written
-    return Meant(registers, tuple(carried), tuple(whose))
+    return Meant(registers, tuple(carried), tuple(whose), tuple(sources))
 
 
 def _whose(step: Step, registers: Registers, batch: Batch) -> Int[Tensor, "batch pos"]:
@@ -81,10 +86,9 @@ def _whose(step: Step, registers: Registers, batch: Batch) -> Int[Tensor, "batch
 
 
 def _carried(
-    known: Assigned, step: Step, registers: Registers, batch: Batch, whose: Int[Tensor, "batch pos"]
+    step: Step, registers: Registers, source: Int[Tensor, "batch pos"], whose: Int[Tensor, "batch pos"]
 ) -> Int[Tensor, "head copy batch pos"]:
     """What each head of a step carries to each row: its source's registers at its own rows, silence at the others."""
-    source = _source(known, step, registers, batch)
     found = source.clamp(min=0)
     copies = [registers[copy.source].gather(1, found).where(source >= 0, source) for copy in step.spec.copies]
     own = torch.stack([whose == number for number in range(len(step.heads))])

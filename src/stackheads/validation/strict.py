@@ -10,8 +10,9 @@ those that they gave on another example at the same positions, and the answers m
 - *the rest*: heads without a step, heads of steps at other destinations, and MLPs; all of them or half. No answer may change,
   and where the rest alone is exchanged the logits must stay too, or a little would be carried by what carries nothing.
 
-Since every step's inputs are exchanged as well as its outputs, an answer can depend on what a step looks at only in the way of
-the program. Assumes one layout of positions for all examples, and a model that the fused forward covers.
+So every head must carry what its step brings, and no more. How it comes to know that is not asked: a head that could tell it by
+elimination need not look at the step's source (`exchanged.attention_on_sources`). Assumes one layout of positions for all
+examples, and a model that the fused forward covers.
 """
 
 from dataclasses import dataclass
