@@ -22,7 +22,7 @@ from stackheads.validation.blurred import blurred
 from stackheads.validation.compared import Result, result
 from stackheads.validation.known import known_models, load_known
 from stackheads.validation.other_tasks import OTHER_TASKS
-from stackheads.validation.peers import CARRIES, Cell, said_of
+from stackheads.validation.peers import CARRIES, RESTING, Cell, said_of
 from stackheads.validation.peers import EXAMPLES as LABELLED
 from stackheads.validation.rarely import RARELY
 from stackheads.validation.specimens import CIRCUITS, Circuit, Guise, Specimen, specimen
@@ -135,12 +135,12 @@ def _built(made: Specimen) -> dict[Cell, set[str]]:
 
 
 def _looks(made: Specimen, cell: Cell, jobs: Iterable[Job]) -> set[str] | None:
-    """What one head looks at, None where that is left open."""
+    """What one head looks at, None where that is left open or no way is asked."""
     truth, head = made.truth[cell], made.layers[cell[0].layer][cell[0].index]
     if cell[1] not in head.rows or truth.status in (Status.PATTERN_ONLY, Status.NONE) or made.circuit.decoy == "h":
         return set()
     said = {in_words(look) for look, _ in jobs} or ({str(truth.role)} if truth.role else set[str]())
-    return None if truth.status == Status.UNDECIDED or not said else said
+    return None if truth.status == Status.UNDECIDED or said <= {str(RESTING)} else said
 
 
 def _kinds(made: Specimen) -> dict[Cell, set[str]]:
