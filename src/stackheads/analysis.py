@@ -1,6 +1,5 @@
 """`analyze()`: the whole method, readable as its table of contents."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -10,7 +9,7 @@ import pandas as pd
 import torch
 
 from stackheads.errors import ConfigError, InterventionError
-from stackheads.explanation.asked import asked_cells
+from stackheads.explanation.asked import Heads, asked_cells
 from stackheads.explanation.circuit import find_circuit, no_circuit
 from stackheads.explanation.explained import Explained
 from stackheads.explanation.measuring import FITTED_TO, explain_heads
@@ -77,7 +76,7 @@ class Analysis(Record):
         examples: int = 512,
         progress: bool = True,
         fitted_to: str = "answer",
-        heads: Iterable[str] | None = None,
+        heads: Heads | None = None,
     ) -> Selectors:
         """What every head looks at, as a sum of selectors: the fewest by which all heads together still give the "answer", or
         the fewest that tell each head's "attention".

@@ -100,7 +100,7 @@ def test_every_part_can_be_dropped_alone():
     bench = make_bench(model, task, 16, 0, Thresholds())
     examples = Examples(bench)
     chosen = examples.everything()
-    chosen = chosen.offering(offered(task, examples, *LEVELS["content"]), torch.device("cpu"))
+    chosen = chosen.offering(offered(examples, *LEVELS["content"]), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     for weight in chosen.weights.values():
         weight.copy_(torch.randn(weight.shape, generator=generator))

@@ -14,6 +14,7 @@ from stackheads.labelling.bench import make_bench
 from stackheads.labelling.screening import Screen
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.tables import records
+from stackheads.types import HeadId
 
 TOLD = ("head", "destination", "selector", "what", "gate", "values", "status")
 
@@ -45,8 +46,9 @@ def test_some_heads_have_the_selectors_that_they_have_among_all(tripling):
 def test_a_name_without_a_destination_means_all_of_them(tripling):
     analysis, every = tripling
     head = next(iter(every.hops)).split(" @")[0]
-    some = analysis.selectors(examples=128, fitted_to="attention", progress=False, heads=head)
-    assert list(some.hops) == [cell for cell in every.hops if cell.startswith(head)]
+    for name in (head, HeadId.parse(head)):
+        some = analysis.selectors(examples=128, fitted_to="attention", progress=False, heads=name)
+        assert list(some.hops) == [cell for cell in every.hops if cell.startswith(head)]
 
 
 def test_a_model_whose_heads_all_look_as_they_do_is_the_model():
@@ -66,6 +68,8 @@ def test_heads_that_are_none_are_refused(tripling):
         (["L0H0 @condition"], InterventionError, "heads that have labels"),
         (["L0H0 @nowhere"], InterventionError, "a destination is one of"),
         (["first"], InterventionError, "a head is written like"),
+        (["L0H0 @"], InterventionError, "a destination is one of"),
+        ([], ConfigError, "one head or more"),
     ):
         with pytest.raises(error, match=rule):
             analysis.selectors(examples=128, fitted_to="attention", heads=heads)

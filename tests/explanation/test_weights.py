@@ -16,7 +16,7 @@ from stackheads.tables import records
 def test_scores_are_what_the_table_says(name):
     model, task = subject(name)
     examples = Examples(make_bench(model, task, 64, 0, Thresholds()))
-    chosen = examples.everything().offering(offered(task, examples, *LEVELS["content"]), torch.device("cpu"))
+    chosen = examples.everything().offering(offered(examples, *LEVELS["content"]), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     for weight in chosen.weights.values():
         weight.copy_(torch.randn(weight.shape, generator=generator))

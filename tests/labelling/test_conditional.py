@@ -18,10 +18,12 @@ def analysis(checkpoints):
 
 
 def test_condition_heads_are_confirmed_beside_hop_heads(analysis):
-    """Layer 0: the slot of a kind learns whose it is and what it chooses; layer 2 looks that up; layer 3 goes one hop on."""
+    """Layer 0: the slot of a kind learns whose it is and what it chooses, by where it stands; layer 2 looks that up; layer 3
+    goes one hop on.
+    """
     assert analysis.accuracy == {1: 1.0, 2: 1.0}
     assert analysis.conditions == {1: ["L2H1"]}
-    assert analysis.hops == {1: ["L0H1", "L3H1"]}
+    assert analysis.hops == {1: ["L0H1 when place of own kind 1, 3..4", "L3H1"]}
     assert analysis.confirmed("previous") == ["L0H0"]
     assert "condition 1: L2H1 @query, L2H1 @value" in analysis.verdict
     assert "hop 1: L0H1 @condition" in analysis.verdict

@@ -92,13 +92,15 @@ def test_every_circuit_is_a_case_in_both_halves_and_every_column_has_both():
     every = cases()
     assert len({case.slug for case in every}) == len(every)
     for name in ALL:
-        assert {case.half for case in every if case.name == name} == {0, 1}
+        assert len({case.half for case in every if case.name == name}) == 1
+        assert len([case for case in every if case.name == name]) in (2, 12)
+    assert {case.half for case in every} == {0, 1}
     assert {case.column for case in every} == set(COLUMNS) - {"known trained"}
     nulls = [case for case in every if case.column == NULLS]
     assert len({cell[0] for cell in subject(nulls[0]).looks}) * len(nulls) > 1000
 
 
-@pytest.mark.parametrize("name", ["k: mixed", "o: distance", "a: no output", "h: ambiguous", "t: never on", *LEFT_OPEN])
+@pytest.mark.parametrize("name", ["k: mixed", "o: distance", "a: no output", "t: never on", *LEFT_OPEN])
 def test_what_is_so_follows_from_the_construction(name):
     case = next(case for case in cases() if case.name == name)
     looks = subject(case).looks

@@ -1,6 +1,6 @@
 """Which heads selectors are asked of: all, some that are named, or in a model of hundreds those whose ablation matters."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import pandas as pd
 
@@ -10,11 +10,14 @@ from stackheads.tables import records
 from stackheads.types import Destination, HeadId, Status
 
 Cell = tuple[HeadId, Destination]
+Heads = Iterable[str | HeadId] | str | HeadId
 MATTERING = (Status.CONFIRMED, Status.REDUNDANT, Status.OPPOSING, Status.CAUSAL_UNCLASSIFIED)
 """Statuses of heads that something is lost without."""
 
 
-def asked_cells(labels: pd.DataFrame, heads: Iterable[str] | None, fitted_to: FittedTo) -> set[Cell] | None:
+def asked_cells(
+    labels: pd.DataFrame, heads: Iterable[str | HeadId] | str | HeadId | None, fitted_to: FittedTo
+) -> set[Cell] | None:
     """The heads and destinations that selectors are asked of, None for all: those that are named ("L2H0", "L2H0 @query"); of
     labels that were screened (`labelling/screening.py`) those that matter by exact interventions.
 
@@ -35,13 +38,16 @@ def asked_cells(labels: pd.DataFrame, heads: Iterable[str] | None, fitted_to: Fi
         if not found:
             raise ConfigError("selectors are asked of heads that matter, and of those tested none does: name some in heads=")
         return found
-    return {cell for name in ([heads] if isinstance(heads, str) else heads) for cell in _named(name, {one for one, _ in there})}
+    named = [heads] if isinstance(heads, str | HeadId) else list(heads)
+    if not named:
+        raise ConfigError("selectors are asked of one head or more, got none: name some, or leave heads out for all")
+    return {cell for name in named for cell in _named(name, [one for one, _ in there])}
 
 
-def _named(name: str, there: set[Cell]) -> set[Cell]:
+def _named(name: str | HeadId, there: Collection[Cell]) -> set[Cell]:
     """The cells of "L2H0", or the one of "L2H0 @query"."""
-    head, _, place = name.partition(" @")
-    found = {cell for cell in there if cell[0] == HeadId.parse(head) and (not place or cell[1] == Destination(place))}
+    head, at, place = str(name).partition(" @")
+    found = {cell for cell in there if cell[0] == HeadId.parse(head) and (not at or cell[1] == Destination(place))}
     if not found:
         raise InterventionError(f"selectors are asked of heads that have labels, got {name!r}: write L2H0 or L2H0 @query")
     return found

@@ -5,13 +5,14 @@ they are (`clean`), with noise and attention blurred as far as they still answer
 several things (`gated and mixed`), `decoys`, trained models with known circuits (`known trained`), and `nulls`, heads of which
 none does anything. A way is right about a head and a role if the head looks there and the way says so.
 
-Cases have two halves. Ways that need a threshold get the one with the best F1 on the other half, over all columns but nulls,
-so that every case is scored, by a threshold that was chosen elsewhere. Reported is F1 over all looks, and its mean over the
-kinds that are there – hop, previous, value slots, distance … –, where what is said of other kinds costs nothing; of nulls, the
-share of heads of which anything is said. Intervals: bootstrap over cases.
+Circuits have two halves. Ways that need a threshold get the one with the best F1 on the other half, over all columns but nulls,
+so that every case is scored, by a threshold that was chosen on other circuits. Reported is F1 over all looks, and its mean over
+the kinds that are there – hop, previous, value slots, distance … –, where what is said of other kinds costs nothing; of nulls,
+the share of heads of which anything is said. Intervals: bootstrap over circuits, whose guises are not independent; of nulls
+Wilson's.
 
-Not judged are heads about which two answers can be defended: diffuse ones, and those that the construction leaves undecided. A
-compiled head that matches symbols is built to look at one kind of slot as well, so that it may be said to.
+Not judged are heads about which two answers can be defended: diffuse ones, and those of layouts that tell two roles apart
+nowhere. A compiled head that matches symbols is built to look at one kind of slot as well, so that it may be said to.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stackheads.labelling.statistics import wilson
 from stackheads.seeds import Stream, stream
 from stackheads.types import Status
 from stackheads.validation.peers import ALWAYS, OURS, Said
@@ -44,7 +46,7 @@ class Result:
     """
 
     column: str
-    name: str
+    circuit: str
     half: int
     truth: Mapping[str, Sequence[str]]
     allowed: Mapping[str, Sequence[str]]
@@ -69,15 +71,15 @@ class Result:
         return cls(**{**stored, "said": said})
 
 
-def result(column: str, name: str, half: int, truth: Looks, allowed: Looks, said: Said) -> Result:
+def result(column: str, circuit: str, half: int, truth: Looks, allowed: Looks, said: Said) -> Result:
     """The result of a case, of cells that are judged."""
     named = {cell: f"{cell[0]} @{cell[1]}" for cell in truth}
     return Result(
         column,
-        name,
+        circuit,
         half,
         {named[cell]: sorted(looks) for cell, looks in truth.items()},
-        {named[cell]: sorted(looks) for cell, looks in allowed.items() if cell in truth and looks},
+        {named[cell]: sorted(looks) for cell, looks in allowed.items() if truth.get(cell) and looks},
         {way: {named[cell]: of for cell, of in cells.items() if cell in truth} for way, cells in said.of.items()},
         {named[cell]: tuple(map(str, some)) for cell, some in said.statuses.items() if cell in truth},
     )
@@ -94,7 +96,7 @@ def thresholds(results: Sequence[Result], way: str) -> tuple[float, float]:
 def _best(results: Sequence[Result], way: str) -> float:
     numbers = sorted({x for one in results for of in one.said[way].values() for x in of.values()})
     between = [(low + high) / 2 for low, high in pairwise(numbers)]
-    tried = [min(numbers, default=0.0), *between[:: max(1, len(between) // TRIED)]]
+    tried = [min(numbers, default=0.0), *between[:: max(1, -(-len(between) // TRIED))]]
     return max(tried, key=lambda bar: float(_f1(_counts(results, way, (bar, bar)).sum(dim=(0, 1)))))
 
 
@@ -157,7 +159,8 @@ def scores(results: Sequence[Result]) -> list[dict[str, Any]]:
 def _of_known(results: Sequence[Result], way: str, bars: tuple[float, float]) -> dict[str, Any]:
     counts = _counts(results, way, bars)
     total = counts.sum(dim=(0, 1))
-    low, high = _interval(_f1(counts[_draws(len(results))].sum(dim=(1, 2))))
+    of_circuit = _by_circuit(results, counts)
+    low, high = _interval(_f1(of_circuit[_draws(len(of_circuit))].sum(dim=(1, 2))))
     cells = [statuses for one in results for statuses in one.statuses.values()]
     undecided = sum(Status.UNDECIDED in statuses for statuses in cells) / max(1, len(cells))
     return {
@@ -174,14 +177,19 @@ def _of_known(results: Sequence[Result], way: str, bars: tuple[float, float]) ->
 
 def _of_nulls(results: Sequence[Result], way: str, bars: tuple[float, float]) -> dict[str, Any]:
     """Heads of which something is said at any destination."""
-    heads = torch.zeros(len(results), 2, dtype=torch.double)
-    for number, one in enumerate(results):
-        said = {cell.split(" @")[0] for cell, of in one.said[way].items() if any(x >= bars[one.half] for x in of.values())}
-        heads[number] = torch.tensor([len(said), len({cell.split(" @")[0] for cell in one.truth})])
-    drawn = heads[_draws(len(results))].sum(dim=1)
-    low, high = _interval(drawn[:, 0] / drawn[:, 1])
-    total = heads.sum(dim=0)
-    return {"score": float(total[0] / total[1]), "low": low, "high": high, "cells": int(total[1])}
+    said = n = 0
+    for one in results:
+        named = {cell.split(" @")[0] for cell, of in one.said[way].items() if any(x >= bars[one.half] for x in of.values())}
+        said, n = said + len(named), n + len({cell.split(" @")[0] for cell in one.truth})
+    low, high = wilson(said, n, CONFIDENCE)
+    return {"score": said / n, "low": low, "high": high, "cells": n}
+
+
+def _by_circuit(results: Sequence[Result], counts: Float[Tensor, "case kind 3"]) -> Float[Tensor, "circuit kind 3"]:
+    """The counts of all cases of a circuit together: its guises are no independent cases."""
+    every = list(dict.fromkeys(one.circuit for one in results))
+    at = torch.tensor([every.index(one.circuit) for one in results])
+    return counts.new_zeros(len(every), *counts.shape[1:]).index_add(0, at, counts)
 
 
 def _draws(n: int) -> Tensor:
@@ -199,7 +207,7 @@ def wrong(results: Iterable[Result], way: str = OURS) -> list[dict[str, Any]]:
     return [
         {
             "column": one.column,
-            "case": one.name,
+            "circuit": one.circuit,
             "cell": cell,
             "so": ", ".join(looks),
             "said": ", ".join(said),

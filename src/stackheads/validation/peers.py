@@ -7,7 +7,7 @@ its threshold. None of the authors states one for tasks like these (`compared.py
     head detector   attention on the role's map over all attention, TransformerLens' `head_detector` with `mul`
     attention mass  mean attention on the role's source where it has one
     ablation        share of the answer that zero ablation takes, role by attention mass
-    attribution     the same by a gradient (Nanda 2023; Syed et al. 2023, arXiv 2310.10348), role by attention mass
+    attribution     a gradient's guess of resample ablation (Nanda 2023; Syed et al. 2023, arXiv 2310.10348), role as before
     ours            what labels say, by all three channels, and confirmed selectors of attention: several things where a head
                     looks at several; and without selectors, without labels; labels alone without pattern, cause or write
 
