@@ -12,7 +12,6 @@ import argparse
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,7 @@ def result(case: Case, folder: Path) -> Result:
 
 def results(folder: Path, workers: int) -> list[Result]:
     """All cases, judged in so many processes."""
-    keeping(folder, {"version": version("stackheads")})
+    keeping(folder, {}, KNOWN)
     every = cases(KNOWN)
     threads: dict[str, Any] = {"initializer": torch.set_num_threads, "initargs": (1,)}
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), **threads) as pool:

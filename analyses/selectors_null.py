@@ -15,10 +15,10 @@ would not have.
 """
 
 import argparse
-import json
 import os
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from multiprocessing import get_context
 from typing import Any
 
@@ -32,13 +32,13 @@ from stackheads.errors import ConfigError
 from stackheads.files import write_file
 from stackheads.labelling.bench import bench_of
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.models import ModelConfig, build, load
+from stackheads.models import load
 from stackheads.models.nulls import beside_untrained, permuted_heads
 from stackheads.seeds import Stream, stream
 from stackheads.tables import records
-from stackheads.tasks import Cycle, Retrieval
 from stackheads.types import HeadId, Status
-from stackheads.validation.nulls import trained_on_shuffled_answers
+from stackheads.validation.kept import Rows, keeping, kept
+from stackheads.validation.nulls import ANSWERLESS, trained_on_shuffled_answers, untrained
 
 PATH = RESULTS / "selectors-null.csv"
 KEPT = ROOT / "runs" / "selectors-null"
@@ -54,7 +54,7 @@ BESIDE = {
 """How many seeds of each checkpoint get untrained heads, of either kind."""
 MORE = 4
 """Untrained heads in each layer."""
-ANSWERLESS = 10
+UNTRAINED = 10
 """Untrained models of each task, and half as many that were trained on shuffled answers."""
 
 KINDS = {"beside, as initialised": 1.0, "beside, sharp": SHARP}
@@ -65,8 +65,8 @@ Case = tuple[str, str, int]
 
 def cases() -> list[Case]:
     """All models of the table."""
-    answerless = [("untrained", task, seed) for task in ("cycle", "retrieval") for seed in range(ANSWERLESS)]
-    answerless += [("shuffled answers", "cycle", seed) for seed in range(ANSWERLESS // 2)]
+    answerless = [("untrained", task, seed) for task in ("cycle", "retrieval") for seed in range(UNTRAINED)]
+    answerless += [("shuffled answers", "cycle", seed) for seed in range(UNTRAINED // 2)]
     answerless += [("permuted heads", name, 0) for name in BESIDE]
     beside = [(kind, name, seed) for name, seeds in BESIDE.items() for seed in range(seeds) for kind in KINDS]
     return [*answerless, *beside]
@@ -79,8 +79,8 @@ def subject(case: Case) -> tuple[Any, Any, int]:
         ((_, model, true),) = trained_on_shuffled_answers(1, seed)
         return model, true, 0
     if kind == "untrained":
-        task: Any = Cycle(symbols=8, max_hops=4) if name == "cycle" else Retrieval(chains=3, max_hops=4, attention_dir="causal")
-        return build(ModelConfig(layers=3, heads=4), task, seed), task, 0
+        _, model, task = untrained(ANSWERLESS[name == "retrieval"], seed)
+        return model, task, 0
     loaded = load(ROOT / "checkpoints" / name)
     if kind == "permuted heads":
         return permuted_heads(loaded.model, seed), loaded.task, 0
@@ -102,11 +102,13 @@ def weak(loaded: Any, seed: int, looks: float) -> Any:
     raise ConfigError(f"untrained heads must leave the answers as they are, these write {0.5**HALVINGS} and do not: a fault")
 
 
-def measured(case: Case) -> dict[str, Any]:
-    """The row of one model, kept once it is there."""
-    file = KEPT / f"{'_'.join(map(str, case)).replace(' ', '-').replace(',', '')}.json"
-    if file.exists():
-        return json.loads(file.read_text())
+def slug(case: Case) -> str:
+    """The name of a case's file."""
+    return "_".join(map(str, case)).replace(" ", "-").replace(",", "")
+
+
+def measured(case: Case) -> Rows:
+    """The row of one model."""
     torch.set_num_threads(1)
     model, task, trained = subject(case)
     analysis = analyze(model, task, examples=EXAMPLES, explain=False, progress=False)
@@ -125,8 +127,7 @@ def measured(case: Case) -> dict[str, Any]:
         row |= {"explained": 1, "level": found.levels[-1], "selectors": sum(statuses.values())}
         row["of trained heads confirmed"] = sum(each["status"] == Status.CONFIRMED for each in own)
         row |= {status: statuses[status] for status in Status}
-    write_file(file, lambda temporary: temporary.write_text(json.dumps(row)))
-    return row
+    return [row]
 
 
 def table_of(rows: pd.DataFrame) -> str:
@@ -158,8 +159,10 @@ def main() -> None:
     if arguments.write:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         every = cases()
+        keeping(KEPT, {}, ROOT / "checkpoints")
         with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
-            rows = list(tqdm(pool.map(measured, every), total=len(every), desc="models", disable=None))
+            parts = pool.map(kept, repeat(KEPT), map(slug, every), repeat(measured), every)
+            rows = [row for part in tqdm(parts, total=len(every), desc="models", disable=None) for row in part]
         write_file(PATH, lambda temporary: pd.DataFrame(rows).to_csv(temporary, index=False))
     print(table_of(pd.read_csv(PATH)))
 

@@ -135,7 +135,7 @@ def matching(row: dict[str, Any], jobs: dict[Cell, tuple[Job, ...]]) -> Job | No
 
 def is_slot(row: dict[str, Any], slot: Slot) -> bool:
     """Whether a selector is this slot, looked at."""
-    return row["selector"] == "slot" and row["weight"] > 0 and row["what"] == f"{slot.name.lower()} slots"
+    return row["selector"] == "slot" and row["weight"] > 0 and row["what"] == slot.plural
 
 
 def is_table(row: dict[str, Any], what: str | Content) -> bool:
@@ -147,7 +147,7 @@ def is_table(row: dict[str, Any], what: str | Content) -> bool:
 
 def in_words(jobs: Any) -> str:
     """Jobs for a table."""
-    said = [f"{what.name.lower()} slots" if isinstance(what, Slot) else str(what) for what, _ in jobs]
+    said = [what.plural if isinstance(what, Slot) else str(what) for what, _ in jobs]
     return "; ".join(text if gate is None else f"{text} when {gate}" for text, (_, gate) in zip(said, jobs, strict=True)) or "–"
 
 

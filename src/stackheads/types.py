@@ -25,6 +25,11 @@ class Slot(IntEnum):
     CONDITION = 4
     ASKED = 5
 
+    @property
+    def plural(self) -> str:
+        """All of them, as selectors say it: "value slots"."""
+        return f"{self.name.lower()} slots"
+
 
 class Destination(StrEnum):
     """The class of positions a head reads *from the point of view of*. A role belongs to (head, destination)."""

@@ -70,6 +70,7 @@ def test_heads_that_are_none_are_refused(tripling):
         (["first"], InterventionError, "a head is written like"),
         (["L0H0 @"], InterventionError, "a destination is one of"),
         ([], ConfigError, "one head or more"),
+        (["7"], InterventionError, "a head is written like"),
     ):
         with pytest.raises(error, match=rule):
             analysis.selectors(examples=128, fitted_to="attention", heads=heads)

@@ -40,6 +40,16 @@ def test_a_folder_goes_on_with_the_same_settings_alone(tmp_path):
     keeping(folder, {"quick": True, "seed": 0})
     with pytest.raises(ConfigError, match="same settings"):
         keeping(folder, {"quick": True, "seed": 1})
+    about = tmp_path / "models"
+    about.mkdir()
+    keeping(tmp_path / "about", {}, about)
+    (about / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="other files"):
+        keeping(tmp_path / "about", {}, about)
+    settings = json.loads((folder / SETTINGS).read_text())
+    (folder / SETTINGS).write_text(json.dumps(settings | {"source": "of yesterday"}))
+    with pytest.raises(ConfigError, match="other source"):
+        keeping(folder, {"quick": True, "seed": 0})
     other = tmp_path / "other"
     other.mkdir()
     (other / "notes.txt").write_text("mine")

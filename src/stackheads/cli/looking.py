@@ -195,7 +195,7 @@ def validate(
         check_folder(keep, SETTINGS, [SETTINGS])
     permuted = permuted_checkpoints(checkpoints, seed)  # first, since their folder may be a mistake
     nulls = [*trained_on_shuffled_answers(1 if quick else 4, seed), *permuted]
-    result = run(quick, seed, nulls, workers, progress=not quiet, folder=keep)
+    result = run(quick, seed, nulls, workers, progress=not quiet, folder=keep, about=checkpoints)
     if output is not None:
         write_json(output, result.to_dict())
     if json:

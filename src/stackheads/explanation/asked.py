@@ -15,9 +15,7 @@ MATTERING = (Status.CONFIRMED, Status.REDUNDANT, Status.OPPOSING, Status.CAUSAL_
 """Statuses of heads that something is lost without."""
 
 
-def asked_cells(
-    labels: pd.DataFrame, heads: Iterable[str | HeadId] | str | HeadId | None, fitted_to: FittedTo
-) -> set[Cell] | None:
+def asked_cells(labels: pd.DataFrame, heads: Heads | None, fitted_to: FittedTo) -> set[Cell] | None:
     """The heads and destinations that selectors are asked of, None for all: those that are named ("L2H0", "L2H0 @query"); of
     labels that were screened (`labelling/screening.py`) those that matter by exact interventions.
 
@@ -38,7 +36,7 @@ def asked_cells(
         if not found:
             raise ConfigError("selectors are asked of heads that matter, and of those tested none does: name some in heads=")
         return found
-    named = [heads] if isinstance(heads, str | HeadId) else list(heads)
+    named = list(heads) if isinstance(heads, Iterable) and not isinstance(heads, str) else [heads]
     if not named:
         raise ConfigError("selectors are asked of one head or more, got none: name some, or leave heads out for all")
     return {cell for name in named for cell in _named(name, [one for one, _ in there])}

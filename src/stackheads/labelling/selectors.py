@@ -45,7 +45,7 @@ class Selector:
         if self.kind == "content":
             assert isinstance(self.what, Slot)
             return f"{self.gate} × symbol of {self.what.name.lower()}"
-        text = f"{self.what.name.lower()} slots" if isinstance(self.what, Slot) else str(self.what)
+        text = self.what.plural if isinstance(self.what, Slot) else str(self.what)
         return text if self.gate is None else f"{text} by {self.gate}"
 
 

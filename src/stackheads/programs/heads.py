@@ -55,7 +55,7 @@ class Content:
     slot: Slot
 
     def __str__(self) -> str:
-        return f"symbols of {self.slot.name.lower()} slots"
+        return f"symbols of {self.slot.plural}"
 
 
 Look = Role | Slot | Literal["place", "distance"] | Content

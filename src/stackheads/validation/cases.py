@@ -11,16 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stackheads.models.config import ModelConfig, build
-from stackheads.models.nulls import permuted_heads
 from stackheads.models.protocol import Model
 from stackheads.programs.heads import PLACES, Job
-from stackheads.tasks import Cycle, Retrieval, Task
+from stackheads.tasks import Task
 from stackheads.types import HeadId, Slot, Status
 from stackheads.validation.blends import BLENDS, jobs_by_construction
 from stackheads.validation.blurred import blurred
 from stackheads.validation.compared import Result, result
-from stackheads.validation.known import known_models, load_known
+from stackheads.validation.known import known_folders, load_known
+from stackheads.validation.nulls import ANSWERLESS, TAKEN_APART, Null, permuted_circuit, untrained
 from stackheads.validation.other_tasks import OTHER_TASKS
 from stackheads.validation.peers import CARRIES, RESTING, Cell, said_of
 from stackheads.validation.peers import EXAMPLES as LABELLED
@@ -78,13 +77,9 @@ def cases(known: Path | None = None) -> list[Case]:
             else:
                 found.append(Case(_column(name, circuit), name, half, noisy if variant else guise))
     if known is not None:
-        found += [Case("known trained", path.name, half % 2, path) for half, path in enumerate(_folders(known))]
+        found += [Case("known trained", path.name, number % 2, path) for number, path in enumerate(known_folders(known))]
     nulls = [(kind, seed) for kind in ("untrained", "permuted") for seed in range(NULL_MODELS)]
     return found + [Case("nulls", kind, seed % 2, seed) for kind, seed in nulls]
-
-
-def _folders(known: Path) -> list[Path]:
-    return [Path(known) / one.name for one in known_models(known)]
 
 
 def _column(name: str, circuit: Circuit) -> str:
@@ -122,7 +117,7 @@ def subject(case: Case) -> Subject:
         asked = {cell: truth for cell, truth in one.truth.items() if truth.status not in CARRIES or truth.role != RESTING}
         looks = {cell: {str(truth.role)} if truth.status in CARRIES else set[str]() for cell, truth in asked.items()}
         return Subject(one.model, one.task, looks, {}, 0)
-    model, task = _null(case.name, case.of)
+    _, model, task = _null(case.name, case.of)
     heads = [HeadId(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)]
     return Subject(model, task, {(head, place): set[str]() for head in heads for place in PLACES}, {}, case.of)
 
@@ -158,13 +153,11 @@ def _kinds(made: Specimen) -> dict[Cell, set[str]]:
 
 def in_words(look: Any) -> str:
     """What a head looks at, as selectors say it."""
-    return f"{look.name.lower()} slots" if isinstance(look, Slot) else str(look)
+    return look.plural if isinstance(look, Slot) else str(look)
 
 
-def _null(kind: str, seed: int) -> tuple[Any, Task]:
-    tasks: tuple[Task, Task] = Cycle(symbols=8, max_hops=4), Retrieval(chains=3, max_hops=4, attention_dir="causal")
+def _null(kind: str, seed: int) -> Null:
+    """Tasks and circuits take turns."""
     if kind == "untrained":
-        return build(ModelConfig(layers=3, heads=4), tasks[seed % 2], seed=seed), tasks[seed % 2]
-    name = ("doubling", "tripling")[seed % 2]
-    made = specimen(name, CIRCUITS[name](), Guise(seed=seed, idle=2))
-    return permuted_heads(made.model, seed), made.task
+        return untrained(ANSWERLESS[seed % len(ANSWERLESS)], seed)
+    return permuted_circuit(TAKEN_APART[seed % len(TAKEN_APART)], seed)

@@ -32,7 +32,7 @@ from stackheads.validation.peers import ALWAYS, OURS, Said
 COLUMNS = ("clean", "blurred", "gated and mixed", "decoys", "known trained", "nulls")
 NULLS = COLUMNS[-1]
 DRAWS, CONFIDENCE = 2000, 0.95
-Looks = Mapping[Any, Iterable[str]]
+LooksOf = Mapping[Any, Iterable[str]]
 """What heads look at, by (head, destination)."""
 TRIED = 200
 """Thresholds that are compared, at most."""
@@ -71,7 +71,7 @@ class Result:
         return cls(**{**stored, "said": said})
 
 
-def result(column: str, circuit: str, half: int, truth: Looks, allowed: Looks, said: Said) -> Result:
+def result(column: str, circuit: str, half: int, truth: LooksOf, allowed: LooksOf, said: Said) -> Result:
     """The result of a case, of cells that are judged."""
     named = {cell: f"{cell[0]} @{cell[1]}" for cell in truth}
     return Result(

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from stackheads.errors import ConfigError
 from stackheads.models.forwards.patched import PatchedForward, Swap
 from stackheads.models.hooks import analysing, record
 from stackheads.models.protocol import Model
@@ -21,10 +22,12 @@ from stackheads.tasks.scoring import correct, margins
 from stackheads.types import IGNORE, Destination, HeadId
 from stackheads.validation.assigned import Assigned, Step
 from stackheads.validation.interpreter import Meant, answers, interpret
-from stackheads.validation.strict import draw
+from stackheads.validation.strict import draw, rest
 
 MIN_COUNT = 32
 """Answers of a kind below which nothing is said about them."""
+REST = "the rest"
+"""What may change no answer."""
 
 Exchange = tuple[str, Swap]
 
@@ -34,7 +37,7 @@ def interchange_accuracy(known: Assigned, model: Model, examples: int, seed: int
     generator = stream(seed, Stream.INTERCHANGED)
     drawn = draw(known, examples, generator)
     batch, meant = drawn.batch, interpret(known, drawn.batch)
-    exchanges = [*_steps(known, batch, meant), ("the rest", rest(known, batch)), ("drawn", drawn.swap)]
+    exchanges = [*_steps(known, batch, meant), (REST, rest(known, batch)), ("drawn", drawn.swap)]
     forward = PatchedForward(model)
     with analysing(model):
         logits, outputs = forward.run(batch.tokens)
@@ -42,10 +45,23 @@ def interchange_accuracy(known: Assigned, model: Model, examples: int, seed: int
         for name, swap in exchanges:
             targets = answers(known, batch, interpret(known, batch, swap.heads, meant.rolled(1)))
             after, _ = forward.run(batch.tokens, swap, outputs.rolled(1))
-            right, asked = _right(known, after, batch, targets), targets != IGNORE
-            kinds = [asked & (targets != batch.targets), asked & (targets == batch.targets)]
-            found[name] = min(_share(right, kind) for kind in kinds if int(kind.sum()) >= MIN_COUNT)
+            found[name] = _lower(name, _right(known, after, batch, targets), targets, batch.targets)
     return found
+
+
+def _lower(name: str, right: Bool[Tensor, "*shape"], targets: Int[Tensor, "*shape"], before: Int[Tensor, "*shape"]) -> float:
+    """The lower share of those answers that must change and those that must stay, each where there are enough.
+
+    Raises `ConfigError` where too few answers change by what a step's heads carry: then nothing is proved of it.
+    """
+    asked = targets != IGNORE
+    change, stay = asked & (targets != before), asked & (targets == before)
+    if name != REST and int(change.sum()) < MIN_COUNT:
+        raise ConfigError(
+            f"an exchange proves something where it changes {MIN_COUNT} answers or more, {name} changes {int(change.sum())}: "
+            "give more examples"
+        )
+    return min(_share(right, kind) for kind in (change, stay) if int(kind.sum()) >= MIN_COUNT)
 
 
 def moved_by_the_rest(known: Assigned, model: Model, examples: int, seed: int = 0) -> float:
@@ -76,15 +92,6 @@ def attention_on_sources(
             for place in step.spec.rows:
                 found[head, place] = mass[(batch.slots == place.slot) & (whose == number) & (source >= 0)].mean().item()
     return found
-
-
-def rest(known: Assigned, batch: Batch) -> Swap:
-    """All that carries nothing: heads where they have no step, and MLPs."""
-    heads = ~known.carrying(batch.slots[0])[:, None].expand(-1, len(batch), -1, -1)
-    mlps = torch.ones(known.n_layers, *batch.tokens.shape, dtype=torch.bool)
-    if known.choosing:
-        mlps[-1] = False
-    return Swap(heads, mlps)
 
 
 def _steps(known: Assigned, batch: Batch, meant: Meant) -> Iterator[Exchange]:

@@ -77,12 +77,17 @@ def write_record(folder: Path, known: Assigned, accuracy: dict[str, float], move
     write_json(folder / RECORD, {**content, "accuracy": accuracy, "moved_by_the_rest": moved})
 
 
-def known_models(folder: Path | str) -> list[Known]:
-    """Every known model in a folder, by name. Raises `CheckpointError` where there is none, and as `load_known` does."""
+def known_folders(folder: Path | str) -> list[Path]:
+    """The folders of known models in a folder, by name. Raises `CheckpointError` where there is none."""
     paths = sorted(path for path in Path(folder).glob("*") if path.is_dir())
     if not paths:
         raise CheckpointError(f"known models lie in a folder of checkpoints, {folder} holds none: check the path")
-    return [load_known(path) for path in paths]
+    return paths
+
+
+def known_models(folder: Path | str) -> list[Known]:
+    """Every known model in a folder, by name. Raises `CheckpointError` as `known_folders` and `load_known` do."""
+    return [load_known(path) for path in known_folders(folder)]
 
 
 def load_known(path: Path | str) -> Known:

@@ -1,18 +1,33 @@
-"""Null models that have to be trained or loaded: on shuffled answers, and trained ones with their heads taken apart."""
+"""Null models: untrained ones, circuits and checkpoints with their heads taken apart, and such as had shuffled answers."""
 
 from pathlib import Path
 from typing import Any
 
 from stackheads.errors import CheckpointError
-from stackheads.models import ModelConfig, holds_checkpoint, load
+from stackheads.models import ModelConfig, build, holds_checkpoint, load
 from stackheads.models.nulls import permuted_heads
-from stackheads.tasks import Cycle, Task
+from stackheads.tasks import Cycle, Retrieval, Task
 from stackheads.training.config import TrainingConfig
 from stackheads.training.trainer import train
+from stackheads.validation.specimens import CIRCUITS, Guise, specimen
 
 STEPS = 300
+ANSWERLESS: tuple[Task, ...] = (Cycle(symbols=8, max_hops=4), Retrieval(chains=3, max_hops=4, attention_dir="causal"))
+"""The tasks of untrained models."""
+TAKEN_APART = ("doubling", "tripling")
 
 Null = tuple[str, Any, Task]
+
+
+def untrained(task: Task, seed: int) -> Null:
+    """An untrained model of three layers of four heads."""
+    return "untrained", build(ModelConfig(layers=3, heads=4), task, seed=seed), task
+
+
+def permuted_circuit(name: str, seed: int) -> Null:
+    """A compiled circuit with two idle heads, their Q, K and V permuted: what solved the task no longer does."""
+    made = specimen(name, CIRCUITS[name](), Guise(seed=seed, idle=2))
+    return "permuted", permuted_heads(made.model, seed), made.task
 
 
 def trained_on_shuffled_answers(n: int, seed: int) -> list[Null]:

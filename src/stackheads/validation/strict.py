@@ -97,8 +97,8 @@ def draw(known: Assigned, n: int, generator: torch.Generator) -> Drawn:
         chosen = torch.where(how < 0.4, which == index, each[:, index] & (how < 0.8))
         step, same = known.steps[number], meant.whose[number] == other.whose[number]
         heads[step.layer, ..., [head.index for head in step.heads]] |= _rows(step, place, batch, chosen, same, generator)
-    rest = _rest(known, batch, generator)
-    swap = Swap(heads | rest.heads, rest.mlps)
+    beside = _some_rest(known, batch, generator)
+    swap = Swap(heads | beside.heads, beside.mlps)
     targets = answers(known, batch, interpret(known, batch, swap.heads, other))
     return Drawn(batch, swap, targets, ~heads.flatten(2).any(dim=0).any(dim=-1))
 
@@ -118,17 +118,23 @@ def _rows(
     return torch.where(together[..., None], some[..., None], alone)
 
 
-def _rest(known: Assigned, batch: Batch, generator: torch.Generator) -> Swap:
+def rest(known: Assigned, batch: Batch) -> Swap:
+    """All that carries nothing: heads where they have no step, and MLPs."""
+    heads = ~known.carrying(batch.slots[0])[:, None].expand(-1, len(batch), -1, -1)
+    mlps = torch.ones(known.n_layers, *batch.tokens.shape, dtype=torch.bool)
+    if known.choosing:
+        mlps[-1] = False
+    return Swap(heads, mlps)
+
+
+def _some_rest(known: Assigned, batch: Batch, generator: torch.Generator) -> Swap:
     """Of what carries nothing, all of an example (1 of 3), half (1 of 3), or none."""
-    idle = ~known.carrying(batch.slots[0])[:, None].expand(-1, len(batch), -1, -1)
-    how = torch.rand(len(batch), generator=generator)
+    whole, how = rest(known, batch), torch.rand(len(batch), generator=generator)
 
     def some(shape: torch.Size) -> Tensor:
         half = torch.rand(shape, generator=generator) < 0.5
         amount = how.view(1, -1, *[1] * (len(shape) - 2))
         return (amount < 2 / 3) & (half | (amount < 1 / 3))
 
-    mlps = some(torch.Size((known.n_layers, *batch.tokens.shape)))
-    if known.choosing:
-        mlps[-1] = False
-    return Swap(idle & some(idle.shape), mlps)
+    mlps = whole.mlps & some(whole.mlps.shape)
+    return Swap(whole.heads & some(whole.heads.shape), mlps)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,13 @@ from stackheads.labelling.measure import BUDGET, Look, measure, measure_until_de
 from stackheads.labelling.rows import label_row
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Evidence, status
-from stackheads.models.config import ModelConfig, build
-from stackheads.models.nulls import permuted_heads
 from stackheads.models.protocol import Model
-from stackheads.tasks import Cycle, Retrieval, Task
+from stackheads.tasks import Task
 from stackheads.types import Gate, Status
 from stackheads.validation.calibration import QUICK_SAMPLES, UNIFORM_SAMPLES, calibration_points, judged, rates, uniformity
 from stackheads.validation.calibration import Judged as Answered
 from stackheads.validation.kept import Rows, keeping, kept
+from stackheads.validation.nulls import ANSWERLESS, TAKEN_APART, permuted_circuit, untrained
 from stackheads.validation.scores import NOISE, Judged, NullHead, Validation, score
 from stackheads.validation.specimens import CIRCUITS, Guise, Specimen, specimen
 from stackheads.validation.truth import Truth
@@ -68,19 +66,23 @@ def validate(
     workers: int = 2,
     progress: bool = True,
     folder: Path | None = None,
+    about: Path | None = None,
 ) -> Validation:
     """Run the grid. `nulls` are further (kind, model, task) that must get no confirmed label.
 
     `quick` uses one guise for each circuit, clean and noisy, and fewer nulls, on 256 examples; the thresholds are
-    then not compared. In `folder` each part is kept as it is done, and not made again (`kept.py`).
+    then not compared. In `folder` each part is kept as it is done, and not made again
+    (`kept.py`); `about` is the folder that some of `nulls` come from.
     """
     start = time.monotonic()
     if folder is not None:
-        keeping(
-            folder, {"quick": quick, "seed": seed, "nulls": [kind for kind, _, _ in nulls], "version": version("stackheads")}
-        )
+        keeping(folder, {"quick": quick, "seed": seed, "nulls": [kind for kind, _, _ in nulls]}, about)
     choosing, reporting = _grid(quick, seed)
-    null_jobs = [*_untrained(quick, seed), *_permuted(quick, seed), *nulls]
+    null_jobs = [
+        *(untrained(task, seed + number) for task in ANSWERLESS for number in range(1 if quick else 10)),
+        *(permuted_circuit(name, seed + number) for name in TAKEN_APART for number in range(1 if quick else 6)),
+        *nulls,
+    ]
     number, points = QUICK_NULL_EXAMPLES if quick else NULL_EXAMPLES, calibration_points(quick, seed)
     with ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
@@ -171,24 +173,6 @@ def _label_null(kind: str, model: Model, task: Task, examples: int) -> Rows:
     evidence, _ = measure(model, task, Look(examples, 0, methods=CARRYING), Thresholds())
     confirmed = {item.head for item in evidence if status(item, Thresholds()) == Status.CONFIRMED}
     return [vars(NullHead(kind, str(head), head in confirmed)) for head in sorted({item.head for item in evidence})]
-
-
-def _untrained(quick: bool, seed: int) -> list[tuple[str, Any, Task]]:
-    tasks: list[Task] = [Cycle(symbols=8, max_hops=4), Retrieval(chains=3, max_hops=4, attention_dir="causal")]
-    config = ModelConfig(layers=3, heads=4)
-    return [
-        ("untrained", build(config, task, seed=seed + number), task) for task in tasks for number in range(1 if quick else 10)
-    ]
-
-
-def _permuted(quick: bool, seed: int) -> list[tuple[str, Any, Task]]:
-    """Compiled circuits with two idle heads, their Q, K and V permuted: what solved the task no longer does."""
-    result: list[tuple[str, Any, Task]] = []
-    for name in ("doubling", "tripling"):
-        for number in range(1 if quick else 6):
-            made = specimen(name, CIRCUITS[name](), Guise(seed=seed + number, idle=2))
-            result.append(("permuted", permuted_heads(made.model, seed + number), made.task))
-    return result
 
 
 def _shown(items: Iterable[Any], total: int, what: str, progress: bool) -> Iterable[Any]:
