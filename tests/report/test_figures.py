@@ -18,7 +18,7 @@ from stackheads.models.hooks import record
 from stackheads.report.attention import head_name
 from stackheads.report.figures import attention_maps, circuit_diagram, evidence_map, reach_map, save_figures
 from stackheads.report.figures.circuit import PORTS
-from stackheads.report.figures.layout import WIDTH, layered, strong
+from stackheads.report.figures.layout import LETTERS, WIDTH, gate_in_box, layered, strong
 from stackheads.report.figures.style import MARKERS
 from stackheads.tables import records, role_of
 from stackheads.tasks import labelling_batch
@@ -141,3 +141,18 @@ def test_all_are_written_as_png_svg_and_pdf_and_leave_nothing_open(analysis, tmp
     for path in (tmp_path / "figures").glob("*.svg"):
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
     assert Gcf.get_all_fig_managers() == []
+
+
+@pytest.mark.parametrize(
+    ("gate", "shown"),
+    [
+        (None, ""),
+        ("asked 1..3", "asked 1..3"),
+        ("place of own kind 1, 3..4", "… kind 1, 3..4"),
+        ("own symbol 0..5, 7", "… symbol 0..5, 7"),
+        ("own symbol 0, 2, 4, 6, 8, 10, 12", "… symbol 0, 2, …"),
+    ],
+)
+def test_a_gate_that_is_too_long_for_a_box_keeps_its_values(gate, shown):
+    assert gate_in_box({"gate": gate}) == shown
+    assert len(shown) <= LETTERS

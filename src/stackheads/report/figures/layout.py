@@ -13,6 +13,7 @@ from typing import Any
 
 from stackheads.explanation.circuit import LOGITS, Circuit
 from stackheads.tables import natural
+from stackheads.types import Gate, ranges
 
 SWEEPS = 8
 PULLS = 24
@@ -57,8 +58,16 @@ def layered(circuit: Circuit, least: float) -> Layout:
 
 
 def gate_in_box(values: Mapping[str, Any]) -> str:
-    """A node's gate as its box has room for it, "asked 1..3"; nothing for a head that has its role always."""
-    return shorten(values.get("gate") or "", LETTERS, placeholder=" …")
+    """A node's gate as its box has room for it, "asked 1..3"; nothing for a head that has its role always.
+
+    Of a longer one the beginning of its name goes, since two heads may differ in values alone: "… kind 1, 3..4".
+    """
+    if not values.get("gate"):
+        return ""
+    gate = Gate.parse(values["gate"])
+    words, said = gate.name.split(), ranges(gate.values)
+    forms = [" ".join([*(["…"] if left else []), *words[left:], said]) for left in range(len(words))]
+    return next((form for form in forms if len(form) <= LETTERS), shorten(forms[-1], LETTERS, placeholder=" …"))
 
 
 def _edge_order(edge: tuple[str, str, str]) -> list[Any]:
