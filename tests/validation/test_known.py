@@ -324,6 +324,12 @@ def compiled(name):
     return known, compile_layers(layers, known.task, normalization=None, sharpness=30.0)[0]
 
 
+def test_of_too_few_answers_that_change_nothing_is_said():
+    known, model = compiled("walk")
+    with pytest.raises(ConfigError, match="changes 32 answers or more"):
+        interchange_accuracy(known, model, 16)
+
+
 @pytest.mark.parametrize("name", ["walk", "doubling", "dense walk", "dense chain", "tripling"])
 def test_a_compiled_circuit_obeys_its_program(name):
     known, model = compiled(name)
