@@ -116,7 +116,7 @@ def test_the_evidence_map(made):
 def test_the_circuit(made):
     shown = [text.get_text() for text in circuit_diagram(made).axes[0].texts]
     assert set(NAMES) <= set(shown)
-    assert {"asked 1..3, 7", "own symbol 0, …"} <= set(shown)
+    assert {"asked 1..3, 7", "… symbol 0, 2, …"} <= set(shown)
 
 
 def test_all_figures_are_written(made, tmp_path):
