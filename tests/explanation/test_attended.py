@@ -262,3 +262,34 @@ def test_what_selectors_are_fitted_to_is_one_of_two():
 def row_of(row):
     """A head, where it acts, and its role."""
     return row["head"], row["destination"], str(role_of(row))
+
+
+def test_a_tie_goes_to_the_earlier_kind(benches):
+    """Distances can say what a role says that stands at one of them; where the role tells most, they tell the rest alone."""
+    rows = benches[0].rows[VALUE]
+    distance = Selector("position", "distance")
+    beside, instead = (torch.zeros(rows.size(distance), rows.values(None)) for _ in range(2))
+    beside[3], beside[5] = 2.5, 2.0
+    instead[1:7] = 3.0
+    truth, (fit, judge) = looking(benches, [{PREVIOUS: 4.0, distance: beside}, {distance: instead}, {PREVIOUS: 3.0}])
+    chosen = attended(fit, judge, 0.03)
+    found = {
+        head: {selector for place, number, selector in chosen.taken() if (place, number) == (VALUE, head)} for head in range(3)
+    }
+    assert found == {0: {PREVIOUS, distance}, 1: {distance}, 2: {PREVIOUS}}
+    told, own = (rows.patterns(one.at(VALUE), fit.heads) for one in (chosen, truth))
+    assert (cross_entropy(own, told) - cross_entropy(own, own)).mean() < 0.02
+
+
+def test_a_weight_that_is_held_stays_and_the_others_are_the_best_beside_it(benches):
+    truth, (fit, _) = looking(benches, [{HOP: 3.0, PREVIOUS: 1.0}])
+    start = Sum({taken: torch.full_like(weight, 2.0) for taken, weight in truth.weights.items()}, truth.has, truth.live)
+    found = fitted_to_attention(start, fit, held={(VALUE, 0, HOP)})
+    assert found.weights[VALUE, HOP][0].item() == 2.0
+    assert found.weights[VALUE, HOP][1].item() == pytest.approx(3.0, abs=0.1)
+
+    def entropy(step):
+        weights = {one: weight + step * (one == PREVIOUS) for one, weight in found.at(VALUE).items()}
+        return float(cross_entropy(fit.attention[VALUE][0], fit.rows[VALUE].patterns(weights, fit.heads)[0]).mean())
+
+    assert all(entropy(step) > entropy(0.0) for step in (-0.2, 0.2))

@@ -13,7 +13,10 @@ each head's attention at each destination is told by selectors in the order role
 3. until none is left. A selector under a gate replaces the same one without;
 4. after each kind what it has made superfluous goes: of each head the selector without which the attention of the other
    examples is told hardly worse, by less than `min_gain`, one at a time with a fit between; and at the end, tables first, also
-   what the others can stand for once they are fitted without it.
+   what the others can stand for once they are fitted without it;
+5. but a tie goes to the earlier kind: what told most of a head's attention before later kinds came keeps its word, and its
+   weight, if those tell the rest as well beside it. At a destination of one position a table of places can say all that
+   `previous` says, and more: then it says the rest.
 
 So heads that only tell later ones where to look get their selectors, too, and what the attention does not support is not
 offered. Deterministic. Cost: no forward pass.
@@ -41,12 +44,16 @@ NEWTON = 25
 """Steps of Newton's method: more than a number of at most `LARGEST` needs."""
 SCALINGS = 3
 """Steps of iterative scaling, each of which tells attention better."""
+MOSTLY = 0.5
+"""Of what is told of a head's attention: what told as much of it keeps its word."""
 STRIDE = 2.0
 """The longest step: scores far from the best have next to no curvature."""
 FLOOR = 1e-6
 """Attention that is told is at least this and at most one less, so that weights have an end."""
 
 Cells = Collection[tuple[Destination, int]]
+Own = tuple[Destination, int, Selector]
+"""A selector of a head at a destination."""
 Best = dict[tuple[Destination, int], tuple[Selector, Float[Tensor, "size value"]]]
 """The candidate that each head takes at each destination, with its weights."""
 
@@ -126,20 +133,50 @@ def _needed(chosen: Sum, fit: Looks, judge: Looks, min_gain: float) -> Sum:
 
 def _replaced(chosen: Sum, fit: Looks, judge: Looks, min_gain: float) -> Sum:
     """Without what the other selectors of its head can stand for: each in turn is left out, and its head fitted again."""
-    of_cell: dict[tuple[Destination, int], list[Part]] = {}
+    of_cell: dict[tuple[Destination, int], list[Own]] = {}
     for part in sorted(chosen.taken(), key=lambda part: -rank(part[2])):
         of_cell.setdefault(part[:2], []).append(part)
+    held: set[Own] = set()
     for turn in range(max(map(len, of_cell.values()), default=0)):
         gone = [parts[turn] for parts in of_cell.values() if len(parts) > turn]
-        tried = fitted_to_attention(chosen.without(gone), fit, [part[:2] for part in gone])
-        before, after = (_entropies(one, judge) for one in (chosen, tried))
-        needed = [
-            (place, head)
-            for place, head, selector in gone
-            if _more(before[place][head], after[place][head], judge.rows[place], selector) >= min_gain
-        ]
-        chosen = _restored(tried, chosen, needed)
+        tried = fitted_to_attention(chosen.without(gone), fit, [part[:2] for part in gone], held=held)
+        lost = _lost(chosen, tried, gone, judge)
+        needed = [part for part in gone if lost[part] >= min_gain]
+        beside, ties = _first(chosen, [part for part in gone if part not in needed], fit, judge, min_gain, held)
+        chosen = _restored(_restored(tried, chosen, [part[:2] for part in needed]), beside, [part[:2] for part in ties])
+        held.update(ties)
     return chosen
+
+
+def _first(
+    chosen: Sum, parts: Iterable[Own], fit: Looks, judge: Looks, min_gain: float, held: Collection[Own]
+) -> tuple[Sum, list[Own]]:
+    """Those that told most of their head's attention before later kinds came, if these tell the rest as well beside what they
+    said then, at most one of a head; and the sum in which all of the parts say that.
+    """
+    later = {part: [one for one in chosen.taken() if one[:2] == part[:2] and rank(one[2]) > rank(part[2])] for part in parts}
+    later = {part: others for part, others in later.items() if others}
+    asked, cells = list(later), [part[:2] for part in later]
+    if not asked:
+        return chosen, []
+    early = fitted_to_attention(chosen.without(one for others in later.values() for one in others), fit, cells, held=held)
+    before = fitted_to_attention(early.without(asked), fit, cells, held=held)
+    weights = {taken: weight.clone() for taken, weight in chosen.weights.items()}
+    for place, head, selector in asked:
+        weights[place, selector][head] = early.weights[place, selector][head]
+    beside = fitted_to_attention(replace(chosen, weights=weights), fit, cells, held={*held, *asked})
+    bare = chosen.without(one for one in chosen.taken() if one[:2] in cells)
+    told, whole, apart = (_lost(*pair, asked, judge) for pair in ((early, before), (chosen, bare), (chosen, beside)))
+    return beside, [part for part in asked if apart[part] < min_gain and told[part] >= MOSTLY * whole[part]]
+
+
+def _lost(more: Sum, less: Sum, parts: Iterable[Own], judge: Looks) -> dict[Own, float]:
+    """By how many nats the attention of each part's head is told worse by one sum than by the other, where the part acts."""
+    well, badly = (_entropies(one, judge) for one in (more, less))
+    return {
+        (place, head, selector): _more(well[place][head], badly[place][head], judge.rows[place], selector)
+        for place, head, selector in parts
+    }
 
 
 def _best(

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stackheads.explanation.examples import Looks
-from stackheads.explanation.sums import Sum, Taken, cross_entropy
+from stackheads.explanation.sums import Part, Sum, Taken, cross_entropy
 from stackheads.labelling.selectors import Selector
 from stackheads.types import Destination
 
@@ -27,14 +27,22 @@ Weights = Mapping[Selector, Float[Tensor, "head size value"]]
 
 
 def fitted_to_attention(
-    chosen: Sum, examples: Looks, cells: Collection[tuple[Destination, int]] | None = None, steps: int = STEPS
+    chosen: Sum,
+    examples: Looks,
+    cells: Collection[tuple[Destination, int]] | None = None,
+    steps: int = STEPS,
+    held: Collection[Part] = (),
 ) -> Sum:
-    """With the weights of these heads at these destinations, or of all that are not silent, fitted to their attention."""
+    """With the weights of these heads at these destinations, or of all that are not silent, fitted to their attention; those of
+    selectors that are held stay as they are.
+    """
     weights = {taken: weight * chosen.has[taken][:, None, None] for taken, weight in chosen.weights.items()}
     for place, heads in _by_place(chosen.cells() if cells is None else cells, examples.device).items():
         mine, has = _of(chosen, place, heads)
         if mine:
-            found = _solved({one: weight * has[one] for one, weight in mine.items()}, has, examples, place, heads, steps)
+            stay = {one: torch.tensor([(place, head, one) in held for head in heads.tolist()]) for one in mine}
+            free = {one: marks & ~stay[one].to(marks.device)[:, None, None] for one, marks in has.items()}
+            found = _solved({one: weight * has[one] for one, weight in mine.items()}, has, free, examples, place, heads, steps)
             for selector, weight in found.items():
                 weights[place, selector] = weights[place, selector].index_copy(0, heads, weight)
     return replace(chosen, weights=weights)
@@ -98,12 +106,23 @@ def _of(chosen: Sum, place: Destination, heads: Tensor) -> tuple[dict[Selector, 
 
 
 def _solved(
-    weights: Weights, has: Mapping[Selector, Tensor], examples: Looks, place: Destination, heads: Tensor, steps: int
+    weights: Weights,
+    has: Mapping[Selector, Tensor],
+    free: Mapping[Selector, Tensor],
+    examples: Looks,
+    place: Destination,
+    heads: Tensor,
+    steps: int,
 ) -> dict[Selector, Tensor]:
-    """The best weights."""
-    free = {selector: weight.clone().requires_grad_() for selector, weight in weights.items()}
-    minimise(list(free.values()), lambda: _loss(free, has, examples, place, heads), steps)
-    return {one: (weight.detach() * has[one]).clamp(-LARGEST, LARGEST) for one, weight in free.items()}
+    """The best weights where they are free; the others as they are."""
+    fixed = {selector: weight.masked_fill(free[selector], 0.0) for selector, weight in weights.items()}
+    moving = {selector: weight.clone().requires_grad_() for selector, weight in weights.items()}
+
+    def all_of() -> dict[Selector, Tensor]:
+        return {selector: fixed[selector] + weight * free[selector] for selector, weight in moving.items()}
+
+    minimise(list(moving.values()), lambda: _loss(all_of(), has, examples, place, heads), steps)
+    return {selector: weight.detach().clamp(-LARGEST, LARGEST) for selector, weight in all_of().items()}
 
 
 def _loss(

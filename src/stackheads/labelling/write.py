@@ -8,17 +8,20 @@ with the counterfactuals in which the condition of one link is the token that ch
 
 A counterfactual changes where links lead, not where they come from, so for the roles that look elsewhere (`previous`,
 `duplicate`, `self`, `start`, and the hops j < 0, which bring what a position can be found by) the source's value vector comes
-from a matched example, where the attended token differs, and write is the share of the margin gap that this destroys. So too
-where no counterfactual of the task changes what a head of another role reads, as at value slots that are on no queried chain.
+from a matched example, where the attended token differs, and write is the share of the margin gap that this destroys.
 
-A pair of counterfactual and readout can show something only where the model answers the readout, the counterfactual's own run
-gives its answer, and the patch changes what the head gives; all such pairs are tried together, as in channel 2. Where there is
-none, nothing is tested, and nothing is said.
+A counterfactual can show something only where the role names the same source in it and what can be found from there is
+another: the token, or that of a later hop. Where a link leads the reader itself elsewhere, no source brings it the answer. So
+the source is patched only there, and of the destination's own answers only those count. A pair of counterfactual and readout
+can show something only where the model answers the readout, the counterfactual's own run gives its answer, and the patch
+changes what the head gives. Readouts about which no counterfactual shows anything are asked by the matched example; all pairs
+are tried together, as in channel 2. Where there is none, nothing is tested, and nothing is said.
 
-Cost: one forward pass for each counterfactual, shared by all questions, and one for each question and counterfactual.
+Cost: one forward pass for each counterfactual, shared by all questions, one for each question and counterfactual, and one for
+each question that a matched example is asked about.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -34,8 +37,8 @@ from stackheads.labelling.roles import role_targets
 from stackheads.labelling.statistics import Resampling, Shares, mean_interval
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.models.hooks import HeadEdit, record_values
-from stackheads.tasks import OPERANDS, Batch, Operand
-from stackheads.types import HeadId, Role, Where
+from stackheads.tasks import OPERANDS, Batch, Operand, Task
+from stackheads.types import NOWHERE, HeadId, Role, Where
 
 ACTS = 1e-4
 """A patch acts in an example if it moves the head's output by this share of its largest value vector: more than rounding."""
@@ -67,26 +70,43 @@ class WriteEvidence:
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """A counterfactual at one operand of one hop: its batch, and the value vectors of the heads that are asked about.
-
-    `start` and `goal` are the sums of (logit of its answer - logit of the clean answer) in the clean and in its own run,
-    `differs` the number of answers that it changes.
+    """A counterfactual at one operand of one hop: its batch, its run's logits, and the value vectors of the heads that are
+    asked about.
     """
 
-    hop: int
-    operand: Operand
+    name: str
     batch: Batch
+    logits: Float[Tensor, "batch pos d_vocab_out"]
     v: dict[HeadId, Float[Tensor, "batch pos d_head"]]
-    start: Float[Tensor, "example readout"]
-    goal: Float[Tensor, "example readout"]
-    differs: Float[Tensor, "example readout"]
 
 
 @dataclass(frozen=True)
 class _Tried:
-    """One counterfactual's part of the answer to a question."""
+    """One counterfactual's part of the answer to a question: by how much the patch moves each readout, and its own run does,
+    in sums of (logit of its answer - logit of the clean answer), over how many answers that it changes.
+    """
 
+    name: str
     moved: Float[Tensor, "example readout"]
+    gap: Float[Tensor, "example readout"]
+    differs: Float[Tensor, "example readout"]
+    acts: Bool[Tensor, "example"]
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """What was tried about one question, a column for each pair of patch and readout: what the patch moved of what there is to
+    move, in which examples that counts, of which readout, and in words.
+
+    `ever` are the readouts of which any example could show something, `acts` the examples in which a patch changed anything.
+    """
+
+    moved: Float[Tensor, "example pair"]
+    gap: Float[Tensor, "example pair"]
+    counted: Bool[Tensor, "example pair"]
+    readouts: tuple[int, ...]
+    names: tuple[str, ...]
+    ever: Bool[Tensor, "readout"]
     acts: Bool[Tensor, "example"]
 
 
@@ -103,23 +123,28 @@ class Writes:
 
     def answer(self, questions: Sequence[Question]) -> list[WriteEvidence]:
         """The evidence for each question, in their order."""
-        found: dict[Question, WriteEvidence] = {}
+        found: dict[Question, _Pairs] = {}
         for operand in OPERANDS:
             some = [question for question in questions if rewired_operand(question.role) == operand]
             found |= self._from_counterfactuals(some, operand)
-        return [found.get(question) or self._from_matched(question) for question in questions]
+        return [self._evidence(question, found.get(question)) for question in questions]
 
-    def _from_counterfactuals(self, questions: Sequence[Question], operand: Operand) -> dict[Question, WriteEvidence]:
-        """Those of the questions that some counterfactual can show anything about."""
+    def _evidence(self, question: Question, rewired: _Pairs | None) -> WriteEvidence:
+        """That of counterfactuals, and of matched examples about all readouts of which those show nothing."""
+        told = set(rewired.readouts) if rewired else set[int]()
+        if rewired and told.issuperset(self.baseline.open.nonzero().flatten().tolist()):
+            return self._told(rewired)
+        return self._told(self._destroyed(question.heads, question.destination, self._sources(question), told), rewired)
+
+    def _from_counterfactuals(self, questions: Sequence[Question], operand: Operand) -> dict[Question, _Pairs]:
         heads = {head for question in questions for head in question.heads}
         tried: dict[Question, list[_Tried]] = {question: [] for question in questions}
-        rewired: list[Counterfactual] = []
         for other in self._counterfactuals(heads, operand) if questions else ():
+            changed = reached_otherwise(self.task, self.clean.batch, other.batch)
+            named = {role: self._brought(role, other.batch, changed) for role in {question.role for question in questions}}
             for question in questions:
-                tried[question].append(self._patched(question, other))
-            rewired.append(Counterfactual(other.hop, operand, other.batch, {}, other.start, other.goal, other.differs))
-        found = {question: self._judged(rewired, tried[question]) for question in questions}
-        return {question: evidence for question, evidence in found.items() if evidence is not None}
+                tried[question].append(self._patched(question, other, named[question.role]))
+        return {question: self._shown(parts) for question, parts in tried.items()}
 
     def _counterfactuals(self, heads: Iterable[HeadId], operand: Operand) -> Iterator[Counterfactual]:
         """One for each hop that is asked at any readout's depth, run when its turn comes."""
@@ -129,47 +154,44 @@ class Writes:
         device, clean = self.clean.batch.tokens.device, self.clean
         for hop in range(1, self.deepest + 1):
             batch = rewire(clean.batch.to("cpu"), hop, self.generator).to(device)
-            changed, v = record_values(self.model, batch.tokens, batch.pads)
-            start, goal = (self.scorer.towards(logits, batch.targets) for logits in (clean.run.logits, changed))
+            logits, v = record_values(self.model, batch.tokens, batch.pads)
             kept = {head: v[head.layer, :, :, head.index].clone() for head in sorted(set(heads))}
-            yield Counterfactual(hop, operand, batch, kept, start, goal, self.scorer.differs(batch.targets))
+            name = f"hop {hop}" if operand == "value" else f"the {operand} of hop {hop}"
+            yield Counterfactual(name, batch, logits, kept)
 
-    def _patched(self, question: Question, other: Counterfactual) -> _Tried:
-        edits = self._edits(question.heads, question.destination, self._sources(question), other.v)
-        logits = rerun(self.model, self.clean, edits, read=self.scorer.read)
-        return _Tried(self.scorer.towards(logits, other.batch.targets) - other.start, self._acts(edits))
+    def _brought(self, role: Role, other: Batch, changed: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos source"]:
+        """The sources of a role by which another batch can show what they bring: named in both, with another content."""
+        mine, its = (role_targets(self.task, batch, [role])[0] for batch in (self.clean.batch, other))
+        return mine & (mine == its).all(dim=-1, keepdim=True) & (mine & changed[:, None]).any(dim=-1, keepdim=True)
 
-    def _judged(self, rewired: Sequence[Counterfactual], tried: Sequence[_Tried]) -> WriteEvidence | None:
-        """The shares of all pairs that can show something; None where there is none."""
-        gap = torch.cat([other.goal - other.start for other in rewired], dim=1)
-        differs = torch.cat([other.differs for other in rewired], dim=1)
-        moved = torch.cat([part.moved for part in tried], dim=1)
+    def _patched(self, question: Question, other: Counterfactual, sources: Bool[Tensor, "batch pos source"]) -> _Tried:
+        edits = self._edits(question.heads, question.destination, sources, other.v)
+        patched = rerun(self.model, self.clean, edits, read=self.scorer.read)
+        # An answer of the destination's own that no source can bring stays out: it is taken for one that is not changed.
+        silent = destination_rows(self.clean.batch, question.destination) & ~sources.any(dim=-1)
+        targets = self.clean.batch.targets.where(silent[:, :, None], other.batch.targets)
+        start, moved, goal = (self.scorer.towards(logits, targets) for logits in (self.clean.run.logits, patched, other.logits))
+        return _Tried(other.name, moved - start, goal - start, self.scorer.differs(targets), self._acts(edits))
+
+    def _shown(self, tried: Sequence[_Tried]) -> _Pairs:
+        """The pairs of counterfactual and readout that can show something."""
+        gap, differs, moved = (
+            torch.cat([getattr(part, name) for part in tried], dim=1) for name in ("gap", "differs", "moved")
+        )
         acting = torch.stack([part.acts for part in tried], dim=1)  # [example, counterfactual]
         n_readouts = len(self.scorer.readouts)
         shown = (differs > 0) & acting.repeat_interleave(n_readouts, dim=1)
         often = shown.sum(dim=0) >= self.thresholds.min_asked
         value, low, _ = mean_interval(gap, differs, self.thresholds.confidence, max(1, int(often.sum())))
-        is_open = self.baseline.open.to(often.device).repeat(len(rewired))
+        is_open = self.baseline.open.to(often.device).repeat(len(tried))
         at = (often & is_open & (low > value / 2)).nonzero().flatten().tolist()
-        if not at:
-            return None
-        names = [self._name(rewired[number // n_readouts], number % n_readouts) for number in at]
-        shares = self.draws.shares(moved[:, at], gap[:, at], differs[:, at] > 0)
-        ever = (shown.sum(dim=0) > 0).unflatten(0, (len(rewired), n_readouts)).any(dim=0)
-        left_out = self._left_out(ever, {number % n_readouts for number in at})
-        return WriteEvidence(shares, tuple(names), int(acting.any(dim=1).sum()), len(moved), left_out)
-
-    def _left_out(self, ever: Bool[Tensor, "readout"], measured: set[int]) -> tuple[Readout, ...]:
-        """The readouts that the model may answer and that were moved in some example, but were not measured."""
-        may = ever.cpu() & (self.baseline.open | self.baseline.unclear)
-        return tuple(self.baseline.readouts[number] for number in may.nonzero().flatten().tolist() if number not in measured)
-
-    def _name(self, other: Counterfactual, readout: int) -> str:
-        link = f"hop {other.hop}" if other.operand == "value" else f"the {other.operand} of hop {other.hop}"
-        return f"its source from the counterfactual at {link} moves {self.scorer.readouts[readout]}"
-
-    def _from_matched(self, question: Question) -> WriteEvidence:
-        return self.matched(question.heads, question.destination, self._sources(question))
+        readouts = tuple(number % n_readouts for number in at)
+        names = tuple(
+            f"its source from the counterfactual at {tried[number // n_readouts].name} moves {self.scorer.readouts[readout]}"
+            for number, readout in zip(at, readouts, strict=True)
+        )
+        ever = (shown.sum(dim=0) > 0).unflatten(0, (len(tried), n_readouts)).any(dim=0)
+        return _Pairs(moved[:, at], gap[:, at], differs[:, at] > 0, readouts, names, ever, acting.any(dim=1))
 
     def matched(
         self,
@@ -181,19 +203,39 @@ class Writes:
 
         Cost: one forward pass.
         """
+        return self._told(self._destroyed(heads, destination, sources))
+
+    def _destroyed(self, heads: Sequence[HeadId], destination: Where, sources: Tensor, but_for: Collection[int] = ()) -> _Pairs:
+        """The readouts, but for some, that a matched example at the sources can destroy."""
         clean, baseline = self.clean, self.baseline
         other = clean.matched.of(clean.batch.tokens)
         changed = sources * (other != clean.batch.tokens)[:, None, :]
         edits = self._edits(heads, destination, changed, {head: clean.matched.of(clean.run.of(head)[1]) for head in heads})
         margin = self.scorer.score(rerun(self.model, clean, edits, read=self.scorer.read)).margin
-        acts, at = self._acts(edits), baseline.open.to(margin.device)
+        acts = self._acts(edits)
         shown = baseline.asked & acts[:, None]
-        at = at & (shown.sum(dim=0) >= self.thresholds.min_asked)
-        shares = self.draws.shares((baseline.clean.margin - margin)[:, at], baseline.gap[:, at], baseline.asked[:, at])
-        readouts = [readout for readout, tried in zip(baseline.readouts, at.tolist(), strict=True) if tried]
-        names = tuple(f"its source from a matched example destroys {readout}" for readout in readouts)
-        left_out = self._left_out(shown.any(dim=0), set(at.nonzero().flatten().tolist()))
-        return WriteEvidence(shares, names, int(acts.sum()), len(margin), left_out)
+        often = baseline.open.to(margin.device) & (shown.sum(dim=0) >= self.thresholds.min_asked)
+        at = [number for number in often.nonzero().flatten().tolist() if number not in but_for]
+        names = tuple(f"its source from a matched example destroys {baseline.readouts[number]}" for number in at)
+        moved = (baseline.clean.margin - margin)[:, at]
+        return _Pairs(moved, baseline.gap[:, at], baseline.asked[:, at], tuple(at), names, shown.any(dim=0), acts)
+
+    def _told(self, pairs: _Pairs, more: _Pairs | None = None) -> WriteEvidence:
+        """The shares of all pairs, and the readouts that the model may answer, that were moved in some example, but not
+        measured.
+        """
+        every = [part for part in (more, pairs) if part is not None]
+        moved, gap, counted = (
+            torch.cat([getattr(part, name) for part in every], dim=1) for name in ("moved", "gap", "counted")
+        )
+        ever, acts = (torch.stack([getattr(part, name) for part in every]).any(dim=0) for name in ("ever", "acts"))
+        names = tuple(name for part in every for name in part.names)
+        may = ever.cpu() & (self.baseline.open | self.baseline.unclear)
+        measured = {number for part in every for number in part.readouts}
+        left_out = [number for number in may.nonzero().flatten().tolist() if number not in measured]
+        shares = self.draws.shares(moved, gap, counted)
+        readouts = tuple(self.baseline.readouts[number] for number in left_out)
+        return WriteEvidence(shares, names, int(acts.sum()), len(acts), readouts)
 
     def _sources(self, question: Question) -> Bool[Tensor, "batch pos source"]:
         return role_targets(self.task, self.clean.batch, [question.role])[0]
@@ -219,3 +261,13 @@ def rewired_operand(role: Role | None) -> Operand | None:
     if role.name == "condition":
         return "condition"
     return "value" if role.name == "hop" and role.hop > 0 else None
+
+
+def reached_otherwise(task: Task, batch: Batch, other: Batch) -> Bool[Tensor, "batch pos"]:
+    """The positions from which another token is found in another batch: their own, or that of a hop j > 0."""
+    found = []
+    for one in (batch, other):
+        hops = one.find[:, [number for number, hop in enumerate(task.hops) if hop > 0]]
+        tokens = one.tokens[:, None].expand_as(hops).gather(2, hops.clamp(min=0)).where(hops != NOWHERE, NOWHERE)
+        found.append(torch.cat([one.tokens[:, None], tokens], dim=1))
+    return (found[0] != found[1]).any(dim=1)
