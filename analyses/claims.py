@@ -81,7 +81,7 @@ def main(claim: Claim) -> None:
     parser.add_argument("--keep", action="store_true", help="with --finished: keep the tables' rows of runs that are not there")
     parser.add_argument("--sweeps", type=Path, default=ROOT / "runs" / "sweeps", help="where the folders of the sweeps are")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the CSVs and the figure are")
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--workers", type=int, default=2, help="processes")
     arguments = parser.parse_args()
     files = {name: arguments.results / f"{name}.csv" for name in (claim.name, *claim.further)}
     if arguments.from_scratch:
@@ -89,7 +89,7 @@ def main(claim: Claim) -> None:
         runs = [run for name in claim.sweeps for run in finished_runs(name, arguments) if claim.wanted(run.plan)]
         if claim.sweeps and not runs:
             sys.exit(f"error: {claim.name} rests on finished runs, {arguments.sweeps} has none: leave out --finished")
-        for name, table in claim.measure(runs, arguments.jobs).items():
+        for name, table in claim.measure(runs, arguments.workers).items():
             table = beside(table, pd.read_csv(files[name])) if arguments.keep and files[name].exists() else table
             write_file(files[name], lambda temporary, table=table: table.to_csv(temporary, index=False))
     if missing := [str(file) for file in files.values() if not file.exists()]:
@@ -123,7 +123,7 @@ def finished_runs(name: str, arguments: argparse.Namespace) -> list[Run]:
     config, folder = read_sweep(ROOT / "analyses" / "sweeps" / f"{name}.yaml"), arguments.sweeps / name
     planned = plans(config)
     if not arguments.finished and any(stored_result(folder, plan) is None for plan in planned):
-        for failure in run_sweep(config, folder, arguments.jobs).failures:
+        for failure in run_sweep(config, folder, arguments.workers).failures:
             print(f"{failure.plan.name} failed: {failure.reason}", file=sys.stderr)
     stored = [(plan, stored_result(folder, plan)) for plan in planned]
     return [Run(name, plan, plan_folder(folder, plan), result) for plan, result in stored if result is not None]

@@ -37,7 +37,7 @@ class Fit:
     likelihood: float
 
 
-def measure(runs: list[Run], jobs: int) -> Tables:
+def measure(runs: list[Run], workers: int) -> Tables:
     """When each run got there."""
     rows = [
         {

@@ -29,7 +29,7 @@ HOPS = (1, 2, 3, 4)
 LEARNT = 0.9
 
 
-def measure(runs: list[Run], jobs: int) -> Tables:
+def measure(runs: list[Run], workers: int) -> Tables:
     """What the sweep stored: results and evaluations."""
     rows, curves = [], []
     for run in runs:

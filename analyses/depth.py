@@ -49,7 +49,7 @@ ODD = "violation"
 SWEEPS = {"depth-bidirectional": "both ways", "depth-causal": "causal"}
 
 
-def measure(runs: list[Run], jobs: int) -> Tables:
+def measure(runs: list[Run], workers: int) -> Tables:
     """A row for each run, destination and hop; and what can be said about violations."""
     table = pd.DataFrame([row for run in runs for row in depth_rows(run)])
     by_name = {(run.sweep, run.plan.name): run for run in runs}

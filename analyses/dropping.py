@@ -40,7 +40,7 @@ EXAMPLES, SEED = 1024, 0
 COLOURS = {0.0: BLUE, 0.1: ORANGE}
 
 
-def measure(runs: list[Run], jobs: int) -> Tables:
+def measure(runs: list[Run], workers: int) -> Tables:
     """A row for each run."""
     return {"dropping": pd.DataFrame([dropping_row(run) for run in runs])}
 

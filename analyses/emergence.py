@@ -60,9 +60,9 @@ def wanted(plan: Plan) -> bool:
     return plan.settings["task"]["supervision"] in SUPERVISIONS
 
 
-def measure(runs: list[Run], jobs: int) -> Tables:
+def measure(runs: list[Run], workers: int) -> Tables:
     """One row per run and hop or followed cell."""
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(workers) as pool:
         rows = [
             {**run.names, "supervision": run.plan.settings["task"]["supervision"]} | row
             for run, found in zip(runs, tqdm(pool.map(steps_of, runs), total=len(runs), disable=None), strict=True)

@@ -44,14 +44,14 @@ PARENTS = 0.5
 """Right in relatives at D = 1 who reads the parents but not the kinds."""
 
 
-def measure(runs: list[Run], jobs: int, kept: Path = KEPT) -> Tables:
+def measure(runs: list[Run], workers: int, kept: Path = KEPT) -> Tables:
     """Ask what is not answered yet in the kept quiz."""
     import torch
 
     from stackheads.models.outside.language import SMOLLM2, load_language_model
     from stackheads.quiz.quiz import quiz, run_quiz, sheets
 
-    torch.set_num_threads(jobs)
+    torch.set_num_threads(workers)
     language = load_language_model(SMOLLM2, "bfloat16")
     config = quiz(language, **SETTINGS)
     table = run_quiz(language, config, sheets(config, FORMULATIONS, HOPS), kept)

@@ -31,7 +31,7 @@ DEPTHS = {"longer-d8": 8, "longer": 16, "longer-l5": 16}
 LEARNT = 0.99
 
 
-def measure(runs: list[Run], jobs: int) -> Tables:
+def measure(runs: list[Run], workers: int) -> Tables:
     """What the sweeps stored, with the labels of the last snapshots."""
     rows, curves = [], []
     for run in runs:

@@ -61,9 +61,9 @@ IDLE = ("pattern-only", "none")
 EXPLAINED = 0.95
 
 
-def measure(runs: list[Run], jobs: int) -> Tables:
+def measure(runs: list[Run], workers: int) -> Tables:
     """A row for each run."""
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(workers) as pool:
         rows = list(tqdm(pool.map(mechanism_row, runs), total=len(runs), desc="runs", disable=None))
     return {"mechanisms": pd.DataFrame(rows)}
 

@@ -154,13 +154,13 @@ def main() -> None:
     """Run the script from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="measure first, and write the table")
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--workers", type=int, default=2, help="processes")
     arguments = parser.parse_args()
     if arguments.write:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         every = cases()
         keeping(KEPT, {}, ROOT / "checkpoints")
-        with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:
             parts = pool.map(kept, repeat(KEPT), map(slug, every), repeat(measured), every)
             rows = [row for part in tqdm(parts, total=len(every), desc="models", disable=None) for row in part]
         write_file(PATH, lambda temporary: pd.DataFrame(rows).to_csv(temporary, index=False))

@@ -33,7 +33,7 @@ TASKS = {
 }
 
 
-def measure(runs: list[Run], jobs: int) -> Tables:
+def measure(runs: list[Run], workers: int) -> Tables:
     """One row per task, destination and hop. No runs are needed."""
     rows = []
     for name, task in TASKS.items():

@@ -51,10 +51,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="cycle-d4-l3", help="a name in analyses/recipes.py")
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 0")
-    parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
+    parser.add_argument("--workers", type=int, default=2, help="how many at a time")
     arguments = parser.parse_args()
     seeds = range(arguments.seeds)
-    with ProcessPoolExecutor(arguments.jobs) as pool:
+    with ProcessPoolExecutor(arguments.workers) as pool:
         runs = list(pool.map(train_one, [arguments.recipe] * len(seeds), seeds))
     analyses = [analyze(run, progress=False) for run in runs]
     print("| seed | accuracy (%) | mechanism | confirmed | (i) ideal | redirected (%) |\n| --- | --- | --- | --- | --- | --- |")
