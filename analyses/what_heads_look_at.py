@@ -31,7 +31,7 @@ from stackheads.explanation.explained import Explained
 from stackheads.explanation.measuring import FITTED_TO, TO_ANSWER, FittedTo
 from stackheads.explanation.mechanism import name_carried
 from stackheads.files import write_file
-from stackheads.models import load, load_gpt2
+from stackheads.models import holds_checkpoint, load, load_gpt2
 from stackheads.report.figures import gate_map, save_figure, selector_map
 from stackheads.seeds import Stream, stream
 from stackheads.tables import records
@@ -127,7 +127,9 @@ def main() -> None:
         return
     folders = arguments.folders
     if not folders and arguments.khop is None:
-        folders = [path for path in sorted((ROOT / "checkpoints").iterdir()) if path.is_dir() and path.name not in SKIPPED]
+        folders = [
+            path for path in sorted((ROOT / "checkpoints").iterdir()) if holds_checkpoint(path) and path.name not in SKIPPED
+        ]
     subjects: dict[str, tuple[Any, Any]] = {folder.name: (folder, None) for folder in folders}
     columns = ["model", "confirmed labels", "roles", "+ slots, positions", "+ gates", "+ content"]
     columns += ["weights to the answer"] if arguments.fitted_to == "attention" else []

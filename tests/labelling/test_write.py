@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from subjects import subject
 
 from stackheads import analyze
 from stackheads.labelling.bench import bench_of
@@ -15,6 +16,8 @@ from stackheads.tables import records
 from stackheads.tasks import Cycle, KHopInduction, Retrieval, labelling_batch
 from stackheads.types import Destination, HeadId, Role, Slot
 from stackheads.validation.known import load_known
+from stackheads.validation.other_tasks import OTHER_TASKS
+from stackheads.validation.specimens import Guise, specimen
 
 TASKS = (
     Cycle(symbols=8, max_hops=3),
@@ -72,13 +75,55 @@ def test_a_head_that_no_counterfactual_can_tell_about_is_asked_by_matched_exampl
     assert {head for head, _ in said} == {str(head) for head in carrying}
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_a_head_that_brings_the_place_where_it_looks_carries_something(noise):
+    """By construction: what stands there is nothing to it, no counterfactual changes what it brings, a later head needs it."""
+    made = specimen("v: k hops", OTHER_TASKS["v: k hops"](), Guise(seed=7, normalization=None, noise=noise))
+    bringing = {cell for cell, truth in made.truth.items() if cell[0] == HeadId(1, 1) and truth.role == Role("hop", 1)}
+    labels = records(analyze(made.model, made.task, examples=512, explain=False, progress=False).labels)
+    found = {(row["head"], row["destination"]): row for row in labels}
+    assert len(bringing) == 2
+    for head, place in bringing:
+        row = found[str(head), str(place)]
+        assert (row["role"], row["hop"], row["status"]) == ("hop", 1, "confirmed")
+        assert "from a matched example" in row["reason"]
+
+
+def asking(model, task, examples):
+    """What answers questions about what its heads carry."""
+    thresholds = Thresholds()
+    bench = bench_of(model, task, labelling_batch(task, examples, 0), thresholds)
+    draws = resampling(examples, 500, thresholds.confidence, stream(0, Stream.BOOTSTRAP), torch.device("cpu"))
+    return Writes(bench, draws, thresholds, stream(0, Stream.COUNTERFACTUALS))
+
+
+@pytest.mark.parametrize("name", ["cycle-d4-l3", "khop-k2-l3"])
+def test_another_example_s_hop_is_read_where_it_leads_there(name):
+    """Counted out, row by row: what is read there gives way to what stands where the hop leads in the matched example."""
+    model, task = subject(name)
+    writes = asking(model, task, 12)
+    head, role = HeadId(1, 0), Role("hop", 1)
+    (edit,) = writes._elsewhere(Question((head,), Destination.VALUE, role))
+    clean, number = writes.clean, task.hops.index(1)
+    pattern, v, z = clean.run.of(head)
+    find, other = clean.batch.find[:, number], clean.matched.example
+    moved = 0
+    for example in range(12):
+        for row in range(task.n_ctx):
+            mine, its = int(find[example, row]), int(find[other[example], row])
+            expected = torch.zeros_like(v[0, 0])
+            if mine >= 0 and its >= 0:
+                expected = pattern[example, row, mine] * (v[other[example], its] - v[example, mine])
+                moved += 1
+            assert torch.allclose(edit.change[example, row], expected, atol=1e-5)
+            assert torch.allclose(edit.z[example, row], z[example, row] + expected, atol=1e-5)
+    assert moved > 12
+
+
 def test_each_readout_is_asked_one_way(checkpoints):
     """By the counterfactuals that show something about it, or else by the matched example, and never by both."""
     known = load_known(checkpoints / "known" / "khop-k1")
-    thresholds = Thresholds()
-    bench = bench_of(known.model, known.task, labelling_batch(known.task, 256, 0), thresholds)
-    draws = resampling(256, 500, thresholds.confidence, stream(0, Stream.BOOTSTRAP), torch.device("cpu"))
-    writes = Writes(bench, draws, thresholds, stream(0, Stream.COUNTERFACTUALS))
+    writes = asking(known.model, known.task, 256)
     questions = [
         Question((HeadId(1, head),), place, Role("hop", 1))
         for head in (0, 1)

@@ -8,14 +8,17 @@ with the counterfactuals in which the condition of one link is the token that ch
 
 A counterfactual changes where links lead, not where they come from, so for the roles that look elsewhere (`previous`,
 `duplicate`, `self`, `start`, and the hops j < 0, which bring what a position can be found by) the source's value vector comes
-from a matched example, where the attended token differs, and write is the share of the margin gap that this destroys.
+from a matched example, where the attended token differs, and write is the share of the margin gap that this destroys. A hop's
+comes from where that hop leads in the matched example: what stands there is another, and so is the place, which is all that
+some heads bring for later ones to look there.
 
 A counterfactual can show something only where the role names the same source in it and what can be found from there is
 another: the token, or that of a later hop. Where a link leads the reader itself elsewhere, no source brings it the answer. So
 the source is patched only there, and of the destination's own answers only those count. A pair of counterfactual and readout
 can show something only where the model answers the readout, the counterfactual's own run gives its answer, and the patch
-changes what the head gives. Readouts about which no counterfactual shows anything are asked by the matched example; all pairs
-are tried together, as in channel 2. Where there is none, nothing is tested, and nothing is said.
+changes what the head gives, by a tenth or more of what the matched example's source does: else it changes not what the
+head brings. Readouts about which no counterfactual shows anything are asked by the matched example; all pairs are tried
+together, as in channel 2. Where there is none, nothing is tested, and nothing is said.
 
 Cost: one forward pass for each counterfactual, shared by all questions, one for each question and counterfactual, and one for
 each question that a matched example is asked about.
@@ -36,12 +39,14 @@ from stackheads.labelling.readouts import Readout
 from stackheads.labelling.roles import role_targets
 from stackheads.labelling.statistics import Resampling, Shares, mean_interval
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.models.hooks import HeadEdit, record_values
+from stackheads.models.hooks import CarryEdit, record_values
 from stackheads.tasks import OPERANDS, Batch, Operand, Task
 from stackheads.types import NOWHERE, HeadId, Role, Where
 
 ACTS = 1e-4
 """A patch acts in an example if it moves the head's output by this share of its largest value vector: more than rounding."""
+BROUGHT = 0.1
+"""And a counterfactual's by this part of what another example's source does, in the mean: it changes what the head brings."""
 
 
 @dataclass(frozen=True)
@@ -134,16 +139,17 @@ class Writes:
         told = set(rewired.readouts) if rewired else set[int]()
         if rewired and told.issuperset(self.baseline.open.nonzero().flatten().tolist()):
             return self._told(rewired)
-        return self._told(self._destroyed(question.heads, question.destination, self._sources(question), told), rewired)
+        return self._told(self._destroyed(self._elsewhere(question), told), rewired)
 
     def _from_counterfactuals(self, questions: Sequence[Question], operand: Operand) -> dict[Question, _Pairs]:
         heads = {head for question in questions for head in question.heads}
         tried: dict[Question, list[_Tried]] = {question: [] for question in questions}
+        least = {question: self._least(question) for question in questions}
         for other in self._counterfactuals(heads, operand) if questions else ():
             changed = reached_otherwise(self.task, self.clean.batch, other.batch)
             named = {role: self._brought(role, other.batch, changed) for role in {question.role for question in questions}}
             for question in questions:
-                tried[question].append(self._patched(question, other, named[question.role]))
+                tried[question].append(self._patched(question, other, named[question.role], least[question]))
         return {question: self._shown(parts) for question, parts in tried.items()}
 
     def _counterfactuals(self, heads: Iterable[HeadId], operand: Operand) -> Iterator[Counterfactual]:
@@ -164,14 +170,16 @@ class Writes:
         mine, its = (role_targets(self.task, batch, [role])[0] for batch in (self.clean.batch, other))
         return mine & (mine == its).all(dim=-1, keepdim=True) & (mine & changed[:, None]).any(dim=-1, keepdim=True)
 
-    def _patched(self, question: Question, other: Counterfactual, sources: Bool[Tensor, "batch pos source"]) -> _Tried:
+    def _patched(
+        self, question: Question, other: Counterfactual, sources: Bool[Tensor, "batch pos source"], least: Sequence[Tensor]
+    ) -> _Tried:
         edits = self._edits(question.heads, question.destination, sources, other.v)
         patched = rerun(self.model, self.clean, edits, read=self.scorer.read)
         # An answer of the destination's own that no source can bring stays out: it is taken for one that is not changed.
         silent = destination_rows(self.clean.batch, question.destination) & ~sources.any(dim=-1)
         targets = self.clean.batch.targets.where(silent[:, :, None], other.batch.targets)
         start, moved, goal = (self.scorer.towards(logits, targets) for logits in (self.clean.run.logits, patched, other.logits))
-        return _Tried(other.name, moved - start, goal - start, self.scorer.differs(targets), self._acts(edits))
+        return _Tried(other.name, moved - start, goal - start, self.scorer.differs(targets), self._acts(edits, least))
 
     def _shown(self, tried: Sequence[_Tried]) -> _Pairs:
         """The pairs of counterfactual and readout that can show something."""
@@ -203,15 +211,42 @@ class Writes:
 
         Cost: one forward pass.
         """
-        return self._told(self._destroyed(heads, destination, sources))
+        return self._told(self._destroyed(self._in_place(heads, destination, sources)))
 
-    def _destroyed(self, heads: Sequence[HeadId], destination: Where, sources: Tensor, but_for: Collection[int] = ()) -> _Pairs:
-        """The readouts, but for some, that a matched example at the sources can destroy."""
+    def _in_place(self, heads: Sequence[HeadId], destination: Where, sources: Tensor) -> list[CarryEdit]:
+        """With the value vectors of a matched example at the sources, where another token stands."""
+        matched, tokens = self.clean.matched, self.clean.batch.tokens
+        changed = sources * (matched.of(tokens) != tokens)[:, None, :]
+        return self._edits(heads, destination, changed, {head: matched.of(self.clean.run.of(head)[1]) for head in heads})
+
+    def _elsewhere(self, question: Question) -> list[CarryEdit]:
+        """The heads reading a matched example where the role points in it, if that is a hop; else at the same places."""
+        mine = self._sources(question)
+        if question.role.hop is None:
+            return self._in_place(question.heads, question.destination, mine)
+        example, row = (values.expand_as(mine[:, :, 0]) for values in self._matched_rows())
+        its = mine[example, row]  # [batch, pos, source], sources in the matched example
+        marks = destination_rows(self.clean.batch, question.destination)
+        edits = []
+        for head in question.heads:
+            pattern, v, z = self.clean.run.of(head)
+            read = (pattern * mine).where(its.any(dim=-1, keepdim=True), 0.0)
+            there = v[example, its.to(torch.uint8).argmax(dim=-1)]
+            change = read.sum(dim=-1, keepdim=True) * there - read @ v
+            edits.append(CarryEdit(head, marks, z + change, change))
+        return edits
+
+    def _matched_rows(self) -> tuple[Tensor, Tensor]:
+        """For each position the example and the position that are matched with it."""
+        shape = self.clean.batch.tokens.shape
+        example, row = (torch.arange(size, device=self.clean.batch.tokens.device) for size in shape)
+        found = self.clean.matched.at(example.repeat_interleave(shape[1]), row.repeat(shape[0]))
+        return found[0].view(shape), found[1].view(shape)
+
+    def _destroyed(self, edits: Sequence[CarryEdit], but_for: Collection[int] = ()) -> _Pairs:
+        """The readouts, but for some, that edits by a matched example can destroy."""
         clean, baseline = self.clean, self.baseline
-        other = clean.matched.of(clean.batch.tokens)
-        changed = sources * (other != clean.batch.tokens)[:, None, :]
-        edits = self._edits(heads, destination, changed, {head: clean.matched.of(clean.run.of(head)[1]) for head in heads})
-        margin = self.scorer.score(rerun(self.model, clean, edits, read=self.scorer.read)).margin
+        margin = self.scorer.score(rerun(self.model, clean, list(edits), read=self.scorer.read)).margin
         acts = self._acts(edits)
         shown = baseline.asked & acts[:, None]
         often = baseline.open.to(margin.device) & (shown.sum(dim=0) >= self.thresholds.min_asked)
@@ -240,18 +275,26 @@ class Writes:
     def _sources(self, question: Question) -> Bool[Tensor, "batch pos source"]:
         return role_targets(self.task, self.clean.batch, [question.role])[0]
 
-    def _edits(self, heads: Sequence[HeadId], destination: Where, sources: Tensor, v: dict[HeadId, Tensor]) -> list[HeadEdit]:
+    def _edits(self, heads: Sequence[HeadId], destination: Where, sources: Tensor, v: dict[HeadId, Tensor]) -> list[CarryEdit]:
         rows = destination_rows(self.clean.batch, destination)
         return [source_edit(self.clean, v[head], head, rows, sources) for head in heads]
 
-    def _acts(self, edits: Sequence[HeadEdit]) -> Bool[Tensor, "example"]:
-        """The examples in which some edit changes its head's output beyond rounding."""
+    def _acts(self, edits: Sequence[CarryEdit], least: Sequence[Tensor] | None = None) -> Bool[Tensor, "example"]:
+        """The examples in which some edit changes its head's output beyond rounding, and by more than the least that counts."""
         acts = torch.zeros(len(self.clean.batch), dtype=torch.bool, device=self.clean.batch.tokens.device)
-        for edit in edits:
-            _, v, z = self.clean.run.of(edit.head)
-            change = ((edit.z - z).abs().amax(dim=-1) * edit.rows).amax(dim=-1)
-            acts |= change > ACTS * v.abs().max()
+        for number, edit in enumerate(edits):
+            rounding = ACTS * self.clean.run.of(edit.head)[1].abs().max()
+            acts |= largest_change(edit) > (rounding if least is None else rounding.maximum(least[number]))
         return acts
+
+    def _least(self, question: Question) -> list[Tensor]:
+        """What a counterfactual must change of each head's output."""
+        return [BROUGHT * largest_change(edit).mean() for edit in self._elsewhere(question)]
+
+
+def largest_change(edit: CarryEdit) -> Float[Tensor, "example"]:
+    """The largest change of a head's output at any of the rows."""
+    return (edit.change.abs().amax(dim=-1) * edit.rows).amax(dim=-1)
 
 
 def rewired_operand(role: Role | None) -> Operand | None:

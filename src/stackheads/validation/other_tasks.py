@@ -4,16 +4,14 @@ v  k hops on a string (`tasks/induction.py`). Every character knows the one befo
    which one's own character stood: found by that character, later places counting for more. Each layer follows the places one
    or two hops further, and in the last one a head for each number of hops looks where that many lead when so many are asked,
    and else at the first token. The query votes for "does not exist", half as much as an answer would. The head of hop 1 brings
-   *where* it looks, and what stands there is nothing to it: no example can show that what it carries matters, so that its label
-   is not decided.
+   *where* it looks, and what stands there is nothing to it: no counterfactual changes what it carries, another example does.
 w  conditional retrieval (`tasks/conditional.py`), two hops. What is said about a symbol knows its symbol; the query looks at
    the condition of each step, and then where both symbol and kind are right.
 x  as v, but the heads of each number of hops bring a place, and one more head looks there: at hop 1 when one is asked, hop
-   2 when two are, hop 3 when three are. Those that bring places are not decided, as above.
+   2 when two are, hop 3 when three are.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from types import MappingProxyType
 
 from stackheads.programs.heads import POSITION, TOKEN, Copy, HeadSpec, Layers, Table, plain_readouts, register
@@ -39,7 +37,7 @@ def hop_by_asked() -> Circuit:
     """x: the first place is no goal, so that heads that look there because they have nothing to do name none."""
     task = _strings()
     places = Copy(POSITION, "goal", table=_same(range(1, task.n_ctx)))
-    choosing = tuple(replace(_when_asked(hop, places), status={QUERY: "undecided"}) for hop in _hops(task))
+    choosing = tuple(_when_asked(hop, places) for hop in _hops(task))
     layers = (*_places_known(task), choosing, (_at_the_goal(task),))
     return Circuit(layers, task, {1: {ANSWER: 1.0}})
 
@@ -86,7 +84,6 @@ def _last_time(task: KHopInduction) -> HeadSpec:
         dict.fromkeys(both, Role("hop", 1)),
         sources=ANYWHERE,
         tables=(same, {**later, **nowhere}),
-        status=dict.fromkeys(both, "undecided"),
         jobs=dict.fromkeys(both, ((Role("hop", 1), None),)),
     )
 
