@@ -2,6 +2,7 @@
 
     python analyses/known_circuits.py           # the tables, from analyses/results/known.csv, seconds
     python analyses/known_circuits.py --write   # labels the models first: about 20 seconds for each
+    python analyses/known_circuits.py --folder runs/known-1000   # those of other seeds (`train_known.py --more`), not written
 
 Each model is labelled as it is, on 512 examples, seed 0. A (head, destination) is *found* if it carries a step and has a
 confirmed row with the step's role, else *missed*; *wrong* if it has a confirmed row with another role, or carries nothing and
@@ -100,18 +101,25 @@ def figures(found: pd.DataFrame) -> str:
     return f"{overall}; {means}; of {len(looking)} that look at their source with half their attention {looking['found'].sum()}"
 
 
+def labelled(models: list[Known]) -> pd.DataFrame:
+    """The rows of all of them."""
+    return pd.DataFrame([row for known in tqdm(models, disable=None) for row in cells(known)])
+
+
 def main() -> None:
     """Run the script from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="label the models")
+    parser.add_argument("--folder", type=Path, help="label the models in this folder instead; nothing is written")
     arguments = parser.parse_args()
-    models = known_models(KNOWN)
-    if arguments.write:
-        rows = [row for known in tqdm(models, disable=None) for row in cells(known)]
-        write_file(PATH, lambda path: pd.DataFrame(rows).to_csv(path, index=False))
-    found = pd.read_csv(PATH, dtype=str).assign(
-        found=lambda table: table["found"] == "True", wrong=lambda table: table["wrong"] == "True"
-    )
+    models = known_models(arguments.folder or KNOWN)
+    if arguments.folder:
+        found = labelled(models)
+    else:
+        if arguments.write:
+            write_file(PATH, lambda path: labelled(models).to_csv(path, index=False))
+        found = pd.read_csv(PATH, dtype=str)
+        found = found.assign(found=found["found"] == "True", wrong=found["wrong"] == "True")
     header = [
         "model",
         "layers × heads",
