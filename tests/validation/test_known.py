@@ -411,6 +411,15 @@ def no_place(record):
     record["steps"][0]["destinations"] = ["somewhere"]
 
 
+def unwritten(record):
+    record["steps"][-1]["copies"] = [["f7", "f8"]]
+
+
+def too_early(record):
+    for step in record["steps"]:
+        step["layer"] = 0
+
+
 def no_steps(record):
     del record["steps"]
 
@@ -422,6 +431,8 @@ def no_steps(record):
         (no_accuracy, "none at all: 0.0"),
         (head_of_another, r"steps belong to heads of the model, .* got layer 0, heads \(9,\)"),
         (no_place, "is damaged at steps.0.destinations"),
+        (unwritten, r"a step of layer 1 reads what earlier layers write, .*f0.*, got f7: train it again"),
+        (too_early, r"a step of layer 0 reads what earlier layers write, f0, position, got f"),
         (no_steps, "is damaged at steps"),
     ],
     ids=lambda value: getattr(value, "__name__", None),

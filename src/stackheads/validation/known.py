@@ -5,6 +5,7 @@ A folder is a checkpoint with `known.json` beside it: the steps, which heads hav
 used.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from stackheads.errors import CheckpointError
 from stackheads.files import Stored, checked, read_json, write_json
 from stackheads.models import load
 from stackheads.models.protocol import Model
-from stackheads.programs.heads import PLACES, Copy, HeadSpec
+from stackheads.programs.heads import PLACES, POSITION, TOKEN, Copy, HeadSpec
 from stackheads.tasks import KHopInduction, StatementTask
 from stackheads.types import Destination, HeadId, Role, RoleName, Slot
 from stackheads.validation.assigned import Assigned, KnownTask, Step
@@ -105,10 +106,25 @@ def load_known(path: Path | str) -> Known:
         if not (0 <= step.layer < config.layers and step.heads and all(0 <= head < config.heads for head in step.heads)):
             rule = f"{file}: steps belong to heads of the model, {config.layers} layers of {config.heads}"
             raise CheckpointError(f"{rule}, got layer {step.layer}, heads {step.heads}: {CURE}")
+    _check_registers(record.steps, file)
     steps = tuple(map(_step, record.steps))
     assigned = Assigned(task, steps, config.layers, config.heads, record.choosing)
     moved = record.moved_by_the_rest
     return Known(checkpoint.name, checkpoint.model, task, assigned.truth(), assigned, record.accuracy, moved)
+
+
+def _check_registers(steps: Iterable[StoredStep], file: Path) -> None:
+    """Raise `CheckpointError` for a step that reads what no earlier layer has written."""
+    written: dict[str, int] = dict.fromkeys((TOKEN, POSITION), -1)
+    for step in sorted(steps, key=lambda step: step.layer):
+        read = {name for pair in step.matches for name in pair} | {source for source, _ in step.copies}
+        missing = sorted(name for name in read if written.get(name, step.layer) >= step.layer)
+        if missing:
+            known = ", ".join(sorted(name for name, layer in written.items() if layer < step.layer))
+            rule = f"{file}: a step of layer {step.layer} reads what earlier layers write, {known}"
+            raise CheckpointError(f"{rule}, got {', '.join(missing)}: {CURE}")
+        for _, target in step.copies:
+            written.setdefault(target, step.layer)
 
 
 def _stored(step: Step) -> dict[str, Any]:
