@@ -17,7 +17,7 @@ selectors   all selectors of places of a head, fitted to attention, give a sourc
 A position itself is no source. Precision and recall are against the task's own graph, and for comparison against that of the
 next seed (chains have but one graph). A model has learned the graph in the sense of the claim if it answers `SOLVED` or more of
 the questions, and precision and recall of the reading by attention are `LEARNED` or more. Runs are written to
-runs/causal-structure/ and resume.
+runs/causal-structure/ and resume, and so does measuring.
 """
 
 import argparse
@@ -44,9 +44,11 @@ from stackheads.tasks import CausalGraph, labelling_batch
 from stackheads.tasks.causal_graph import GraphName
 from stackheads.training.trainer import train
 from stackheads.types import Gate, Role, Status
+from stackheads.validation.kept import keeping, kept
 
 NAME = "causal-structure"
 RUNS = ROOT / "runs" / NAME
+MEASURED = ROOT / "runs" / f"{NAME}-measured"
 FAMILIES: dict[str, tuple[GraphName, int]] = {
     "chain": ("chain", 1),
     "tree": ("tree", 1),
@@ -130,23 +132,26 @@ def read_off_selectors(table: pd.DataFrame, weights: pd.DataFrame, places: int) 
     return found
 
 
-def measured(family: str, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows of one model: one for each reading, and one for each pair of places that is an edge or read as one."""
+def measured(family: str, seed: int) -> Any:
+    """Two tables of one model: a row for each reading, and a row for each pair of places that is an edge or read as one."""
     loaded = trained(family, seed)
     task: Any = loaded.task
     analysis = analyze(loaded, examples=EXAMPLES, explain=False, progress=False)
-    selected = analysis.selectors(examples=EXAMPLES, fitted_to="attention", progress=False)
     looks, places = attention(loaded.model, task), task.context - 1
-    first = selected.table[selected.table["layer"] == 0]
+    by_selectors, kept_by_selectors = set[Edge](), None
+    if analysis.readouts["open"].any():  # of a model that answers nothing there is nothing to explain
+        selected = analysis.selectors(examples=EXAMPLES, fitted_to="attention", progress=False)
+        first, kept_by_selectors = selected.table[selected.table["layer"] == 0], selected.worst
+        by_selectors = read_off_selectors(first, selected.weights, places)
     found = {
         "attention": {(child, at) for _, child, at in (looks >= READ).nonzero().tolist() if at < child},
         "labels": read_off_labels(analysis, places),
-        "selectors": read_off_selectors(first, selected.weights, places),
+        "selectors": by_selectors,
     }
     other = task.model_copy(update={"graph_seed": (seed + 1) % SEEDS}).edges
     named = {"graph": family, "seed": seed}
     shares = analysis.trial(examples=EXAMPLES).recovered()
-    told = {"accuracy": loaded.metrics["accuracy"]["1"], "by labels": shares[1], "by selectors": selected.worst}
+    told = {"accuracy": loaded.metrics["accuracy"]["1"], "by labels": shares.get(1), "by selectors": kept_by_selectors}
     rows = [
         {
             **named,
@@ -172,7 +177,7 @@ def measured(family: str, seed: int) -> tuple[list[dict[str, Any]], list[dict[st
         }
         for child, at in pairs
     ]
-    return rows, at_each
+    return [rows, at_each]
 
 
 def precision(row: dict[str, Any]) -> float:
@@ -191,7 +196,7 @@ def table(rows: pd.DataFrame) -> str:
     for (family, seed), group in rows.groupby(["graph", "seed"], sort=False):
         first, *_ = records(group)
         of = {row["reading"]: f"{row['right']} of {row['read']}" for row in records(group)}
-        shares = (f"{first[name]:.2f}" for name in ("by labels", "by selectors"))
+        shares = ("–" if pd.isna(first[name]) else f"{first[name]:.2f}" for name in ("by labels", "by selectors"))
         lines.append([family, seed, f"{first['accuracy']:.1%}", first["edges"], *(of[each] for each in READINGS), *shares])
     header = [
         "graph",
@@ -233,7 +238,9 @@ def draw(rows: pd.DataFrame) -> Any:
         )
         ax.scatter(labels["parent"], labels["child"], s=45, facecolors="none", edgecolors=ORANGE, label="by labels")
         ax.set_title(f"{family}, seed {seed}", fontsize=9)
-        ax.invert_yaxis() if number == seed == 0 else None
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.get_major_locator().set_params(integer=True)
+    axes[0][0].invert_yaxis()  # all share it
     for ax in axes[:, 0]:
         ax.set_ylabel("looks from place")
     for ax in axes[-1]:
@@ -251,7 +258,8 @@ def main() -> None:
     if arguments.from_scratch:
         torch.set_num_threads(1)
         models = list(product(FAMILIES, range(SEEDS)))
-        parts = [measured(*model) for model in tqdm(models, desc="models", disable=None)]
+        keeping(MEASURED, {"examples": EXAMPLES, "read": READ})
+        parts = [kept(MEASURED, f"{family}-{seed}", measured, family, seed) for family, seed in tqdm(models, disable=None)]
         for path, tables in zip(paths.values(), zip(*parts, strict=True), strict=True):
             frame = pd.DataFrame([row for one in tables for row in one])
             write_file(path, lambda temporary, frame=frame: frame.round(4).to_csv(temporary, index=False))

@@ -87,7 +87,6 @@ RECIPES: dict[str, Recipe] = {
         "k-hop induction; MLPs choose between the hops, so that where heads look need not depend on how many are asked",
     ),
     "graph-tree-l2": causal("tree"),
-    "graph-dag2-l2": causal("dag", in_degree=2),
     "chain-d3-l3-curriculum": Recipe(
         chain(3, 3, "chain"),
         ModelConfig(layers=3, heads=2),
