@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from stackheads.models import ModelConfig
-from stackheads.tasks import Conditional, Cycle, KHopInduction, Retrieval, StoredTask
+from stackheads.tasks import CausalGraph, Conditional, Cycle, KHopInduction, Retrieval, StoredTask
+from stackheads.tasks.causal_graph import GraphName
 from stackheads.training.config import TrainingConfig
 
 
@@ -29,6 +30,18 @@ def cycle(symbols: int, hops: int, supervision: str = "dense") -> Cycle:
 
 def chain(chains: int, hops: int, supervision: str = "dense") -> Retrieval:
     return Retrieval(chains=chains, max_hops=hops, supervision=supervision, attention_dir="causal")
+
+
+def causal(graph: GraphName, in_degree: int = 1, seed: int = 0) -> Recipe:
+    """Causal structure in two layers with as many heads each as a position has parents, the paper's construction; training seed
+    and graph seed are one.
+    """
+    return Recipe(
+        CausalGraph(context=20, symbols=8 if in_degree == 1 else 3, graph=graph, in_degree=in_degree, graph_seed=seed),
+        ModelConfig(layers=2, heads=in_degree, d_head=32),
+        TrainingConfig(steps=2000, lr=5e-3, seed=seed),
+        "in-context causal structure: nothing but the graph, the rule of a sequence and the question at its end",
+    )
 
 
 RECIPES: dict[str, Recipe] = {
@@ -73,6 +86,7 @@ RECIPES: dict[str, Recipe] = {
         TrainingConfig(steps=3500, lr=2e-3, batch=64, **SHARP, sharpen_from=1500),
         "k-hop induction; MLPs choose between the hops, so that where heads look need not depend on how many are asked",
     ),
+    "graph-tree-l2": causal("tree"),
     "chain-d3-l3-curriculum": Recipe(
         chain(3, 3, "chain"),
         ModelConfig(layers=3, heads=2),

@@ -57,6 +57,7 @@ class Stream(StrEnum):
     FLOW = "flow", "the examples on which the flow of information is simulated"
     STRUCTURE = "structure", "the examples on which a task is looked through for shortcuts"
     LAYOUT = "layout", "the prompt that a prompted task's layout is read from"
+    GRAPH = "graph", "the latent graph of a task about causal structure"
     SPECIMENS = "specimens", "order of heads and noise of compiled circuits"
     ROTATION = "rotation", "the basis of a compiled circuit's residual stream"
     GAINS = "gains", "the examples on which a compiled circuit's gains are calibrated"

@@ -18,11 +18,15 @@ Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1."
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 Hops = Annotated[int, typer.Option("--hops", "--max-hops", help="D, the number of hops asked for.")]
-Symbols = Annotated[int, typer.Option(help="Symbols; 0: 2 D for a cycle, 4 for khop, as needed for retrieval.")]
+Symbols = Annotated[int, typer.Option(help="Symbols; 0: 2 D for a cycle, 4 for khop, 8 for graph, as needed for retrieval.")]
 Chains = Annotated[int, typer.Option(help="Chains (retrieval).")]
-Context = Annotated[int, typer.Option(help="Tokens in an example (khop); 0: 32.")]
+Context = Annotated[int, typer.Option(help="Tokens in an example; 0: 32 for khop, 20 for graph.")]
 Kinds = Annotated[int, typer.Option(help="Kinds of symbols (conditional).")]
 Layout = Annotated[str, typer.Option(help="records or pages (conditional).")]
+Graph = Annotated[str, typer.Option(help="chain, tree or dag (graph).")]
+InDegree = Annotated[int, typer.Option(help="Parents of a position (graph).")]
+GraphSeed = Annotated[int, typer.Option(help="Seed of the latent tree or dag (graph).")]
+Noise = Annotated[float, typer.Option(help="Share of symbols drawn evenly instead of by the rule (graph).")]
 Order = Annotated[
     str, typer.Option(help="definition-first (default) or shuffled for retrieval; shuffled (default) or sorted for a cycle.")
 ]
@@ -52,6 +56,10 @@ class TaskOptions:
     context: Context = 0
     kinds: Kinds = 2
     layout: Layout = "records"
+    graph: Graph = "tree"
+    in_degree: InDegree = 1
+    graph_seed: GraphSeed = 0
+    noise: Noise = 0.2
     order: Order = ""
     attention_dir: AttentionDir = ""
     supervision: Supervision = "dense"
@@ -76,6 +84,9 @@ class TaskOptions:
             settings |= {"kinds": self.kinds, "layout": self.layout, "symbols": fewest}
         elif kind == "khop":
             settings |= {"symbols": self.symbols or 4, "context": self.context or 32}
+        elif kind == "graph":
+            settings |= {"symbols": self.symbols or 8, "context": self.context or 20, "max_hops": 1, "noise": self.noise}
+            settings |= {"graph": self.graph, "in_degree": self.in_degree, "graph_seed": self.graph_seed}
         else:
             settings["symbols"] = self.symbols or 2 * self.hops
         return from_config(settings)

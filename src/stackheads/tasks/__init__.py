@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from stackheads.errors import ConfigError, bad_setting
 from stackheads.tasks.base import OPERANDS, Batch, Operand, StoredTask, Task, gates, labelling_batch, operand_roles
+from stackheads.tasks.causal_graph import CausalGraph
 from stackheads.tasks.check import check, check_gates
 from stackheads.tasks.conditional import Conditional
 from stackheads.tasks.cycle import Cycle
@@ -18,6 +19,7 @@ __all__ = [
     "KINDS",
     "OPERANDS",
     "Batch",
+    "CausalGraph",
     "Conditional",
     "Cycle",
     "KHopInduction",
@@ -41,6 +43,7 @@ KINDS: dict[str, type[StoredTask]] = {
     "retrieval": Retrieval,
     "conditional": Conditional,
     "khop": KHopInduction,
+    "graph": CausalGraph,
 }
 """The tasks that can be named in a configuration."""
 
