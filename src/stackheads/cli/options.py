@@ -20,7 +20,8 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, n
 Hops = Annotated[int, typer.Option("--hops", "--max-hops", help="D, the number of hops asked for.")]
 Symbols = Annotated[int, typer.Option(help="Symbols; 0: 2 D for a cycle, 4 for khop, as needed for retrieval.")]
 Chains = Annotated[int, typer.Option(help="Chains (retrieval).")]
-Context = Annotated[int, typer.Option(help="Tokens in an example (khop); 0: 32.")]
+Context = Annotated[int, typer.Option(help="Tokens in an example (khop, automaton); 0: 32.")]
+LanguageName = Annotated[str, typer.Option(help="Regular language, flip-flop or parity say (automaton).")]
 Kinds = Annotated[int, typer.Option(help="Kinds of symbols (conditional).")]
 Layout = Annotated[str, typer.Option(help="records or pages (conditional).")]
 Order = Annotated[
@@ -55,6 +56,7 @@ class TaskOptions:
     order: Order = ""
     attention_dir: AttentionDir = ""
     supervision: Supervision = "dense"
+    language: LanguageName = "flip-flop"
 
     def task(self, kind: str) -> "StoredTask":
         """The task that these options name. Raises `ConfigError`."""
@@ -76,6 +78,8 @@ class TaskOptions:
             settings |= {"kinds": self.kinds, "layout": self.layout, "symbols": fewest}
         elif kind == "khop":
             settings |= {"symbols": self.symbols or 4, "context": self.context or 32}
+        elif kind == "automaton":
+            settings |= {"language": self.language, "context": self.context or 32, "max_hops": 1}
         else:
             settings["symbols"] = self.symbols or 2 * self.hops
         return from_config(settings)

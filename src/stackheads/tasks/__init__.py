@@ -5,22 +5,28 @@ from typing import Any
 from pydantic import ValidationError
 
 from stackheads.errors import ConfigError, bad_setting
+from stackheads.tasks.automaton import Automaton
 from stackheads.tasks.base import OPERANDS, Batch, Operand, StoredTask, Task, gates, labelling_batch, operand_roles
 from stackheads.tasks.check import check, check_gates
 from stackheads.tasks.conditional import Conditional
 from stackheads.tasks.cycle import Cycle
 from stackheads.tasks.induction import KHopInduction
+from stackheads.tasks.languages import LANGUAGES, Language, Machine
 from stackheads.tasks.prompted import Prompted
 from stackheads.tasks.retrieval import Retrieval
 from stackheads.tasks.statements import StatementTask, Supervision
 
 __all__ = [
     "KINDS",
+    "LANGUAGES",
     "OPERANDS",
+    "Automaton",
     "Batch",
     "Conditional",
     "Cycle",
     "KHopInduction",
+    "Language",
+    "Machine",
     "Operand",
     "Prompted",
     "Retrieval",
@@ -41,6 +47,7 @@ KINDS: dict[str, type[StoredTask]] = {
     "retrieval": Retrieval,
     "conditional": Conditional,
     "khop": KHopInduction,
+    "automaton": Automaton,
 }
 """The tasks that can be named in a configuration."""
 
