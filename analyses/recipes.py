@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from stackheads.models import ModelConfig
-from stackheads.tasks import Conditional, Cycle, KHopInduction, Retrieval, StoredTask
+from stackheads.tasks import Automaton, Conditional, Cycle, KHopInduction, Retrieval, StoredTask
 from stackheads.training.config import TrainingConfig
 
 
@@ -72,6 +72,12 @@ RECIPES: dict[str, Recipe] = {
         ModelConfig(layers=3, heads=2, d_head=32, attn_only=False),
         TrainingConfig(steps=3500, lr=2e-3, batch=64, **SHARP, sharpen_from=1500),
         "k-hop induction; MLPs choose between the hops, so that where heads look need not depend on how many are asked",
+    ),
+    "automaton-flip-flop-l2": Recipe(
+        Automaton(language="flip-flop", context=24),
+        ModelConfig(layers=2, heads=2, d_head=32),
+        TrainingConfig(steps=2000, lr=2e-3, batch=64, **SHARP, sharpen_from=800),
+        "the state of a flip-flop: what the last of two symbols was, the one regular language whose state one position decides",
     ),
     "chain-d3-l3-curriculum": Recipe(
         chain(3, 3, "chain"),
