@@ -110,6 +110,18 @@ def test_a_box_that_errs_now_and_then_still_has_a_machine():
     assert strict.machine is None or strict.machine.states > 2
 
 
+def test_a_trial_counts_as_often_as_it_stands_there():
+    """Few words belong to (10)*: a machine that accepts none at length agrees with nearly all, until some are repeated."""
+    acceptor = LANGUAGES["tomita-2"].acceptor
+
+    def box(some):
+        return [acceptor.answer(word) for word in some]
+
+    inside = [word for word in words(2, 12) if acceptor.answer(word)]
+    assert extract(box, 2, words(2, 12), agreement=0.99).machine != minimal(acceptor)
+    assert extract(box, 2, words(2, 12) + inside * 1000, agreement=0.99).machine == minimal(acceptor)
+
+
 def test_a_box_that_counts_has_no_machine():
     found = extract(lambda some: [sum(word) for word in some], 2, words(2, 8), most=6)
     assert not found.found

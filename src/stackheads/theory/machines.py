@@ -7,12 +7,14 @@ faster for machines of thousands of states, which nothing here has.
 
 `extract` asks a black box for its answers, as Angluin's L* does (1987), with answers for membership as in Adriaensen & Maene
 (arXiv 2410.06045). Two strings are one state while their answers to all known continuations agree (Myhill-Nerode); a string
-that is told apart becomes a new state. The machine made so is compared with the box on `trials`. Where they differ the shortest
-such string holds a continuation that tells two states apart (found by halving, Rivest & Schapire 1993), and it begins anew. It
-ends when they agree on a share of `agreement` of the trials, so that a box that errs now and then still has a machine, or with
-none when more than `most` states are told apart.
+that is told apart becomes a new state. The machine made so is compared with the box on `trials`, each as often as it stands
+there: in a sparse language the few strings that belong to it count if they are drawn often. Where box and machine differ the
+shortest such string holds a continuation that tells two states apart (found by halving, Rivest & Schapire 1993), and it begins
+anew. It ends when they agree on a share of `agreement` of the trials, so that a box that errs now and then still has a machine,
+or with none when more than `most` states are told apart.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -70,14 +72,15 @@ def extract(box: Box, symbols: int, trials: Sequence[Word], agreement: float = 1
     if not 0 < agreement <= 1:
         raise ConfigError(f"the agreement asked for is a share in (0, 1], got {agreement}: lower it")
     asked = _Asked(box)
-    by_length = sorted(dict.fromkeys(trials), key=len)
+    times = Counter(trials)
+    by_length = sorted(times, key=len)
     asked(by_length)
     continuations: list[Word] = [()]
     best: tuple[Machine | None, float] = (None, 0.0)
     while (table := _closed(asked, symbols, continuations, most)) is not None:
         machine, access = table
         wrong = [word for word in by_length if machine.answer(word) != asked.known[word]]
-        agrees = 1 - len(wrong) / len(by_length)
+        agrees = 1 - sum(times[word] for word in wrong) / len(trials)
         best = (machine, agrees)
         if agrees >= agreement:
             return Extracted(machine, agrees, True, len(asked.known))
