@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from stackheads.models import ModelConfig
-from stackheads.tasks import CausalGraph, Conditional, Cycle, KHopInduction, Retrieval, StoredTask
+from stackheads.tasks import Automaton, CausalGraph, Conditional, Cycle, KHopInduction, Retrieval, StoredTask
 from stackheads.tasks.causal_graph import GraphName
 from stackheads.training.config import TrainingConfig
 
@@ -87,6 +87,12 @@ RECIPES: dict[str, Recipe] = {
         "k-hop induction; MLPs choose between the hops, so that where heads look need not depend on how many are asked",
     ),
     "graph-tree-l2": causal("tree"),
+    "automaton-flip-flop-l2": Recipe(
+        Automaton(language="flip-flop", context=24),
+        ModelConfig(layers=2, heads=2, d_head=32),
+        TrainingConfig(steps=2000, lr=2e-3, batch=64, **SHARP, sharpen_from=800),
+        "the state of a flip-flop: what the last of two symbols was, the one regular language whose state one position decides",
+    ),
     "chain-d3-l3-curriculum": Recipe(
         chain(3, 3, "chain"),
         ModelConfig(layers=3, heads=2),

@@ -111,6 +111,14 @@ def test_what_heads_look_at_is_printed_and_in_json(checkpoints):
     assert ("L2H0", "query", "hop 3") in confirmed
 
 
+def test_an_automaton_is_trained_with_its_language(tmp_path):
+    options = ["train", "automaton", "--language", "parity", "--context", 9, "--layers", 1, "--heads", 1, "--d-model", 8]
+    result = run(*options, "--steps", 2, "--output-dir", tmp_path / "run", "--json", "--quiet")
+    assert result.returncode == 0, result.stderr
+    task = json.loads((tmp_path / "run" / "run.json").read_text())["task"]
+    assert (task["kind"], task["language"], task["context"], task["max_hops"]) == ("automaton", "parity", 9, 1)
+
+
 def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_path):
     options = ["train", "conditional", "--hops", 2, "--kinds", 3, "--layers", 1, "--heads", 1, "--d-model", 8, "--steps", 2]
     result = run(*options, "--batch", 2, "--evaluate-every", 2, "--output-dir", tmp_path / "run", "--quiet", "--json")
@@ -137,7 +145,7 @@ def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_pa
             ["emerge", "CHECKPOINT", "--output-dir", "out"],
             "is a single checkpoint: give a run folder, train with --snapshot-every 250",
         ),
-        (["train", "maze", "--output-dir", "out"], "one of cycle, retrieval, conditional, khop, graph, got 'maze'"),
+        (["train", "maze", "--output-dir", "out"], "one of cycle, retrieval, conditional, khop, graph, automaton, got 'maze'"),
         (["train", "cycle", "--hops", "4", "--symbols", "5", "--output-dir", "out"], "at least 6 symbols"),
         (["train", "conditional", "--kinds", "1", "--output-dir", "out"], "at least 2 kinds"),
         (["train", "conditional", "--layout", "heap", "--output-dir", "out"], "layout"),
@@ -148,7 +156,7 @@ def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_pa
         (["train", "cycle", "--layers", "0", "--output-dir", "out"], "model setting layers"),
         (["train", "cycle", "--steps", "0", "--output-dir", "out"], "training setting steps"),
         (["train", "cycle", "--supervision", "none", "--output-dir", "out"], "supervision"),
-        (["theory", "--task", "maze"], "one of cycle, retrieval, conditional, khop, graph, got 'maze'"),
+        (["theory", "--task", "maze"], "one of cycle, retrieval, conditional, khop, graph, automaton, got 'maze'"),
         (["theory", "--order", "best"], "setting order"),
         (["theory", "--hops", "0"], "max_hops must be at least 1, got 0"),
         (["theory", "--examples", "0", "--output-dir", "out"], "at least 1, got 0"),

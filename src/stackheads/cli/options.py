@@ -20,7 +20,8 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, n
 Hops = Annotated[int, typer.Option("--hops", "--max-hops", help="D, the number of hops asked for.")]
 Symbols = Annotated[int, typer.Option(help="Symbols; 0: 2 D for a cycle, 4 for khop, 8 for graph, as needed for retrieval.")]
 Chains = Annotated[int, typer.Option(help="Chains (retrieval).")]
-Context = Annotated[int, typer.Option(help="Tokens in an example; 0: 32 for khop, 20 for graph.")]
+Context = Annotated[int, typer.Option(help="Tokens in an example; 0: 32 for khop and automaton, 20 for graph.")]
+LanguageName = Annotated[str, typer.Option(help="Regular language, flip-flop or parity say (automaton).")]
 Kinds = Annotated[int, typer.Option(help="Kinds of symbols (conditional).")]
 Layout = Annotated[str, typer.Option(help="records or pages (conditional).")]
 Graph = Annotated[str, typer.Option(help="chain, tree or dag (graph).")]
@@ -63,6 +64,7 @@ class TaskOptions:
     order: Order = ""
     attention_dir: AttentionDir = ""
     supervision: Supervision = "dense"
+    language: LanguageName = "flip-flop"
 
     def task(self, kind: str) -> "StoredTask":
         """The task that these options name. Raises `ConfigError`."""
@@ -87,6 +89,8 @@ class TaskOptions:
         elif kind == "graph":
             settings |= {"symbols": self.symbols or 8, "context": self.context or 20, "max_hops": 1, "noise": self.noise}
             settings |= {"graph": self.graph, "in_degree": self.in_degree, "graph_seed": self.graph_seed}
+        elif kind == "automaton":
+            settings |= {"language": self.language, "context": self.context or 32, "max_hops": 1}
         else:
             settings["symbols"] = self.symbols or 2 * self.hops
         return from_config(settings)

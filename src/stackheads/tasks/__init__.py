@@ -5,24 +5,30 @@ from typing import Any
 from pydantic import ValidationError
 
 from stackheads.errors import ConfigError, bad_setting
+from stackheads.tasks.automaton import Automaton
 from stackheads.tasks.base import OPERANDS, Batch, Operand, StoredTask, Task, gates, labelling_batch, operand_roles
 from stackheads.tasks.causal_graph import CausalGraph
 from stackheads.tasks.check import check, check_gates
 from stackheads.tasks.conditional import Conditional
 from stackheads.tasks.cycle import Cycle
 from stackheads.tasks.induction import KHopInduction
+from stackheads.tasks.languages import LANGUAGES, Language, Machine
 from stackheads.tasks.prompted import Prompted
 from stackheads.tasks.retrieval import Retrieval
 from stackheads.tasks.statements import StatementTask, Supervision
 
 __all__ = [
     "KINDS",
+    "LANGUAGES",
     "OPERANDS",
+    "Automaton",
     "Batch",
     "CausalGraph",
     "Conditional",
     "Cycle",
     "KHopInduction",
+    "Language",
+    "Machine",
     "Operand",
     "Prompted",
     "Retrieval",
@@ -44,6 +50,7 @@ KINDS: dict[str, type[StoredTask]] = {
     "conditional": Conditional,
     "khop": KHopInduction,
     "graph": CausalGraph,
+    "automaton": Automaton,
 }
 """The tasks that can be named in a configuration."""
 

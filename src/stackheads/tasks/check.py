@@ -162,6 +162,8 @@ def _answers(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
     for hop in set(batch.target_hop[asked].tolist()) & set(offsets):
         source = batch.find[:, offsets.index(hop)][:, :, None].expand_as(batch.targets)
         here = asked & (batch.target_hop == hop) & (source >= 0)
+        if not here.any():  # no single position decides it, anywhere
+            continue
         row = torch.arange(len(batch))[:, None, None].expand_as(here)[here]
         tokens.append(batch.tokens[row, source[here]])
         answers.append(batch.targets[here])
