@@ -5,12 +5,15 @@
 
 Every case of `validation/cases.py`, judged by all ways of `validation/peers.py` and scored as in `validation/compared.py`:
 F1 with 95 % intervals over cases, by column; of nulls the share of heads of which anything is said. --write keeps each
-case in --keep and then writes peers.csv (scores), peers-wrong.csv (every cell about which ours is wrong) and peers.png.
+case in --keep and then writes peers.csv (scores), peers-wrong.csv (every cell about which ours is wrong) and peers.png, and
+peers-strict.csv: the same scores if a compiled head that matches symbols may not be said to look at its kind of slot as well,
+which is printed below.
 """
 
 import argparse
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,7 +33,7 @@ from stackheads.validation.kept import Rows, keeping, kept
 from stackheads.validation.peers import OURS
 
 KNOWN = ROOT / "checkpoints" / "known"
-SCORES, WRONG = RESULTS / "peers.csv", RESULTS / "peers-wrong.csv"
+SCORES, WRONG, STRICT = (RESULTS / f"{name}.csv" for name in ("peers", "peers-wrong", "peers-strict"))
 
 
 def rows(case: Case) -> Rows:
@@ -100,9 +103,10 @@ def draw(table: pd.DataFrame) -> Any:
 
 
 def written(found: Iterable[Result]) -> None:
-    """Write both tables."""
+    """Write the tables."""
     every = list(found)
-    for path, rows in ((SCORES, scores(every)), (WRONG, wrong(every))):
+    strict = [replace(one, allowed={}) for one in every]
+    for path, rows in ((SCORES, scores(every)), (WRONG, wrong(every)), (STRICT, scores(strict))):
         table = pd.DataFrame(rows).round(4)
         write_file(path, lambda temporary, table=table: table.to_csv(temporary, index=False))
 
@@ -117,7 +121,7 @@ def main() -> None:
     if arguments.write:
         written(results(arguments.keep, arguments.workers))
     table = pd.read_csv(SCORES)
-    print(*lines(table), sep="\n")
+    print(*lines(table), "", "nothing allowed beside:", "", *lines(pd.read_csv(STRICT)), sep="\n")
     if arguments.write:
         save_figure(draw(table), RESULTS / "peers.png")
 
