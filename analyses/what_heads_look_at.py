@@ -1,4 +1,4 @@
-"""What do selectors explain? Every shipped checkpoint but those that have pages of their own, and the published k-hop model where it is at hand.
+"""What do selectors explain? Every shipped checkpoint without a page of its own, the published k-hop model where it is at hand.
 
     python analyses/what_heads_look_at.py                          # all checkpoints, about a quarter of an hour on one core
     python analyses/what_heads_look_at.py checkpoints/NAME …       # only these
