@@ -224,24 +224,16 @@ class Writes:
         mine = self._sources(question)
         if question.role.hop is None:
             return self._in_place(question.heads, question.destination, mine)
-        example, row = (values.expand_as(mine[:, :, 0]) for values in self._matched_rows())
-        its = mine[example, row]  # [batch, pos, source], sources in the matched example
-        marks = destination_rows(self.clean.batch, question.destination)
+        matched, marks = self.clean.matched, destination_rows(self.clean.batch, question.destination)
+        evenly = mine / mine.sum(dim=-1, keepdim=True).clamp(min=1)
+        somewhere = matched.of(mine.any(dim=-1))
         edits = []
         for head in question.heads:
             pattern, v, z = self.clean.run.of(head)
-            read = (pattern * mine).where(its.any(dim=-1, keepdim=True), 0.0)
-            there = v[example, its.to(torch.uint8).argmax(dim=-1)]
-            change = read.sum(dim=-1, keepdim=True) * there - read @ v
+            read = (pattern * mine).where(somewhere[..., None], 0.0)
+            change = read.sum(dim=-1, keepdim=True) * matched.of(evenly @ v) - read @ v
             edits.append(CarryEdit(head, marks, z + change, change))
         return edits
-
-    def _matched_rows(self) -> tuple[Tensor, Tensor]:
-        """For each position the example and the position that are matched with it."""
-        shape = self.clean.batch.tokens.shape
-        example, row = (torch.arange(size, device=self.clean.batch.tokens.device) for size in shape)
-        found = self.clean.matched.at(example.repeat_interleave(shape[1]), row.repeat(shape[0]))
-        return found[0].view(shape), found[1].view(shape)
 
     def _destroyed(self, edits: Sequence[CarryEdit], but_for: Collection[int] = ()) -> _Pairs:
         """The readouts, but for some, that edits by a matched example can destroy."""
