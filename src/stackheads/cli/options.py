@@ -18,6 +18,12 @@ Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1."
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 Hops = Annotated[int, typer.Option("--hops", "--max-hops", help="D, the number of hops asked for.")]
+TaskHops = Annotated[
+    int | None,
+    typer.Option(
+        "--hops", "--max-hops", help="D, the number of hops asked for: 4, of graph and automaton 1.", show_default=False
+    ),
+]
 Symbols = Annotated[int, typer.Option(help="Symbols; 0: 2 D for a cycle, 4 for khop, 8 for graph, as needed for retrieval.")]
 Chains = Annotated[int, typer.Option(help="Chains (retrieval).")]
 Context = Annotated[int, typer.Option(help="Tokens in an example; 0: 32 for khop and automaton, 20 for graph.")]
@@ -49,9 +55,9 @@ class Common:
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """What describes a task beside its kind; 0 and empty mean the task's default."""
+    """What describes a task beside its kind; none, 0 and empty mean the task's default."""
 
-    hops: Hops = 4
+    hops: TaskHops = None
     symbols: Symbols = 0
     chains: Chains = 3
     context: Context = 0
@@ -71,9 +77,10 @@ class TaskOptions:
         from stackheads.tasks import from_config
         from stackheads.tasks.conditional import fewest_symbols
 
+        hops = self.hops if self.hops is not None else 1 if kind in ("graph", "automaton") else 4
         settings: dict[str, Any] = {
             "kind": kind,
-            "max_hops": self.hops,
+            "max_hops": hops,
             "supervision": self.supervision,
             "attention_dir": self.attention_dir or ("bidirectional" if kind in ("cycle", "conditional") else "causal"),
         }
@@ -82,17 +89,17 @@ class TaskOptions:
         if kind == "retrieval":
             settings |= {"chains": self.chains, "symbols": self.symbols}
         elif kind == "conditional":
-            fewest = self.symbols or fewest_symbols(self.hops, self.kinds)
+            fewest = self.symbols or fewest_symbols(hops, self.kinds)
             settings |= {"kinds": self.kinds, "layout": self.layout, "symbols": fewest}
         elif kind == "khop":
             settings |= {"symbols": self.symbols or 4, "context": self.context or 32}
         elif kind == "graph":
-            settings |= {"symbols": self.symbols or 8, "context": self.context or 20, "max_hops": 1, "noise": self.noise}
+            settings |= {"symbols": self.symbols or 8, "context": self.context or 20, "noise": self.noise}
             settings |= {"graph": self.graph, "in_degree": self.in_degree, "graph_seed": self.graph_seed}
         elif kind == "automaton":
-            settings |= {"language": self.language, "context": self.context or 32, "max_hops": 1}
+            settings |= {"language": self.language, "context": self.context or 32}
         else:
-            settings["symbols"] = self.symbols or 2 * self.hops
+            settings["symbols"] = self.symbols or 2 * hops
         return from_config(settings)
 
 

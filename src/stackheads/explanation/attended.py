@@ -13,16 +13,14 @@ each head's attention at each destination is told by selectors in the order role
 3. until none is left. A selector under a gate replaces the same one without;
 4. after each kind what it has made superfluous goes: of each head the selector without which the attention of the other
    examples is told hardly worse, by less than `min_gain`, one at a time with a fit between; and at the end, tables first, also
-   what the others can stand for once they are fitted without it;
-5. but a tie goes to the earlier kind: what told most of a head's attention before later kinds came keeps its word, and its
-   weight, if those tell the rest as well beside it. At a destination of one position a table of places can say all that
-   `previous` says, and more: then it says the rest.
+   what the others can stand for once they are fitted without it; but a tie goes to the earlier kind
+   (`superfluous.py`).
 
 So heads that only tell later ones where to look get their selectors, too, and what the attention does not support is not
 offered. Deterministic. Cost: no forward pass.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import torch
@@ -34,7 +32,15 @@ from stackheads.explanation.attention_fit import LARGEST, fitted_to_attention
 from stackheads.explanation.examples import Looks
 from stackheads.explanation.judging import rank
 from stackheads.explanation.selected import LEVELS, offered
-from stackheads.explanation.sums import LEAST, Part, Sum, Taken, cross_entropy, left
+from stackheads.explanation.sums import LEAST, Sum, Taken, cross_entropy
+from stackheads.explanation.superfluous import (
+    entropies,
+    patterns_of,
+    restored,
+    told_worse,
+    without_replaceable,
+    without_superfluous,
+)
 from stackheads.labelling.selectors import Rows, Selector
 from stackheads.types import Destination
 
@@ -44,16 +50,12 @@ NEWTON = 25
 """Steps of Newton's method: more than a number of at most `LARGEST` needs."""
 SCALINGS = 3
 """Steps of iterative scaling, each of which tells attention better."""
-MOSTLY = 0.5
-"""Of what is told of a head's attention: what told as much of it keeps its word."""
 STRIDE = 2.0
 """The longest step: scores far from the best have next to no curvature."""
 FLOOR = 1e-6
 """Attention that is told is at least this and at most one less, so that weights have an end."""
 
 Cells = Collection[tuple[Destination, int]]
-Own = tuple[Destination, int, Selector]
-"""A selector of a head at a destination."""
 Best = dict[tuple[Destination, int], tuple[Selector, Float[Tensor, "size value"]]]
 """The candidate that each head takes at each destination, with its weights."""
 
@@ -93,8 +95,8 @@ def _attended(chosen: Sum, fit: Looks, judge: Looks, min_gain: float, progress: 
     every = offered(fit, kinds, gated)
     for number in tqdm(sorted({rank(taken[1]) for taken in every}), desc="selectors", disable=None if progress else True):
         here = {taken: shape for taken, shape in every.items() if rank(taken[1]) == number}
-        chosen = _needed(_of_rank(chosen, here, fit, judge, min_gain), fit, judge, min_gain)
-    return _replaced(chosen, fit, judge, min_gain).without_bare()
+        chosen = without_superfluous(_of_rank(chosen, here, fit, judge, min_gain), fit, judge, min_gain)
+    return without_replaceable(chosen, fit, judge, min_gain).without_bare()
 
 
 def _of_rank(chosen: Sum, here: dict[Taken, tuple[int, int]], fit: Looks, judge: Looks, min_gain: float) -> Sum:
@@ -105,78 +107,14 @@ def _of_rank(chosen: Sum, here: dict[Taken, tuple[int, int]], fit: Looks, judge:
         if not best:
             break
         tried = fitted_to_attention(_with(chosen, best, here, fit.device), fit, list(best))
-        before, after = (_entropies(one, judge) for one in (chosen, tried))
+        before, after = (entropies(one, judge) for one in (chosen, tried))
         failed: list[tuple[Destination, int]] = []
         for (place, head), (selector, _) in best.items():
-            if _more(after[place][head], before[place][head], judge.rows[place], selector) < min_gain:
+            if told_worse(after[place][head], before[place][head], judge.rows[place], selector) < min_gain:
                 failed.append((place, head))
                 asking[place][head] = False
-        chosen = _restored(tried, chosen, failed)
+        chosen = restored(tried, chosen, failed)
     return chosen
-
-
-def _needed(chosen: Sum, fit: Looks, judge: Looks, min_gain: float) -> Sum:
-    """Without what the other selectors of its head make superfluous."""
-    while True:
-        told, least = _entropies(chosen, judge), dict[tuple[Destination, int], tuple[float, Part]]()
-        for part in chosen.taken():
-            place, head, selector = part
-            rows = judge.rows[place]
-            without = cross_entropy(judge.attention[place][head], rows.patterns(left(chosen, part), 1)[0])
-            loss = _more(told[place][head], without, rows, selector)
-            least[place, head] = min(least.get((place, head), (torch.inf, part)), (loss, part), key=lambda pair: pair[0])
-        gone = [part for loss, part in least.values() if loss < min_gain]
-        if not gone:
-            return chosen
-        chosen = fitted_to_attention(chosen.without(gone), fit, [part[:2] for part in gone])
-
-
-def _replaced(chosen: Sum, fit: Looks, judge: Looks, min_gain: float) -> Sum:
-    """Without what the other selectors of its head can stand for: each in turn is left out, and its head fitted again."""
-    of_cell: dict[tuple[Destination, int], list[Own]] = {}
-    for part in sorted(chosen.taken(), key=lambda part: -rank(part[2])):
-        of_cell.setdefault(part[:2], []).append(part)
-    held: set[Own] = set()
-    for turn in range(max(map(len, of_cell.values()), default=0)):
-        gone = [parts[turn] for parts in of_cell.values() if len(parts) > turn]
-        tried = fitted_to_attention(chosen.without(gone), fit, [part[:2] for part in gone], held=held)
-        lost = _lost(chosen, tried, gone, judge)
-        needed = [part for part in gone if lost[part] >= min_gain]
-        beside, ties = _first(chosen, [part for part in gone if part not in needed], fit, judge, min_gain, held)
-        chosen = _restored(_restored(tried, chosen, [part[:2] for part in needed]), beside, [part[:2] for part in ties])
-        held.update(ties)
-    return chosen
-
-
-def _first(
-    chosen: Sum, parts: Iterable[Own], fit: Looks, judge: Looks, min_gain: float, held: Collection[Own]
-) -> tuple[Sum, list[Own]]:
-    """Those that told most of their head's attention before later kinds came, if these tell the rest as well beside what they
-    said then, at most one of a head; and the sum in which all of the parts say that.
-    """
-    later = {part: [one for one in chosen.taken() if one[:2] == part[:2] and rank(one[2]) > rank(part[2])] for part in parts}
-    later = {part: others for part, others in later.items() if others}
-    asked, cells = list(later), [part[:2] for part in later]
-    if not asked:
-        return chosen, []
-    early = fitted_to_attention(chosen.without(one for others in later.values() for one in others), fit, cells, held=held)
-    before = fitted_to_attention(early.without(asked), fit, cells, held=held)
-    weights = {taken: weight.clone() for taken, weight in chosen.weights.items()}
-    for place, head, selector in asked:
-        weights[place, selector][head] = early.weights[place, selector][head]
-    beside = fitted_to_attention(replace(chosen, weights=weights), fit, cells, held={*held, *asked})
-    bare = chosen.without(one for one in chosen.taken() if one[:2] in cells)
-    told, whole, apart = (_lost(*pair, asked, judge) for pair in ((early, before), (chosen, bare), (chosen, beside)))
-    return beside, [part for part in asked if apart[part] < min_gain and told[part] >= MOSTLY * whole[part]]
-
-
-def _lost(more: Sum, less: Sum, parts: Iterable[Own], judge: Looks) -> dict[Own, float]:
-    """By how many nats the attention of each part's head is told worse by one sum than by the other, where the part acts."""
-    well, badly = (_entropies(one, judge) for one in (more, less))
-    return {
-        (place, head, selector): _more(well[place][head], badly[place][head], judge.rows[place], selector)
-        for place, head, selector in parts
-    }
 
 
 def _best(
@@ -188,7 +126,7 @@ def _best(
 ) -> Best:
     """For each head that still asks, at each destination, the candidate with the largest gain and its weights."""
     found: Best = {}
-    patterns = _patterns(chosen, fit)
+    patterns = patterns_of(chosen, fit)
     for place, marks in asking.items():
         gains, weights, selectors = [], [], [selector for at, selector in here if at == place]
         for selector in selectors if bool(marks.any()) else ():
@@ -256,23 +194,6 @@ def best_weights(
     return weight, at * target - torch.log1p(there * torch.expm1(at))
 
 
-def _more(less: Float[Tensor, "row"], more: Float[Tensor, "row"], rows: Rows, selector: Selector | None) -> float:
-    """By how much, in nats, one tells attention worse than the other where a selector names something; 0 if it never does."""
-    assert selector is not None
-    acts = rows.names(selector)
-    return float((more - less)[acts].mean()) if bool(acts.any()) else 0.0
-
-
-def _patterns(chosen: Sum, examples: Looks) -> dict[Destination, Float[Tensor, "head row source"]]:
-    """What the selectors say of each head's attention; evenly where it has none."""
-    return {place: rows.patterns(chosen.at(place), examples.heads) for place, rows in examples.rows.items()}
-
-
-def _entropies(chosen: Sum, examples: Looks) -> dict[Destination, Float[Tensor, "head row"]]:
-    """How badly that tells it, in nats."""
-    return {place: cross_entropy(examples.attention[place], told) for place, told in _patterns(chosen, examples).items()}
-
-
 def _with(chosen: Sum, best: Best, shapes: dict[Taken, tuple[int, int]], device: torch.device) -> Sum:
     """With the candidates, each at its weights; one under a gate in the place of the same without."""
     weights = dict(chosen.weights)
@@ -289,15 +210,3 @@ def _with(chosen: Sum, best: Best, shapes: dict[Taken, tuple[int, int]], device:
         weights[taken] = weights[taken].clone()
         weights[taken][head], has[taken][head] = weight, True
     return replace(chosen, weights=weights, has=has)
-
-
-def _restored(tried: Sum, before: Sum, cells: Iterable[tuple[Destination, int]]) -> Sum:
-    """With some heads as they were before."""
-    weights = {taken: weight.clone() for taken, weight in tried.weights.items()}
-    has = {taken: marks.clone() for taken, marks in tried.has.items()}
-    for place, head in cells:
-        for taken in has:
-            if taken[0] == place:
-                has[taken][head] = bool(before.has[taken][head]) if taken in before.has else False
-                weights[taken][head] = before.weights[taken][head] if taken in before.weights else 0.0
-    return replace(tried, weights=weights, has=has)

@@ -40,8 +40,8 @@ def fitted_to_attention(
     for place, heads in _by_place(chosen.cells() if cells is None else cells, examples.device).items():
         mine, has = _of(chosen, place, heads)
         if mine:
-            stay = {one: torch.tensor([(place, head, one) in held for head in heads.tolist()]) for one in mine}
-            free = {one: marks & ~stay[one].to(marks.device)[:, None, None] for one, marks in has.items()}
+            moves = {one: [(place, head, one) not in held for head in heads.tolist()] for one in mine}
+            free = {one: has[one] & torch.tensor(moves[one], device=heads.device)[:, None, None] for one in mine}
             found = _solved({one: weight * has[one] for one, weight in mine.items()}, has, free, examples, place, heads, steps)
             for selector, weight in found.items():
                 weights[place, selector] = weights[place, selector].index_copy(0, heads, weight)

@@ -177,7 +177,8 @@ def _print_program(console: Any, title: str, program: str, agreement: Mapping[in
     _title(console, title)
     console.print(Text(program))
     shares = "  ".join(f"{hop}: {share:.1%}" for hop, share in agreement.items())
-    console.print(Text(f"compiled, it answers like the model, per hop: {shares or 'no step was compiled'}"))
+    if shares:
+        console.print(Text(f"compiled, it answers like the model, per hop: {shares}"))
 
 
 def _print_circuit(console: Any, circuit: Circuit) -> None:
