@@ -225,7 +225,7 @@ class Writes:
         if question.role.hop is None:
             return self._in_place(question.heads, question.destination, mine)
         matched, marks = self.clean.matched, destination_rows(self.clean.batch, question.destination)
-        evenly = mine / mine.sum(dim=-1, keepdim=True).clamp(min=1)
+        evenly = mine.to(self.clean.run.z.dtype) / mine.sum(dim=-1, keepdim=True).clamp(min=1)
         somewhere = matched.of(mine.any(dim=-1))
         edits = []
         for head in question.heads:
