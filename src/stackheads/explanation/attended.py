@@ -48,6 +48,8 @@ MOST = 6
 """Selectors of one rank that a head takes at most at a destination."""
 NEWTON = 25
 """Steps of Newton's method: more than a number of at most `LARGEST` needs."""
+SETTLED = 1e-6
+"""Where its steps end."""
 SCALINGS = 3
 """Steps of iterative scaling, each of which tells attention better."""
 STRIDE = 2.0
@@ -107,12 +109,14 @@ def _of_rank(chosen: Sum, here: dict[Taken, tuple[int, int]], fit: Looks, judge:
         if not best:
             break
         tried = fitted_to_attention(_with(chosen, best, here, fit.device), fit, list(best))
-        before, after = (entropies(one, judge) for one in (chosen, tried))
-        failed: list[tuple[Destination, int]] = []
-        for (place, head), (selector, _) in best.items():
-            if told_worse(after[place][head], before[place][head], judge.rows[place], selector) < min_gain:
-                failed.append((place, head))
-                asking[place][head] = False
+        before, after = (entropies(one, judge, best) for one in (chosen, tried))
+        failed = [
+            (place, head)
+            for (place, head), (selector, _) in best.items()
+            if told_worse(after[place, head], before[place, head], judge.rows[place], selector) < min_gain
+        ]
+        for place, head in failed:
+            asking[place][head] = False
         chosen = restored(tried, chosen, failed)
     return chosen
 
@@ -129,8 +133,9 @@ def _best(
     patterns = patterns_of(chosen, fit)
     for place, marks in asking.items():
         gains, weights, selectors = [], [], [selector for at, selector in here if at == place]
+        on: dict[Selector, tuple[Tensor, Tensor]] = {}
         for selector in selectors if bool(marks.any()) else ():
-            gain, weight = _gain(chosen, (place, selector), here[place, selector], fit, patterns[place])
+            gain, weight = _gain((place, selector), here[place, selector], fit, patterns[place], on)
             has = chosen.has.get((place, selector), torch.zeros_like(marks))
             gains.append(gain.masked_fill(has | ~marks, -torch.inf))
             weights.append(weight)
@@ -143,17 +148,24 @@ def _best(
 
 
 def _gain(
-    chosen: Sum, taken: Taken, shape: tuple[int, int], fit: Looks, pattern: Float[Tensor, "head row source"]
+    taken: Taken,
+    shape: tuple[int, int],
+    fit: Looks,
+    pattern: Float[Tensor, "head row source"],
+    on: dict[Selector, tuple[Tensor, Tensor]],
 ) -> tuple[Float[Tensor, "head"], Float[Tensor, "head size value"]]:
-    """The gain of one candidate beside what each head has, and its best weights."""
+    """The gain of one candidate beside what each head has, and its best weights; `on` keeps what attention and pattern have on
+    its sources, which is the same under every gate.
+    """
     place, selector = taken
     rows, target = fit.rows[place], fit.attention[place]
     named = rows.names(selector)
     if shape[0] == 1:
-        mask = rows.score(selector, torch.ones(1, *shape, device=target.device))[0].expand(len(rows), rows.n_pos)
-        mask = mask.masked_fill(rows.hidden < 0, 0.0)
         gate = torch.zeros_like(rows.at[:, 0]) if selector.gate is None else rows.gates[selector.gate]
-        weight, gain = best_weights((target * mask).sum(dim=-1), (pattern * mask).sum(dim=-1), gate, shape[1])
+        always = replace(selector, gate=None)
+        if always not in on:
+            on[always] = rows.on(always, target), rows.on(always, pattern)
+        weight, gain = best_weights(*on[always], gate, shape[1])
         return gain[:, named].sum(dim=1) / named.sum().clamp(min=1), weight[:, None]
     weight, told = target.new_zeros(fit.heads, *shape), pattern
     wanted = _on_each(rows, selector, target, weight)
@@ -190,6 +202,8 @@ def best_weights(
         slope, curve = now @ of_value - wanted, (now * (1 - now)) @ of_value
         step = (slope / curve.clamp(min=FLOOR)).clamp(-STRIDE, STRIDE)
         weight = (weight - step).clamp(-LARGEST, LARGEST)
+        if float(step.abs().max()) < SETTLED:
+            break
     at = weight[:, gate]
     return weight, at * target - torch.log1p(there * torch.expm1(at))
 

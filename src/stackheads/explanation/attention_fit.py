@@ -1,7 +1,8 @@
 """Fit selectors to attention: the weights that tell where each head looks with the least cross-entropy, in nats.
 
-The problem is convex and falls apart into one for each head at each destination. Those of one destination are solved together,
-by L-BFGS without a random start, and only those that are asked for.
+The problem is convex and falls apart into one for each head at each destination. Those of few weights are solved one by one, by
+Newton's method (`newton.py`), the others of one destination together, by L-BFGS; no start is random, and only those are solved
+that are asked for.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -12,12 +13,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stackheads.explanation.examples import Looks
+from stackheads.explanation.newton import Columns, make_columns, newton
 from stackheads.explanation.sums import Part, Sum, Taken, cross_entropy
-from stackheads.labelling.selectors import Selector
+from stackheads.labelling.selectors import Rows, Selector
 from stackheads.types import Destination
 
 STEPS = 40
 """Steps of L-BFGS."""
+MOST_SELECTORS = 8
+MOST_NUMBERS = 256
+"""With more selectors or numbers a step of Newton's method costs more than it saves."""
 RIDGE = 2e-5
 """Nats that a weight of one costs its head: enough to keep a weight finite where attention has no remainder."""
 LARGEST = 20.0
@@ -38,14 +43,55 @@ def fitted_to_attention(
     """
     weights = {taken: weight * chosen.has[taken][:, None, None] for taken, weight in chosen.weights.items()}
     for place, heads in _by_place(chosen.cells() if cells is None else cells, examples.device).items():
-        mine, has = _of(chosen, place, heads)
+        known: dict[Selector, Columns] = {}
+        many = torch.zeros_like(heads, dtype=torch.bool)
+        for number, head in enumerate(heads.tolist()):
+            mine = chosen.of(place, head)
+            moving = {selector for selector in mine if (place, head, selector) not in held}
+            single = _of_one(mine, moving, examples.rows[place], examples.attention[place][head], known)
+            many[number] = single is None
+            for selector, weight in (single or {}).items():
+                weights[place, selector][head] = weight
+        mine, has = _of(chosen, place, heads[many])
         if mine:
-            moves = {one: [(place, head, one) not in held for head in heads.tolist()] for one in mine}
+            moves = {one: [(place, head, one) not in held for head in heads[many].tolist()] for one in mine}
             free = {one: has[one] & torch.tensor(moves[one], device=heads.device)[:, None, None] for one in mine}
-            found = _solved({one: weight * has[one] for one, weight in mine.items()}, has, free, examples, place, heads, steps)
-            for selector, weight in found.items():
-                weights[place, selector] = weights[place, selector].index_copy(0, heads, weight)
+            start = {one: weight * has[one] for one, weight in mine.items()}
+            for selector, weight in _solved(start, has, free, examples, place, heads[many], steps).items():
+                weights[place, selector] = weights[place, selector].index_copy(0, heads[many], weight)
     return replace(chosen, weights=weights)
+
+
+def _of_one(
+    weights: Mapping[Selector, Float[Tensor, "1 size value"]],
+    moving: Collection[Selector],
+    rows: Rows,
+    target: Float[Tensor, "row source"],
+    known: dict[Selector, Columns],
+) -> dict[Selector, Float[Tensor, "size value"]] | None:
+    """The best weights of one head's selectors that may move, by Newton's method; None where they are too many for it.
+    `known` keeps the columns of selectors that were asked for.
+    """
+    if len(moving) > MOST_SELECTORS:
+        return None
+    for selector in moving:
+        if selector not in known:
+            _, size, values = weights[selector].shape
+            known[selector] = make_columns(rows.columns(selector, values), size * values)
+    asked = [selector for selector in weights if selector in moving]
+    columns = [known[selector] for selector in asked]
+    starts = [weights[selector].flatten()[known[selector].used] for selector in asked]
+    if sum(map(len, starts)) > MOST_NUMBERS:
+        return None
+    base = rows.hidden
+    for selector, weight in weights.items():
+        base = base if selector in moving else base + rows.score(selector, weight)[0]
+    found = newton(target, base, columns, torch.cat(starts), RIDGE) if asked else target.new_zeros(0)
+    parts = found.clamp(-LARGEST, LARGEST).split([len(each) for each in starts])
+    return {
+        selector: torch.zeros_like(weights[selector]).flatten().index_copy(0, each.used, part).view_as(weights[selector])[0]
+        for selector, each, part in zip(asked, columns, parts, strict=True)
+    }
 
 
 def steepest(chosen: Sum, examples: Looks) -> dict[Taken, Float[Tensor, "head"]]:

@@ -130,7 +130,7 @@ def _add_nodes(circuit: Circuit, bench: Bench, confirmed: Sequence[Label], draws
     for label in confirmed:
         assert label.role is not None
         sender = _sender(bench, label)
-        direct = bench.scorer.score(direct_logits(bench.model, bench.clean, sender)).margin
+        direct = bench.scorer.margin(direct_logits(bench.model, bench.clean, sender))
         moved = {"total": bench.margin(_ablated(bench, [label])), "direct": direct}
         lost = {name: bench.baseline.clean.margin - margin for name, margin in moved.items()}
         effects = effects_on_open(lost["total"], bench.baseline, draws)

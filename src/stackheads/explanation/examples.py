@@ -132,7 +132,7 @@ class Examples(Looks):
         answers = self._centred(logits)
         lost = (answers - self.answers).square().sum(dim=-1).mean() / self.size
         divergence = (self.log.exp() * (self.log - answers.log_softmax(-1))).sum(dim=-1).mean()
-        kept = self.bench.recovered(self.bench.scorer.score(logits).margin)[self.open.to(logits.device)]
+        kept = self.bench.recovered(self.bench.scorer.margin(logits))[self.open.to(logits.device)]
         return lost + divergence + MARGIN * (1 - kept).square().mean()
 
     def logits(self, chosen: Sum) -> Float[Tensor, "batch pos d_vocab_out"]:
@@ -142,7 +142,7 @@ class Examples(Looks):
     def recovered(self, chosen: Sum) -> Float[Tensor, "readout"]:
         """The recovered share of the gap, per readout of the bench. Cost: one forward pass."""
         with torch.no_grad():
-            return self.bench.recovered(self.bench.scorer.score(self.logits(chosen)).margin).cpu()
+            return self.bench.recovered(self.bench.scorer.margin(self.logits(chosen))).cpu()
 
     def recovered_by_another(self, chosen: Sum) -> Float[Tensor, "readout"]:
         """The same with heads looking where the selectors say for the next example. Cost: one forward pass."""
@@ -153,7 +153,7 @@ class Examples(Looks):
             )
             patterns = torch.where(own.transpose(2, 3)[..., None], whole, self._anothers(whole))
             silent = self._anothers(self.silent(chosen))
-            return self.bench.recovered(self.bench.scorer.score(self.run.logits(patterns, silent)).margin).cpu()
+            return self.bench.recovered(self.bench.scorer.margin(self.run.logits(patterns, silent))).cpu()
 
     def _anothers(self, values: Tensor) -> Tensor:
         """What another example has at each position, or, where layouts vary, at what is matched with it; batch is axis 1."""

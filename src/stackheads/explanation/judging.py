@@ -7,15 +7,16 @@
    reading another example, where it does not say the same in all? Intervals by Student's t over examples, Bonferroni-corrected
    over selectors. A fit that does not end where nothing changes decides nothing.
 2. *Cause.* What is lost of the answer when the selector alone is taken out (`taken_out.py`).
-3. *Write.* In the model itself, its patterns as they are: does what the head carries from where the selector points matter? For
-   a role that it looks at, as for labels (`labelling/write.py`). For all else the value vectors of a matched example, at each
-   source for the share of its attention that is there because of the selector.
+3. *Write*, where a selector looks there and that matters, since only then its status asks for it. In the model itself, its
+   patterns as they are: does what the head carries from where the selector points matter? For a role that it looks at, as for
+   labels (`labelling/write.py`). For all else the value vectors of a matched example, at each source for the share of its
+   attention that is there because of the selector.
 
 Cost: fits without a forward pass, as many as a head has selectors and ranks at most; for write one forward pass for each
-selector, or one for each selector that is a hop and each hop that the model answers.
+selector that is asked about, or one for each that is a hop and each hop that the model answers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -29,7 +30,7 @@ from stackheads.explanation.sums import LEAST, Part, Sum, Taken, cross_entropy, 
 from stackheads.labelling.selectors import Kind, Rows, Selector, make_rows
 from stackheads.labelling.statistics import Estimate, Resampling, Shares, mean_interval
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.labelling.verdict import SelectorEvidence
+from stackheads.labelling.verdict import SelectorEvidence, asks_what_is_carried
 from stackheads.labelling.write import Question, WriteEvidence, Writes
 from stackheads.seeds import Stream, stream
 from stackheads.types import Destination, Gate, Role, Status, ranges, where
@@ -71,15 +72,15 @@ def judged(
     """
     fits = _fits(chosen, fit)
     told = _told(chosen, fits, trial, thresholds)
-    writes = _writes(chosen, trial, draws, thresholds, seed)
     n = len(trial.bench.clean.batch)
     readouts = tuple(trial.bench.baseline.readouts[number] for number in trial.bench.open_readouts)
-    return {
-        cell: SelectorEvidence(
-            *told[cell], fits.ended[cell], effects[cell], readouts, n, writes[cell], of_heads.get((*cell[:2], None))
-        )
+    found = {
+        cell: SelectorEvidence(*told[cell], fits.ended[cell], effects[cell], readouts, n, None, of_heads.get((*cell[:2], None)))
         for cell in chosen.taken()
     }
+    asked = [cell for cell, evidence in found.items() if asks_what_is_carried(evidence, thresholds)]
+    writes = _writes(chosen, trial, asked, draws, thresholds, seed) if asked else {}
+    return {cell: replace(evidence, write=writes.get(cell)) for cell, evidence in found.items()}
 
 
 def gate_of(rows: Rows, selector: Selector, weight: Float[Tensor, "size value"]) -> Gate | None:
@@ -187,15 +188,17 @@ def _interval(
     return Estimate(mean.item(), low.item(), high.item(), int((weight > 0).sum()))
 
 
-def _writes(chosen: Sum, trial: Examples, draws: Resampling, thresholds: Thresholds, seed: int) -> dict[Cell, WriteEvidence]:
-    """Whether what heads carry from where their selectors point matters, in the model as it is."""
+def _writes(
+    chosen: Sum, trial: Examples, cells: Iterable[Cell], draws: Resampling, thresholds: Thresholds, seed: int
+) -> dict[Cell, WriteEvidence]:
+    """Whether what heads carry from where these selectors point matters, in the model as it is."""
     readouts, patterns = trial.bench.baseline.readouts, trial.patterns(chosen)
     deepest = max(readouts[number].hop for number in trial.bench.open_readouts)
     numbers = stream(seed, Stream.SELECTORS_REWIRED)
     writes = Writes(trial.bench, draws, thresholds, numbers, deepest)
     questions: dict[Cell, Question] = {}
     found: dict[Cell, WriteEvidence] = {}
-    for cell in chosen.taken():
+    for cell in cells:
         place, head, selector = cell
         weight = chosen.weights[place, selector][head]
         at = where(place, gate_of(trial.rows[place], selector, weight))

@@ -246,8 +246,10 @@ class _Measured:
         """Status and what it rests on."""
         if evidence is None:
             return dict.fromkeys(CHANNELS)
-        gain, beyond, moved = evidence.gain, evidence.beyond, evidence.write.moved
-        write = float(moved.value[telling(moved, self.thresholds.min_write)]) if len(moved) else None
+        gain, beyond, carried = evidence.gain, evidence.beyond, evidence.write
+        write = None
+        if carried is not None and len(carried.moved):
+            write = float(carried.moved.value[telling(carried.moved, self.thresholds.min_write)])
         said = selector_reason(evidence, self.thresholds)
         values = (gain.value, gain.low, gain.high, None if beyond is None else beyond.value, write, said)
         return dict(zip(CHANNELS, (str(self._status(evidence)), *values), strict=True))

@@ -30,12 +30,13 @@ Own = tuple[Destination, int, Selector]
 def without_superfluous(chosen: Sum, fit: Looks, judge: Looks, min_gain: float) -> Sum:
     """Without what the other selectors of its head make superfluous."""
     while True:
-        told, least = entropies(chosen, judge), dict[tuple[Destination, int], tuple[float, Part]]()
-        for part in chosen.taken():
+        parts, least = chosen.taken(), dict[tuple[Destination, int], tuple[float, Part]]()
+        told = entropies(chosen, judge, {part[:2] for part in parts})
+        for part in parts:
             place, head, selector = part
             rows = judge.rows[place]
             without = cross_entropy(judge.attention[place][head], rows.patterns(left(chosen, part), 1)[0])
-            loss = told_worse(told[place][head], without, rows, selector)
+            loss = told_worse(told[place, head], without, rows, selector)
             least[place, head] = min(least.get((place, head), (torch.inf, part)), (loss, part), key=lambda pair: pair[0])
         gone = [part for loss, part in least.values() if loss < min_gain]
         if not gone:
@@ -84,9 +85,10 @@ def _first(
 
 def _lost(more: Sum, less: Sum, parts: Iterable[Own], judge: Looks) -> dict[Own, float]:
     """By how many nats the attention of each part's head is told worse by one sum than by the other, where the part acts."""
-    well, badly = (entropies(one, judge) for one in (more, less))
+    parts = list(parts)
+    well, badly = (entropies(one, judge, {part[:2] for part in parts}) for one in (more, less))
     return {
-        (place, head, selector): told_worse(well[place][head], badly[place][head], judge.rows[place], selector)
+        (place, head, selector): told_worse(well[place, head], badly[place, head], judge.rows[place], selector)
         for place, head, selector in parts
     }
 
@@ -103,9 +105,14 @@ def patterns_of(chosen: Sum, examples: Looks) -> dict[Destination, Float[Tensor,
     return {place: rows.patterns(chosen.at(place), examples.heads) for place, rows in examples.rows.items()}
 
 
-def entropies(chosen: Sum, examples: Looks) -> dict[Destination, Float[Tensor, "head row"]]:
-    """How badly that tells it, in nats."""
-    return {place: cross_entropy(examples.attention[place], told) for place, told in patterns_of(chosen, examples).items()}
+def entropies(chosen: Sum, examples: Looks, cells: Iterable[tuple[Destination, int]]) -> dict[tuple[Destination, int], Tensor]:
+    """How badly that tells the attention of some heads at each row of a destination, in nats."""
+    return {
+        (place, head): cross_entropy(
+            examples.attention[place][head], examples.rows[place].patterns(chosen.of(place, head), 1)[0]
+        )
+        for place, head in cells
+    }
 
 
 def restored(tried: Sum, before: Sum, cells: Iterable[tuple[Destination, int]]) -> Sum:

@@ -50,7 +50,7 @@ class OfSum:
             return whole - without
 
     def _margin(self, logits: Tensor) -> Tensor:
-        return self.trial.bench.scorer.score(logits).margin
+        return self.trial.bench.scorer.margin(logits)
 
 
 class OfModel:
@@ -77,7 +77,7 @@ class OfModel:
     def _ablated(self, part: Part) -> Tensor:
         place, number, _ = part
         logits = ablate(self.bench.model, self.bench.clean, [self.trial.head(number)], place, read=self.bench.scorer.read)
-        return self.bench.scorer.score(logits).margin
+        return self.bench.scorer.margin(logits)
 
     def _edits(self, chosen: Sum, parts: Sequence[Part]) -> list[Edit]:
         """One for each head and destination, without all of its selectors that are among the parts."""

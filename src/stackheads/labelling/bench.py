@@ -65,12 +65,12 @@ class Bench:
 
     def margin(self, edits: list[Edit]) -> Float[Tensor, "example readout"]:
         """Margins, summed per example, with edits in place. Cost: one forward pass."""
-        return self.scorer.score(self.run(edits)).margin
+        return self.scorer.margin(self.run(edits))
 
     def margins(self, variants: Sequence[Sequence[Edit]]) -> Iterator[Float[Tensor, "example readout"]]:
         """The same for each list of edits, batched. Cost: at most one forward pass each."""
         for logits in run_variants(self.model, self.clean, variants, read=self.scorer.read):
-            yield self.scorer.score(logits).margin
+            yield self.scorer.margin(logits)
 
     def recovered(self, margin: Float[Tensor, "example readout"]) -> Float[Tensor, "readout"]:
         """The share of the clean run's gap that these margins keep, as a ratio of sums."""

@@ -89,16 +89,24 @@ class Scorer:
         """The positions at which something is asked in any example: the only ones whose logits are looked at."""
         return self.where.any(dim=0).any(dim=0).any(dim=-1)
 
+    @cached_property
+    def _asked(self) -> Float[Tensor, "example readout place"]:
+        """`where` with what is summed over last, and positions and slots as one axis: so a sum is a product of matrices."""
+        return self.where.permute(1, 0, 2, 3).flatten(2)
+
     def score(self, logits: Float[Tensor, "example pos d_vocab_out"]) -> Score:
         """Margin and right answers, summed per example and readout."""
         answer_logits = self.task.readout(logits, self.batch)
-        margin = margins(answer_logits, self.batch.targets)
-        right = correct(answer_logits, self.batch.targets).to(margin.dtype)
-        return Score(self.summed(margin), self.summed(right))
+        right = correct(answer_logits, self.batch.targets).to(answer_logits.dtype)
+        return Score(self.summed(margins(answer_logits, self.batch.targets)), self.summed(right))
+
+    def margin(self, logits: Float[Tensor, "example pos d_vocab_out"]) -> Float[Tensor, "example readout"]:
+        """The margin alone, which is half the work."""
+        return self.summed(margins(self.task.readout(logits, self.batch), self.batch.targets))
 
     def summed(self, values: Float[Tensor, "example pos slot"]) -> Float[Tensor, "example readout"]:
         """Sum values at the asked positions of each readout."""
-        return torch.einsum("bpk,rbpk->br", values, self.where.to(values.dtype))
+        return (self._asked.to(values.dtype) @ values.flatten(1)[..., None]).squeeze(-1)
 
     def towards(
         self, logits: Float[Tensor, "example pos d_vocab_out"], other: Int[Tensor, "example pos slot"]

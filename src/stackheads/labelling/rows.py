@@ -160,7 +160,7 @@ def selector_reason(evidence: SelectorEvidence, thresholds: Thresholds) -> str:
         lost = f"undecided whether it matters: {lost} [{told.low:.2f}, {told.high:.2f}]"
     elif matters == Answer.NO:
         lost = f"no effect: {lost}"
-    carried = _carried(evidence.write, thresholds) if matters in (Answer.YES, Answer.AGAINST) else ""
+    carried = "" if evidence.write is None else _carried(evidence.write, thresholds)
     return "; ".join(part for part in (_gain_reason(evidence, thresholds), lost, carried) if part)
 
 

@@ -96,7 +96,7 @@ def candidates(
 
 
 def _total_margin(scorer: Scorer, readout: int, logits: Tensor) -> Float[Tensor, ""]:
-    return scorer.score(logits).margin[:, readout].sum()
+    return scorer.margin(logits)[:, readout].sum()
 
 
 def _part(scorer: Scorer, part: slice) -> Scorer:

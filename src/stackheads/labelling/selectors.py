@@ -100,10 +100,43 @@ class Rows:
         assert isinstance(what, Role)
         return by_row.transpose(1, 2) * self.sources(what)
 
+    def columns(self, selector: Selector, values: int) -> Int[Tensor, "row source"]:
+        """Which of a selector's numbers, size by `values` of its gate, is in the score of each source; -1 where none is."""
+        own = torch.zeros_like(self.at[:, 0]) if selector.gate is None else self.gates[selector.gate].clamp(max=values - 1)
+        numbers = self._entries(selector) * values + own[:, None]
+        return numbers.where(self._matches(selector) & (self.hidden == 0), -1)
+
+    def _entries(self, selector: Selector) -> Int[Tensor, "#row #source"]:
+        """The number of each source in a selector's table, whatever its gate."""
+        if selector.kind == "content":
+            return self.tokens
+        source = torch.arange(self.n_pos, device=self.at.device)[None]
+        if selector.kind != "position":
+            return torch.zeros_like(source)
+        most = (self.size(selector) - 1) // 2
+        return source if selector.what == "place" else (self.at[:, 1, None] - source).clamp(-most, most) + most
+
+    def _matches(self, selector: Selector) -> Bool[Tensor, "#row #source"]:
+        """The sources that a selector says something about."""
+        if selector.kind == "position":
+            return torch.ones(1, 1, dtype=torch.bool, device=self.at.device)
+        if isinstance(selector.what, Role):
+            return self.sources(selector.what) > 0
+        return self.slots == selector.what
+
     def sources(self, role: Role) -> Float[Tensor, "row source"]:
         """1 at the sources of a role."""
         mask = self.masks.get(role)
         return (self.first[role][:, None] == torch.arange(self.n_pos, device=self.at.device)).float() if mask is None else mask
+
+    def on(self, selector: Selector, pattern: Float[Tensor, "head row source"]) -> Float[Tensor, "head row"]:
+        """How much of a pattern is on the sources of a role or in a slot."""
+        if selector.what in self.first:
+            assert isinstance(selector.what, Role)
+            source = self.first[selector.what]
+            there = pattern.gather(2, source.clamp(min=0)[None, :, None].expand(len(pattern), -1, 1)).squeeze(2)
+            return there.where(source >= 0, 0.0)
+        return torch.einsum("hrs,rs->hr", pattern, self._matches(selector).to(pattern.dtype))
 
     def names(self, selector: Selector) -> Bool[Tensor, "row"]:
         """The rows in which there is something that the selector may point at or away from."""
@@ -129,12 +162,9 @@ class Rows:
         return weight if selector.gate is None else weight[:, :, self.gates[selector.gate].clamp(max=weight.shape[2] - 1)]
 
     def _looked_up(self, selector: Selector, by_row: Tensor) -> Tensor:
-        source = torch.arange(self.n_pos, device=by_row.device)
         if selector.what == "place":
             return by_row.transpose(1, 2).expand(-1, len(self), -1)
-        most = (by_row.shape[1] - 1) // 2
-        distance = (self.at[:, 1, None] - source).clamp(-most, most) + most
-        return by_row[:, :, 0][:, distance]
+        return by_row[:, :, 0][:, self._entries(selector)]
 
     def patterns(
         self, weights: Mapping[Selector, Float[Tensor, "head size value"]], heads: int

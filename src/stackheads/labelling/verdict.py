@@ -74,8 +74,9 @@ class SelectorEvidence:
 
     `gain`: nats by which the head's attention is told better with the selector than without it; `beyond`: than with what the
     selector says in another example, None where it says the same in all. `settled`: whether both fits ended where nothing
-    changes. `effects` of taking it out alone on each of `readouts`, `write` what the head carries from where it points.
-    `of_head` are the effects of ablating the head there, where selectors are taken out of the model itself.
+    changes. `effects` of taking it out alone on each of `readouts`. `write`, what the head carries from where it points, exists
+    only where the verdict asks for it (`asks_what_is_carried`). `of_head` are the effects of ablating the head there, where
+    selectors are taken out of the model itself.
     """
 
     gain: Estimate
@@ -84,7 +85,7 @@ class SelectorEvidence:
     effects: Shares
     readouts: tuple[Readout, ...]
     examples: int
-    write: WriteEvidence
+    write: WriteEvidence | None
     of_head: Shares | None = None
 
 
@@ -98,6 +99,12 @@ def selector_status(evidence: SelectorEvidence, thresholds: Thresholds) -> Statu
     """The verdict on a selector, by the same rules."""
     matters = selector_cause(evidence, thresholds)
     return _verdict(selector_answer(evidence, thresholds), matters, write_answer(evidence.write, thresholds))
+
+
+def asks_what_is_carried(evidence: SelectorEvidence, thresholds: Thresholds) -> bool:
+    """Whether a selector's status depends on what the head carries: it looks there, and that matters."""
+    looks, matters = selector_answer(evidence, thresholds), selector_cause(evidence, thresholds)
+    return looks == Answer.YES and matters in (Answer.YES, Answer.AGAINST)
 
 
 def selector_cause(evidence: SelectorEvidence, thresholds: Thresholds) -> Answer:

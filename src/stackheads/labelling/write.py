@@ -238,7 +238,7 @@ class Writes:
     def _destroyed(self, edits: Sequence[CarryEdit], but_for: Collection[int] = ()) -> _Pairs:
         """The readouts, but for some, that edits by a matched example can destroy."""
         clean, baseline = self.clean, self.baseline
-        margin = self.scorer.score(rerun(self.model, clean, list(edits), read=self.scorer.read)).margin
+        margin = self.scorer.margin(rerun(self.model, clean, list(edits), read=self.scorer.read))
         acts = self._acts(edits)
         shown = baseline.asked & acts[:, None]
         often = baseline.open.to(margin.device) & (shown.sum(dim=0) >= self.thresholds.min_asked)

@@ -57,7 +57,7 @@ def sufficiency(bench: Bench, labels: Sequence[Label]) -> pd.DataFrame:
         recovered = bench.recovered(score.margin).tolist()
         frozen: list[float | None] = [None] * len(recovered)
         with suppress(InterventionError):  # of a model whose norms can't be seen
-            frozen = bench.recovered(bench.scorer.score(bench.run(edits, frozen_norms=True)).margin).tolist()
+            frozen = bench.recovered(bench.scorer.margin(bench.run(edits, frozen_norms=True))).tolist()
         medians, tenths = bench.single_examples(score.margin)
         accuracy = (score.right.sum(dim=0) / bench.baseline.count.sum(dim=0)).tolist()
         for number, readout in enumerate(bench.baseline.readouts):

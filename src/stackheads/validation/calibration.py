@@ -196,7 +196,7 @@ def _null_p(made: Specimen, numbers: torch.Generator) -> dict[str, float]:
     sources = pattern > 0
 
     def p_of(edits: Sequence[HeadEdit]) -> float:
-        one, other = (scorer.score(rerun(made.model, clean, [edit], read=scorer.read)).margin for edit in edits)
+        one, other = (scorer.margin(rerun(made.model, clean, [edit], read=scorer.read)) for edit in edits)
         return effects_on_open(one - other, baseline, draws).p_value
 
     return {
