@@ -63,14 +63,14 @@ def fitted_to_attention(
 
 
 def _of_one(
-    weights: Mapping[Selector, Float[Tensor, "1 size value"]],
+    weights: Mapping[Selector, Tensor],
     moving: Collection[Selector],
     rows: Rows,
     target: Float[Tensor, "row source"],
     known: dict[Selector, Columns],
-) -> dict[Selector, Float[Tensor, "size value"]] | None:
-    """The best weights of one head's selectors that may move, by Newton's method; None where they are too many for it.
-    `known` keeps the columns of selectors that were asked for.
+) -> dict[Selector, Tensor] | None:
+    """The best weights, [size, value] of each, of one head's selectors that may move, given all of them as [1, size, value], by
+    Newton's method; None where they are too many for it. `known` keeps the columns of selectors that were asked for.
     """
     if len(moving) > MOST_SELECTORS:
         return None
