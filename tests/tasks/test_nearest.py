@@ -15,7 +15,7 @@ seeds = st.integers(0, 2**31)
 
 
 @st.composite
-def tasks(draw, **fixed):
+def tasks(draw):
     pairs = draw(st.integers(2, 9))
     chosen = {
         "pairs": pairs,
@@ -23,7 +23,8 @@ def tasks(draw, **fixed):
         "values": draw(st.integers(2, 9)),
         "layout": draw(st.sampled_from(["pairs", "statements"])),
     }
-    return NearestNeighbour(**chosen | fixed)
+    dense = chosen["layout"] == "statements" and draw(st.booleans())
+    return NearestNeighbour(**chosen, supervision="dense" if dense else "final")
 
 
 def drawn(task, n, seed):
@@ -36,21 +37,21 @@ def resolved(task, tokens):
 
 def check_against_resolver(task, batch):
     """Everything in a batch is what the resolver reads off tokens."""
-    last = task.n_ctx - 1
+    places, last = range(task.n_ctx), task.n_ctx - 1
     for row, tokens in enumerate(batch.tokens.tolist()):
         example = resolved(task, tokens)
-        others = {-1} if len(example.second()) == 1 else set()
-        expected = [Slot.VALUE if place in example.slots else Slot.KEY for place in range(last)]
+        expected = [Slot.VALUE if place in example.slots else Slot.KEY for place in places[:-1]]
         assert batch.slots[row].tolist() == [*expected, Slot.QUERY]
-        assert batch.find[row, 0].tolist() == [-1] * last + [example.find()]
-        assert batch.targets[row, :, 0].tolist() == [IGNORE] * last + [example.answer()]
-        assert batch.target_hop[row, :, 0].tolist() == [0] * last + [1]
-        assert (batch.operands[row, :, :last] == -1).all()
-        assert set(batch.operands[row, :, last].tolist()) == example.second() | others
-        assert task.distances(batch)[row].tolist() == [example.steps(key) for key in example.keys]
+        assert batch.find[row, 0].tolist() == [example.find(place) for place in places]
+        answers = [example.answer(place) if place == last or task.supervision == "dense" else None for place in places]
+        assert batch.targets[row, :, 0].tolist() == [IGNORE if each is None else each for each in answers]
+        assert batch.target_hop[row, :, 0].tolist() == [int(each is not None) for each in answers]
+        assert [set(named) - {-1} for named in batch.operands[row].T.tolist()] == [example.second(place) for place in places]
+        assert task.distances(batch)[row].tolist() == [example.steps(example.query, key) for key in example.keys]
         known = [*example.keys, example.query] if task.layout == "pairs" else tokens
         assert batch.gates["own symbol"][row].tolist() == known
         assert len(set(example.keys)) == task.pairs
+        assert answers[-1] is not None
 
 
 @settings(max_examples=60)
@@ -67,9 +68,10 @@ def test_a_counterfactual_gives_the_nearest_key_another_value_and_nothing_else(t
     other = task.counterfactual(batch, 1, generator)
     check_against_resolver(task, other)
     assert torch.equal(other.find, batch.find)
+    last = task.n_ctx - 1
     for before, after in zip(batch.tokens.tolist(), other.tokens.tolist(), strict=True):
         one, two = resolved(task, before), resolved(task, after)
-        assert one.answer() != two.answer()
+        assert one.answer(last) != two.answer(last)
         assert (one.keys, one.query) == (two.keys, two.query)
         assert sum(a != b for a, b in zip(one.values, two.values, strict=True)) == 1
 
@@ -100,7 +102,7 @@ def test_turning_or_mirroring_the_ring_changes_nothing_that_is_asked(task, seed,
 @given(tasks(), seeds)
 def test_both_layouts_ask_the_same(task, seed):
     batch = drawn(task, 4, seed)
-    other = task.model_copy(update={"layout": "statements" if task.layout == "pairs" else "pairs"})
+    other = task.model_copy(update={"layout": "statements" if task.layout == "pairs" else "pairs", "supervision": "final"})
     told = other.batch(other.tokens(*task.read(batch.tokens)))
     assert torch.equal(told.targets[:, -1], batch.targets[:, -1])
     place = (task.value_slots == batch.find[:, 0, -1:]).long().argmax(dim=1)
@@ -118,7 +120,7 @@ def test_names_of_values_mean_nothing(task, seed, random):
     keys, values, query = task.read(batch.tokens)
     other = task.batch(task.tokens(keys, name[values], query))
     assert torch.equal(other.find, batch.find)
-    assert torch.equal(other.targets[:, -1], name[batch.targets[:, -1]])
+    assert torch.equal(other.targets, torch.where(batch.targets >= 0, name[batch.targets.clamp(min=0)], IGNORE))
 
 
 def test_nothing_but_the_nearest_key_tells_the_answer():
@@ -141,10 +143,10 @@ def test_every_code_with_one_nearest_key_is_asked_equally_often():
     assert (shares[askable] - 1 / 7).abs().max() < 5 * (6 / 49 / int(these.sum())) ** 0.5
 
 
-@pytest.mark.parametrize("layout", ["pairs", "statements"])
-def test_it_passes_the_checker(layout):
-    check(NearestNeighbour(layout=layout))
-    check(NearestNeighbour(symbols=5, pairs=2, values=2, layout=layout))
+@pytest.mark.parametrize(("layout", "supervision"), [("pairs", "final"), ("statements", "final"), ("statements", "dense")])
+def test_it_passes_the_checker(layout, supervision):
+    check(NearestNeighbour(layout=layout, supervision=supervision))
+    check(NearestNeighbour(symbols=5, pairs=2, values=2, layout=layout, supervision=supervision))
 
 
 def test_chance_and_roles():
@@ -162,7 +164,8 @@ def test_chance_and_roles():
         ({"symbols": 7}, "8 pairs need as many symbols, got 7"),
         ({"values": 1}, "at least 2 values to choose from, got 1"),
         ({"attention_dir": "bidirectional"}, "got attention_dir bidirectional"),
-        ({"supervision": "dense"}, "got 'dense'"),
+        ({"supervision": "dense"}, "holds its own value, got supervision dense"),
+        ({"supervision": "chain", "layout": "statements"}, "got 'chain'"),
         ({"layout": "records"}, "got 'records'"),
     ],
 )

@@ -51,9 +51,7 @@ Order = Annotated[
 AttentionDir = Annotated[
     str, typer.Option(help="causal or bidirectional; default bidirectional for cycle and conditional, else causal.")
 ]
-Supervision = Annotated[
-    str, typer.Option(help="final, chain (implicit curriculum) or dense; default dense, of nearest final, its only one.")
-]
+Supervision = Annotated[str, typer.Option(help="final, chain (implicit curriculum) or dense; default dense, of nearest final.")]
 
 
 @dataclass(frozen=True)

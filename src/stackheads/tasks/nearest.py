@@ -18,8 +18,8 @@ Layouts:
     statements    a code (key slot), its value (value slot), and so on; the query is a code like the keys. As everywhere here;
                   who reads a value has to learn first whose it is, which takes one layer more
 
-Find^1 of the query is the value slot of the nearest key, so that hop 1 is "the nearest" in this task; from other positions it
-is nowhere. Beside it stands the operand
+Find^1 of the query is the value slot of the nearest key, so that hop 1 is "the nearest" in this task; that of a key slot is the
+one of the nearest key before. It is nowhere from other positions and where two keys are nearest. Beside it stands the operand
 
     unchosen 1    the value slots of the keys that lie second nearest, one or two: a head that looks at all keys close by must
                   not pass for one that looks at the nearest
@@ -39,12 +39,15 @@ from stackheads.types import IGNORE, NOWHERE, Role, Slot
 
 
 class NearestNeighbour(StoredTask):
-    """Prompts of `pairs` pairs of a code out of `symbols`, on a ring, and one of `values`; causal, asked once, at the end.
+    """Prompts of `pairs` pairs of a code out of `symbols`, on a ring, and one of `values`; causal.
 
-    `layout`  `pairs`: a token is a pair; `statements`: a token for the key, one for its value.
+    `layout`       `pairs`: a token is a pair; `statements`: a token for the key, one for its value.
+    `supervision`  `final`: the question at the query, theirs; `dense`, with `statements`: the same at every key slot, of the
+                   keys before, which for the first ones is easy.
 
     Context: pairs + 1 with `layout` `pairs`, 2 × pairs + 1 with `statements`. Raises `ConfigError` for max_hops other than 1,
-    pairs < 2 (nothing to choose from), symbols < pairs (keys differ), values < 2 or attention that looks ahead.
+    pairs < 2 (nothing to choose from), symbols < pairs (keys differ), values < 2, attention that looks ahead or `dense` with
+    `pairs` (a pair holds its own value).
     """
 
     kind: Literal["nearest"] = "nearest"
@@ -54,7 +57,7 @@ class NearestNeighbour(StoredTask):
     values: int = 8
     layout: Literal["pairs", "statements"] = "pairs"
     attention_dir: AttentionDir = "causal"
-    supervision: Literal["final"] = "final"
+    supervision: Literal["final", "dense"] = "final"
 
     def model_post_init(self, context: object) -> None:
         if self.max_hops != 1:
@@ -67,10 +70,12 @@ class NearestNeighbour(StoredTask):
             raise ConfigError(f"an answer needs at least 2 values to choose from, got {self.values}: use more")
         if self.attention_dir != "causal":
             raise ConfigError("pairs stand before their query, got attention_dir bidirectional: use causal")
+        if self.supervision == "dense" and self.layout == "pairs":
+            raise ConfigError("a pair holds its own value, got supervision dense: use final, or layout statements")
 
     @property
     def name(self) -> str:
-        what = f"{self.pairs} pairs, {self.symbols} codes, {self.values} values, {self.layout}"
+        what = f"{self.pairs} pairs, {self.symbols} codes, {self.values} values, {self.layout}, {self.supervision}"
         return f"nearest neighbour in context, {what}"
 
     @property
@@ -153,37 +158,42 @@ class NearestNeighbour(StoredTask):
     def batch(self, tokens: Int[Tensor, "batch pos"]) -> Batch:
         """The batch that these tokens mean."""
         keys, values, query = self.read(tokens)
-        far, value_slots = self.distance(query[:, None], keys), self.value_slots.to(tokens.device)
-        nearest = far.amin(dim=1, keepdim=True)
-        second = far.where(far > nearest, self.symbols).amin(dim=1, keepdim=True)
-        find, answer = self._nowhere(tokens, 1), torch.full_like(tokens, IGNORE)
-        at = self._last(far == nearest)
-        find[:, 0, -1], answer[:, -1] = value_slots[at], values.gather(1, at[:, None]).squeeze(1)
-        operands, one = self._nowhere(tokens, 2), self._last(far == second)
-        other = (far == second).scatter(1, one[:, None], False)
-        operands[:, 0, -1] = value_slots[one]
-        operands[:, 1, -1] = value_slots[self._last(other)].where(other.any(dim=1), NOWHERE)
-        slots = torch.full_like(tokens, Slot.KEY)
-        slots[:, value_slots], slots[:, -1] = Slot.VALUE, Slot.QUERY
-        known = torch.cat([keys, query[:, None]], dim=1) if self.layout == "pairs" else tokens
+        codes, asking, slots = query[:, None], [self.n_ctx - 1], torch.full_like(tokens, Slot.VALUE)
+        if self.layout == "statements":
+            codes, asking = torch.cat([keys, codes], dim=1), list(range(0, self.n_ctx, 2))
+            slots[:, ::2] = Slot.KEY
+        slots[:, -1] = Slot.QUERY
+        value_slots, place = self.value_slots.to(tokens.device), torch.tensor(asking, device=tokens.device)
+        # Of each position that asks the distance of each key, [batch, asking, pair]; of those behind it more than there is.
+        far = self.distance(codes[:, :, None], keys[:, None]).where(value_slots < place[:, None], self.symbols)
+        one, second = self._ranks(far)
+        maps = torch.full_like(tokens, NOWHERE)[:, None].repeat(1, 3, 1)  # the nearest, and two that may be second
+        maps[:, :1, place] = self._slots_of(one, 1)
+        maps[:, 1:, place] = self._slots_of(second, 2)
+        answer = torch.full_like(tokens, IGNORE)
+        told = values.gather(1, one.long().argmax(dim=2)).where(one.any(dim=2), IGNORE)
+        asked = slice(None) if self.supervision == "dense" else slice(-1, None)
+        answer[:, place[asked]] = told[:, asked]
         return Batch(
             tokens,
             answer[..., None],
             (answer >= 0).long()[..., None],
-            find,
+            maps[:, :1],
             slots,
-            operands=operands,
-            gates={"own symbol": known},
+            operands=maps[:, 1:],
+            gates={"own symbol": torch.cat([keys, query[:, None]], dim=1) if self.layout == "pairs" else tokens},
         )
 
-    @staticmethod
-    def _nowhere(tokens: Int[Tensor, "batch pos"], maps: int) -> Int[Tensor, "batch map pos"]:
-        return torch.full_like(tokens, NOWHERE)[:, None].repeat(1, maps, 1)
+    def _ranks(self, far: Int[Tensor, "batch asking pair"]) -> list[Bool[Tensor, "batch asking pair"]]:
+        """Which pair is nearest, and which are second nearest; none where several are nearest."""
+        nearest = far.amin(dim=2, keepdim=True)
+        second = far.where(far > nearest, self.symbols).amin(dim=2, keepdim=True)
+        decided = (far == nearest).sum(dim=2, keepdim=True) == 1
+        return [(far == each) & (far < self.symbols) & decided for each in (nearest, second)]
 
-    @staticmethod
-    def _last(chosen: Bool[Tensor, "batch pair"]) -> Int[Tensor, "batch"]:
-        """The last chosen pair; 0 where none is."""
-        return (chosen * torch.arange(chosen.shape[1], device=chosen.device)).amax(dim=1)
+    def _slots_of(self, chosen: Bool[Tensor, "batch asking pair"], most: int) -> Int[Tensor, "batch {most} asking"]:
+        """The value slots of chosen pairs, of which there are `most` at most."""
+        return self.value_slots.to(chosen.device).where(chosen, NOWHERE).topk(most, dim=2).values.transpose(1, 2)
 
     def readout(self, logits: Float[Tensor, "batch pos d_vocab_out"], batch: Batch) -> Float[Tensor, "batch pos readout value"]:
         """One readout: the value."""
