@@ -44,22 +44,22 @@ def causal(graph: GraphName, in_degree: int = 1, seed: int = 0) -> Recipe:
     )
 
 
-NEAREST: dict[str, tuple[NearestNeighbour, ModelConfig]] = {
-    "pairs, 1 head": (NearestNeighbour(), ModelConfig(layers=1, heads=1, d_head=32)),
-    "pairs, 2 heads": (NearestNeighbour(), ModelConfig(layers=1, heads=2, d_head=32)),
-    "statements": (
-        NearestNeighbour(layout="statements", supervision="dense"),
-        ModelConfig(layers=2, heads=1, d_head=32),
-    ),
+STATEMENTS = (NearestNeighbour(layout="statements", supervision="dense"), ModelConfig(layers=2, heads=1, d_head=32))
+NEAREST: dict[str, tuple[NearestNeighbour, ModelConfig, int]] = {
+    "pairs, 1 head": (NearestNeighbour(), ModelConfig(layers=1, heads=1, d_head=32), 2000),
+    "pairs, 2 heads": (NearestNeighbour(), ModelConfig(layers=1, heads=2, d_head=32), 2000),
+    "statements": (*STATEMENTS, 2000),
+    "statements, longer": (*STATEMENTS, 4000),
 }
-"""Families of models for one nearest neighbour (`nearest_neighbour.py`)."""
+"""Families of models for one nearest neighbour, and their steps of training (`nearest_neighbour.py`)."""
 
 
 def nearest(family: str, seed: int = 0) -> Recipe:
     """One nearest neighbour in context: a model of a family and seed."""
-    training = TrainingConfig(steps=2000, lr=5e-3, seed=seed, snapshots=(250, 500, 1000))
+    task, model, steps = NEAREST[family]
+    training = TrainingConfig(steps=steps, lr=5e-3, seed=seed, snapshots=(250, 500, 1000, 2000))
     why = "one nearest neighbour in context, in as many layers as it takes; nothing but the answers is trained for"
-    return Recipe(*NEAREST[family], training, why)
+    return Recipe(task, model, training, why)
 
 
 RECIPES: dict[str, Recipe] = {
