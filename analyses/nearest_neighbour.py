@@ -311,8 +311,8 @@ def draw(runs: pd.DataFrame, gaps: pd.DataFrame, looks: pd.DataFrame) -> Any:
         along, label = group.sort_values("step"), family if seed == SEEDS[str(family)][0] else None
         errors = 100 * along["errors"] / along["examples"]
         sharp.plot(along["on the nearest"], errors, "o-", color=colours[str(family)], markersize=3, linewidth=1, label=label)
-    distance.set(xlabel="distance of the key, in steps", ylabel="mean attention on a key", ylim=(0, 1))
-    rank.set(xlabel="rank of the key", ylabel="mean attention on a key", ylim=(0, 1))
+    distance.set(xlabel="distance of the key, in steps", ylabel="mean attention on a key", yscale="log")
+    rank.set(xlabel="rank of the key", ylabel="mean attention on a key", yscale="log")
     gap.set(xlabel=f"gap of second to nearest ({WIDEST}: or more)", ylabel="errors (%)", ylim=(0, None))
     sharp.set(xlabel="mean attention on the nearest, at steps of training", ylabel="errors (%)", ylim=(0, None))
     gap.xaxis.get_major_locator().set_params(integer=True)
