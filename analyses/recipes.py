@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from stackheads.models import ModelConfig
-from stackheads.tasks import Automaton, CausalGraph, Conditional, Cycle, KHopInduction, Retrieval, StoredTask
+from stackheads.tasks import Automaton, CausalGraph, Conditional, Cycle, KHopInduction, NearestNeighbour, Retrieval, StoredTask
 from stackheads.tasks.causal_graph import GraphName
 from stackheads.training.config import TrainingConfig
 
@@ -42,6 +42,24 @@ def causal(graph: GraphName, in_degree: int = 1, seed: int = 0) -> Recipe:
         TrainingConfig(steps=2000, lr=5e-3, seed=seed),
         "in-context causal structure: nothing but the graph, the rule of a sequence and the question at its end",
     )
+
+
+STATEMENTS = (NearestNeighbour(layout="statements", supervision="dense"), ModelConfig(layers=2, heads=1, d_head=32))
+NEAREST: dict[str, tuple[NearestNeighbour, ModelConfig, int]] = {
+    "pairs, 1 head": (NearestNeighbour(), ModelConfig(layers=1, heads=1, d_head=32), 2000),
+    "pairs, 2 heads": (NearestNeighbour(), ModelConfig(layers=1, heads=2, d_head=32), 2000),
+    "statements": (*STATEMENTS, 2000),
+    "statements, longer": (*STATEMENTS, 4000),
+}
+"""Families of models for one nearest neighbour, and their steps of training (`nearest_neighbour.py`)."""
+
+
+def nearest(family: str, seed: int = 0) -> Recipe:
+    """One nearest neighbour in context: a model of a family and seed."""
+    task, model, steps = NEAREST[family]
+    training = TrainingConfig(steps=steps, lr=5e-3, seed=seed, snapshots=(250, 500, 1000, 2000))
+    why = "one nearest neighbour in context, in as many layers as it takes; nothing but the answers is trained for"
+    return Recipe(task, model, training, why)
 
 
 RECIPES: dict[str, Recipe] = {
@@ -87,6 +105,7 @@ RECIPES: dict[str, Recipe] = {
         "k-hop induction; MLPs choose between the hops, so that where heads look need not depend on how many are asked",
     ),
     "graph-tree-l2": causal("tree"),
+    "nearest-pairs-l1": nearest("pairs, 1 head"),
     "automaton-flip-flop-l2": Recipe(
         Automaton(language="flip-flop", context=24),
         ModelConfig(layers=2, heads=2, d_head=32),

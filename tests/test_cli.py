@@ -119,6 +119,17 @@ def test_an_automaton_is_trained_with_its_language(tmp_path):
     assert (task["kind"], task["language"], task["context"], task["max_hops"]) == ("automaton", "parity", 9, 1)
 
 
+def test_the_nearest_key_is_asked_for_in_either_layout(tmp_path):
+    sizes = ["--layers", 1, "--heads", 1, "--d-model", 8, "--steps", 2, "--batch", 2, "--evaluate-every", 2]
+    for number, given in enumerate((["--pairs", 3, "--values", 2], ["--layout", "statements", "--symbols", 9])):
+        run_folder = tmp_path / str(number)
+        result = run("train", "nearest", *given, *sizes, "--output-dir", run_folder, "--json", "--quiet")
+        assert result.returncode == 0, result.stderr
+    first, second = (json.loads((tmp_path / name / "run.json").read_text())["task"] for name in ("0", "1"))
+    assert [first[name] for name in ("symbols", "pairs", "values", "layout", "supervision")] == [32, 3, 2, "pairs", "final"]
+    assert [second[name] for name in ("symbols", "pairs", "values", "layout", "max_hops")] == [9, 8, 8, "statements", 1]
+
+
 def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_path):
     options = ["train", "conditional", "--hops", 2, "--kinds", 3, "--layers", 1, "--heads", 1, "--d-model", 8, "--steps", 2]
     result = run(*options, "--batch", 2, "--evaluate-every", 2, "--output-dir", tmp_path / "run", "--quiet", "--json")
@@ -145,7 +156,10 @@ def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_pa
             ["emerge", "CHECKPOINT", "--output-dir", "out"],
             "is a single checkpoint: give a run folder, train with --snapshot-every 250",
         ),
-        (["train", "maze", "--output-dir", "out"], "one of cycle, retrieval, conditional, khop, graph, automaton, got 'maze'"),
+        (
+            ["train", "maze", "--output-dir", "out"],
+            "one of cycle, retrieval, conditional, khop, graph, automaton, nearest, got 'maze'",
+        ),
         (["train", "cycle", "--hops", "4", "--symbols", "5", "--output-dir", "out"], "at least 6 symbols"),
         (["train", "conditional", "--kinds", "1", "--output-dir", "out"], "at least 2 kinds"),
         (["train", "conditional", "--layout", "heap", "--output-dir", "out"], "layout"),
@@ -153,10 +167,13 @@ def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_pa
             ["train", "graph", "--graph", "tree", "--in-degree", "2", "--output-dir", "out"],
             "in_degree of a tree must be 1, got 2",
         ),
+        (["train", "nearest", "--pairs", "40", "--output-dir", "out"], "40 pairs need as many symbols, got 32"),
+        (["train", "nearest", "--supervision", "dense", "--output-dir", "out"], "supervision"),
+        (["train", "khop", "--layout", "pairs", "--output-dir", "out"], "layout"),
         (["train", "cycle", "--layers", "0", "--output-dir", "out"], "model setting layers"),
         (["train", "cycle", "--steps", "0", "--output-dir", "out"], "training setting steps"),
         (["train", "cycle", "--supervision", "none", "--output-dir", "out"], "supervision"),
-        (["theory", "--task", "maze"], "one of cycle, retrieval, conditional, khop, graph, automaton, got 'maze'"),
+        (["theory", "--task", "maze"], "one of cycle, retrieval, conditional, khop, graph, automaton, nearest, got 'maze'"),
         (["theory", "--order", "best"], "setting order"),
         (["train", "cycle", "--hops", "0", "--output-dir", "out"], "at least 1, got 0"),
         (["train", "graph", "--hops", "2", "--output-dir", "out"], "asks for one hop, got max_hops 2"),

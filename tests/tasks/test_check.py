@@ -70,6 +70,11 @@ def wrong_answers(batch):
     return replace(batch, targets=targets)
 
 
+def keys_instead(batch):
+    """Find maps that name the key where they should name its value."""
+    return replace(batch, find=batch.find - (batch.find > 0).long())
+
+
 def two_tokens(batch, other):
     tokens = other.tokens.clone()
     tokens[0] = other.tokens[1]
@@ -82,6 +87,7 @@ def two_tokens(batch, other):
         (Wrong(shifted), r"find\^2 must be find\^1 of find\^1; example 3|must tell the answer of hop j; example 3"),
         (Wrong(ahead), "must not point ahead; example 1 breaks this"),
         (Wrong(wrong_answers), "must tell the answer of hop j; example 4 breaks this"),
+        (Wrong(keys_instead), r"find\^2 must be find\^1 of find\^1|must tell the answer of hop j; example 0"),
         (Wrong(spoil_counterfactual=two_tokens), "counterfactual at hop 1 must change one token; example 0"),
         (Wrong(spoil_counterfactual=lambda batch, other: batch), "counterfactual at hop 1 must change something"),
         (Wrong(wrong_d_vocab=3), r"tokens must be in \[0, d_vocab\) = \[0, 3\)"),

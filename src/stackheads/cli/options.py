@@ -21,15 +21,26 @@ Hops = Annotated[int, typer.Option("--hops", "--max-hops", help="D, the number o
 TaskHops = Annotated[
     int | None,
     typer.Option(
-        "--hops", "--max-hops", help="D, the number of hops asked for: 4, of graph and automaton 1.", show_default=False
+        "--hops",
+        "--max-hops",
+        help="D, the number of hops asked for: 4, of graph, automaton and nearest 1.",
+        show_default=False,
     ),
 ]
-Symbols = Annotated[int, typer.Option(help="Symbols; 0: 2 D for a cycle, 4 for khop, 8 for graph, as needed for retrieval.")]
+Symbols = Annotated[
+    int,
+    typer.Option(help="Symbols; 0: 2 D for a cycle, 4 for khop, 8 for graph, 32 codes for nearest, as needed for retrieval."),
+]
 Chains = Annotated[int, typer.Option(help="Chains (retrieval).")]
 Context = Annotated[int, typer.Option(help="Tokens in an example; 0: 32 for khop and automaton, 20 for graph.")]
 LanguageName = Annotated[str, typer.Option(help="Regular language, flip-flop or parity say (automaton).")]
 Kinds = Annotated[int, typer.Option(help="Kinds of symbols (conditional).")]
-Layout = Annotated[str, typer.Option(help="records or pages (conditional).")]
+Layout = Annotated[
+    str,
+    typer.Option(help="records (default) or pages for conditional; pairs (default) or statements for nearest."),
+]
+Pairs = Annotated[int, typer.Option(help="Pairs of key and value (nearest).")]
+Values = Annotated[int, typer.Option(help="Values that a key may have (nearest).")]
 Graph = Annotated[str, typer.Option(help="chain, tree or dag (graph).")]
 InDegree = Annotated[int, typer.Option(help="Parents of a position (graph).")]
 GraphSeed = Annotated[int, typer.Option(help="Seed of the latent tree or dag (graph).")]
@@ -40,7 +51,7 @@ Order = Annotated[
 AttentionDir = Annotated[
     str, typer.Option(help="causal or bidirectional; default bidirectional for cycle and conditional, else causal.")
 ]
-Supervision = Annotated[str, typer.Option(help="final, chain (implicit curriculum) or dense.")]
+Supervision = Annotated[str, typer.Option(help="final, chain (implicit curriculum) or dense; default dense, of nearest final.")]
 
 
 @dataclass(frozen=True)
@@ -62,35 +73,39 @@ class TaskOptions:
     chains: Chains = 3
     context: Context = 0
     kinds: Kinds = 2
-    layout: Layout = "records"
+    layout: Layout = ""
     graph: Graph = "tree"
     in_degree: InDegree = 1
     graph_seed: GraphSeed = 0
     noise: Noise = 0.2
     order: Order = ""
     attention_dir: AttentionDir = ""
-    supervision: Supervision = "dense"
+    supervision: Supervision = ""
     language: LanguageName = "flip-flop"
+    pairs: Pairs = 8
+    values: Values = 8
 
     def task(self, kind: str) -> "StoredTask":
         """The task that these options name. Raises `ConfigError`."""
         from stackheads.tasks import from_config
         from stackheads.tasks.conditional import fewest_symbols
 
-        hops = self.hops if self.hops is not None else 1 if kind in ("graph", "automaton") else 4
+        hops = self.hops if self.hops is not None else 1 if kind in ("graph", "automaton", "nearest") else 4
         settings: dict[str, Any] = {
             "kind": kind,
             "max_hops": hops,
-            "supervision": self.supervision,
+            "supervision": self.supervision or ("final" if kind == "nearest" else "dense"),
             "attention_dir": self.attention_dir or ("bidirectional" if kind in ("cycle", "conditional") else "causal"),
         }
         if self.order:
             settings["order"] = self.order
+        if self.layout:
+            settings["layout"] = self.layout
         if kind == "retrieval":
             settings |= {"chains": self.chains, "symbols": self.symbols}
         elif kind == "conditional":
             fewest = self.symbols or fewest_symbols(hops, self.kinds)
-            settings |= {"kinds": self.kinds, "layout": self.layout, "symbols": fewest}
+            settings |= {"kinds": self.kinds, "symbols": fewest}
         elif kind == "khop":
             settings |= {"symbols": self.symbols or 4, "context": self.context or 32}
         elif kind == "graph":
@@ -98,6 +113,8 @@ class TaskOptions:
             settings |= {"graph": self.graph, "in_degree": self.in_degree, "graph_seed": self.graph_seed}
         elif kind == "automaton":
             settings |= {"language": self.language, "context": self.context or 32}
+        elif kind == "nearest":
+            settings |= {"symbols": self.symbols or 32, "pairs": self.pairs, "values": self.values}
         else:
             settings["symbols"] = self.symbols or 2 * hops
         return from_config(settings)

@@ -13,6 +13,7 @@ from stackheads.tasks.conditional import Conditional
 from stackheads.tasks.cycle import Cycle
 from stackheads.tasks.induction import KHopInduction
 from stackheads.tasks.languages import LANGUAGES, Language, Machine
+from stackheads.tasks.nearest import NearestNeighbour
 from stackheads.tasks.prompted import Prompted
 from stackheads.tasks.retrieval import Retrieval
 from stackheads.tasks.statements import StatementTask, Supervision
@@ -29,6 +30,7 @@ __all__ = [
     "KHopInduction",
     "Language",
     "Machine",
+    "NearestNeighbour",
     "Operand",
     "Prompted",
     "Retrieval",
@@ -51,6 +53,7 @@ KINDS: dict[str, type[StoredTask]] = {
     "khop": KHopInduction,
     "graph": CausalGraph,
     "automaton": Automaton,
+    "nearest": NearestNeighbour,
 }
 """The tasks that can be named in a configuration."""
 

@@ -153,7 +153,10 @@ def _composition(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
 
 
 def _answers(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
-    """Where hop j is asked and its source is there, the answer is a function of the token at the source, and one to one."""
+    """Where hop j is asked and its source is there, the answer is a function of the token at the source.
+
+    Not the other way round: a token may hold more than the answer, such as a pair of key and value.
+    """
     asked = batch.targets >= 0
     unnamed = (asked & (batch.target_hop == 0)).flatten(1).all(dim=1) & asked.flatten(1).any(dim=1)
     yield "every example must ask some hop", unnamed, "set target_hop where targets are"
@@ -171,13 +174,10 @@ def _answers(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
     if not tokens:
         return
     token, answer, row = torch.cat(tokens), torch.cat(answers), torch.cat(example)
-    for given, read in ((token, answer), (answer, token)):
-        usual = (
-            torch.zeros(int(given.max()) + 1, int(read.max()) + 1).index_put((given, read), torch.tensor(1.0), True).argmax(1)
-        )
-        broken = torch.zeros(len(batch), dtype=torch.bool)
-        broken[row[usual[given] != read]] = True
-        yield "the token at find^j must tell the answer of hop j", broken, "correct the maps or the targets"
+    counts = torch.zeros(int(token.max()) + 1, int(answer.max()) + 1).index_put((token, answer), torch.tensor(1.0), True)
+    broken = torch.zeros(len(batch), dtype=torch.bool)
+    broken[row[counts.argmax(1)[token] != answer]] = True
+    yield "the token at find^j must tell the answer of hop j", broken, "correct the maps or the targets"
 
 
 def _readout(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
