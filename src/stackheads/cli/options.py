@@ -21,19 +21,31 @@ Hops = Annotated[int, typer.Option("--hops", "--max-hops", help="D, the number o
 TaskHops = Annotated[
     int | None,
     typer.Option(
-        "--hops", "--max-hops", help="D, the number of hops asked for: 4, of graph and automaton 1.", show_default=False
+        "--hops",
+        "--max-hops",
+        help="D, the number of hops asked for: 4, of graph, automaton and templates 1.",
+        show_default=False,
     ),
 ]
-Symbols = Annotated[int, typer.Option(help="Symbols; 0: 2 D for a cycle, 4 for khop, 8 for graph, as needed for retrieval.")]
+Symbols = Annotated[
+    int, typer.Option(help="Symbols; 0: 2 D for a cycle, 4 for khop, 8 for graph and templates, as needed for retrieval.")
+]
 Chains = Annotated[int, typer.Option(help="Chains (retrieval).")]
 Context = Annotated[int, typer.Option(help="Tokens in an example; 0: 32 for khop and automaton, 20 for graph.")]
 LanguageName = Annotated[str, typer.Option(help="Regular language, flip-flop or parity say (automaton).")]
 Kinds = Annotated[int, typer.Option(help="Kinds of symbols (conditional).")]
-Layout = Annotated[str, typer.Option(help="records or pages (conditional).")]
+Layout = Annotated[
+    str, typer.Option(help="records (default) or pages for conditional; statements (default) or pairs for templates.")
+]
 Graph = Annotated[str, typer.Option(help="chain, tree or dag (graph).")]
 InDegree = Annotated[int, typer.Option(help="Parents of a position (graph).")]
 GraphSeed = Annotated[int, typer.Option(help="Seed of the latent tree or dag (graph).")]
 Noise = Annotated[float, typer.Option(help="Share of symbols drawn evenly instead of by the rule (graph).")]
+Values = Annotated[int, typer.Option(help="Values of symbols (templates).")]
+Functions = Annotated[int, typer.Option(help="Functions, a multiple of --values (templates).")]
+Pairs = Annotated[int, typer.Option(help="Pairs that tell the function (templates).")]
+TemplateSeed = Annotated[int, typer.Option(help="Seed of the functions (templates).")]
+HeldOut = Annotated[float, typer.Option(help="Share of functions' symbols never asked about (templates).")]
 Order = Annotated[
     str, typer.Option(help="definition-first (default) or shuffled for retrieval; shuffled (default) or sorted for a cycle.")
 ]
@@ -62,11 +74,16 @@ class TaskOptions:
     chains: Chains = 3
     context: Context = 0
     kinds: Kinds = 2
-    layout: Layout = "records"
+    layout: Layout = ""
     graph: Graph = "tree"
     in_degree: InDegree = 1
     graph_seed: GraphSeed = 0
     noise: Noise = 0.2
+    values: Values = 4
+    templates: Functions = 16
+    pairs: Pairs = 3
+    template_seed: TemplateSeed = 0
+    held_out: HeldOut = 0.0
     order: Order = ""
     attention_dir: AttentionDir = ""
     supervision: Supervision = "dense"
@@ -77,7 +94,7 @@ class TaskOptions:
         from stackheads.tasks import from_config
         from stackheads.tasks.conditional import fewest_symbols
 
-        hops = self.hops if self.hops is not None else 1 if kind in ("graph", "automaton") else 4
+        hops = self.hops if self.hops is not None else 1 if kind in ("graph", "automaton", "templates") else 4
         settings: dict[str, Any] = {
             "kind": kind,
             "max_hops": hops,
@@ -86,11 +103,13 @@ class TaskOptions:
         }
         if self.order:
             settings["order"] = self.order
+        if self.layout and kind in ("conditional", "templates"):
+            settings["layout"] = self.layout
         if kind == "retrieval":
             settings |= {"chains": self.chains, "symbols": self.symbols}
         elif kind == "conditional":
             fewest = self.symbols or fewest_symbols(hops, self.kinds)
-            settings |= {"kinds": self.kinds, "layout": self.layout, "symbols": fewest}
+            settings |= {"kinds": self.kinds, "symbols": fewest}
         elif kind == "khop":
             settings |= {"symbols": self.symbols or 4, "context": self.context or 32}
         elif kind == "graph":
@@ -98,6 +117,9 @@ class TaskOptions:
             settings |= {"graph": self.graph, "in_degree": self.in_degree, "graph_seed": self.graph_seed}
         elif kind == "automaton":
             settings |= {"language": self.language, "context": self.context or 32}
+        elif kind == "templates":
+            settings |= {"symbols": self.symbols or 8, "values": self.values, "templates": self.templates, "pairs": self.pairs}
+            settings |= {"template_seed": self.template_seed, "held_out": self.held_out}
         else:
             settings["symbols"] = self.symbols or 2 * hops
         return from_config(settings)

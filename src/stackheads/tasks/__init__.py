@@ -16,6 +16,7 @@ from stackheads.tasks.languages import LANGUAGES, Language, Machine
 from stackheads.tasks.prompted import Prompted
 from stackheads.tasks.retrieval import Retrieval
 from stackheads.tasks.statements import StatementTask, Supervision
+from stackheads.tasks.templates import Templates
 
 __all__ = [
     "KINDS",
@@ -36,6 +37,7 @@ __all__ = [
     "StoredTask",
     "Supervision",
     "Task",
+    "Templates",
     "check",
     "check_gates",
     "from_config",
@@ -51,6 +53,7 @@ KINDS: dict[str, type[StoredTask]] = {
     "khop": KHopInduction,
     "graph": CausalGraph,
     "automaton": Automaton,
+    "templates": Templates,
 }
 """The tasks that can be named in a configuration."""
 
