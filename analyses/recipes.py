@@ -1,9 +1,10 @@
 """How each shipped checkpoint is made: its task, sizes and training, and what it is for (`train_checkpoints.py`)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from stackheads.models import ModelConfig
-from stackheads.tasks import Automaton, CausalGraph, Conditional, Cycle, KHopInduction, Retrieval, StoredTask
+from stackheads.tasks import Automaton, CausalGraph, Conditional, Cycle, KHopInduction, Retrieval, StoredTask, Templates
 from stackheads.tasks.causal_graph import GraphName
 from stackheads.training.config import TrainingConfig
 
@@ -41,6 +42,18 @@ def causal(graph: GraphName, in_degree: int = 1, seed: int = 0) -> Recipe:
         ModelConfig(layers=2, heads=in_degree, d_head=32),
         TrainingConfig(steps=2000, lr=5e-3, seed=seed),
         "in-context causal structure: nothing but the graph, the rule of a sequence and the question at its end",
+    )
+
+
+def contextual(layers: int, layout: Literal["statements", "pairs"] = "statements", seed: int = 0) -> Recipe:
+    """Three pairs of one of twelve functions, a tenth of what they say never asked about; training seed and that of the functions
+    are one. MLPs, since what a pair says of a function is no sum of what its symbol and its value say.
+    """
+    return Recipe(
+        Templates(symbols=10, templates=12, template_seed=seed, layout=layout, held_out=0.1),
+        ModelConfig(layers=layers, heads=2, d_head=32, attn_only=False),
+        TrainingConfig(steps=1500, lr=3e-3, warmup=100, seed=seed),
+        "contextual generalisation: which of several functions do pairs come from",
     )
 
 
