@@ -46,8 +46,8 @@ def causal(graph: GraphName, in_degree: int = 1, seed: int = 0) -> Recipe:
 
 
 def contextual(layers: int, layout: Literal["statements", "pairs"] = "statements", seed: int = 0) -> Recipe:
-    """Three pairs of one of twelve functions, a tenth of what they say never asked about; training seed and that of the functions
-    are one. MLPs, since what a pair says of a function is no sum of what its symbol and its value say.
+    """Three pairs of one of twelve functions, a tenth of what they say never asked about; training seed and that of the
+    functions are one. MLPs, since what a pair says of a function is no sum of what its symbol and its value say.
     """
     return Recipe(
         Templates(symbols=10, templates=12, template_seed=seed, layout=layout, held_out=0.1),

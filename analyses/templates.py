@@ -4,10 +4,10 @@
     python analyses/templates.py --from-scratch  # trains and measures twelve models first, a quarter of an hour on one core
 
 The claim of Yang et al. (arXiv 2408.10147): a transformer with one layer of several heads, trained on prompts of a few pairs
-(x, f(x)), answers for symbols without a pair, since it has learned the functions that f can be. Their prompts hold a pair in one
-column. Here f is one of `templates` functions (`tasks.Templates`); one, two and three layers read pairs of two tokens, one layer
-reads pairs of one token, three training seeds each, which are also those of the functions (`recipes.contextual`). A tenth of the
-combinations of a function and a symbol is never asked about in training.
+(x, f(x)), answers for symbols without a pair, since it has learned the functions that f can be. Their prompts hold a pair in
+one column. Here f is one of `templates` functions (`tasks.Templates`); one, two and three layers read pairs of two tokens, one
+layer reads pairs of one token, three training seeds each, which are also those of the functions (`recipes.contextual`). A tenth
+of the combinations of a function and a symbol is never asked about in training.
 
 Asked of each model, all fixed before these models were trained:
 
@@ -15,10 +15,10 @@ answers    `SOLVED` or more of fresh questions about symbols in none of the pair
            `guessers` says how many of the questions who knows all functions can answer from some of the pairs.
 held out   the same of the combinations that were never asked about: the function is named by pairs, and what it says of the
            symbol was seen in pairs, never as an answer.
-compares   by labels (confirmed or redundant): with statements a head looks from value slots at their key, `previous`, and one of a
-           later layer from the query at all pairs, `hop 1`; with one token for a pair the second alone. Beside it stand what the
-           heads' attention is without labels: the share of that of the query on value slots, how even it is among them, and the
-           share of that of value slots on their key.
+compares   by labels (confirmed or redundant): with two tokens a head looks from value slots at their key, `previous`, and one
+           of a later layer from the query at all pairs, `hop 1`; with one token for a pair the second alone. Beside it stands
+           what attention is without labels: the share of the query's on value slots, how even it is among them, and the share
+           of value slots' on their key.
 kept       of the answer `KEPT` or more, by labels alone and by selectors fitted to attention.
 
 Runs are written to runs/templates/ and resume, and so does measuring.
@@ -41,7 +41,7 @@ from stackheads.models import Checkpoint
 from stackheads.models.hooks import analysing
 from stackheads.report.figures import save_figure
 from stackheads.seeds import Stream, stream
-from stackheads.tables import records
+from stackheads.tables import records, role_of
 from stackheads.tasks import Batch, Templates, labelling_batch
 from stackheads.tasks.scoring import query_accuracy
 from stackheads.training.trainer import train
@@ -158,9 +158,8 @@ def measured(family: str, seed: int) -> Any:
 def said(labels: list[dict[str, Any]], destination: str) -> str:
     """What confirmed and redundant labels of a head say at a destination."""
     rows = [row for row in labels if row["destination"] == destination]
-    texts = [f"{row['role']}{'' if pd.isna(row['hop']) else f' {int(row["hop"])}'}" for row in rows]
-    gated = [text if row["gate"] is None else f"{text} when {row['gate']}" for text, row in zip(texts, rows, strict=True)]
-    return "; ".join(gated)
+    gates = ["" if row["gate"] is None else f" when {row['gate']}" for row in rows]
+    return "; ".join(f"{role_of(row)}{gate}" for row, gate in zip(rows, gates, strict=True))
 
 
 def compares(task: Templates, pairing: list[str], gathering: list[str]) -> bool:
