@@ -12,7 +12,8 @@ of the combinations of a function and a symbol is never asked about in training.
 Asked of each model, all fixed before these models were trained:
 
 answers    `SOLVED` or more of fresh questions about symbols in none of the pairs. To be right that often takes all pairs:
-           `guessers` says how many of the questions who knows all functions can answer from some of the pairs.
+           `guessers` says how many of the questions who knows all functions can answer from some of the pairs, `unpaired`
+           how many who does not know which symbol and value belong together.
 held out   the same of the combinations that were never asked about: the function is named by pairs, and what it says of the
            symbol was seen in pairs, never as an answer.
 compares   by labels (confirmed or redundant): with two tokens a head looks from value slots at their key, `previous`, and one
@@ -31,7 +32,7 @@ from typing import Any, Literal
 import pandas as pd
 import torch
 from claims import BLUE, GREEN, GREY, ORANGE, RESULTS, ROOT, markdown, percent, plain, rate
-from recipes import contextual
+from recipes import Recipe, contextual
 from tqdm import tqdm
 
 from stackheads import Analysis, analyze
@@ -62,10 +63,16 @@ SOLVED, KEPT = 0.95, 0.9
 HELD = (Status.CONFIRMED, Status.REDUNDANT)
 
 
+def recipe_of(family: str, seed: int) -> Recipe:
+    """That of one family and seed."""
+    layers, layout = FAMILIES[family]
+    return contextual(layers, layout, seed)
+
+
 def trained(family: str, seed: int) -> Checkpoint:
     """The model of one family and seed, trained unless its run is there."""
-    layers, layout = FAMILIES[family]
-    recipe, run = contextual(layers, layout, seed), RUNS / f"{layout}-l{layers}-{seed}"
+    (layers, layout), recipe = FAMILIES[family], recipe_of(family, seed)
+    run = RUNS / f"{layout}-l{layers}-{seed}"
     return train(recipe.task, recipe.model, recipe.training, run, progress=False, resume=True)
 
 
@@ -90,10 +97,24 @@ def guessers(task: Templates) -> list[float]:
     for pairs in range(task.pairs + 1):
         first = task.pairs - pairs
         left = (said[:, first:-1] == value[:, first:, None]).all(dim=1)
-        votes = torch.nn.functional.one_hot(said[:, -1], task.values) * left[..., None]
-        counts = votes.sum(dim=1).double()
-        shares.append((counts.amax(dim=1) / counts.sum(dim=1)).mean().item())
+        shares.append(_best(said[:, -1], left, task.values))
     return shares
+
+
+def unpaired(task: Templates) -> float:
+    """The most that can be right by which symbols and which values stand in the pairs, not which of them belong together."""
+    batch = questions(task)
+    shown, value = task.read(batch.tokens)
+    said = torch.tensor(task.functions).T[shown]
+    left = (said[:, :-1].sort(dim=1).values == value.sort(dim=1).values[..., None]).all(dim=1)
+    return _best(said[:, -1], left, task.values)
+
+
+def _best(said: torch.Tensor, left: torch.Tensor, values: int) -> float:
+    """The share that is right by answering what most of the templates that are left say, [example, template] both."""
+    votes = torch.nn.functional.one_hot(said, values) * left[..., None]
+    counts = votes.sum(dim=1).double()
+    return (counts.amax(dim=1) / counts.sum(dim=1)).mean().item()
 
 
 def looks(model: Any, task: Templates) -> list[dict[str, Any]]:
@@ -186,8 +207,12 @@ def table(models: pd.DataFrame) -> str:
     names = ["pairs", "answer", "answer what was held out", "compare, by labels", "labels keep 0.9", "selectors keep 0.9"]
     shares = [name for name in models if name.startswith("by ")]
     guesses = [[percent(models[name].min()), percent(models[name].max())] for name in shares]
-    told = [[name.split()[1], *guess] for name, guess in zip(shares, guesses, strict=True)]
-    parts = (markdown(names, pooled), markdown(header, lines), markdown(["pairs read", "least (%)", "most (%)"], told))
+    told = [[name.removeprefix("by "), *guess] for name, guess in zip(shares, guesses, strict=True)]
+    parts = (
+        markdown(names, pooled),
+        markdown(header, lines),
+        markdown(["who knows all functions and reads", "least (%)", "most (%)"], told),
+    )
     return "\n\n".join(parts)
 
 
@@ -203,9 +228,9 @@ def draw(models: pd.DataFrame, heads: pd.DataFrame) -> Any:
             at = [number + shift] * len(mine)
             left.scatter(at, 100 * mine[name], color=colour, label=name if number == 0 else None, s=24)
     left.axhline(100 * SOLVED, color=GREY, linestyle="--", linewidth=1)
-    for pairs in range(3):
-        left.axhline(100 * models[f"by {pairs} pairs"].mean(), color=GREY, linestyle=":", linewidth=1)
-        left.text(3.45, 100 * models[f"by {pairs} pairs"].mean(), f" by {pairs} pairs", fontsize=7, va="bottom", ha="right")
+    for name in ("by 0 pairs", "by 1 pairs", "by 2 pairs", "by all, unpaired"):
+        left.axhline(100 * models[name].mean(), color=GREY, linestyle=":", linewidth=1)
+        left.text(3.45, 100 * models[name].mean(), f"by {name[3:]}", fontsize=7, va="bottom", ha="right")
     left.set_xticks(range(len(FAMILIES)), [family.replace(", ", ",\n") for family in FAMILIES], fontsize=8)
     left.set_ylabel("right answers (%)")
     left.set_ylim(0, 102)
@@ -235,6 +260,8 @@ def main() -> None:
         models = list(product(FAMILIES, range(SEEDS)))
         keeping(MEASURED, {"examples": EXAMPLES, "questions": QUESTIONS})
         parts = [kept(MEASURED, f"{family}-{seed}", measured, family, seed) for family, seed in tqdm(models, disable=None)]
+        for (family, seed), ([row], _) in zip(models, parts, strict=True):
+            row["by all, unpaired"] = unpaired(recipe_of(family, seed).task)
         for path, tables in zip(paths, zip(*parts, strict=True), strict=True):
             frame = pd.DataFrame([row for one in tables for row in one])
             write_file(path, lambda temporary, frame=frame: frame.round(4).to_csv(temporary, index=False))
