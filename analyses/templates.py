@@ -22,6 +22,9 @@ compares   by labels (confirmed or redundant): with two tokens a head looks from
            of value slots' on their key.
 kept       of the answer `KEPT` or more, by labels alone and by selectors fitted to attention.
 
+Asked after the first models had been measured: what tells which of the pairs the query looks at, `told_by` – the value, the
+symbol, or both together.
+
 Runs are written to runs/templates/ and resume, and so does measuring.
 """
 
@@ -52,13 +55,13 @@ from stackheads.validation.kept import keeping, kept
 NAME = "templates"
 RUNS, MEASURED = ROOT / "runs" / NAME, ROOT / "runs" / f"{NAME}-measured"
 FAMILIES: dict[str, tuple[int, Literal["statements", "pairs"]]] = {
+    "one token, 1 layer": (1, "pairs"),
     "two tokens, 1 layer": (1, "statements"),
     "two tokens, 2 layers": (2, "statements"),
     "two tokens, 3 layers": (3, "statements"),
-    "one token, 1 layer": (1, "pairs"),
 }
 SEEDS = 3
-EXAMPLES, QUESTIONS = 512, 4096
+EXAMPLES, QUESTIONS, LOOKED_AT = 512, 4096, 2048
 SOLVED, KEPT = 0.95, 0.9
 HELD = (Status.CONFIRMED, Status.REDUNDANT)
 
@@ -135,6 +138,32 @@ def looks(model: Any, task: Templates) -> list[dict[str, Any]]:
             row = {"pairs @query": at_pairs.sum(dim=1).mean().item(), "even @query": entropy.mean().item()}
             rows.append({"head": str(HeadId(layer, head)), **row, "own key @value": keys})
     return rows
+
+
+def told_by(model: Any, task: Templates) -> list[dict[str, float]]:
+    """For each head how much of which pairs the query looks at is told by what these are: the share of the variance of
+    attention among value slots that is explained by their value, by the symbol beside it, and by both together, as means of
+    every other example say of the rest. Below zero: worse than the mean of all.
+    """
+    batch = labelling_batch(task, LOOKED_AT, 0)
+    with analysing(model):
+        clean = recorded(model, batch)
+    shown, value = task.read(batch.tokens)
+    codes = {"value": value, "symbol": shown[:, :-1], "pair": shown[:, :-1] * task.values + value}
+    rows = []
+    for each in clean.run.pattern.transpose(1, 2).flatten(0, 1)[:, :, -1, task.value_slots].double():  # [example, pair]
+        among = each / each.sum(dim=1, keepdim=True)
+        rows.append({f"by {name}": explained(among, code) for name, code in codes.items()})
+    return rows
+
+
+def explained(among: torch.Tensor, code: torch.Tensor) -> float:
+    """The share of the variance of every second row that the means of the others, by code, explain."""
+    mine, other = (among[start::2].flatten() for start in (1, 0))
+    kinds, n = code[1::2].flatten(), int(code.max()) + 1
+    means = torch.zeros(n, dtype=among.dtype).index_add(0, code[0::2].flatten(), other)
+    means = means / code[0::2].flatten().bincount(minlength=n).clamp(min=1)
+    return 1 - ((mine - means[kinds]).square().sum() / (mine - other.mean()).square().sum()).item()
 
 
 def labelled(analysis: Analysis, destination: str, role: str) -> list[str]:
@@ -216,6 +245,14 @@ def table(models: pd.DataFrame) -> str:
     return "\n\n".join(parts)
 
 
+def table_of_heads(heads: pd.DataFrame) -> str:
+    """A line for each head that is labelled as looking at all pairs from the query."""
+    looking = heads[heads["label @query"].fillna("").str.contains("hop 1")]
+    names = ["pairs @query", "even @query", "by value", "by symbol", "by pair"]
+    lines = [[row["model"], row["seed"], row["head"], *(f"{row[name]:.2f}" for name in names)] for row in records(looking)]
+    return markdown(["pairs", "seed", "head", "on pairs", "even", *names[2:]], lines)
+
+
 def draw(models: pd.DataFrame, heads: pd.DataFrame) -> Any:
     """Left, what models answer; right, each head's attention from the query on pairs, and from value slots on their key."""
     from matplotlib.figure import Figure
@@ -235,7 +272,7 @@ def draw(models: pd.DataFrame, heads: pd.DataFrame) -> Any:
     left.set_ylabel("right answers (%)")
     left.set_ylim(0, 102)
     left.legend(fontsize=8, loc="center left")
-    colours = dict(zip(FAMILIES, (GREY, BLUE, GREEN, ORANGE), strict=True))
+    colours = dict(zip(FAMILIES, (ORANGE, GREY, BLUE, GREEN), strict=True))
     for family, colour in colours.items():
         mine = heads[(heads["model"] == family) & heads["own key @value"].notna()]
         right_ax.scatter(mine["own key @value"], mine["pairs @query"], color=colour, label=family, s=24)
@@ -260,13 +297,17 @@ def main() -> None:
         models = list(product(FAMILIES, range(SEEDS)))
         keeping(MEASURED, {"examples": EXAMPLES, "questions": QUESTIONS})
         parts = [kept(MEASURED, f"{family}-{seed}", measured, family, seed) for family, seed in tqdm(models, disable=None)]
-        for (family, seed), ([row], _) in zip(models, parts, strict=True):
-            row["by all, unpaired"] = unpaired(recipe_of(family, seed).task)
+        for (family, seed), ([row], heads) in zip(tqdm(models, disable=None), parts, strict=True):
+            loaded = trained(family, seed)
+            task: Any = loaded.task
+            row["by all, unpaired"] = unpaired(task)
+            for head, told in zip(heads, told_by(loaded.model, task), strict=True):
+                head |= told
         for path, tables in zip(paths, zip(*parts, strict=True), strict=True):
             frame = pd.DataFrame([row for one in tables for row in one])
             write_file(path, lambda temporary, frame=frame: frame.round(4).to_csv(temporary, index=False))
     models, heads = map(pd.read_csv, paths)
-    print(table(models))
+    print(f"{table(models)}\n\n{table_of_heads(heads)}")
     save_figure(draw(models, heads), RESULTS / f"{NAME}.png")
 
 
