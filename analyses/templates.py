@@ -275,6 +275,8 @@ def draw(models: pd.DataFrame, heads: pd.DataFrame) -> Any:
     colours = dict(zip(FAMILIES, (ORANGE, GREY, BLUE, GREEN), strict=True))
     for family, colour in colours.items():
         mine = heads[(heads["model"] == family) & heads["own key @value"].notna()]
+        if mine.empty:  # pairs of one token have no key
+            continue
         right_ax.scatter(mine["own key @value"], mine["pairs @query"], color=colour, label=family, s=24)
     plain(left)
     plain(right_ax)
