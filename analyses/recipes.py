@@ -1,9 +1,10 @@
 """How each shipped checkpoint is made: its task, sizes and training, and what it is for (`train_checkpoints.py`)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from stackheads.models import ModelConfig
-from stackheads.tasks import Automaton, CausalGraph, Conditional, Cycle, KHopInduction, NearestNeighbour, Retrieval, StoredTask
+from stackheads.tasks import Automaton, CausalGraph, Conditional, Cycle, KHopInduction, NearestNeighbour, Retrieval, StoredTask, Templates
 from stackheads.tasks.causal_graph import GraphName
 from stackheads.training.config import TrainingConfig
 
@@ -62,6 +63,18 @@ def nearest(family: str, seed: int = 0) -> Recipe:
     return Recipe(task, model, training, why)
 
 
+def contextual(layers: int, layout: Literal["statements", "pairs"] = "statements", seed: int = 0) -> Recipe:
+    """Three pairs of one of twelve functions, a tenth of what they say never asked about; training seed and that of the
+    functions are one. MLPs, since what a pair says of a function is no sum of what its symbol and its value say.
+    """
+    return Recipe(
+        Templates(symbols=10, templates=12, template_seed=seed, layout=layout, held_out=0.1),
+        ModelConfig(layers=layers, heads=2, d_head=32, attn_only=False),
+        TrainingConfig(steps=1500, lr=3e-3, warmup=100, seed=seed),
+        "contextual generalisation: which of several functions do pairs come from",
+    )
+
+
 RECIPES: dict[str, Recipe] = {
     "cycle-d4-l3": Recipe(
         cycle(8, 4),
@@ -106,6 +119,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "graph-tree-l2": causal("tree"),
     "nearest-pairs-l1": nearest("pairs, 1 head"),
+    "templates-l2": contextual(2),
     "automaton-flip-flop-l2": Recipe(
         Automaton(language="flip-flop", context=24),
         ModelConfig(layers=2, heads=2, d_head=32),

@@ -177,6 +177,11 @@ def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_pa
         (["theory", "--order", "best"], "setting order"),
         (["train", "cycle", "--hops", "0", "--output-dir", "out"], "at least 1, got 0"),
         (["train", "graph", "--hops", "2", "--output-dir", "out"], "asks for one hop, got max_hops 2"),
+        (
+            ["train", "templates", "--templates", "6", "--output-dir", "out"],
+            "multiple of the 4 values, as many for each, got 6",
+        ),
+        (["train", "templates", "--layout", "pages", "--output-dir", "out"], "layout"),
         (["train", "automaton", "--hops", "3", "--output-dir", "out"], "one hop away, got max_hops 3"),
         (["theory", "--hops", "0"], "max_hops must be at least 1, got 0"),
         (["theory", "--examples", "0", "--output-dir", "out"], "at least 1, got 0"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stackheads.labelling.roles import role_targets, visible
 from stackheads.labelling.selectors import MOST_DISTANCES, Kind, Selector, candidates, make_rows
-from stackheads.tasks import CausalGraph, Conditional, Cycle, KHopInduction, NearestNeighbour, Retrieval, gates
+from stackheads.tasks import CausalGraph, Conditional, Cycle, KHopInduction, NearestNeighbour, Retrieval, Templates, gates
 from stackheads.types import Destination, Slot
 
 TASKS = {
@@ -19,6 +19,7 @@ TASKS = {
     "conditional": Conditional(symbols=6, kinds=2, max_hops=2),
     "graph": CausalGraph(context=9, symbols=3, graph="dag", in_degree=2),
     "nearest": NearestNeighbour(symbols=6, pairs=3, values=2, layout="statements", supervision="dense"),
+    "templates": Templates(symbols=6),
 }
 KINDS = get_args(Kind)
 GATES = {name: [None, *gates(task.sample(1, torch.Generator().manual_seed(0)))] for name, task in TASKS.items()}

@@ -45,6 +45,11 @@ Graph = Annotated[str, typer.Option(help="chain, tree or dag (graph).")]
 InDegree = Annotated[int, typer.Option(help="Parents of a position (graph).")]
 GraphSeed = Annotated[int, typer.Option(help="Seed of the latent tree or dag (graph).")]
 Noise = Annotated[float, typer.Option(help="Share of symbols drawn evenly instead of by the rule (graph).")]
+Values = Annotated[int, typer.Option(help="Values of symbols (templates).")]
+Functions = Annotated[int, typer.Option(help="Functions, a multiple of --values (templates).")]
+Pairs = Annotated[int, typer.Option(help="Pairs that tell the function (templates).")]
+TemplateSeed = Annotated[int, typer.Option(help="Seed of the functions (templates).")]
+HeldOut = Annotated[float, typer.Option(help="Share of functions' symbols never asked about (templates).")]
 Order = Annotated[
     str, typer.Option(help="definition-first (default) or shuffled for retrieval; shuffled (default) or sorted for a cycle.")
 ]
@@ -78,6 +83,11 @@ class TaskOptions:
     in_degree: InDegree = 1
     graph_seed: GraphSeed = 0
     noise: Noise = 0.2
+    values: Values = 4
+    templates: Functions = 16
+    pairs: Pairs = 3
+    template_seed: TemplateSeed = 0
+    held_out: HeldOut = 0.0
     order: Order = ""
     attention_dir: AttentionDir = ""
     supervision: Supervision = ""
@@ -115,6 +125,9 @@ class TaskOptions:
             settings |= {"language": self.language, "context": self.context or 32}
         elif kind == "nearest":
             settings |= {"symbols": self.symbols or 32, "pairs": self.pairs, "values": self.values}
+        elif kind == "templates":
+            settings |= {"symbols": self.symbols or 8, "values": self.values, "templates": self.templates, "pairs": self.pairs}
+            settings |= {"template_seed": self.template_seed, "held_out": self.held_out}
         else:
             settings["symbols"] = self.symbols or 2 * hops
         return from_config(settings)

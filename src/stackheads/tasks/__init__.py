@@ -17,6 +17,7 @@ from stackheads.tasks.nearest import NearestNeighbour
 from stackheads.tasks.prompted import Prompted
 from stackheads.tasks.retrieval import Retrieval
 from stackheads.tasks.statements import StatementTask, Supervision
+from stackheads.tasks.templates import Templates
 
 __all__ = [
     "KINDS",
@@ -38,6 +39,7 @@ __all__ = [
     "StoredTask",
     "Supervision",
     "Task",
+    "Templates",
     "check",
     "check_gates",
     "from_config",
@@ -54,6 +56,7 @@ KINDS: dict[str, type[StoredTask]] = {
     "graph": CausalGraph,
     "automaton": Automaton,
     "nearest": NearestNeighbour,
+    "templates": Templates,
 }
 """The tasks that can be named in a configuration."""
 
