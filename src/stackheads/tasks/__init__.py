@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from stackheads.errors import ConfigError, bad_setting
 from stackheads.tasks.automaton import Automaton
 from stackheads.tasks.base import OPERANDS, Batch, Operand, StoredTask, Task, gates, labelling_batch, operand_roles
+from stackheads.tasks.binding import Binding
 from stackheads.tasks.causal_graph import CausalGraph
 from stackheads.tasks.check import check, check_gates
 from stackheads.tasks.conditional import Conditional
@@ -23,6 +24,7 @@ __all__ = [
     "OPERANDS",
     "Automaton",
     "Batch",
+    "Binding",
     "CausalGraph",
     "Conditional",
     "Cycle",
@@ -51,6 +53,7 @@ KINDS: dict[str, type[StoredTask]] = {
     "khop": KHopInduction,
     "graph": CausalGraph,
     "automaton": Automaton,
+    "binding": Binding,
 }
 """The tasks that can be named in a configuration."""
 
