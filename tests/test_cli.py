@@ -119,6 +119,14 @@ def test_an_automaton_is_trained_with_its_language(tmp_path):
     assert (task["kind"], task["language"], task["context"], task["max_hops"]) == ("automaton", "parity", 9, 1)
 
 
+def test_variable_binding_is_trained_with_its_programs(tmp_path):
+    options = ["train", "binding", "--lines", 5, "--constants", 3, "--hops", 2, "--supervision", "final", "--layers", 1]
+    options += ["--heads", 1, "--d-model", 8, "--steps", 2, "--batch", 8, "--output-dir", tmp_path / "run", "--quiet"]
+    assert run(*options).returncode == 0
+    task = json.loads((tmp_path / "run" / "run.json").read_text())["task"]
+    assert (task["kind"], task["lines"], task["constants"], task["max_hops"]) == ("binding", 5, 3, 2)
+
+
 def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_path):
     options = ["train", "conditional", "--hops", 2, "--kinds", 3, "--layers", 1, "--heads", 1, "--d-model", 8, "--steps", 2]
     result = run(*options, "--batch", 2, "--evaluate-every", 2, "--output-dir", tmp_path / "run", "--quiet", "--json")
@@ -145,7 +153,10 @@ def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_pa
             ["emerge", "CHECKPOINT", "--output-dir", "out"],
             "is a single checkpoint: give a run folder, train with --snapshot-every 250",
         ),
-        (["train", "maze", "--output-dir", "out"], "one of cycle, retrieval, conditional, khop, graph, automaton, got 'maze'"),
+        (
+            ["train", "maze", "--output-dir", "out"],
+            "one of cycle, retrieval, conditional, khop, graph, automaton, binding, got 'maze'",
+        ),
         (["train", "cycle", "--hops", "4", "--symbols", "5", "--output-dir", "out"], "at least 6 symbols"),
         (["train", "conditional", "--kinds", "1", "--output-dir", "out"], "at least 2 kinds"),
         (["train", "conditional", "--layout", "heap", "--output-dir", "out"], "layout"),
@@ -156,7 +167,7 @@ def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_pa
         (["train", "cycle", "--layers", "0", "--output-dir", "out"], "model setting layers"),
         (["train", "cycle", "--steps", "0", "--output-dir", "out"], "training setting steps"),
         (["train", "cycle", "--supervision", "none", "--output-dir", "out"], "supervision"),
-        (["theory", "--task", "maze"], "one of cycle, retrieval, conditional, khop, graph, automaton, got 'maze'"),
+        (["theory", "--task", "maze"], "one of cycle, retrieval, conditional, khop, graph, automaton, binding, got 'maze'"),
         (["theory", "--order", "best"], "setting order"),
         (["train", "cycle", "--hops", "0", "--output-dir", "out"], "at least 1, got 0"),
         (["train", "graph", "--hops", "2", "--output-dir", "out"], "asks for one hop, got max_hops 2"),

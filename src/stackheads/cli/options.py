@@ -24,7 +24,9 @@ TaskHops = Annotated[
         "--hops", "--max-hops", help="D, the number of hops asked for: 4, of graph and automaton 1.", show_default=False
     ),
 ]
-Symbols = Annotated[int, typer.Option(help="Symbols; 0: 2 D for a cycle, 4 for khop, 8 for graph, as needed for retrieval.")]
+Symbols = Annotated[
+    int, typer.Option(help="Symbols; 0: 2 D for a cycle, 4 for khop, 8 for graph, as needed for retrieval and binding.")
+]
 Chains = Annotated[int, typer.Option(help="Chains (retrieval).")]
 Context = Annotated[int, typer.Option(help="Tokens in an example; 0: 32 for khop and automaton, 20 for graph.")]
 LanguageName = Annotated[str, typer.Option(help="Regular language, flip-flop or parity say (automaton).")]
@@ -33,6 +35,10 @@ Layout = Annotated[str, typer.Option(help="records or pages (conditional).")]
 Graph = Annotated[str, typer.Option(help="chain, tree or dag (graph).")]
 InDegree = Annotated[int, typer.Option(help="Parents of a position (graph).")]
 GraphSeed = Annotated[int, typer.Option(help="Seed of the latent tree or dag (graph).")]
+Lines = Annotated[int, typer.Option(help="Lines of a program (binding).")]
+Constants = Annotated[int, typer.Option(help="Constants that there are (binding).")]
+Fresh = Annotated[float, typer.Option(help="Probability that a line assigns a constant (binding).")]
+Growth = Annotated[int, typer.Option(help="Exponent by which deep variables are assigned on rather than others (binding).")]
 Noise = Annotated[float, typer.Option(help="Share of symbols drawn evenly instead of by the rule (graph).")]
 Order = Annotated[
     str, typer.Option(help="definition-first (default) or shuffled for retrieval; shuffled (default) or sorted for a cycle.")
@@ -71,6 +77,10 @@ class TaskOptions:
     attention_dir: AttentionDir = ""
     supervision: Supervision = "dense"
     language: LanguageName = "flip-flop"
+    lines: Lines = 16
+    constants: Constants = 10
+    fresh: Fresh = 0.4
+    growth: Growth = 3
 
     def task(self, kind: str) -> "StoredTask":
         """The task that these options name. Raises `ConfigError`."""
@@ -98,6 +108,9 @@ class TaskOptions:
             settings |= {"graph": self.graph, "in_degree": self.in_degree, "graph_seed": self.graph_seed}
         elif kind == "automaton":
             settings |= {"language": self.language, "context": self.context or 32}
+        elif kind == "binding":
+            settings |= {"lines": self.lines, "variables": self.symbols, "constants": self.constants}
+            settings |= {"fresh": self.fresh, "growth": self.growth}
         else:
             settings["symbols"] = self.symbols or 2 * hops
         return from_config(settings)

@@ -13,8 +13,8 @@ All depths are asked equally often, all variables of that depth in a program.
 Token ids: the variables, then the constants.
 
 Not as there: a statement has two tokens, without "=" and newline, and nothing is predicted but the answer; constants of
-different lines differ, so that it can be told which one an answer is; a line's variable is new; `fresh` and the place of the cap on
-depth are ours.
+different lines differ, so that it can be told which one an answer is; a line's variable is new; `fresh` is ours, and chains end
+at depth max_hops.
 """
 
 from typing import Literal
@@ -40,7 +40,8 @@ class Binding(StoredTask):
     a variable.
 
     Raises `ConfigError` for max_hops < 1, lines < max_hops, fewer variables than lines, constants < 2 (one would always be
-    right), `fresh` outside (0, 1], growth < 0, or bidirectional attention.
+    right) or not more than lines where max_hops is 1, `fresh` outside (0, 1], or of 1 where chains must grow, growth < 0, or
+    bidirectional attention.
     """
 
     kind: Literal["binding"] = "binding"
@@ -68,8 +69,8 @@ class Binding(StoredTask):
             raise ConfigError(f"fresh must be a probability in (0, 1], got {self.fresh:g}: correct it")
         if self.fresh == 1 and self.max_hops > 1:
             raise ConfigError(f"{self.max_hops} hops need lines without a constant, got fresh 1: lower it")
-        if self.max_hops == 1 and self.constants < self.lines:
-            raise ConfigError(f"one hop needs a constant for each of {self.lines} lines, got {self.constants}: use more")
+        if self.max_hops == 1 and self.constants <= self.lines:
+            raise ConfigError(f"one hop needs more constants than the {self.lines} lines, got {self.constants}: use more")
         if self.growth < 0:
             raise ConfigError(f"growth is an exponent of 0 or more, got {self.growth}: use 0 for even weights")
         if self.attention_dir != "causal":
@@ -127,9 +128,7 @@ class Binding(StoredTask):
             missing = missing[~fits.any(dim=1)]
         return self.batch(tokens)
 
-    def _programs(
-        self, n: int, generator: torch.Generator
-    ) -> tuple[Int[Tensor, "batch place"], Int[Tensor, "batch line"]]:
+    def _programs(self, n: int, generator: torch.Generator) -> tuple[Int[Tensor, "batch place"], Int[Tensor, "batch line"]]:
         """The tokens of n programs without query, and the depth of each line's variable."""
         device = generator.device
 
