@@ -4,9 +4,9 @@
     python analyses/variable_binding.py --from-scratch  # trains and measures three models first, half an hour on one core
 
 The claim of Wu, Geiger & Millière (arXiv 2505.20896), on programs of 16 lines whose queried variable is one to four hops from
-its constant (`tasks.Binding`): a Transformer first answers random constants, then favours those of the first lines, then follows
-the assignments. Three seeds of one recipe (`recipes.binding`), looked at untrained and at its snapshots, each time on the same
-`PROGRAMS` programs that no training has seen. Fixed before these models were trained:
+its constant (`tasks.Binding`): a Transformer first answers random constants, then favours those of the first lines, then
+follows the assignments. Three seeds of one recipe (`recipes.binding`), looked at untrained and at its snapshots, each time on the
+same `PROGRAMS` programs that no training has seen. Fixed before these models were trained:
 
 random       at least `CONSTANT` of the answers are constants, and neither of the next two holds.
 heuristic    of the wrong answers more are the constant of the first or the second line than if each were drawn evenly from the
@@ -57,7 +57,7 @@ Row = dict[str, Any]
 
 
 def counted(task: Binding, batch: Batch, answers: torch.Tensor) -> Row:
-    """What the answers at the query are, [batch]: counts, and the share of early constants that guessing gives of wrong ones."""
+    """What the answers at the query are, [batch]: counts, and of the wrong ones the early share that guessing would give."""
     right, depth = batch.targets[:, -1, 0], batch.target_hop[:, -1, 0]
     values = batch.tokens[:, 1:-1:2]
     constant = values >= task.n_variables
