@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from stackheads.models import ModelConfig
-from stackheads.tasks import Automaton, CausalGraph, Conditional, Cycle, KHopInduction, Retrieval, StoredTask
+from stackheads.tasks import Automaton, Binding, CausalGraph, Conditional, Cycle, KHopInduction, Retrieval, StoredTask
 from stackheads.tasks.causal_graph import GraphName
 from stackheads.training.config import TrainingConfig
 
@@ -41,6 +41,17 @@ def causal(graph: GraphName, in_degree: int = 1, seed: int = 0) -> Recipe:
         ModelConfig(layers=2, heads=in_degree, d_head=32),
         TrainingConfig(steps=2000, lr=5e-3, seed=seed),
         "in-context causal structure: nothing but the graph, the rule of a sequence and the question at its end",
+    )
+
+
+def binding(seed: int = 0) -> Recipe:
+    """Variable binding as it is learned, looked at often in the beginning."""
+    early = (10, 20, 30, 40, 50, 75, 100, 150, 200, 300, 400)
+    return Recipe(
+        Binding(supervision="dense"),
+        ModelConfig(layers=4, heads=2, d_head=32),
+        TrainingConfig(steps=2000, lr=2e-3, seed=seed, snapshots=early, snapshot_every=200),
+        "the phases in which variable binding is learned",
     )
 
 

@@ -5,8 +5,8 @@
 
 The claim of Wu, Geiger & Millière (arXiv 2505.20896), on programs of 16 lines whose queried variable is one to four hops from
 its constant (`tasks.Binding`): a Transformer first answers random constants, then favours those of the first lines, then
-follows the assignments. Three seeds of one recipe (`recipes.binding`), looked at untrained and at its snapshots, each time on the
-same `PROGRAMS` programs that no training has seen. Fixed before these models were trained:
+follows the assignments. Three seeds of one recipe (`recipes.binding`), looked at untrained and at its snapshots, each time on
+the same `PROGRAMS` programs that no training has seen. Fixed before these models were trained:
 
 random       at least `CONSTANT` of the answers are constants, and neither of the next two holds.
 heuristic    of the wrong answers more are the constant of the first or the second line than if each were drawn evenly from the
@@ -47,7 +47,7 @@ from stackheads.validation.kept import keeping, kept
 NAME = "variable-binding"
 RUNS, MEASURED = ROOT / "runs" / NAME, ROOT / "runs" / f"{NAME}-measured"
 SEEDS = 3
-PROGRAMS, EXAMPLES, SEED = 4096, 256, 0
+PROGRAMS, EXAMPLES, SEED = 2048, 256, 0
 CONSTANT, SOLVED = 0.95, Thresholds().emerged_accuracy
 HOPS = (1, 2, 3, 4)
 PHASES = ("random", "heuristic", "systematic")
