@@ -14,6 +14,9 @@ heuristic    of the wrong answers more are the constant of the first or the seco
              at the one before or after it, and the next does not hold.
 systematic   each depth is answered right in `SOLVED` or more, at this snapshot and all later ones.
 
+Beside it, not fixed before: from when on more of a depth is answered right than by who always says the first line's constant
+(the lower end of Wilson's interval, at this snapshot and all later ones).
+
 The second line has a constant in four programs of ten. `last` is the constant that the last line with a constant assigns. Heads
 are labelled (`stackheads.analyze`, 256 examples, seed 0) at one snapshot of each phase, the middle one of the snapshots in it,
 of the last phase the last. Runs are written to runs/variable-binding/ and resume, and so does measuring.
@@ -120,12 +123,34 @@ def chosen(steps: Sequence[int], named: Sequence[str | None]) -> dict[str, int]:
     return {phase: mine[-1 if phase == "systematic" else (len(mine) - 1) // 2] for phase, mine in of.items() if mine}
 
 
+def programs(task: Binding) -> Batch:
+    """The programs that every snapshot is looked at on."""
+    return task.sample(PROGRAMS, stream(SEED, Stream.BINDING))
+
+
+def by_first_line() -> Row:
+    """The counts of who always says the constant of the first line."""
+    task: Any = binding().task
+    batch = programs(task)
+    return counted(task, batch, batch.tokens[:, 1])
+
+
+def better_from(rows: Sequence[Row], hop: int, than: Row) -> int | None:
+    """The step from which on a depth is answered better than so, by the lower end of the interval; None if not at the end."""
+    found = None
+    for row in reversed(rows):
+        if wilson(row[f"hop_{hop}"], row[f"asked_{hop}"], 0.95)[0] <= than[f"hop_{hop}"] / than[f"asked_{hop}"]:
+            break
+        found = row["step"]
+    return found
+
+
 def curve(seed: int) -> list[Row]:
     """A row for each snapshot of a seed's run, which is trained unless it is there."""
     recipe = binding(seed)
     task: Any = recipe.task
     train(task, recipe.model, recipe.training, RUNS / f"seed-{seed}", progress=False, resume=True)
-    batch = task.sample(PROGRAMS, stream(SEED, Stream.BINDING))
+    batch = programs(task)
     untrained = counted(task, batch, answers_of(build(recipe.model, task, recipe.training.seed), batch))
     rows = [{"seed": seed, "step": 0, **untrained}]
     for step, folder in snapshots(RUNS / f"seed-{seed}").items():
@@ -146,13 +171,14 @@ def labels(seed: int, phase: str, step: int) -> list[Row]:
 
 def tell(curves: pd.DataFrame, found: pd.DataFrame) -> str:
     """When phases begin and end, what is answered in the middle of each, and the heads that are held there."""
-    begins, answered, heads = [], [], []
+    begins, answered, heads, than = [], [], [], by_first_line()
     for seed, run in curves.groupby("seed"):
         rows = records(run)
         steps, named = [row["step"] for row in rows], [row["phase"] for row in rows]
         of = {phase: [step for step, name in zip(steps, named, strict=True) if name == phase] for phase in PHASES}
         spans = [f"{number(mine[0])} to {number(mine[-1])} ({len(mine)})" if mine else "not there" for mine in of.values()]
-        begins.append([seed, *spans, f"{rows[-1]['right'] / rows[-1]['programs']:.1%}"])
+        better = (number(better_from(rows, hop, than)) for hop in HOPS)
+        begins.append([seed, *spans, *better, f"{rows[-1]['right'] / rows[-1]['programs']:.1%}"])
         for phase, step in chosen(steps, named).items():
             row = rows[steps.index(step)]
             shares = (
@@ -178,7 +204,9 @@ def tell(curves: pd.DataFrame, found: pd.DataFrame) -> str:
         "last",
     ]
     text = [
-        markdown(["seed", *PHASES, "right at the end"], begins),
+        markdown(["seed", *PHASES, *(f"depth {hop} better from" for hop in HOPS), "right at the end"], begins),
+        "the first line's constant is right: "
+        + ", ".join(f"depth {hop} {than[f'hop_{hop}'] / than[f'asked_{hop}']:.0%}" for hop in HOPS),
         markdown([*at_steps, "early of wrong", "by guessing"], answered),
         markdown(["seed", "phase", "step", "confirmed and redundant", "recovered, hops 1 to 4"], heads),
     ]
@@ -196,17 +224,18 @@ def said(rows: pd.DataFrame) -> str:
 
 
 def draw(curves: pd.DataFrame) -> Any:
-    """For each seed: accuracy by depth, shares of answers, and early constants among the wrong ones beside guessing."""
+    """For each seed: accuracy by depth (dotted: by the first line), shares of answers, and early ones of the wrong."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 7.5), layout="constrained")
     axes = figure.subplots(3, SEEDS, sharex=True, sharey="row")
-    colours = hop_colours(list(HOPS))
+    colours, than = hop_colours(list(HOPS)), by_first_line()
     shades = {"random": GREY, "heuristic": ORANGE, "systematic": GREEN}
     for (seed, run), column in zip(curves.groupby("seed"), axes.T, strict=True):
         steps = run["step"].clip(lower=5)  # the untrained model, on a logarithmic axis
         for hop in HOPS:
             column[0].plot(steps, run[f"hop_{hop}"] / run[f"asked_{hop}"], color=colours[hop], label=f"depth {hop}")
+            column[0].axhline(than[f"hop_{hop}"] / than[f"asked_{hop}"], color=colours[hop], linestyle=":", linewidth=0.8)
         for name, colour in (("constant", GREY), ("right", "black"), ("first", BLUE), ("second", GREEN), ("last", ORANGE)):
             column[1].plot(steps, run[name] / run["programs"], color=colour, label=name)
         of_wrong = run["wrong early"] / run["wrong"]

@@ -87,3 +87,10 @@ def test_heads_are_labelled_in_the_middle_of_a_phase_and_at_the_end_of_the_last(
     named = [None, "random", "heuristic", "heuristic", "heuristic", "systematic", "systematic"]
     assert script.chosen(range(7), named) == {"random": 1, "heuristic": 3, "systematic": 6}
     assert script.chosen(range(2), [None, "random"]) == {"random": 1}
+
+
+def test_a_depth_is_better_than_the_first_line_from_the_last_time_that_it_was_not():
+    than = row(right=0.5)
+    rows = [{"step": step} | row(right=right) for step, right in enumerate((0.2, 0.9, 0.51, 0.9, 0.8))]
+    assert script.better_from(rows, 2, than) == 3
+    assert script.better_from(rows[:3], 2, than) is None
