@@ -19,7 +19,7 @@ Beside it, not fixed before: from when on more of a depth is answered right than
 
 The second line has a constant in four programs of ten. `last` is the constant that the last line with a constant assigns. Heads
 are labelled (`stackheads.analyze`, 256 examples, seed 0) at one snapshot of each phase, the middle one of the snapshots in it,
-of the last phase the last. Runs are written to runs/variable-binding/ and resume, and so does measuring.
+and at the last of all. Runs are written to runs/variable-binding/ and resume, and so does measuring.
 """
 
 import argparse
@@ -118,9 +118,9 @@ def phases(rows: Sequence[Row]) -> list[str | None]:
 
 
 def chosen(steps: Sequence[int], named: Sequence[str | None]) -> dict[str, int]:
-    """The step at which heads are labelled in each phase that there is: the middle one, of the last phase the last."""
+    """The steps at which heads are labelled: the middle one of each phase that there is, and the last of all."""
     of = {phase: [step for step, name in zip(steps, named, strict=True) if name == phase] for phase in PHASES}
-    return {phase: mine[-1 if phase == "systematic" else (len(mine) - 1) // 2] for phase, mine in of.items() if mine}
+    return {phase: mine[(len(mine) - 1) // 2] for phase, mine in of.items() if mine} | {"end": steps[-1]}
 
 
 def programs(task: Binding) -> Batch:
@@ -217,7 +217,7 @@ def said(rows: pd.DataFrame) -> str:
     """The labels that are held, by role."""
     roles: dict[str, list[str]] = {}
     for row in records(rows[rows["status"].isin(HELD)]):
-        role = row["selector"] if row["role"] is None else row["role"] + ("" if row["hop"] is None else f" {row['hop']}")
+        role = row["selector"] if row["role"] is None else row["role"] + ("" if row["hop"] is None else f" {row['hop']:.0f}")
         gate = "" if row["gate"] is None else f" ({row['gate']})"
         roles.setdefault(role, []).append(f"{row['head']} {row['destination'][0]}{gate}")
     return "; ".join(f"{role}: {', '.join(mine)}" for role, mine in sorted(roles.items())) or "none"

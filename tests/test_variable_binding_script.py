@@ -83,10 +83,10 @@ def test_phases_follow_from_what_was_fixed(rows, named):
     assert script.phases(rows) == named
 
 
-def test_heads_are_labelled_in_the_middle_of_a_phase_and_at_the_end_of_the_last():
+def test_heads_are_labelled_in_the_middle_of_a_phase_and_at_the_end():
     named = [None, "random", "heuristic", "heuristic", "heuristic", "systematic", "systematic"]
-    assert script.chosen(range(7), named) == {"random": 1, "heuristic": 3, "systematic": 6}
-    assert script.chosen(range(2), [None, "random"]) == {"random": 1}
+    assert script.chosen(range(7), named) == {"random": 1, "heuristic": 3, "systematic": 5, "end": 6}
+    assert script.chosen(range(2), [None, "random"]) == {"random": 1, "end": 1}
 
 
 def test_a_depth_is_better_than_the_first_line_from_the_last_time_that_it_was_not():
