@@ -159,11 +159,14 @@ def curve(seed: int) -> list[Row]:
 
 
 def labels(seed: int, phase: str, step: int) -> list[Row]:
-    """The labels of one snapshot that say something, and in each row what they recover together."""
+    """The labels of one snapshot that say something; in each row what ideal patterns of all recover, and answer right."""
     loaded = load(snapshots(RUNS / f"seed-{seed}")[step])
     analysis = analyze(loaded, examples=EXAMPLES, seed=SEED, explain=False, progress=False)
-    kept_shares = analysis.trial(examples=EXAMPLES).recovered() if (analysis.labels["status"] == Status.CONFIRMED).any() else {}
-    told = {f"recovered_{hop}": kept_shares.get(hop) for hop in HOPS}
+    ideal: dict[int, Row] = {}
+    if (analysis.labels["status"] == Status.CONFIRMED).any():
+        tried = analysis.trial(examples=EXAMPLES).sufficiency.query("variant == 'ideal' and destination == 'query'")
+        ideal = {row["hop"]: row for row in records(tried)}
+    told = {f"{name}_{hop}": ideal.get(hop, {}).get(name) for name in ("recovered", "accuracy") for hop in HOPS}
     named = ("head", "destination", "selector", "role", "hop", "gate", "status", "share", "effect", "reason")
     rows = [{name: row[name] for name in named} for row in records(analysis.labels) if row["status"] != Status.NONE]
     return [{"seed": seed, "phase": phase, "step": step, **row, **told} for row in rows]
@@ -189,9 +192,11 @@ def tell(curves: pd.DataFrame, found: pd.DataFrame) -> str:
             guess = f"{row['wrong by guessing']:.0%}" if row["wrong"] else "–"
             answered.append([seed, phase, number(step), *hops, *shares, early, guess])
             mine = found[(found["seed"] == seed) & (found["step"] == step)]
-            recovered = [mine[f"recovered_{hop}"].iloc[0] if len(mine) else None for hop in HOPS]
-            kept_shares = ["–" if pd.isna(share) else f"{share:.2f}" for share in recovered]
-            heads.append([seed, phase, number(step), said(mine), " ".join(kept_shares)])
+            told = [
+                " ".join("–" if pd.isna(share) else f"{share:.2f}" for share in mine[[f"{name}_{hop}" for hop in HOPS]].iloc[0])
+                for name in ("recovered", "accuracy")
+            ]
+            heads.append([seed, phase, number(step), said(mine), *told])
     at_steps = [
         "seed",
         "phase",
@@ -208,7 +213,7 @@ def tell(curves: pd.DataFrame, found: pd.DataFrame) -> str:
         "the first line's constant is right: "
         + ", ".join(f"depth {hop} {than[f'hop_{hop}'] / than[f'asked_{hop}']:.0%}" for hop in HOPS),
         markdown([*at_steps, "early of wrong", "by guessing"], answered),
-        markdown(["seed", "phase", "step", "confirmed and redundant", "recovered, hops 1 to 4"], heads),
+        markdown(["seed", "phase", "step", "confirmed and redundant", "they recover, depths 1 to 4", "they answer"], heads),
     ]
     return "\n\n".join(text).replace("%", " %").replace("  %", " %")
 
@@ -248,7 +253,7 @@ def draw(curves: pd.DataFrame) -> Any:
             panel.set(xscale="log", ylim=(-0.03, 1.03))
             for phase, colour in shades.items():
                 held = (run["phase"] == phase).to_numpy()
-                panel.fill_between(steps, -0.03, 0, where=held, color=colour, step="mid", linewidth=0)
+                panel.plot(steps[held], [-0.01] * held.sum(), "s", color=colour, markersize=5)
             plain(panel)
         column[0].set_title(f"seed {seed}", fontsize=9)
         column[2].set_xlabel("training step")
