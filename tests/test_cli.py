@@ -128,6 +128,12 @@ def test_the_nearest_key_is_asked_for_in_either_layout(tmp_path):
     first, second = (json.loads((tmp_path / name / "run.json").read_text())["task"] for name in ("0", "1"))
     assert [first[name] for name in ("symbols", "pairs", "values", "layout", "supervision")] == [32, 3, 2, "pairs", "final"]
     assert [second[name] for name in ("symbols", "pairs", "values", "layout", "max_hops")] == [9, 8, 8, "statements", 1]
+def test_variable_binding_is_trained_with_its_programs(tmp_path):
+    options = ["train", "binding", "--lines", 5, "--constants", 3, "--hops", 2, "--supervision", "final", "--layers", 1]
+    options += ["--heads", 1, "--d-model", 8, "--steps", 2, "--batch", 8, "--output-dir", tmp_path / "run", "--quiet"]
+    assert run(*options).returncode == 0
+    task = json.loads((tmp_path / "run" / "run.json").read_text())["task"]
+    assert (task["kind"], task["lines"], task["constants"], task["max_hops"]) == ("binding", 5, 3, 2)
 
 
 def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_path):

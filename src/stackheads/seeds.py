@@ -71,6 +71,7 @@ class Stream(StrEnum):
     BLURRED = "blurred", "the examples that a compiled circuit must still answer with blurred attention"
     AUTOMATA = "automata", "the strings on which automata are extracted from models"
     NEAREST = "nearest", "the examples on which attention and errors are compared with distances"
+    BINDING = "binding", "the programs on which the answers of a model in training are told apart"
     BENCHMARK = "benchmark", "the examples that something is timed on"
 
     def __new__(cls, value: str, what: str) -> "Stream":

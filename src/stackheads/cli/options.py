@@ -44,6 +44,10 @@ Values = Annotated[int, typer.Option(help="Values that a key may have (nearest).
 Graph = Annotated[str, typer.Option(help="chain, tree or dag (graph).")]
 InDegree = Annotated[int, typer.Option(help="Parents of a position (graph).")]
 GraphSeed = Annotated[int, typer.Option(help="Seed of the latent tree or dag (graph).")]
+Lines = Annotated[int, typer.Option(help="Lines of a program (binding).")]
+Constants = Annotated[int, typer.Option(help="Constants that there are (binding).")]
+Fresh = Annotated[float, typer.Option(help="Probability that a line assigns a constant (binding).")]
+Growth = Annotated[int, typer.Option(help="Exponent by which deep variables are assigned on rather than others (binding).")]
 Noise = Annotated[float, typer.Option(help="Share of symbols drawn evenly instead of by the rule (graph).")]
 Values = Annotated[int, typer.Option(help="Values of symbols (templates).")]
 Functions = Annotated[int, typer.Option(help="Functions, a multiple of --values (templates).")]
@@ -94,6 +98,10 @@ class TaskOptions:
     language: LanguageName = "flip-flop"
     pairs: Pairs = 8
     values: Values = 8
+    lines: Lines = 16
+    constants: Constants = 10
+    fresh: Fresh = 0.4
+    growth: Growth = 3
 
     def task(self, kind: str) -> "StoredTask":
         """The task that these options name. Raises `ConfigError`."""
@@ -128,6 +136,9 @@ class TaskOptions:
         elif kind == "templates":
             settings |= {"symbols": self.symbols or 8, "values": self.values, "templates": self.templates, "pairs": self.pairs}
             settings |= {"template_seed": self.template_seed, "held_out": self.held_out}
+        elif kind == "binding":
+            settings |= {"lines": self.lines, "variables": self.symbols, "constants": self.constants}
+            settings |= {"fresh": self.fresh, "growth": self.growth}
         else:
             settings["symbols"] = self.symbols or 2 * hops
         return from_config(settings)

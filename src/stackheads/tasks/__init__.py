@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from stackheads.errors import ConfigError, bad_setting
 from stackheads.tasks.automaton import Automaton
 from stackheads.tasks.base import OPERANDS, Batch, Operand, StoredTask, Task, gates, labelling_batch, operand_roles
+from stackheads.tasks.binding import Binding
 from stackheads.tasks.causal_graph import CausalGraph
 from stackheads.tasks.check import check, check_gates
 from stackheads.tasks.conditional import Conditional
@@ -25,6 +26,7 @@ __all__ = [
     "OPERANDS",
     "Automaton",
     "Batch",
+    "Binding",
     "CausalGraph",
     "Conditional",
     "Cycle",
@@ -57,6 +59,7 @@ KINDS: dict[str, type[StoredTask]] = {
     "automaton": Automaton,
     "nearest": NearestNeighbour,
     "templates": Templates,
+    "binding": Binding,
 }
 """The tasks that can be named in a configuration."""
 

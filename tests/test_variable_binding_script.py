@@ -1,0 +1,96 @@
+"""The script of variable binding: what answers are, against a plain reading of programs, and how phases follow each other."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stackheads.tasks import Binding
+
+from .tasks.binding_resolver import Program
+
+sys.path.append(str(Path(__file__).parent.parent / "analyses"))
+
+import variable_binding as script
+
+TASK = Binding(lines=6, constants=4)
+
+
+def row(wrong=1000, early=0, guess=0.4, constant=4000, right=0.1):
+    depths = {f"hop_{hop}": int(right * 1000) for hop in script.HOPS} | {f"asked_{hop}": 1000 for hop in script.HOPS}
+    return {"programs": 4000, "wrong": wrong, "wrong early": early, "wrong by guessing": guess, "constant": constant} | depths
+
+
+GUESSING, EARLY, SOLVED, WORDS = row(early=400), row(early=800), row(right=0.99, early=800), row(constant=100)
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**31))
+def test_answers_are_counted_as_the_programs_say(seed):
+    generator = torch.Generator().manual_seed(seed)
+    batch = TASK.sample(30, generator)
+    answers = torch.randint(TASK.d_vocab, (30,), generator=generator)
+    found = script.counted(TASK, batch, answers)
+    counts, guesses = dict.fromkeys(found, 0), []
+    for tokens, answer in zip(batch.tokens.tolist(), answers.tolist(), strict=True):
+        program = Program(tokens, TASK.n_variables)
+        asked, values = tokens[-1], [value for _, _, value in program.statements]
+        constants = [value for value in values if program.constant(value)]
+        right, early = program.root(asked), [value for value in values[:2] if program.constant(value)]
+        counts["programs"] += 1
+        counts[f"asked_{program.depth(asked)}"] += 1
+        counts[f"hop_{program.depth(asked)}"] += answer == right
+        counts["right"] += answer == right
+        counts["constant"] += program.constant(answer)
+        counts["of the program"] += answer in constants
+        counts["first"] += answer == values[0]
+        counts["second"] += program.constant(values[1]) and answer == values[1]
+        counts["last"] += answer == constants[-1]
+        if answer != right:
+            counts["wrong"] += 1
+            counts["wrong early"] += answer in early
+            counts["wrong first"] += answer == values[0]
+            others = set(constants) - {right}
+            guesses.append(len(others & set(early)) / max(len(others), 1))
+    assert found.pop("wrong by guessing") == pytest.approx(sum(guesses) / len(guesses), abs=1e-6)
+    assert found == {name: counts[name] for name in found}
+
+
+def test_who_is_always_right_or_says_the_first_line_is_counted_so():
+    batch = TASK.sample(200, torch.Generator().manual_seed(0))
+    right = script.counted(TASK, batch, batch.targets[:, -1, 0])
+    assert (right["right"], right["wrong"], right["wrong by guessing"]) == (200, 0, None)
+    first = script.counted(TASK, batch, batch.tokens[:, 1])
+    assert first["first"] == first["constant"] == 200
+    assert first["wrong early"] == first["wrong"]
+    assert script.favours_early_lines(first)
+
+
+@pytest.mark.parametrize(
+    ("rows", "named"),
+    [
+        ([WORDS, GUESSING, EARLY, EARLY, SOLVED], [None, "random", "heuristic", "heuristic", "systematic"]),
+        ([GUESSING, EARLY, GUESSING, SOLVED], ["random", "random", "random", "systematic"]),
+        ([SOLVED, EARLY, EARLY], ["heuristic"] * 3),
+        ([EARLY, SOLVED], ["heuristic", "systematic"]),
+        ([SOLVED | {"wrong": 0, "wrong by guessing": None}], ["systematic"]),
+    ],
+)
+def test_phases_follow_from_what_was_fixed(rows, named):
+    assert script.phases(rows) == named
+
+
+def test_heads_are_labelled_in_the_middle_of_a_phase_and_at_the_end():
+    named = [None, "random", "heuristic", "heuristic", "heuristic", "systematic", "systematic"]
+    assert script.chosen(range(7), named) == {"random": 1, "heuristic": 3, "systematic": 5, "end": 6}
+    assert script.chosen(range(2), [None, "random"]) == {"random": 1, "end": 1}
+
+
+def test_a_depth_is_better_than_the_first_line_from_the_last_time_that_it_was_not():
+    than = row(right=0.5)
+    rows = [{"step": step} | row(right=right) for step, right in enumerate((0.2, 0.9, 0.51, 0.9, 0.8))]
+    assert script.better_from(rows, 2, than) == 3
+    assert script.better_from(rows[:3], 2, than) is None
