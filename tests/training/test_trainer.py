@@ -67,7 +67,7 @@ def equal(one, other):
 
 
 def test_examples_and_first_weights_have_seeds_of_their_own(monkeypatch):
-    """A data seed that is the seed says nothing new; another changes the examples alone, another seed the first weights alone."""
+    """A data seed that is the seed says nothing new; another changes the examples, another seed the first weights."""
     first, tokens, last = followed(monkeypatch, seed=3)
     same_first, same_tokens, same_last = followed(monkeypatch, seed=3, data_seed=3)
     assert equal(first, same_first)
