@@ -164,8 +164,8 @@ def draw(tables: Tables, heads: bool = False) -> Any:
     last = int(table["step"].max()) if table["step"].notna().any() else 1
     colours = {f"hop {hop}": colour for hop, colour in hop_colours(hops).items()}
     groups = [(words, hop_steps_of(runs) | (role_steps_of(runs) if heads else {}), runs) for words, runs in by_group(table)]
-    heights = [0.9 + 0.4 * len(rows) for _, rows, _ in groups]
-    figure = Figure(figsize=(8, 1.0 + sum(heights)), layout="constrained")
+    heights = [0.9 + (0.3 if heads else 0.4) * len(rows) for _, rows, _ in groups]
+    figure = Figure(figsize=(11 if heads else 8, 1.0 + sum(heights)), layout="constrained")
     panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (words, rows, runs) in zip(panels, groups, strict=True):
         for place, (what, steps) in enumerate(rows.items()):
