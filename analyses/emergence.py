@@ -10,16 +10,21 @@ again, so an interrupted call goes on where it was.
 Writes analyses/results/emergence.csv, one row per run and hop or followed cell, and emergence.png. "Never" counts as later than
 all steps: a median is over all runs, and missing where half of them or more never get there; the range is of those that do.
 Heads of different seeds are matched by (layer, destination, role), not by number; the first of them counts, and such a row says
-in how many runs it is there at the end. Tau-b and its interval as in `timeline/orders.py`.
+in how many runs it is there at the end. Tau-b and its interval as in `timeline/orders.py`. One order in all runs is *shown*
+where the whole interval is at 0.9 or above, *contradicted* where it is below 0.5, else *not shown*; what is tied between two
+snapshots lowers tau-b, and so beside it stands how many of the pairs that both runs put in an order are in opposite ones.
+
+`scale_emergence.py` asks the same of the runs at the paper's scale.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import combinations
 from typing import Any
 
 import pandas as pd
-from claims import ROOT, Claim, Run, Tables, main, markdown, middle, number, span
+from claims import GREY, ROOT, Claim, Run, Tables, main, markdown, middle, number, span
 from tqdm import tqdm
 
 from stackheads import Emergence, emergence
@@ -29,18 +34,23 @@ from stackheads.report.figures import hop_colours
 from stackheads.sweeps.sweep import Plan
 from stackheads.tables import records
 from stackheads.timeline.orders import Agreement, agreement, hop_steps, role_steps
-from stackheads.timeline.result import STEP_TYPES
+from stackheads.timeline.result import STEP_TYPES, Steps
 
-KEPT = ROOT / "runs" / "emergence" / "cells"
+KEPT = ROOT / "runs" / "emergence"
 SUPERVISIONS = ("chain", "dense")
 EXAMPLES, SEED = 256, 0
+SAME, APART = 0.9, 0.5
+"""One order in all runs is shown from this tau-b on, contradicted below the other."""
+
+WORDS = {f"scale-curriculum-d{hops}-chain": f"the paper's task, D = {hops}" for hops in (3, 4)}
+"""What sweeps are called that are not told apart by their supervision."""
 
 Rows = list[dict[str, Any]]
 
 
 def steps_of(run: Run) -> Rows:
     """The steps of one run, kept if they are there for these examples and snapshots."""
-    kept = KEPT / run.plan.name
+    kept = KEPT / run.sweep / run.plan.name
     try:
         found = Emergence.load(kept)
         if (found.examples, found.seed, found.snapshots) == (EXAMPLES, SEED, list(snapshots(run.folder))):
@@ -71,29 +81,26 @@ def measure(runs: list[Run], workers: int) -> Tables:
     return {"emergence": pd.DataFrame(rows).astype({name: kind for name, kind in STEP_TYPES.items() if kind != "object"})}
 
 
-def by_supervision(table: pd.DataFrame) -> Iterator[tuple[str, list[Rows]]]:
-    """The rows of each run, grouped."""
-    table = table.astype(STEP_TYPES)
-    for supervision in SUPERVISIONS:
-        group = table[table["supervision"] == supervision]
-        if len(group):
-            yield supervision, [records(rows) for _, rows in group.groupby("seed")]
+def by_group(table: pd.DataFrame) -> Iterator[tuple[str, list[Rows]]]:
+    """The rows of each run, grouped by sweep and supervision, with the group's name in words."""
+    for (sweep, supervision), group in table.astype(STEP_TYPES).groupby(["sweep", "supervision"]):
+        yield WORDS.get(str(sweep), str(supervision)), [records(rows) for _, rows in group.groupby("seed")]
 
 
 def tell(tables: Tables) -> str:
-    """For each supervision the step of every hop and head, and how far the orders agree."""
+    """For each group of runs the step of every hop and head, and how far the orders agree."""
     text = []
-    for supervision, runs in by_supervision(tables["emergence"]):
+    for words, runs in by_group(next(iter(tables.values()))):
         rows, maps = [], ([hop_steps(run) for run in runs], [role_steps(run) for run in runs])
         for found in maps:
             for what in sorted({name for steps in found for name in steps}, key=_natural):
                 steps = pd.Series([each[what] for each in found if what in each], dtype="Int64")
                 rows.append([what, len(steps), number(middle(steps.tolist())), span(steps), steps.isna().sum()])
-        text.append(f"## {supervision}: {len(runs)} runs")
+        text.append(f"## {words}: {len(runs)} runs")
         text.append(markdown(["what", "runs", "median step", "range", "never"], rows))
         if len(runs) > 1:
-            text.append(f"hops: {sentence(agreement(maps[0]))}")
-            text.append(f"heads by (layer, destination, role): {sentence(agreement(maps[1]))}")
+            for what, found in zip(("hops", "heads by (layer, destination, role)"), maps, strict=True):
+                text.append(f"{what}: {sentence(agreement(found))}; {against(found)}; one order: {verdict(agreement(found))}")
     return "\n\n".join(text)
 
 
@@ -110,43 +117,92 @@ def sentence(found: Agreement) -> str:
     return f"{tau}; modal order in {share}: {order}"
 
 
+def verdict(found: Agreement) -> str:
+    """Whether there is one order in all runs, by the interval of tau-b."""
+    if found.tau_low is None or found.tau_high is None:
+        return "not shown"
+    return "shown" if found.tau_low >= SAME else "contradicted" if found.tau_high < APART else "not shown"
+
+
+def opposite(runs: Sequence[Steps]) -> tuple[int, int]:
+    """The pairs of things that two runs both put in an order, over all pairs of runs: how many in opposite ones, and all."""
+    counts = Counter[bool]()
+    for one, other in combinations(runs, 2):
+        for first, second in combinations(sorted(one.keys() & other.keys()), 2):
+            signs = [_sign(run[first], run[second]) for run in (one, other)]
+            if all(signs):
+                counts[signs[0] != signs[1]] += 1
+    return counts[True], counts.total()
+
+
+def _sign(first: int | None, second: int | None) -> int:
+    """Whether the first is earlier, -1, or later, 1; 0 at the same time. What never emerges is later than all that does."""
+    one, other = (float("inf") if step is None else step for step in (first, second))
+    return (one > other) - (one < other)
+
+
+def against(runs: Sequence[Steps]) -> str:
+    """How many pairs are in opposite orders, in words."""
+    reverse, pairs = opposite(runs)
+    return f"of {pairs} pairs that two runs put in an order {reverse / pairs:.0%} are in opposite ones" if pairs else "no order"
+
+
 def _natural(name: str) -> tuple[int, str]:
     """Hops by number, the rest by name."""
     return (int(name.split()[1]), "") if name.startswith("hop ") else (0, name)
 
 
-def draw(tables: Tables) -> Any:
-    """One panel for each supervision, one row for each hop: runs as dots that grow with their number, median and range."""
+def draw(tables: Tables, heads: bool = False) -> Any:
+    """One panel for each group of runs, one row for each hop: runs as dots that grow with their number, median and range.
+
+    With `heads` below them a row for each (layer, destination, role) that half of the runs or more have at the end.
+    """
     from matplotlib.figure import Figure
 
-    table = tables["emergence"]
-    groups = list(by_supervision(table))
+    table = next(iter(tables.values()))
     hops = sorted(int(hop) for hop in table.loc[table["kind"] == "hop", "hop"].unique())
     last = int(table["step"].max()) if table["step"].notna().any() else 1
-    colours = hop_colours(hops)
-    figure = Figure(figsize=(8, 1.0 + len(groups) * (0.9 + 0.4 * len(hops))), layout="constrained")
-    panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, (supervision, runs) in zip(panels, groups, strict=True):
-        steps = [hop_steps(run) for run in runs]
-        for place, hop in enumerate(hops):
-            _draw_hop(axes, place, [each[f"hop {hop}"] for each in steps if f"hop {hop}" in each], colours[hop])
-        title = f"{supervision}: {len(runs)} runs"
+    colours = {f"hop {hop}": colour for hop, colour in hop_colours(hops).items()}
+    groups = [(words, hop_steps_of(runs) | (role_steps_of(runs) if heads else {}), runs) for words, runs in by_group(table)]
+    heights = [0.9 + (0.3 if heads else 0.4) * len(rows) for _, rows, _ in groups]
+    figure = Figure(figsize=(11 if heads else 8, 1.0 + sum(heights)), layout="constrained")
+    panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (words, rows, runs) in zip(panels, groups, strict=True):
+        for place, (what, steps) in enumerate(rows.items()):
+            _draw_row(axes, place, steps, colours.get(what, GREY))
+        title = f"{words}: {len(runs)} runs"
         if len(runs) > 1:
-            found = agreement(steps)
+            found = agreement([hop_steps(run) for run in runs])
             share = f"the modal order in {found.share:.0%} [{found.share_low:.0%}, {found.share_high:.0%}]"
-            title += f"; {share if found.modal or found.share < 1 else 'no hop emerges'}"
+            title += f"; {'hops: ' if heads else ''}{share if found.modal or found.share < 1 else 'no hop emerges'}"
             title += "" if found.tau is None else f", tau-b {found.tau:.2f} [{found.tau_low:.2f}, {found.tau_high:.2f}]"
         axes.set_title(title, loc="left", fontsize=10)
-        axes.set_yticks(range(len(hops)), [f"hop {hop}" for hop in hops])
-        axes.set_ylim(len(hops) - 0.5, -0.5)
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(0, last * 1.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
-    panels[-1].set_xlabel("training step from which the accuracy stays at 90 % or more (area: number of runs; black: median)")
+    stays = "the accuracy stays at 90 % or more" + (", or a head confirmed" if heads else "")
+    panels[-1].set_xlabel(f"training step from which {stays} (area: number of runs; black: median)")
     return figure
 
 
-def _draw_hop(axes: Any, place: int, steps: list[int | None], colour: Any) -> None:
+def hop_steps_of(runs: list[Rows]) -> dict[str, list[int | None]]:
+    """The step of every hop in each run."""
+    found = [hop_steps(run) for run in runs]
+    names = sorted({name for steps in found for name in steps}, key=_natural)
+    return {name: [steps[name] for steps in found if name in steps] for name in names}
+
+
+def role_steps_of(runs: list[Rows]) -> dict[str, list[int | None]]:
+    """The step of each (layer, destination, role) that half of the runs or more have at the end, by its median."""
+    found = [role_steps(run) for run in runs]
+    there = {name: [steps[name] for steps in found if name in steps] for name in {name for steps in found for name in steps}}
+    often = {name: steps for name, steps in there.items() if 2 * len(steps) >= len(runs)}
+    return dict(sorted(often.items(), key=lambda item: (middle(item[1]), item[0])))
+
+
+def _draw_row(axes: Any, place: int, steps: list[int | None], colour: Any) -> None:
     median, runs_at = middle(steps), Counter(step for step in steps if step is not None)
     if runs_at:
         axes.plot([min(runs_at), max(runs_at)], [place, place], color=colour, linewidth=1.2)

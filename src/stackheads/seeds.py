@@ -53,6 +53,7 @@ class Stream(StrEnum):
     NECESSITY = "necessity", "the random sets of heads beside the heads of a hop"
     EMERGENCE = "emergence", "resampled examples behind the intervals of emergence steps"
     ORDERS = "orders", "resampled runs behind the interval of their agreement"
+    ALIKE = "alike", "seeds resampled and exchanged behind how alike the circuits of runs are"
     CHECK = "check", "the examples on which a task is checked"
     FLOW = "flow", "the examples on which the flow of information is simulated"
     STRUCTURE = "structure", "the examples on which a task is looked through for shortcuts"

@@ -40,6 +40,54 @@ def test_the_same_settings_give_the_same_weights_with_and_without_a_folder(tmp_p
     assert all(torch.equal(weights(one)[name], value) for name, value in weights(other).items())
 
 
+def followed(monkeypatch, **seeds):
+    """The weights before the first step, the tokens of all steps, and the weights after the last."""
+    first, tokens, step, sample = {}, [], trainer._train_step, Cycle.sample
+
+    def watched(run, forward):
+        if run.step == 0:
+            first.update({name: value.detach().clone() for name, value in run.model.named_parameters()})
+        step(run, forward)
+
+    def recorded(task, n, generator):
+        batch = sample(task, n, generator)
+        if n == SHORT.batch:  # evaluations draw more
+            tokens.append(batch.tokens)
+        return batch
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer, "_train_step", watched)
+        patched.setattr(Cycle, "sample", recorded)
+        last = train(TASK, MODEL, training_config({**SHORT.model_dump(), **seeds}), progress=False)
+    return first, torch.cat(tokens), weights(last)
+
+
+def equal(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_examples_and_first_weights_have_seeds_of_their_own(monkeypatch):
+    """A data seed that is the seed says nothing new; another changes the examples, another seed the first weights."""
+    first, tokens, last = followed(monkeypatch, seed=3)
+    same_first, same_tokens, same_last = followed(monkeypatch, seed=3, data_seed=3)
+    assert equal(first, same_first)
+    assert torch.equal(tokens, same_tokens)
+    assert equal(last, same_last)
+    kept_first, other_tokens, other_last = followed(monkeypatch, seed=3, data_seed=4)
+    assert equal(first, kept_first)
+    assert not torch.equal(tokens, other_tokens)
+    assert not equal(last, other_last)
+    other_first, kept_tokens, _ = followed(monkeypatch, seed=4, data_seed=3)
+    assert not equal(first, other_first)
+    assert torch.equal(tokens, kept_tokens)
+
+
+@pytest.mark.parametrize("seed", [-1, 1_000_003, True, 0.5])
+def test_a_data_seed_is_a_seed_of_training(seed):
+    with pytest.raises(ConfigError, match="seed"):
+        training_config({"data_seed": seed})
+
+
 @pytest.mark.parametrize("stop_after", [10, 17, 25])
 def test_a_run_that_is_interrupted_resumes_bit_for_bit(tmp_path, monkeypatch, stop_after):
     whole = train(TASK, MODEL, SHORT, tmp_path / "whole", progress=False)

@@ -15,6 +15,10 @@ def _seed(seed: Any) -> int:
     return check_training_seed(seed)
 
 
+def _data_seed(seed: Any) -> int | None:
+    return None if seed is None else _seed(seed)
+
+
 class TrainingConfig(BaseModel):
     """AdamW with linear warm-up and cosine decay to 0 over `steps`. Settings with a description are options of `train`, too.
 
@@ -22,6 +26,8 @@ class TrainingConfig(BaseModel):
     `entropy`         weight of the attention entropy in the loss (`training/sharpen.py`) …
     `loudness`        … and of the group lasso on what heads write, both from step `sharpen_from` on.
     `drop_heads`      probability of dropping each head in each example (`training/dropping.py`); none while sharpening.
+    `seed`            of the first weights and, without a `data_seed`, of everything drawn while training as well.
+    `data_seed`       of everything drawn while training: the examples and which heads are dropped; None: `seed`.
     `stop_at`         stop when every hop's held-out accuracy at the query reaches this share; None: run all steps.
     `snapshots`       steps at which a snapshot is kept; the last step always is.
     `snapshot_every`  also keep one each so many steps; 0: none.
@@ -42,6 +48,9 @@ class TrainingConfig(BaseModel):
     sharpen_from: int = Field(default=0, ge=0, description="The step from which entropy and loudness count.")
     drop_heads: float = Field(default=0.0, ge=0, lt=1, description="Probability of dropping each head in each example.")
     seed: Annotated[int, BeforeValidator(_seed)] = 0
+    data_seed: Annotated[int | None, BeforeValidator(_data_seed)] = Field(
+        default=None, description="Seed of the examples, if not that of the weights."
+    )
     stop_at: float | None = Field(
         default=None, gt=0, le=1, description="Stop when all hops reach this accuracy; else run all steps."
     )

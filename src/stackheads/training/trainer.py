@@ -2,7 +2,7 @@
 
 Fresh examples every step (nothing is ever seen twice but by chance), cross-entropy over everything that the task's
 supervision asks. Sampling has its own generator, so the same settings give the same weights to the bit on one machine with
-the same number of threads, whether a run was interrupted or not.
+the same number of threads, whether a run was interrupted or not. First weights and examples may have seeds of their own.
 """
 
 import math
@@ -126,7 +126,7 @@ def _start(
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
     )
-    generator = seeds.training(training.seed)
+    generator = seeds.training(training.seed if training.data_seed is None else training.data_seed)
     run = _Run(task, config, training, model.train(), optimiser, generator, None, start_from)
     if output_dir is not None:
         run.folder = open_run(Path(output_dir), task, config, training, resume)

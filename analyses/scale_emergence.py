@@ -1,0 +1,55 @@
+"""Do hops and heads emerge in the same order in every run at the paper's scale? (docs/results/paper.md#sequence)
+
+    python analyses/scale_emergence.py                  # table and figure from analyses/results/scale-emergence.csv, seconds
+    python analyses/scale_emergence.py --from-scratch --finished --keep   # label the snapshots of the runs that are finished
+
+Musat (arXiv 2411.12118): attention heads always emerge in a specific sequence, guided by the implicit curriculum. The runs are
+those of `scale-curriculum-d3-chain` and `scale-curriculum-d4-chain` (`paper_scale.py`): causal retrieval with the implicit
+curriculum, up to 24,000 steps or until solved, a snapshot each 50 steps. They are trained beforehand,
+
+    python analyses/train_in_turn.py scale-curriculum-d3-chain scale-curriculum-d4-chain
+
+What is measured and how it is told, and what counts as shown, is `emergence.py`. Hops can be followed without snapshots as
+well: scale-runs.csv says for every run, those on a cycle too, at which evaluation, one each 50 steps, each hop first reached
+90 %, and the order of these is told beside. Writes scale-emergence.csv, a row for each run and hop or followed cell, and
+scale-emergence.png.
+"""
+
+from functools import partial
+
+import pandas as pd
+from claims import RESULTS, Claim, Run, Tables, main
+from emergence import against, draw, measure, sentence, tell, verdict
+from paper_scale import TASKS, arm
+
+from stackheads.timeline.orders import agreement
+
+SWEEPS = ("scale-curriculum-d3-chain", "scale-curriculum-d4-chain")
+
+
+def solved(runs: list[Run], workers: int) -> Tables:
+    """The table of the runs that were solved."""
+    return {"scale-emergence": measure([run for run in runs if run.result["solved"]], workers)["emergence"]}
+
+
+def learnt(runs: pd.DataFrame) -> list[dict[str, int | None]]:
+    """For each run the evaluation at which each hop that is asked first reached 90 %; rows of scale-runs.csv."""
+    steps = {f"hop {hop}": runs[f"learnt_{hop}"] for hop in range(1, 5)}
+    asked = {hop: column for hop, column in steps.items() if column.notna().any()}
+    return [{hop: None if pd.isna(column[row]) else int(column[row]) for hop, column in asked.items()} for row in runs.index]
+
+
+def tell_both(tables: Tables) -> str:
+    """What snapshots say, then hops by the evaluations of all runs with the curriculum."""
+    text, runs = [tell(tables)], pd.read_csv(RESULTS / "scale-runs.csv")
+    for task, words in TASKS.items():
+        found = learnt(arm(runs, task, "chain"))
+        agreed = agreement(found)
+        text.append(f"{words}, hops by evaluations: {sentence(agreed)}; {against(found)}; one order: {verdict(agreed)}")
+    return "\n\n".join(text)
+
+
+CLAIM = Claim(__doc__, "scale-emergence", SWEEPS, solved, tell_both, partial(draw, heads=True))
+
+if __name__ == "__main__":
+    main(CLAIM)
