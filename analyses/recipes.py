@@ -83,6 +83,9 @@ def contextual(layers: int, layout: Literal["statements", "pairs"] = "statements
         ModelConfig(layers=layers, heads=2, d_head=32, attn_only=False),
         TrainingConfig(steps=1500, lr=3e-3, warmup=100, seed=seed),
         "contextual generalisation: which of several functions do pairs come from",
+    )
+
+
 def binding(seed: int = 0) -> Recipe:
     """Variable binding as it is learned, looked at often in the beginning."""
     early = (10, 20, 30, 40, 50, 75, 100, 150, 200, 300, 400)

@@ -8,6 +8,9 @@ import pytest
 from constructed import EARLY, LATE, write_run
 from forked import stackheads_text as run
 
+from stackheads.cli.task_options import TASKS
+from stackheads.tasks import KINDS
+
 
 def test_analyze_prints_accuracy_labels_and_verdict(checkpoints):
     result = run("analyze", checkpoints / "cycle-d4-l3", "--examples", 64, "--trial")
@@ -119,6 +122,10 @@ def test_an_automaton_is_trained_with_its_language(tmp_path):
     assert (task["kind"], task["language"], task["context"], task["max_hops"]) == ("automaton", "parity", 9, 1)
 
 
+def test_the_help_names_every_task():
+    assert TASKS.split(", ") == list(KINDS)
+
+
 def test_the_nearest_key_is_asked_for_in_either_layout(tmp_path):
     sizes = ["--layers", 1, "--heads", 1, "--d-model", 8, "--steps", 2, "--batch", 2, "--evaluate-every", 2]
     for number, given in enumerate((["--pairs", 3, "--values", 2], ["--layout", "statements", "--symbols", 9])):
@@ -128,6 +135,8 @@ def test_the_nearest_key_is_asked_for_in_either_layout(tmp_path):
     first, second = (json.loads((tmp_path / name / "run.json").read_text())["task"] for name in ("0", "1"))
     assert [first[name] for name in ("symbols", "pairs", "values", "layout", "supervision")] == [32, 3, 2, "pairs", "final"]
     assert [second[name] for name in ("symbols", "pairs", "values", "layout", "max_hops")] == [9, 8, 8, "statements", 1]
+
+
 def test_variable_binding_is_trained_with_its_programs(tmp_path):
     options = ["train", "binding", "--lines", 5, "--constants", 3, "--hops", 2, "--supervision", "final", "--layers", 1]
     options += ["--heads", 1, "--d-model", 8, "--steps", 2, "--batch", 8, "--output-dir", tmp_path / "run", "--quiet"]
@@ -164,7 +173,7 @@ def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_pa
         ),
         (
             ["train", "maze", "--output-dir", "out"],
-            "one of cycle, retrieval, conditional, khop, graph, automaton, nearest, got 'maze'",
+            f"one of {', '.join(KINDS)}, got 'maze'",
         ),
         (["train", "cycle", "--hops", "4", "--symbols", "5", "--output-dir", "out"], "at least 6 symbols"),
         (["train", "conditional", "--kinds", "1", "--output-dir", "out"], "at least 2 kinds"),
@@ -175,11 +184,18 @@ def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_pa
         ),
         (["train", "nearest", "--pairs", "40", "--output-dir", "out"], "40 pairs need as many symbols, got 32"),
         (["train", "nearest", "--supervision", "dense", "--output-dir", "out"], "supervision"),
-        (["train", "khop", "--layout", "pairs", "--output-dir", "out"], "layout"),
+        (
+            ["train", "khop", "--layout", "pairs", "--output-dir", "out"],
+            "--layout describes conditional, nearest, templates, got task khop: leave it out",
+        ),
+        (["train", "cycle", "--chains", "3", "--output-dir", "out"], "--chains describes retrieval, got task cycle"),
+        (["train", "graph", "--order", "sorted", "--output-dir", "out"], "--order describes cycle, retrieval, got task graph"),
+        (["train", "khop", "--graph-seed", "1", "--output-dir", "out"], "--graph-seed describes graph, got task khop"),
+        (["theory", "--chains", "3"], "--chains describes retrieval, got task cycle"),
         (["train", "cycle", "--layers", "0", "--output-dir", "out"], "model setting layers"),
         (["train", "cycle", "--steps", "0", "--output-dir", "out"], "training setting steps"),
         (["train", "cycle", "--supervision", "none", "--output-dir", "out"], "supervision"),
-        (["theory", "--task", "maze"], "one of cycle, retrieval, conditional, khop, graph, automaton, nearest, got 'maze'"),
+        (["theory", "--task", "maze"], f"one of {', '.join(KINDS)}, got 'maze'"),
         (["theory", "--order", "best"], "setting order"),
         (["train", "cycle", "--hops", "0", "--output-dir", "out"], "at least 1, got 0"),
         (["train", "graph", "--hops", "2", "--output-dir", "out"], "asks for one hop, got max_hops 2"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stackheads.errors import ConfigError, StackheadsError
-from stackheads.tasks import Cycle, Retrieval, from_config
+from stackheads.tasks import KINDS, Cycle, Retrieval, from_config
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from stackheads.tasks import Cycle, Retrieval, from_config
         (lambda: Retrieval(chains=2, max_hops=3, symbols=7), "need 8 symbols, got 7"),
         (
             lambda: from_config({"kind": "maze"}),
-            "one of cycle, retrieval, conditional, khop, graph, automaton, nearest, got 'maze'",
+            f"one of {', '.join(KINDS)}, got 'maze'",
         ),
         (lambda: from_config({"kind": "cycle", "max_hops": 4}), "symbols"),
         (lambda: from_config({"kind": "cycle", "max_hops": 4, "symbols": "many"}), "got 'many'"),

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from stackheads.cli.options import AttentionDir, Chains, Hops, Json, Order, Quiet, Seed, Symbols, TaskOptions, with_options
+from stackheads.cli.options import Json, Quiet, Seed, with_options
+from stackheads.cli.task_options import AttentionDir, Chains, Hops, Order, Symbols, TaskOptions
 from stackheads.errors import ConfigError
 
 
@@ -14,11 +15,11 @@ from stackheads.errors import ConfigError
 class LinkOptions:
     """What describes a task of links, beside its kind."""
 
-    hops: Hops = 4
-    symbols: Symbols = 0
-    chains: Chains = 3
-    order: Order = ""
-    attention_dir: AttentionDir = ""
+    hops: Hops = None
+    symbols: Symbols = None
+    chains: Chains = None
+    order: Order = None
+    attention_dir: AttentionDir = None
 
 
 @with_options

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stackheads.cli.options import Common, Device, Json, Quiet, Seed, TaskOptions, with_options
+from stackheads.cli.options import Common, Device, Json, Quiet, Seed, with_options
+from stackheads.cli.task_options import TASKS, TaskOptions
 from stackheads.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,9 +38,7 @@ class Gpt2Options:
     allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Read .pt files; what they would run is refused.")] = (
         False
     )
-    task: Annotated[
-        str, typer.Option(help="Its task: cycle, retrieval, conditional, khop, graph, automaton or nearest (--gpt2).")
-    ] = ""
+    task: Annotated[str, typer.Option(help=f"Its task: {TASKS} (--gpt2).")] = ""
 
 
 @dataclass(frozen=True)

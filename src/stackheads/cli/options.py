@@ -1,66 +1,19 @@
-"""Options that verbs share, and the task that they name."""
+"""Options that verbs share."""
 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, make_dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
 
 from stackheads.errors import ConfigError
 
-if TYPE_CHECKING:
-    from stackheads.tasks import StoredTask
-
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
-Hops = Annotated[int, typer.Option("--hops", "--max-hops", help="D, the number of hops asked for.")]
-TaskHops = Annotated[
-    int | None,
-    typer.Option(
-        "--hops",
-        "--max-hops",
-        help="D, the number of hops asked for: 4, of graph, automaton and nearest 1.",
-        show_default=False,
-    ),
-]
-Symbols = Annotated[
-    int,
-    typer.Option(help="Symbols; 0: 2 D for a cycle, 4 for khop, 8 for graph, 32 codes for nearest, as needed for retrieval."),
-]
-Chains = Annotated[int, typer.Option(help="Chains (retrieval).")]
-Context = Annotated[int, typer.Option(help="Tokens in an example; 0: 32 for khop and automaton, 20 for graph.")]
-LanguageName = Annotated[str, typer.Option(help="Regular language, flip-flop or parity say (automaton).")]
-Kinds = Annotated[int, typer.Option(help="Kinds of symbols (conditional).")]
-Layout = Annotated[
-    str,
-    typer.Option(help="records (default) or pages for conditional; pairs (default) or statements for nearest."),
-]
-Pairs = Annotated[int, typer.Option(help="Pairs of key and value (nearest).")]
-Values = Annotated[int, typer.Option(help="Values that a key may have (nearest).")]
-Graph = Annotated[str, typer.Option(help="chain, tree or dag (graph).")]
-InDegree = Annotated[int, typer.Option(help="Parents of a position (graph).")]
-GraphSeed = Annotated[int, typer.Option(help="Seed of the latent tree or dag (graph).")]
-Lines = Annotated[int, typer.Option(help="Lines of a program (binding).")]
-Constants = Annotated[int, typer.Option(help="Constants that there are (binding).")]
-Fresh = Annotated[float, typer.Option(help="Probability that a line assigns a constant (binding).")]
-Growth = Annotated[int, typer.Option(help="Exponent by which deep variables are assigned on rather than others (binding).")]
-Noise = Annotated[float, typer.Option(help="Share of symbols drawn evenly instead of by the rule (graph).")]
-Values = Annotated[int, typer.Option(help="Values of symbols (templates).")]
-Functions = Annotated[int, typer.Option(help="Functions, a multiple of --values (templates).")]
-Pairs = Annotated[int, typer.Option(help="Pairs that tell the function (templates).")]
-TemplateSeed = Annotated[int, typer.Option(help="Seed of the functions (templates).")]
-HeldOut = Annotated[float, typer.Option(help="Share of functions' symbols never asked about (templates).")]
-Order = Annotated[
-    str, typer.Option(help="definition-first (default) or shuffled for retrieval; shuffled (default) or sorted for a cycle.")
-]
-AttentionDir = Annotated[
-    str, typer.Option(help="causal or bidirectional; default bidirectional for cycle and conditional, else causal.")
-]
-Supervision = Annotated[str, typer.Option(help="final, chain (implicit curriculum) or dense; default dense, of nearest final.")]
 
 
 @dataclass(frozen=True)
@@ -71,77 +24,6 @@ class Common:
     device: Device = "cpu"
     json: Json = False
     quiet: Quiet = False
-
-
-@dataclass(frozen=True)
-class TaskOptions:
-    """What describes a task beside its kind; none, 0 and empty mean the task's default."""
-
-    hops: TaskHops = None
-    symbols: Symbols = 0
-    chains: Chains = 3
-    context: Context = 0
-    kinds: Kinds = 2
-    layout: Layout = ""
-    graph: Graph = "tree"
-    in_degree: InDegree = 1
-    graph_seed: GraphSeed = 0
-    noise: Noise = 0.2
-    values: Values = 4
-    templates: Functions = 16
-    pairs: Pairs = 3
-    template_seed: TemplateSeed = 0
-    held_out: HeldOut = 0.0
-    order: Order = ""
-    attention_dir: AttentionDir = ""
-    supervision: Supervision = ""
-    language: LanguageName = "flip-flop"
-    pairs: Pairs = 8
-    values: Values = 8
-    lines: Lines = 16
-    constants: Constants = 10
-    fresh: Fresh = 0.4
-    growth: Growth = 3
-
-    def task(self, kind: str) -> "StoredTask":
-        """The task that these options name. Raises `ConfigError`."""
-        from stackheads.tasks import from_config
-        from stackheads.tasks.conditional import fewest_symbols
-
-        hops = self.hops if self.hops is not None else 1 if kind in ("graph", "automaton", "nearest") else 4
-        settings: dict[str, Any] = {
-            "kind": kind,
-            "max_hops": hops,
-            "supervision": self.supervision or ("final" if kind == "nearest" else "dense"),
-            "attention_dir": self.attention_dir or ("bidirectional" if kind in ("cycle", "conditional") else "causal"),
-        }
-        if self.order:
-            settings["order"] = self.order
-        if self.layout:
-            settings["layout"] = self.layout
-        if kind == "retrieval":
-            settings |= {"chains": self.chains, "symbols": self.symbols}
-        elif kind == "conditional":
-            fewest = self.symbols or fewest_symbols(hops, self.kinds)
-            settings |= {"kinds": self.kinds, "symbols": fewest}
-        elif kind == "khop":
-            settings |= {"symbols": self.symbols or 4, "context": self.context or 32}
-        elif kind == "graph":
-            settings |= {"symbols": self.symbols or 8, "context": self.context or 20, "noise": self.noise}
-            settings |= {"graph": self.graph, "in_degree": self.in_degree, "graph_seed": self.graph_seed}
-        elif kind == "automaton":
-            settings |= {"language": self.language, "context": self.context or 32}
-        elif kind == "nearest":
-            settings |= {"symbols": self.symbols or 32, "pairs": self.pairs, "values": self.values}
-        elif kind == "templates":
-            settings |= {"symbols": self.symbols or 8, "values": self.values, "templates": self.templates, "pairs": self.pairs}
-            settings |= {"template_seed": self.template_seed, "held_out": self.held_out}
-        elif kind == "binding":
-            settings |= {"lines": self.lines, "variables": self.symbols, "constants": self.constants}
-            settings |= {"fresh": self.fresh, "growth": self.growth}
-        else:
-            settings["symbols"] = self.symbols or 2 * hops
-        return from_config(settings)
 
 
 def use_threads(threads: int) -> None:

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from stackheads.cli.options import Common, TaskOptions, options_of, use_threads, with_options
+from stackheads.cli.options import Common, options_of, use_threads, with_options
+from stackheads.cli.task_options import TASKS, TaskOptions
 from stackheads.training.config import TrainingConfig
 
 TrainingOptions = options_of(TrainingConfig)
@@ -49,9 +50,7 @@ class SweepOptions:
 
 @with_options
 def train(
-    task: Annotated[
-        str, typer.Argument(help="cycle, retrieval, conditional, khop, graph, automaton or nearest.", show_default=False)
-    ],
+    task: Annotated[str, typer.Argument(help=f"{TASKS}.", show_default=False)],
     output_dir: Annotated[Path, typer.Option(help="The run folder to write.", show_default=False)],
     options: TaskOptions,
     sizes: ModelOptions,

@@ -122,7 +122,7 @@ class Rows:
             return torch.ones(1, 1, dtype=torch.bool, device=self.at.device)
         if isinstance(selector.what, Role):
             return self.sources(selector.what) > 0
-        return self.slots == selector.what
+        return torch.eq(self.slots, int(selector.what))
 
     def sources(self, role: Role) -> Float[Tensor, "row source"]:
         """1 at the sources of a role."""
