@@ -119,6 +119,19 @@ def test_an_automaton_is_trained_with_its_language(tmp_path):
     assert (task["kind"], task["language"], task["context"], task["max_hops"]) == ("automaton", "parity", 9, 1)
 
 
+@pytest.mark.parametrize(
+    ("case", "sizes"),
+    [("memory", (8, 6, 0)), ("reasoning", (16, 1, 8)), ("template", (16, 4, 0)), ("template-in-context", (21, 3, 6))],
+)
+def test_a_case_study_of_depth_is_trained_with_sizes_of_its_own(tmp_path, case, sizes):
+    options = ["train", "cases", "--case", case, "--layers", 1, "--heads", 1, "--d-model", 8]
+    result = run(*options, "--steps", 2, "--output-dir", tmp_path / "run", "--json", "--quiet")
+    assert result.returncode == 0, result.stderr
+    task = json.loads((tmp_path / "run" / "run.json").read_text())["task"]
+    assert (task["kind"], task["case"], task["max_hops"]) == ("cases", case, 1)
+    assert (task["symbols"], task["length"], task["pairs"]) == sizes
+
+
 def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_path):
     options = ["train", "conditional", "--hops", 2, "--kinds", 3, "--layers", 1, "--heads", 1, "--d-model", 8, "--steps", 2]
     result = run(*options, "--batch", 2, "--evaluate-every", 2, "--output-dir", tmp_path / "run", "--quiet", "--json")
@@ -145,7 +158,10 @@ def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_pa
             ["emerge", "CHECKPOINT", "--output-dir", "out"],
             "is a single checkpoint: give a run folder, train with --snapshot-every 250",
         ),
-        (["train", "maze", "--output-dir", "out"], "one of cycle, retrieval, conditional, khop, graph, automaton, got 'maze'"),
+        (
+            ["train", "maze", "--output-dir", "out"],
+            "one of cycle, retrieval, conditional, khop, graph, automaton, cases, got 'maze'",
+        ),
         (["train", "cycle", "--hops", "4", "--symbols", "5", "--output-dir", "out"], "at least 6 symbols"),
         (["train", "conditional", "--kinds", "1", "--output-dir", "out"], "at least 2 kinds"),
         (["train", "conditional", "--layout", "heap", "--output-dir", "out"], "layout"),
@@ -156,11 +172,14 @@ def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_pa
         (["train", "cycle", "--layers", "0", "--output-dir", "out"], "model setting layers"),
         (["train", "cycle", "--steps", "0", "--output-dir", "out"], "training setting steps"),
         (["train", "cycle", "--supervision", "none", "--output-dir", "out"], "supervision"),
-        (["theory", "--task", "maze"], "one of cycle, retrieval, conditional, khop, graph, automaton, got 'maze'"),
+        (["theory", "--task", "maze"], "one of cycle, retrieval, conditional, khop, graph, automaton, cases, got 'maze'"),
         (["theory", "--order", "best"], "setting order"),
         (["train", "cycle", "--hops", "0", "--output-dir", "out"], "at least 1, got 0"),
         (["train", "graph", "--hops", "2", "--output-dir", "out"], "asks for one hop, got max_hops 2"),
         (["train", "automaton", "--hops", "3", "--output-dir", "out"], "one hop away, got max_hops 3"),
+        (["train", "cases", "--hops", "2", "--output-dir", "out"], "ask for one hop, got max_hops 2"),
+        (["train", "cases", "--case", "oracle", "--output-dir", "out"], "got 'oracle'"),
+        (["train", "cases", "--case", "reasoning", "--length", "2", "--output-dir", "out"], "length must be 1 for reasoning"),
         (["theory", "--hops", "0"], "max_hops must be at least 1, got 0"),
         (["theory", "--examples", "0", "--output-dir", "out"], "at least 1, got 0"),
         (["train", "cycle", "--threads", "0", "--output-dir", "out"], "threads must be at least 1"),

@@ -105,7 +105,10 @@ def test_the_hostile_pickle_would_have_run_code(tmp_path, monkeypatch):
         (["--gpt2", "good.safetensors", "--heads", 5, *TASK], "heads must divide the width of the model, 64, got 5"),
         (["--gpt2", "good.safetensors", *TASK], "got none: give n_heads, or --heads N"),
         (["--gpt2", "good.safetensors", "--heads", 4], "got no --task: add --task khop"),
-        (["--gpt2", "good.safetensors", "--heads", 4, "--task", "maze"], "conditional, khop, graph, automaton, got 'maze'"),
+        (
+            ["--gpt2", "good.safetensors", "--heads", 4, "--task", "maze"],
+            "conditional, khop, graph, automaton, cases, got 'maze'",
+        ),
         (["--gpt2", "good.safetensors", "--heads", 4, "--task", "cycle"], "needs attention_dir = bidirectional"),
         (["--gpt2", "good.safetensors", "--heads", 4, "--task", "conditional"], "the model has"),
         (["--gpt2", "good.safetensors", "--heads", 4, "--task", "khop", "--context", 99], "needs a context of 99 tokens"),

@@ -14,7 +14,10 @@ from stackheads.tasks import Cycle, Retrieval, from_config
         (lambda: Cycle(symbols=8, max_hops=0), "max_hops must be at least 1, got 0"),
         (lambda: Retrieval(chains=1, max_hops=3), "at least 2 chains, got 1"),
         (lambda: Retrieval(chains=2, max_hops=3, symbols=7), "need 8 symbols, got 7"),
-        (lambda: from_config({"kind": "maze"}), "one of cycle, retrieval, conditional, khop, graph, automaton, got 'maze'"),
+        (
+            lambda: from_config({"kind": "maze"}),
+            "one of cycle, retrieval, conditional, khop, graph, automaton, cases, got 'maze'",
+        ),
         (lambda: from_config({"kind": "cycle", "max_hops": 4}), "symbols"),
         (lambda: from_config({"kind": "cycle", "max_hops": 4, "symbols": "many"}), "got 'many'"),
         (lambda: Cycle(symbols=8, max_hops=4).sample(0, torch.Generator()), "at least 1, got 0"),

@@ -37,7 +37,9 @@ class Gpt2Options:
     allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Read .pt files; what they would run is refused.")] = (
         False
     )
-    task: Annotated[str, typer.Option(help="Its task: cycle, retrieval, conditional, khop, graph or automaton (--gpt2).")] = ""
+    task: Annotated[
+        str, typer.Option(help="Its task: cycle, retrieval, conditional, khop, graph, automaton or cases (--gpt2).")
+    ] = ""
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,13 @@ Hops = Annotated[int, typer.Option("--hops", "--max-hops", help="D, the number o
 TaskHops = Annotated[
     int | None,
     typer.Option(
-        "--hops", "--max-hops", help="D, the number of hops asked for: 4, of graph and automaton 1.", show_default=False
+        "--hops", "--max-hops", help="D, the number of hops asked for: 4, of graph, automaton and cases 1.", show_default=False
     ),
 ]
-Symbols = Annotated[int, typer.Option(help="Symbols; 0: 2 D for a cycle, 4 for khop, 8 for graph, as needed for retrieval.")]
+Symbols = Annotated[
+    int,
+    typer.Option(help="Symbols; 0: 2 D for a cycle, 4 for khop, 8 for graph, as needed for retrieval, by case for cases."),
+]
 Chains = Annotated[int, typer.Option(help="Chains (retrieval).")]
 Context = Annotated[int, typer.Option(help="Tokens in an example; 0: 32 for khop and automaton, 20 for graph.")]
 LanguageName = Annotated[str, typer.Option(help="Regular language, flip-flop or parity say (automaton).")]
@@ -34,6 +37,13 @@ Graph = Annotated[str, typer.Option(help="chain, tree or dag (graph).")]
 InDegree = Annotated[int, typer.Option(help="Parents of a position (graph).")]
 GraphSeed = Annotated[int, typer.Option(help="Seed of the latent tree or dag (graph).")]
 Noise = Annotated[float, typer.Option(help="Share of symbols drawn evenly instead of by the rule (graph).")]
+DepthCase = Annotated[str, typer.Option(help="memory, reasoning, template or template-in-context (cases).")]
+Length = Annotated[int, typer.Option(help="Symbols of a string (cases); 0: 6, 1, 4 and 3 for the four cases.")]
+Pairs = Annotated[int, typer.Option(help="Strings with labels before the last one (cases); 0: 8 and 6 for those in context.")]
+Labels = Annotated[int, typer.Option(help="Labels to choose from (cases).")]
+Strings = Annotated[int, typer.Option(help="Strings that are memorised (cases); 0: 64.")]
+Part = Annotated[str, typer.Option(help="Strings to draw, seen or unseen (cases, templates).")]
+CaseSeed = Annotated[int, typer.Option(help="Seed of what is memorised or held out (cases).")]
 Order = Annotated[
     str, typer.Option(help="definition-first (default) or shuffled for retrieval; shuffled (default) or sorted for a cycle.")
 ]
@@ -71,13 +81,21 @@ class TaskOptions:
     attention_dir: AttentionDir = ""
     supervision: Supervision = "dense"
     language: LanguageName = "flip-flop"
+    case: DepthCase = "template"
+    length: Length = 0
+    pairs: Pairs = 0
+    labels: Labels = 4
+    strings: Strings = 0
+    part: Part = "seen"
+    case_seed: CaseSeed = 0
 
     def task(self, kind: str) -> "StoredTask":
         """The task that these options name. Raises `ConfigError`."""
         from stackheads.tasks import from_config
         from stackheads.tasks.conditional import fewest_symbols
+        from stackheads.tasks.depth_cases import SIZES
 
-        hops = self.hops if self.hops is not None else 1 if kind in ("graph", "automaton") else 4
+        hops = self.hops if self.hops is not None else 1 if kind in ("graph", "automaton", "cases") else 4
         settings: dict[str, Any] = {
             "kind": kind,
             "max_hops": hops,
@@ -98,6 +116,10 @@ class TaskOptions:
             settings |= {"graph": self.graph, "in_degree": self.in_degree, "graph_seed": self.graph_seed}
         elif kind == "automaton":
             settings |= {"language": self.language, "context": self.context or 32}
+        elif kind == "cases":
+            given = {name: getattr(self, name) for name in ("symbols", "length", "pairs", "strings")}
+            settings |= SIZES.get(self.case, {"symbols": self.symbols}) | {name: size for name, size in given.items() if size}
+            settings |= {"case": self.case, "labels": self.labels, "part": self.part, "case_seed": self.case_seed}
         else:
             settings["symbols"] = self.symbols or 2 * hops
         return from_config(settings)

@@ -49,7 +49,9 @@ class SweepOptions:
 
 @with_options
 def train(
-    task: Annotated[str, typer.Argument(help="cycle, retrieval, conditional, khop, graph or automaton.", show_default=False)],
+    task: Annotated[
+        str, typer.Argument(help="cycle, retrieval, conditional, khop, graph, automaton or cases.", show_default=False)
+    ],
     output_dir: Annotated[Path, typer.Option(help="The run folder to write.", show_default=False)],
     options: TaskOptions,
     sizes: ModelOptions,

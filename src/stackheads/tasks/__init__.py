@@ -11,6 +11,7 @@ from stackheads.tasks.causal_graph import CausalGraph
 from stackheads.tasks.check import check, check_gates
 from stackheads.tasks.conditional import Conditional
 from stackheads.tasks.cycle import Cycle
+from stackheads.tasks.depth_cases import DepthCases
 from stackheads.tasks.induction import KHopInduction
 from stackheads.tasks.languages import LANGUAGES, Language, Machine
 from stackheads.tasks.prompted import Prompted
@@ -26,6 +27,7 @@ __all__ = [
     "CausalGraph",
     "Conditional",
     "Cycle",
+    "DepthCases",
     "KHopInduction",
     "Language",
     "Machine",
@@ -51,6 +53,7 @@ KINDS: dict[str, type[StoredTask]] = {
     "khop": KHopInduction,
     "graph": CausalGraph,
     "automaton": Automaton,
+    "cases": DepthCases,
 }
 """The tasks that can be named in a configuration."""
 
