@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from stackheads.models import ModelConfig
-from stackheads.tasks import Automaton, CausalGraph, Conditional, Cycle, KHopInduction, Retrieval, StoredTask
+from stackheads.tasks import Automaton, CausalGraph, Conditional, Cycle, DepthCases, KHopInduction, Retrieval, StoredTask
 from stackheads.tasks.causal_graph import GraphName
+from stackheads.tasks.depth_cases import SIZES, Case
 from stackheads.training.config import TrainingConfig
 
 
@@ -41,6 +42,17 @@ def causal(graph: GraphName, in_degree: int = 1, seed: int = 0) -> Recipe:
         ModelConfig(layers=2, heads=in_degree, d_head=32),
         TrainingConfig(steps=2000, lr=5e-3, seed=seed),
         "in-context causal structure: nothing but the graph, the rule of a sequence and the question at its end",
+    )
+
+
+def case_of_depth(case: Case, layers: int, seed: int = 0) -> Recipe:
+    """A case study of depth in so many layers, without MLPs as in its source; all else is the same for all cases and depths."""
+    supervision = "dense" if "pairs" in SIZES[case] else "final"
+    return Recipe(
+        DepthCases(case=case, **SIZES[case], supervision=supervision),
+        ModelConfig(layers=layers, heads=2, d_head=32),
+        TrainingConfig(steps=1000, batch=64, lr=5e-3, seed=seed),
+        f"case study of depth, {case} in {layers} layer{'s' if layers > 1 else ''}",
     )
 
 

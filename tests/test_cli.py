@@ -121,7 +121,7 @@ def test_an_automaton_is_trained_with_its_language(tmp_path):
 
 @pytest.mark.parametrize(
     ("case", "sizes"),
-    [("memory", (8, 6, 0)), ("reasoning", (16, 1, 8)), ("template", (16, 4, 0)), ("template-in-context", (21, 3, 6))],
+    [("memory", (8, 6, 0)), ("reasoning", (16, 1, 8)), ("template", (16, 4, 0)), ("template-in-context", (15, 3, 4))],
 )
 def test_a_case_study_of_depth_is_trained_with_sizes_of_its_own(tmp_path, case, sizes):
     options = ["train", "cases", "--case", case, "--layers", 1, "--heads", 1, "--d-model", 8]

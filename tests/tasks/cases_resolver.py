@@ -21,25 +21,31 @@ class CasesExample:
         return position % (self.length + 1)
 
     def cases(self, position):
-        """The labels before of strings that are of the class of the string that ends here."""
-        if self.place(position) != self.length - 1:
+        """From the last position the labels of strings that are of the last one's class."""
+        if position < len(self.tokens) - 1:
             return []
-        mine = self.class_of(self.strings[position // (self.length + 1)])
-        labels = [start + self.length for start in self.starts if start + self.length < position]
-        return [at for at in labels if self.class_of(self.strings[at // (self.length + 1)]) == mine]
+        *before, last = map(self.class_of, self.strings)
+        return [start + self.length for start, each in zip(self.starts, before, strict=False) if each == last]
 
     def find(self, position):
         return max(self.cases(position), default=-1)
 
     def answer(self, position):
-        """What is right here, None where nothing is asked."""
-        if len(self.strings) > 1:
-            return self.tokens[self.find(position)] - self.symbols if self.find(position) >= 0 else None
+        """What is right at the last position, None elsewhere."""
         if position < len(self.tokens) - 1:
             return None
-        if self.labels is not None:
-            return self.labels.get(self.strings[0])
-        return sorted_templates(self.length).index(self.class_of(self.strings[0]))
+        if len(self.strings) > 1:
+            return self.tokens[self.find(position)] - self.symbols
+        return self.number(0) if self.labels is None else self.labels.get(self.strings[0])
+
+    def number(self, position):
+        """The class of the string that is here, as a number."""
+        found = self.class_of(self.strings[position // (self.length + 1)])
+        return sorted_templates(self.length).index(found) if self.by_template else found
+
+    def ends(self, position):
+        """Whether this is the last symbol of a string in context, or its label."""
+        return self.place(position) >= self.length - 1 and position < len(self.tokens) - 1
 
     def key(self, position, j):
         """Where the j-th symbol of the own string stands, if that is behind and neither just before nor at the start."""

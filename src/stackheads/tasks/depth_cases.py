@@ -8,23 +8,26 @@
                        template of one of them, but no symbol. Three layers
 
 An example is `pairs` of a string of `length` symbols and its label, and at its end a string without one: the last symbol is
-the query. Memory and templates have that string alone. Strings of the same *class* have the same label: in reasoning
-a string is one symbol, the question, and its own class; with templates the class is the template. Each class of an example has
-an even label of its own, also the same as others'; the classes in the context are drawn evenly, the query's is one of theirs.
+the query. Memory and templates have that string alone. The answer in context is the label of the one string of the same
+*class*: in reasoning a string is one symbol, the question, and its own class; with templates the class is the template. The
+classes in a context are different and drawn evenly, the query's is one of them; labels are drawn evenly, and may be the same.
 
 What is changed of the source's tasks. Memory: strings are drawn in pairs that differ in one symbol and in the label, so that
 no single symbol tells and one token can be changed to another answer that there is. Templates: all of a length, and the answer
 is the template itself. One in `UNSEEN` strings of each template is held out from `part` seen, in whose examples it stands
 nowhere; in `part` unseen the last string is always one of them. In-context templates: no symbol stands in two strings.
 
-Find^1 is the last label before whose string has the class, from where a string ends; all of them are `hop 1` in the `operands`.
-Memory and templates have none: nothing but the string as a whole decides. Beside it stand
+Find^1 of the query is the label that answers. Memory and templates have none: nothing but the string as a whole decides. Beside
+it stand
 
     key j      the j-th symbol of the string that a position is in or just behind, unless it is `previous`, or the `start`
     duplicate  with templates, an equal symbol of the same string: there is none elsewhere
 
+With `dense` supervision the class of each string in context is asked as well, the parts of which the answer is made: a
+curriculum, which the source does without.
+
 Token ids: the symbols, then the labels where a context shows them. Answers: the labels, of `template` the templates in the
-order of `templates`.
+order of `templates`; then, in context and where they are asked, the classes.
 """
 
 from functools import cache
@@ -48,7 +51,7 @@ SIZES: dict[str, dict[str, int]] = {
     "memory": {"symbols": 8, "length": 6, "strings": 64},
     "reasoning": {"symbols": 16, "length": 1, "pairs": 8},
     "template": {"symbols": 16, "length": 4},
-    "template-in-context": {"symbols": 21, "length": 3, "pairs": 6},
+    "template-in-context": {"symbols": 15, "length": 3, "pairs": 4},
 }
 """Sizes of each case that train in a minute, which the command line takes where none are given."""
 
@@ -61,7 +64,8 @@ class DepthCases(StoredTask):
     `strings`      how many are memorised; 0 for the other cases.
     `part`         `seen` or `unseen` strings, with templates.
     `case_seed`    what is memorised, or held out, is drawn with it.
-    `supervision`  `final`: the question at the query; `dense`: also wherever a string of a class ends that stood before.
+    `supervision`  `final`: the question at the query; `dense`: also the class of each string in context, at its last symbol and
+                   its label, which no single position decides.
 
     Raises `ConfigError` for settings that do not fit the case, max_hops other than 1, fewer than 2 symbols or labels, more than
     `LARGEST` strings that could be, or a case_seed that is no seed.
@@ -96,6 +100,11 @@ class DepthCases(StoredTask):
         if self._by_template and self.symbols < self.length * (self.pairs + 1):
             needed = f"{self.length * (self.pairs + 1)} symbols, so that none need stand twice"
             raise ConfigError(f"{self.case} needs at least {needed}, got {self.symbols}: use more symbols or shorter strings")
+        if self.pairs > self._n_classes:
+            kinds = "templates" if self._by_template else "symbols"
+            raise ConfigError(
+                f"strings in context have different {kinds}, got {self.pairs} of {self._n_classes}: use fewer pairs"
+            )
         if self.symbols**self.length > LARGEST:
             could_be = f"{self.symbols} to the power of {self.length}"
             raise ConfigError(
@@ -130,8 +139,10 @@ class DepthCases(StoredTask):
 
     @property
     def d_vocab_out(self) -> int:
-        """Labels; of `template` the templates."""
-        return len(templates(self.length)) if self.case == "template" else self.labels
+        """Labels, and the classes if they are asked; of `template` the templates."""
+        if self.case == "template":
+            return self._n_classes
+        return self.labels + (self._n_classes if self._asks_classes else 0)
 
     @property
     def hops(self) -> tuple[int, ...]:
@@ -139,13 +150,21 @@ class DepthCases(StoredTask):
 
     @property
     def operands(self) -> tuple[Role, ...]:
-        """`key j` for each j that is somewhere neither `previous` nor `start`, then `hop 1` as often as there are pairs."""
-        return (*(Role("key", place + 1) for place in self._keys), *[Role("hop", 1)] * self.pairs)
+        """`key j` for each j that is somewhere neither `previous` nor `start`."""
+        return tuple(Role("key", place + 1) for place in self._keys)
 
     @property
     def _keys(self) -> range:
         """Places in a string that have a word of their own, counted from 0."""
         return range(self.length - 1) if self.pairs else range(1, self.length - 2)
+
+    @property
+    def _n_classes(self) -> int:
+        return len(templates(self.length)) if self._by_template else self.symbols
+
+    @property
+    def _asks_classes(self) -> bool:
+        return self.pairs > 0 and self.supervision == "dense"
 
     @property
     def _by_template(self) -> bool:
@@ -161,17 +180,18 @@ class DepthCases(StoredTask):
         return torch.zeros(self.symbols, dtype=torch.long)
 
     def chance(self, hop: int) -> float:
-        """1 / answers: every label, and every template, is as likely to a guesser."""
-        return 1 / self.d_vocab_out
+        """One of the labels, or of the templates: to a guesser each is as likely."""
+        return 1 / (self._n_classes if self.case == "template" else self.labels)
 
     def sample(self, n: int, generator: torch.Generator) -> Batch:
         """Draw n examples. Raises `ConfigError` if n < 1."""
         if n < 1:
             raise ConfigError(f"the number of examples must be at least 1, got {n}: ask for one or more")
         kept, missing = [], n
+        ahead = 4 if self._by_template else 1
         while missing:  # what has a string of the wrong part is drawn again
-            tokens = self._tokens(missing, generator)
-            tokens = tokens[self._right_part(tokens)]
+            tokens = self._tokens(ahead * missing, generator)
+            tokens = tokens[self._right_part(tokens)][:missing]
             kept.append(tokens)
             missing -= len(tokens)
         return self.batch(torch.cat(kept))
@@ -183,11 +203,10 @@ class DepthCases(StoredTask):
             members = (self._table != IGNORE).nonzero().squeeze(1).to(device)
             drawn = members[torch.randint(len(members), (n, 1), generator=generator, device=device)]
             return drawn // self._powers(device) % self.symbols
-        classes = len(templates(self.length)) if self._by_template else self.symbols
-        mine = torch.randint(classes, (n, self.pairs + 1), generator=generator, device=device)
+        mine = torch.rand(n, self._n_classes, generator=generator, device=device).argsort(dim=1)[:, : max(self.pairs, 1)]
         if self.pairs:
             which = torch.randint(self.pairs, (n, 1), generator=generator, device=device)
-            mine[:, -1:] = mine.gather(1, which)
+            mine = torch.cat([mine, mine.gather(1, which)], dim=1)  # [batch, string]
         if not self._by_template:
             strings = mine[..., None]
         else:
@@ -196,8 +215,8 @@ class DepthCases(StoredTask):
             strings = own.gather(2, torch.tensor(templates(self.length), device=device)[mine])
         if not self.pairs:
             return strings[:, 0]
-        label = torch.randint(self.labels, (n, classes), generator=generator, device=device) + self.symbols
-        labelled = torch.cat([strings, label.gather(1, mine)[..., None]], dim=2)
+        label = torch.randint(self.labels, (n, self.pairs + 1, 1), generator=generator, device=device) + self.symbols
+        labelled = torch.cat([strings, label], dim=2)
         return labelled.flatten(1)[:, :-1]  # the last string has no label
 
     def _powers(self, device: torch.device) -> Int[Tensor, "place"]:
@@ -231,27 +250,27 @@ class DepthCases(StoredTask):
         number, place = position // (self.length + 1), position % (self.length + 1)
         slots = torch.where(place == self.length, Slot.VALUE, Slot.KEY).expand_as(tokens).clone()
         slots[:, -1] = Slot.QUERY
-        ends = place == self.length - 1
-        mine = self._classes(strings)[:, number] if self.pairs else torch.zeros_like(tokens)  # [batch, pos]
+        query, classes = position == n_pos - 1, self._classes(strings)
         its_label = torch.arange(self.pairs, device=device) * (self.length + 1) + self.length
-        same = mine[:, its_label, None] == mine[:, None, :]
-        cases = its_label[:, None].where(same & ends & (its_label[:, None] < position), NOWHERE)  # [batch, pair, pos]
+        same = classes[:, :-1, None] == classes[:, -1:, None]
+        cases = its_label[:, None].where(same & query, NOWHERE)  # [batch, pair, pos]
         find = torch.nn.functional.pad(cases, (0, 0, 1, 0), value=NOWHERE).amax(dim=1)
         answer = (tokens.gather(1, find.clamp(min=0)) - self.symbols).where(find >= 0, IGNORE)
         if not self.pairs:
-            whole = self._whole(strings[:, 0])
-            answer[:, -1] = whole
-        asked = (answer != IGNORE) & ((slots == Slot.QUERY) | (self.supervision == "dense"))
+            answer[:, -1] = self._whole(strings[:, 0])
+        if self._asks_classes:
+            answer = torch.where((place >= self.length - 1) & ~query, classes[:, number] + self.labels, answer)
+        asked = answer != IGNORE
         key = number * (self.length + 1) + torch.tensor(self._keys, dtype=torch.long, device=device)[:, None]  # [key, pos]
         keys = key.where((key < position - 1) & (key > 0), NOWHERE).expand(len(tokens), -1, -1)
         known = {"own symbol": tokens, "place in string": place.expand_as(tokens)}
         return Batch(
             tokens,
-            answer.where(asked, IGNORE)[..., None],
+            answer[..., None],
             asked.long()[..., None],
             find[:, None],
             slots,
-            operands=torch.cat([keys, cases], dim=1),
+            operands=keys,
             gates=known,
         )
 
@@ -268,19 +287,17 @@ class DepthCases(StoredTask):
     def counterfactual(self, batch: Batch, hop: int, generator: torch.Generator) -> Batch:
         """The same examples with one token replaced, so that the answer at the query is another.
 
-        In context it is the label that answers; an example in which several do stays as it is. Else it is a symbol of the
-        string, which stays among those memorised, or of its part; one in which no symbol will do stays as it is. Raises
-        `ConfigError` if hop is not 1.
+        In context it is the label that answers. Else it is a symbol of the string, which stays among those memorised, or of its
+        part; an example in which no symbol will do stays as it is. Raises `ConfigError` if hop is not 1.
         """
         if hop != 1:
             raise ConfigError(f"a counterfactual's hop must be in 1..1, got {hop}: name a link of the chain")
         tokens, device = batch.tokens, batch.tokens.device
         if self.pairs:
             where = batch.find[:, 0, -1:]
-            alone = (self.batch(tokens).find[:, 0, -1:] >= 0) & (self._cases_at_query(tokens) == 1)[:, None]
             step = torch.randint(1, self.labels, (len(tokens), 1), generator=generator, device=device)
             label = (tokens.gather(1, where) - self.symbols + step) % self.labels + self.symbols
-            return self.batch(tokens.scatter(1, where, label.where(alone, tokens.gather(1, where))))
+            return self.batch(tokens.scatter(1, where, label))
         place = torch.arange(self.length, device=device).repeat_interleave(self.symbols)
         symbol = torch.arange(self.symbols, device=device).repeat(self.length)
         here = torch.arange(self.length, device=device) == place[:, None]
@@ -293,11 +310,6 @@ class DepthCases(StoredTask):
         drawn = torch.multinomial(torch.where(changeable[:, None], fits, True).double(), 1, generator=generator).squeeze(1)
         other = instead[torch.arange(len(tokens), device=device), drawn]
         return self.batch(other.where(changeable[:, None], tokens))
-
-    def _cases_at_query(self, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch"]:
-        """How many strings of the context have the class of the last one."""
-        classes = self._classes(self._strings(tokens))
-        return (classes[:, :-1] == classes[:, -1:]).sum(dim=1)
 
 
 @cache
