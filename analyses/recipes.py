@@ -51,7 +51,7 @@ def case_of_depth(case: Case, layers: int, seed: int = 0) -> Recipe:
     return Recipe(
         DepthCases(case=case, **SIZES[case], supervision=supervision),
         ModelConfig(layers=layers, heads=2, d_head=32),
-        TrainingConfig(steps=1000, batch=64, lr=5e-3, seed=seed),
+        TrainingConfig(steps=600, batch=64, lr=5e-3, warmup=100, evaluate_every=200, seed=seed),
         f"case study of depth, {case} in {layers} layer{'s' if layers > 1 else ''}",
     )
 

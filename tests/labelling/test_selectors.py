@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stackheads.labelling.roles import role_targets, visible
 from stackheads.labelling.selectors import MOST_DISTANCES, Kind, Selector, candidates, make_rows
-from stackheads.tasks import CausalGraph, Conditional, Cycle, KHopInduction, Retrieval, gates
+from stackheads.tasks import CausalGraph, Conditional, Cycle, DepthCases, KHopInduction, Retrieval, gates
 from stackheads.types import Destination, Slot
 
 TASKS = {
@@ -18,6 +18,7 @@ TASKS = {
     "khop": KHopInduction(max_hops=3, symbols=4, context=9),
     "conditional": Conditional(symbols=6, kinds=2, max_hops=2),
     "graph": CausalGraph(context=9, symbols=3, graph="dag", in_degree=2),
+    "cases": DepthCases(case="template-in-context", symbols=9, length=3, pairs=2),
 }
 KINDS = get_args(Kind)
 GATES = {name: [None, *gates(task.sample(1, torch.Generator().manual_seed(0)))] for name, task in TASKS.items()}

@@ -44,8 +44,8 @@ class CasesExample:
         return sorted_templates(self.length).index(found) if self.by_template else found
 
     def ends(self, position):
-        """Whether this is the last symbol of a string in context, or its label."""
-        return self.place(position) >= self.length - 1 and position < len(self.tokens) - 1
+        """Whether this is the last symbol of a string, or its label."""
+        return self.place(position) >= self.length - 1
 
     def key(self, position, j):
         """Where the j-th symbol of the own string stands, if that is behind and neither just before nor at the start."""

@@ -73,10 +73,12 @@ def check_against_resolver(task, batch):
             assert batch.gates["own symbol"][row, i] == tokens[i]
             assert batch.find[row, 0, i] == example.find(i)
             answer = example.answer(i)
-            if task.supervision == "dense" and task.pairs and example.ends(i):
-                answer = example.number(i) + task.labels
-            assert batch.targets[row, i, 0] == (IGNORE if answer is None else answer)
-            assert batch.target_hop[row, i, 0] == int(answer is not None)
+            targets, hops = [IGNORE if answer is None else answer], [int(answer is not None)]
+            if task.supervision == "dense" and task.pairs:  # the class is no hop
+                targets.append(example.number(i) if example.ends(i) else IGNORE)
+                hops.append(0)
+            assert batch.targets[row, i].tolist() == targets
+            assert batch.target_hop[row, i].tolist() == hops
             named = {role: set() for role in task.operands}
             for role, source in zip(task.operands, batch.operands[row, :, i].tolist(), strict=True):
                 named[role] |= {source} - {-1}
@@ -90,6 +92,7 @@ def test_maps_and_answers_are_what_the_tokens_say(task, seed):
     batch = drawn(task, 3, seed)
     check_against_resolver(task, batch)
     assert (batch.targets[:, -1] >= 0).all()
+    assert task.readout(torch.zeros(3, task.n_ctx, task.d_vocab_out), batch).shape[:3] == batch.targets.shape
 
 
 @settings(max_examples=60, deadline=None)
@@ -167,9 +170,9 @@ def test_names_of_symbols_and_labels_mean_nothing_in_context(task, seed, random)
     other = task.batch(name[batch.tokens])
     assert torch.equal(other.find, batch.find)
     assert torch.equal(other.operands, batch.operands)
-    assert torch.equal(other.targets[:, -1], label[batch.targets[:, -1]])
+    assert torch.equal(other.targets[:, -1, 0], label[batch.targets[:, -1, 0]])
     if task.case == "template-in-context":
-        assert torch.equal(other.targets[:, :-1], batch.targets[:, :-1])
+        assert torch.equal(other.targets[:, :, 1:], batch.targets[:, :, 1:])
 
 
 @pytest.mark.parametrize("length", range(1, 6))

@@ -40,7 +40,7 @@ Noise = Annotated[float, typer.Option(help="Share of symbols drawn evenly instea
 DepthCase = Annotated[str, typer.Option(help="memory, reasoning, template or template-in-context (cases).")]
 Length = Annotated[int, typer.Option(help="Symbols of a string (cases); 0: 6, 1, 4 and 3 for the four cases.")]
 Pairs = Annotated[int, typer.Option(help="Strings with labels before the last one (cases); 0: 8 and 6 for those in context.")]
-Labels = Annotated[int, typer.Option(help="Labels to choose from (cases).")]
+Labels = Annotated[int, typer.Option(help="Labels to choose from (cases); 0: 4, in template-in-context 5.")]
 Strings = Annotated[int, typer.Option(help="Strings that are memorised (cases); 0: 64.")]
 Part = Annotated[str, typer.Option(help="Strings to draw, seen or unseen (cases, templates).")]
 CaseSeed = Annotated[int, typer.Option(help="Seed of what is memorised or held out (cases).")]
@@ -84,7 +84,7 @@ class TaskOptions:
     case: DepthCase = "template"
     length: Length = 0
     pairs: Pairs = 0
-    labels: Labels = 4
+    labels: Labels = 0
     strings: Strings = 0
     part: Part = "seen"
     case_seed: CaseSeed = 0
@@ -117,9 +117,9 @@ class TaskOptions:
         elif kind == "automaton":
             settings |= {"language": self.language, "context": self.context or 32}
         elif kind == "cases":
-            given = {name: getattr(self, name) for name in ("symbols", "length", "pairs", "strings")}
+            given = {name: getattr(self, name) for name in ("symbols", "length", "pairs", "labels", "strings")}
             settings |= SIZES.get(self.case, {"symbols": self.symbols}) | {name: size for name, size in given.items() if size}
-            settings |= {"case": self.case, "labels": self.labels, "part": self.part, "case_seed": self.case_seed}
+            settings |= {"case": self.case, "part": self.part, "case_seed": self.case_seed}
         else:
             settings["symbols"] = self.symbols or 2 * hops
         return from_config(settings)

@@ -23,11 +23,12 @@ it stand
     key j      the j-th symbol of the string that a position is in or just behind, unless it is `previous`, or the `start`
     duplicate  with templates, an equal symbol of the same string: there is none elsewhere
 
-With `dense` supervision the class of each string in context is asked as well, the parts of which the answer is made: a
-curriculum, which the source does without.
+With `dense` supervision the class of each string is asked as well, where it ends and at its label, in a readout of its own.
+That is part of the way to the answer, but no hop: a curriculum, which the source does without.
 
 Token ids: the symbols, then the labels where a context shows them. Answers: the labels, of `template` the templates in the
-order of `templates`; then, in context and where they are asked, the classes.
+order of `templates`. Where classes are asked there are as many answers of either kind, of which some may never be right, and
+logits for both, one behind the other.
 """
 
 from functools import cache
@@ -51,7 +52,7 @@ SIZES: dict[str, dict[str, int]] = {
     "memory": {"symbols": 8, "length": 6, "strings": 64},
     "reasoning": {"symbols": 16, "length": 1, "pairs": 8},
     "template": {"symbols": 16, "length": 4},
-    "template-in-context": {"symbols": 15, "length": 3, "pairs": 4},
+    "template-in-context": {"symbols": 15, "length": 3, "pairs": 4, "labels": 5},
 }
 """Sizes of each case that train in a minute, which the command line takes where none are given."""
 
@@ -64,8 +65,8 @@ class DepthCases(StoredTask):
     `strings`      how many are memorised; 0 for the other cases.
     `part`         `seen` or `unseen` strings, with templates.
     `case_seed`    what is memorised, or held out, is drawn with it.
-    `supervision`  `final`: the question at the query; `dense`: also the class of each string in context, at its last symbol and
-                   its label, which no single position decides.
+    `supervision`  `final`: the question at the query; `dense`: in context also the class of each string, at its last symbol and
+                   its label.
 
     Raises `ConfigError` for settings that do not fit the case, max_hops other than 1, fewer than 2 symbols or labels, more than
     `LARGEST` strings that could be, or a case_seed that is no seed.
@@ -139,10 +140,15 @@ class DepthCases(StoredTask):
 
     @property
     def d_vocab_out(self) -> int:
-        """Labels, and the classes if they are asked; of `template` the templates."""
+        """Answers of each readout, one behind the other."""
+        return (1 + self._asks_classes) * self._answers
+
+    @property
+    def _answers(self) -> int:
+        """Labels, or as many as there are classes if these are asked and more; of `template` the templates."""
         if self.case == "template":
             return self._n_classes
-        return self.labels + (self._n_classes if self._asks_classes else 0)
+        return max(self.labels, self._n_classes) if self._asks_classes else self.labels
 
     @property
     def hops(self) -> tuple[int, ...]:
@@ -258,16 +264,17 @@ class DepthCases(StoredTask):
         answer = (tokens.gather(1, find.clamp(min=0)) - self.symbols).where(find >= 0, IGNORE)
         if not self.pairs:
             answer[:, -1] = self._whole(strings[:, 0])
+        targets, hops = [answer], [(answer != IGNORE).long()]
         if self._asks_classes:
-            answer = torch.where((place >= self.length - 1) & ~query, classes[:, number] + self.labels, answer)
-        asked = answer != IGNORE
+            targets.append(classes[:, number].where(place >= self.length - 1, IGNORE))
+            hops.append(torch.zeros_like(answer))
         key = number * (self.length + 1) + torch.tensor(self._keys, dtype=torch.long, device=device)[:, None]  # [key, pos]
         keys = key.where((key < position - 1) & (key > 0), NOWHERE).expand(len(tokens), -1, -1)
         known = {"own symbol": tokens, "place in string": place.expand_as(tokens)}
         return Batch(
             tokens,
-            answer[..., None],
-            asked.long()[..., None],
+            torch.stack(targets, dim=2),
+            torch.stack(hops, dim=2),
             find[:, None],
             slots,
             operands=keys,
@@ -281,8 +288,8 @@ class DepthCases(StoredTask):
     def readout(
         self, logits: Float[Tensor, "batch pos d_vocab_out"], batch: Batch
     ) -> Float[Tensor, "batch pos readout answer"]:
-        """One readout: the label, or the template."""
-        return logits[:, :, None]
+        """The label, or the template; then the class, where it is asked."""
+        return logits.unflatten(2, (-1, self._answers))
 
     def counterfactual(self, batch: Batch, hop: int, generator: torch.Generator) -> Batch:
         """The same examples with one token replaced, so that the answer at the query is another.
