@@ -99,6 +99,7 @@ RECIPES: dict[str, Recipe] = {
         "k-hop induction; MLPs choose between the hops, so that where heads look need not depend on how many are asked",
     ),
     "graph-tree-l2": causal("tree"),
+    "cases-template-l2": case_of_depth("template", 2),
     "automaton-flip-flop-l2": Recipe(
         Automaton(language="flip-flop", context=24),
         ModelConfig(layers=2, heads=2, d_head=32),

@@ -36,8 +36,8 @@ from stackheads.report.figures import gate_map, save_figure, selector_map
 from stackheads.seeds import Stream, stream
 from stackheads.tables import records
 
-SKIPPED = ("cycle-d4-l4-final", "cycle-d4-l4-run", "graph-tree-l2", "automaton-flip-flop-l2")
-"""One answers nothing, one is the run whose last snapshot is `cycle-d4-l4-curriculum`, two have pages of their own."""
+SKIPPED = ("cycle-d4-l4-final", "cycle-d4-l4-run", "graph-tree-l2", "automaton-flip-flop-l2", "cases-template-l2")
+"""One answers nothing, one is the run whose last snapshot is `cycle-d4-l4-curriculum`, three have pages of their own."""
 KHOP = tasks.KHopInduction(max_hops=16, symbols=4, context=99)
 KHOP_LAYERS = 3
 EXAMPLES = 512

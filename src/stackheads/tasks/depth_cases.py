@@ -46,6 +46,7 @@ from stackheads.types import IGNORE, NOWHERE, Role, Slot
 Case = Literal["memory", "reasoning", "template", "template-in-context"]
 IN_CONTEXT = ("reasoning", "template-in-context")
 UNSEEN = 8
+"""Of so many strings of a template one is held out."""
 LARGEST = 2**22
 """The most strings that there may be: tables hold a number for each."""
 SIZES: dict[str, dict[str, int]] = {
@@ -126,7 +127,8 @@ class DepthCases(StoredTask):
         what = f"{self.symbols} symbols, length {self.length}"
         more = f", {self.strings} strings" if self.case == "memory" else f", {self.pairs} pairs" if self.pairs else ""
         part = f", {self.part} strings" if self._by_template else ""
-        return f"depth case {self.case}, {what}{more}, {self.labels} labels{part}, {self.supervision}"
+        labels = "" if self.case == "template" else f", {self.labels} labels"
+        return f"depth case {self.case}, {what}{more}{labels}{part}, {self.supervision}"
 
     @property
     def n_ctx(self) -> int:
