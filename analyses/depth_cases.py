@@ -7,8 +7,9 @@ The claim of Chen & Zou (arXiv 2404.01601): one attention layer can memorise, re
 template take two, templates in context three. Each case in one to three layers, three seeds each; the recipe is the same for
 all (`recipes.case_of_depth`), without MLPs as in their theory. A model works if it answers `SOLVED` or more: of the strings it
 was shown in memory, of fresh examples in reasoning, and with templates where the last string is one that stood in no example it
-was trained on. A depth works if all seeds do. Models of the smallest depth that works are analysed: their labels, and the share
-of the answer that these recover. Runs are written to runs/depth-cases/ and resume, and so does measuring.
+was trained on. A depth works if all seeds do. Models of the smallest depth that works are analysed: their labels, their
+selectors fitted to the answer, and the share of the answer that each recover. Runs are written to runs/depth-cases/ and resume,
+and so does measuring.
 """
 
 import argparse
@@ -39,7 +40,7 @@ CASES: tuple[Case, ...] = get_args(Case)
 CLAIMED = dict(zip(CASES, (1, 2, 2, 3), strict=True))
 DEPTHS, SEEDS = (1, 2, 3), 3
 EXAMPLES = 512
-SOLVED = 0.95
+SOLVED, MATTERS = 0.95, 0.05
 
 
 def trained(case: Case, layers: int, seed: int) -> Checkpoint:
@@ -75,14 +76,18 @@ def smallest(rows: pd.DataFrame, case: str) -> int | None:
     return min((int(layers) for layers, works in mine.items() if works), default=None)  # type: ignore[arg-type]
 
 
-def labelled(case: Case, layers: int, seed: int) -> Rows:
-    """A row for each label of one model that is not `none`, or one row without a head, and what confirmed labels recover."""
+def looked_at(case: Case, layers: int, seed: int) -> Any:
+    """Two tables of one model with what each recovers: its labels that are not `none`, and its selectors."""
     analysis = analyze(trained(case, layers, seed), examples=EXAMPLES, explain=False, progress=False)
     keep = analysis.trial(examples=EXAMPLES).recovered().get(1)
-    named = {"case": case, "layers": layers, "seed": seed, "keep": keep}
-    columns = ("head", "destination", "role", "hop", "gate", "status", "effect")
+    selected = analysis.selectors(examples=EXAMPLES, progress=False)
+    named = {"case": case, "layers": layers, "seed": seed}
     found = [row for row in records(analysis.labels) if row["status"] != Status.NONE]
-    return [{**named, **{name: row[name] for name in columns}} for row in found] or [{**named, **dict.fromkeys(columns)}]
+    columns = ("head", "destination", "role", "hop", "gate", "status", "effect")
+    labels = [{**named, "keep": keep, **{name: row[name] for name in columns}} for row in found]
+    columns = ("head", "destination", "what", "gate", "status", "effect", "write")
+    selectors = [{**named, "keep": selected.worst, **{name: row[name] for name in columns}} for row in records(selected.table)]
+    return [labels, selectors]
 
 
 def table(rows: pd.DataFrame) -> str:
@@ -98,8 +103,8 @@ def table(rows: pd.DataFrame) -> str:
     return f"{depths}\n\n{markdown(['case', 'layers', 'seen (%)', 'unseen (%)', 'work'], lines)}"
 
 
-def table_of_labels(rows: pd.DataFrame) -> str:
-    """A line for each model that was analysed: its confirmed and redundant labels, and what they keep."""
+def table_of_heads(rows: pd.DataFrame, selectors: pd.DataFrame) -> str:
+    """A line for each model that was analysed: its confirmed and redundant labels, what they keep, and what selectors do."""
     lines = []
     for (case, layers, seed), group in rows.groupby(["case", "layers", "seed"], sort=False):
         told: dict[str, list[str]] = {}
@@ -108,9 +113,21 @@ def table_of_labels(rows: pd.DataFrame) -> str:
             gate = "" if pd.isna(row["gate"]) else f" when {row['gate']}"
             told.setdefault(f"{row['role']}{hop}{gate}", []).append(f"{row['head']} {row['destination'][0]}")
         said = "; ".join(f"{role}: {', '.join(heads)}" for role, heads in sorted(told.items())) or "none"
-        keep = group["keep"].iloc[0]
-        lines.append([case, layers, seed, said, "–" if pd.isna(keep) else f"{keep:.2f}"])
-    return markdown(["case", "layers", "seed", "confirmed and redundant", "keep"], lines)
+        theirs = selectors[(selectors["case"] == case) & (selectors["seed"] == seed)]
+        keeps = [f"{each['keep'].iloc[0]:.2f}" if len(each) else "–" for each in (group, theirs)]
+        lines.append([case, layers, seed, said, *keeps])
+    return markdown(["case", "layers", "seed", "confirmed and redundant", "labels keep", "selectors keep"], lines)
+
+
+def table_of_selectors(rows: pd.DataFrame) -> str:
+    """Template's selectors that matter, `MATTERS` or more of the answer: a line for each head and destination of each model."""
+    lines = []
+    matter = rows[(rows["case"] == "template") & (rows["effect"] >= MATTERS)]
+    for (seed, head, destination), group in matter.groupby(["seed", "head", "destination"]):
+        gates = [f" by {gate}" if isinstance(gate, str) else "" for gate in group["gate"]]
+        said = [f"{row['what']}{gate} {row['effect']:.2f}" for row, gate in zip(records(group), gates, strict=True)]
+        lines.append([seed, f"{head} {destination}", ", ".join(said)])
+    return markdown(["seed", "head", "selectors, and what goes without each"], lines)
 
 
 def draw(rows: pd.DataFrame) -> Any:
@@ -140,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--from-scratch", action="store_true", help="train and measure first, and write the tables")
     arguments = parser.parse_args()
-    paths = {part: Path(RESULTS / f"{NAME}{part}.csv") for part in ("", "-labels")}
+    paths = {part: Path(RESULTS / f"{NAME}{part}.csv") for part in ("", "-labels", "-selectors")}
     if arguments.from_scratch:
         torch.set_num_threads(1)
         keeping(MEASURED, {"examples": EXAMPLES, "solved": SOLVED})
@@ -149,12 +166,12 @@ def main() -> None:
         rows = pd.DataFrame([row for one in parts for row in one])
         least = {case: layers for case in CASES if (layers := smallest(rows, case)) is not None}
         looked = [(case, layers, seed) for case, layers in least.items() for seed in range(SEEDS)]
-        named = [kept(MEASURED, f"labels-{case}-{seed}", labelled, case, layers, seed) for case, layers, seed in looked]
-        labels = pd.DataFrame([row for one in named for row in one])
-        for path, frame in zip(paths.values(), (rows, labels), strict=True):
+        both = [kept(MEASURED, f"heads-{case}-{seed}", looked_at, case, layers, seed) for case, layers, seed in tqdm(looked)]
+        frames = [pd.DataFrame([row for one in tables for row in one]) for tables in zip(*both, strict=True)]
+        for path, frame in zip(paths.values(), (rows, *frames), strict=True):
             write_file(path, lambda temporary, frame=frame: frame.round(4).to_csv(temporary, index=False))
-    rows, labels = (pd.read_csv(path) for path in paths.values())
-    print(f"{table(rows)}\n\n{table_of_labels(labels)}")
+    rows, labels, selectors = (pd.read_csv(path) for path in paths.values())
+    print(f"{table(rows)}\n\n{table_of_heads(labels, selectors)}\n\n{table_of_selectors(selectors)}")
     save_figure(draw(rows), RESULTS / f"{NAME}.png")
 
 
