@@ -10,6 +10,7 @@ from stackheads.tasks import (
     CausalGraph,
     Conditional,
     Cycle,
+    DepthCases,
     KHopInduction,
     NearestNeighbour,
     Retrieval,
@@ -17,6 +18,7 @@ from stackheads.tasks import (
     Templates,
 )
 from stackheads.tasks.causal_graph import GraphName
+from stackheads.tasks.depth_cases import SIZES, Case
 from stackheads.training.config import TrainingConfig
 
 
@@ -97,6 +99,17 @@ def binding(seed: int = 0) -> Recipe:
     )
 
 
+def case_of_depth(case: Case, layers: int, seed: int = 0) -> Recipe:
+    """A case study of depth in so many layers, without MLPs as in its source; all else is the same for all cases and depths."""
+    supervision = "dense" if "pairs" in SIZES[case] else "final"
+    return Recipe(
+        DepthCases(case=case, **SIZES[case], supervision=supervision),
+        ModelConfig(layers=layers, heads=2, d_head=32),
+        TrainingConfig(steps=600, batch=64, lr=5e-3, warmup=100, evaluate_every=200, seed=seed),
+        f"case study of depth, {case} in {layers} layer{'s' if layers > 1 else ''}",
+    )
+
+
 RECIPES: dict[str, Recipe] = {
     "cycle-d4-l3": Recipe(
         cycle(8, 4),
@@ -142,6 +155,7 @@ RECIPES: dict[str, Recipe] = {
     "graph-tree-l2": causal("tree"),
     "nearest-pairs-l1": nearest("pairs, 1 head"),
     "templates-l2": contextual(2),
+    "cases-template-l2": case_of_depth("template", 2),
     "automaton-flip-flop-l2": Recipe(
         Automaton(language="flip-flop", context=24),
         ModelConfig(layers=2, heads=2, d_head=32),

@@ -36,7 +36,7 @@ from stackheads.report.figures import gate_map, save_figure, selector_map
 from stackheads.seeds import Stream, stream
 from stackheads.tables import records
 
-PAGES = ("graph-tree-l2", "automaton-flip-flop-l2", "nearest-pairs-l1", "templates-l2")
+PAGES = ("graph-tree-l2", "automaton-flip-flop-l2", "nearest-pairs-l1", "templates-l2", "cases-template-l2")
 """Checkpoints that have pages of their own."""
 SKIPPED = ("cycle-d4-l4-final", "cycle-d4-l4-run", *PAGES)
 """One answers nothing, one is the run whose last snapshot is `cycle-d4-l4-curriculum`."""

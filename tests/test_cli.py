@@ -145,6 +145,19 @@ def test_variable_binding_is_trained_with_its_programs(tmp_path):
     assert (task["kind"], task["lines"], task["constants"], task["max_hops"]) == ("binding", 5, 3, 2)
 
 
+@pytest.mark.parametrize(
+    ("case", "sizes"),
+    [("memory", (8, 6, 0)), ("reasoning", (16, 1, 8)), ("template", (16, 4, 0)), ("template-in-context", (15, 3, 4))],
+)
+def test_a_case_study_of_depth_is_trained_with_sizes_of_its_own(tmp_path, case, sizes):
+    options = ["train", "cases", "--case", case, "--layers", 1, "--heads", 1, "--d-model", 8]
+    result = run(*options, "--steps", 2, "--output-dir", tmp_path / "run", "--json", "--quiet")
+    assert result.returncode == 0, result.stderr
+    task = json.loads((tmp_path / "run" / "run.json").read_text())["task"]
+    assert (task["kind"], task["case"], task["max_hops"]) == ("cases", case, 1)
+    assert (task["symbols"], task["length"], task["pairs"]) == sizes
+
+
 def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_path):
     options = ["train", "conditional", "--hops", 2, "--kinds", 3, "--layers", 1, "--heads", 1, "--d-model", 8, "--steps", 2]
     result = run(*options, "--batch", 2, "--evaluate-every", 2, "--output-dir", tmp_path / "run", "--quiet", "--json")
@@ -205,6 +218,9 @@ def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_pa
         ),
         (["train", "templates", "--layout", "pages", "--output-dir", "out"], "layout"),
         (["train", "automaton", "--hops", "3", "--output-dir", "out"], "one hop away, got max_hops 3"),
+        (["train", "cases", "--hops", "2", "--output-dir", "out"], "ask for one hop, got max_hops 2"),
+        (["train", "cases", "--case", "oracle", "--output-dir", "out"], "got 'oracle'"),
+        (["train", "cases", "--case", "reasoning", "--length", "2", "--output-dir", "out"], "length must be 1 for reasoning"),
         (["theory", "--hops", "0"], "max_hops must be at least 1, got 0"),
         (["theory", "--examples", "0", "--output-dir", "out"], "at least 1, got 0"),
         (["train", "cycle", "--threads", "0", "--output-dir", "out"], "threads must be at least 1"),

@@ -60,6 +60,7 @@ class Stream(StrEnum):
     LAYOUT = "layout", "the prompt that a prompted task's layout is read from"
     GRAPH = "graph", "the latent graph of a task about causal structure"
     TEMPLATES = "templates", "the functions of a task of templates, and what is held out of them"
+    CASES = "cases", "what a task memorises, or holds out, in case studies of depth"
     SPECIMENS = "specimens", "order of heads and noise of compiled circuits"
     ROTATION = "rotation", "the basis of a compiled circuit's residual stream"
     GAINS = "gains", "the examples on which a compiled circuit's gains are calibrated"

@@ -155,7 +155,8 @@ RoleName = Literal["hop", "condition", "unchosen", "key", "asked", "previous", "
 @dataclass(frozen=True)
 class Role:
     """Where a head looks. `hop` is the offset j of find^j for role "hop", the step j for "condition" and "unchosen"
-    (`tasks/conditional.py`), and for "key" (`tasks/prompted.py`, `causal_graph.py`, `templates.py`); None for the others.
+    (`tasks/conditional.py`), and for "key" (`tasks/prompted.py`, `causal_graph.py`, `templates.py`,
+    `depth_cases.py`); None for the others.
     """
 
     name: RoleName

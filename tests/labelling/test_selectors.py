@@ -20,6 +20,7 @@ TASKS = {
     "graph": CausalGraph(context=9, symbols=3, graph="dag", in_degree=2),
     "nearest": NearestNeighbour(symbols=6, pairs=3, values=2, layout="statements", supervision="dense"),
     "templates": Templates(symbols=6),
+    "cases": DepthCases(case="template-in-context", symbols=9, length=3, pairs=2),
 }
 KINDS = get_args(Kind)
 GATES = {name: [None, *gates(task.sample(1, torch.Generator().manual_seed(0)))] for name, task in TASKS.items()}

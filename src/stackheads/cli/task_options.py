@@ -13,7 +13,7 @@ from stackheads.errors import ConfigError
 if TYPE_CHECKING:
     from stackheads.tasks import StoredTask
 
-TASKS = "cycle, retrieval, conditional, khop, graph, automaton, nearest, templates, binding"
+TASKS = "cycle, retrieval, conditional, khop, graph, automaton, nearest, templates, binding, cases"
 """The kinds, written down here, since to import them takes longer than to help."""
 
 
@@ -39,7 +39,7 @@ Graph = Annotated[str | None, _option("chain, tree or dag (graph: tree).")]
 InDegree = Annotated[int | None, _option("Parents of a position (graph: 1).")]
 GraphSeed = Annotated[int | None, _option("Seed of the latent tree or dag (graph: 0).")]
 Noise = Annotated[float | None, _option("Share of symbols drawn evenly instead of by the rule (graph: 0.2).")]
-Pairs = Annotated[int | None, _option("Pairs of a key and a value (nearest: 8, templates: 3).")]
+Pairs = Annotated[int | None, _option("Pairs of a key and a value (nearest: 8, templates: 3), or strings with labels (cases).")]
 Values = Annotated[int | None, _option("Values that there are (nearest: 8, templates: 4).")]
 Functions = Annotated[int | None, _option("Functions, a multiple of --values (templates: 16).")]
 TemplateSeed = Annotated[int | None, _option("Seed of the functions (templates: 0).")]
@@ -48,6 +48,12 @@ Lines = Annotated[int | None, _option("Lines of a program (binding: 16).")]
 Constants = Annotated[int | None, _option("Constants that there are (binding: 10).")]
 Fresh = Annotated[float | None, _option("Probability that a line assigns a constant (binding: 0.4).")]
 Growth = Annotated[int | None, _option("Exponent by which deep variables are assigned on rather than others (binding: 3).")]
+DepthCase = Annotated[str | None, _option("memory, reasoning, template or template-in-context (cases: template).")]
+Length = Annotated[int | None, _option("Symbols of a string (cases: 6, 1, 4 and 3 for the four).")]
+Labels = Annotated[int | None, _option("Labels to choose from (cases: 4, of template-in-context 5).")]
+Strings = Annotated[int | None, _option("Strings that are memorised (cases: 64 for memory).")]
+Part = Annotated[str | None, _option("seen or unseen strings of templates (cases: seen).")]
+CaseSeed = Annotated[int | None, _option("Seed of what is memorised or held out (cases: 0).")]
 Order = Annotated[str | None, _option("definition-first (as retrieval has it), shuffled (as a cycle) or sorted.")]
 AttentionDir = Annotated[
     str | None, _option("causal or bidirectional (cycle and conditional: bidirectional, all others: causal).")
@@ -79,6 +85,12 @@ class TaskOptions:
     constants: Constants = None
     fresh: Fresh = None
     growth: Growth = None
+    case: DepthCase = None
+    length: Length = None
+    labels: Labels = None
+    strings: Strings = None
+    part: Part = None
+    case_seed: CaseSeed = None
     order: Order = None
     attention_dir: AttentionDir = None
     supervision: Supervision = None
@@ -104,6 +116,7 @@ def _defaults(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     """Of settings without a default, and where training from the command line has another than the task."""
     from stackheads.tasks import KINDS
     from stackheads.tasks.conditional import fewest_symbols
+    from stackheads.tasks.depth_cases import SIZES
 
     fields = KINDS[kind].model_fields if kind in KINDS else {}
     found: dict[str, Any] = {"supervision": "dense"} if kind != "nearest" else {}
@@ -118,6 +131,7 @@ def _defaults(kind: str, given: dict[str, Any]) -> dict[str, Any]:
         "graph": {"symbols": 8, "context": 20},
         "automaton": {"context": 32, "language": "flip-flop"},
         "templates": {"symbols": 8},
+        "cases": {"case": "template", **SIZES.get(given.get("case", "template"), {"symbols": 2})},
     }
     return found | of_kind.get(kind, {})
 

@@ -12,6 +12,7 @@ from stackheads.tasks.causal_graph import CausalGraph
 from stackheads.tasks.check import check, check_gates
 from stackheads.tasks.conditional import Conditional
 from stackheads.tasks.cycle import Cycle
+from stackheads.tasks.depth_cases import DepthCases
 from stackheads.tasks.induction import KHopInduction
 from stackheads.tasks.languages import LANGUAGES, Language, Machine
 from stackheads.tasks.nearest import NearestNeighbour
@@ -30,6 +31,7 @@ __all__ = [
     "CausalGraph",
     "Conditional",
     "Cycle",
+    "DepthCases",
     "KHopInduction",
     "Language",
     "Machine",
@@ -60,6 +62,7 @@ KINDS: dict[str, type[StoredTask]] = {
     "nearest": NearestNeighbour,
     "templates": Templates,
     "binding": Binding,
+    "cases": DepthCases,
 }
 """The tasks that can be named in a configuration."""
 
