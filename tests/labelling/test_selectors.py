@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from stackheads.labelling.roles import role_targets, visible
 from stackheads.labelling.selectors import MOST_DISTANCES, Kind, Selector, candidates, make_rows
-from stackheads.tasks import CausalGraph, Conditional, Cycle, KHopInduction, NearestNeighbour, Retrieval, Templates, gates
+from stackheads.tasks import (
+    CausalGraph,
+    Conditional,
+    Cycle,
+    DepthCases,
+    KHopInduction,
+    NearestNeighbour,
+    Retrieval,
+    Templates,
+    gates,
+)
 from stackheads.types import Destination, Slot
 
 TASKS = {
