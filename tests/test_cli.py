@@ -126,6 +126,14 @@ def test_the_help_names_every_task():
     assert TASKS.split(", ") == list(KINDS)
 
 
+def test_templates_in_pairs_are_trained_with_no_option_but_the_layout(tmp_path):
+    options = ["train", "templates", "--layout", "pairs", "--layers", 1, "--heads", 1, "--d-model", 8, "--steps", 2]
+    result = run(*options, "--batch", 8, "--output-dir", tmp_path / "run", "--json", "--quiet")
+    assert result.returncode == 0, result.stderr
+    task = json.loads((tmp_path / "run" / "run.json").read_text())["task"]
+    assert (task["layout"], task["supervision"], task["pairs"]) == ("pairs", "final", 3)
+
+
 def test_the_nearest_key_is_asked_for_in_either_layout(tmp_path):
     sizes = ["--layers", 1, "--heads", 1, "--d-model", 8, "--steps", 2, "--batch", 2, "--evaluate-every", 2]
     for number, given in enumerate((["--pairs", 3, "--values", 2], ["--layout", "statements", "--symbols", 9])):

@@ -1,15 +1,22 @@
 """Weights that tell attention best are the same by every method, and of one model by every number of its rows."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from subjects import subject
 
 from stackheads.explanation import attention_fit
+from stackheads.explanation.attended import attended
 from stackheads.explanation.attention_fit import RIDGE, fitted_to_attention, steepest
-from stackheads.explanation.examples import Looks
+from stackheads.explanation.examples import Examples, Looks
 from stackheads.explanation.sums import Sum, cross_entropy
+from stackheads.labelling.bench import make_bench
 from stackheads.labelling.selectors import candidates, make_rows
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.seeds import Stream
 from stackheads.tasks import Conditional, Cycle, KHopInduction, Retrieval, gates
 from stackheads.types import Destination
 
@@ -88,3 +95,16 @@ def test_columns_say_which_number_is_in_which_score(data, name, seed):
                 if size == 1:
                     there = (pattern * (score > 0)).sum(dim=-1)
                     torch.testing.assert_close(rows.on(selector, pattern), there)
+
+
+@pytest.mark.filterwarnings("ignore:running the model through its own hooks")
+def test_selectors_of_a_model_in_half_precision_are_fitted_in_single():
+    """And are those of the model that it was made from, but for what its numbers cannot tell."""
+    model, task = subject("cycle-d4-l3")
+    half = copy.deepcopy(model).to(torch.bfloat16)
+    found = []
+    for one in (model, half):
+        examples = Examples(make_bench(one, task, 128, 0, Thresholds(), Stream.SELECTORS))
+        assert all(attention.dtype == torch.float32 for attention in examples.attention.values())
+        found.append({part for part in attended(examples, examples, 0.03).taken() if part[2].kind == "role"})
+    assert len(found[0] & found[1]) >= 0.8 * len(found[0] | found[1]) > 4

@@ -136,6 +136,9 @@ def test_success_rates_have_wilsons_interval():
     assert row["low"] == pytest.approx(middle - half, abs=1e-6)
     assert row["high"] == pytest.approx(middle + half, abs=1e-6)
     assert (row["runs"], row["solved"]) == (10, 5)
+    more = table.assign(**{"training.data_seed": range(10)})
+    (same,) = success_rates(more, ["a", "training.seed", "training.data_seed"]).to_dict("records")
+    assert same == row
 
 
 def test_settings_stay_as_they_were_written():

@@ -172,6 +172,11 @@ def test_the_same_seed_gives_the_same_examples_of_which_there_is_one_at_least():
         task.counterfactual(drawn(task, 2, 0), 5, torch.Generator())
 
 
+def test_programs_that_are_never_deep_enough_are_not_waited_for():
+    with pytest.raises(ConfigError, match=r"must reach 16 hops, got none of 16 lines with fresh 0\.4: use more lines"):
+        drawn(Binding(max_hops=16), 8, 0)
+
+
 @pytest.mark.parametrize("supervision", ["final", "dense"])
 @pytest.mark.parametrize("hops", [1, 2, 4])
 def test_it_passes_the_checker(supervision, hops):

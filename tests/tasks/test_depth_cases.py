@@ -262,6 +262,7 @@ def test_it_passes_the_checker(case, supervision):
         ({"case": "reasoning", "length": 1, "strings": 0, "pairs": 9}, "different symbols, got 9 of 8"),
         ({"case": "template-in-context", "length": 2, "strings": 0, "pairs": 3}, "different templates, got 3 of 2"),
         ({"length": 8}, "at most 4194304 strings may be possible, got 8 to the power of 8"),
+        ({"case": "template", "symbols": 30, "length": 30, "strings": 0}, "got 30 to the power of 30"),
         ({"strings": 3}, r"even number in 2\.\.128, got 3"),
         ({"strings": 130}, r"even number in 2\.\.128, got 130"),
         ({"case": "template", "strings": 4}, "in memory only, got 4 for template"),

@@ -58,7 +58,9 @@ Order = Annotated[str | None, _option("definition-first (as retrieval has it), s
 AttentionDir = Annotated[
     str | None, _option("causal or bidirectional (cycle and conditional: bidirectional, all others: causal).")
 ]
-Supervision = Annotated[str | None, _option("final, chain (implicit curriculum) or dense (dense, of nearest final).")]
+Supervision = Annotated[
+    str | None, _option("final, chain (implicit curriculum) or dense (dense, of nearest and of pairs as tokens final).")
+]
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,8 @@ def _defaults(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     from stackheads.tasks.depth_cases import SIZES
 
     fields = KINDS[kind].model_fields if kind in KINDS else {}
-    found: dict[str, Any] = {"supervision": "dense"} if kind != "nearest" else {}
+    of_pairs = kind == "nearest" or (kind == "templates" and given.get("layout") == "pairs")  # a token is its own answer
+    found: dict[str, Any] = {} if of_pairs else {"supervision": "dense"}
     if "max_hops" in fields and fields["max_hops"].is_required():
         found["max_hops"] = 4
     found["attention_dir"] = "bidirectional" if kind in ("cycle", "conditional") else "causal"

@@ -67,8 +67,9 @@ class Examples(Looks):
         self.bench, self.layers, self.in_layer = bench, run.pattern.shape[0], run.pattern.shape[2]
         places = [place for place in Destination if bool(destination_rows(batch, place).any())]
         rows = {place: make_rows(bench.task, batch, place) for place in places}
+        single = torch.promote_types(run.pattern.dtype, torch.float32)  # weights are not fitted in half precision
         attention = {  # [head, row, source]
-            place: run.pattern[:, at[:, 0], :, at[:, 1]].permute(1, 2, 0, 3).flatten(0, 1)
+            place: run.pattern[:, at[:, 0], :, at[:, 1]].permute(1, 2, 0, 3).flatten(0, 1).to(single)
             for place, at in ((place, here.at) for place, here in rows.items())
         }
         super().__init__(bench.task, rows, attention)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PARTS = ("task", "model", "training")
-SEED = "training.seed"
+SEED, DATA_SEED = "training.seed", "training.data_seed"
 SWEEP = "sweep.json"
 
 
@@ -273,14 +273,14 @@ def _as_given(table: "pd.DataFrame", rows: Sequence[Mapping[str, Any] | None], n
 
 
 def success_rates(table: "pd.DataFrame", varied: list[str]) -> "pd.DataFrame":
-    """Share of solved runs for each combination of the settings but the seed, with Wilson's 95 % interval.
+    """Share of solved runs for each combination of the settings but the seeds of training, with Wilson's 95 % interval.
 
     Columns: the settings, runs, solved, rate, low, high, and the quartiles of `solved_at` among the solved.
     """
     import pandas as pd
     from scipy.stats import binomtest
 
-    by = [name for name in varied if name != SEED]
+    by = [name for name in varied if name not in (SEED, DATA_SEED)]
     groups: dict[str, list[dict[Any, Any]]] = {}
     for row in table.to_dict("records"):
         groups.setdefault(json.dumps([row[name] for name in by], default=str), []).append(row)

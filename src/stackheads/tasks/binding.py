@@ -29,6 +29,8 @@ from stackheads.tasks.links import Links, find_maps, read_links, statement_slots
 from stackheads.tasks.statements import OWN
 from stackheads.types import IGNORE, Slot
 
+TRIES = 2000
+"""Times that programs, one or more, are drawn in a row of which none is as deep as is asked, before that is said."""
 OWN_DEPTH = "own depth"
 """The gate of how many hops a position's symbol is from its constant, 0 for a constant."""
 
@@ -41,7 +43,8 @@ class Binding(StoredTask):
 
     Raises `ConfigError` for max_hops < 1, lines < max_hops, fewer variables than lines, constants < 2 (one would always be
     right) or not more than lines where max_hops is 1, `fresh` outside (0, 1], or of 1 where chains must grow, growth < 0, or
-    bidirectional attention.
+    bidirectional attention. There is a counterfactual where some constant stands in no line: with two or three constants in
+    many lines there is none.
     """
 
     kind: Literal["binding"] = "binding"
@@ -112,19 +115,25 @@ class Binding(StoredTask):
     def sample(self, n: int, generator: torch.Generator) -> Batch:
         """Draw n examples on the generator's device; the same generator state gives the same examples.
 
-        Raises `ConfigError` if n < 1.
+        Raises `ConfigError` if n < 1, or if next to no program reaches as far as is asked.
         """
         if n < 1:
             raise ConfigError(f"the number of examples must be at least 1, got {n}: ask for one or more")
         device = generator.device
         wanted = torch.randint(1, self.max_hops + 1, (n,), generator=generator, device=device)
         tokens = torch.empty(n, self.n_ctx, dtype=torch.long, device=device)
-        missing = torch.arange(n, device=device)
+        missing, tries = torch.arange(n, device=device), 0
         while len(missing):  # a program may have no variable of the depth that is to be asked
             programs, depth = self._programs(len(missing), generator)
             fits = depth == wanted[missing, None]
             line = torch.multinomial(torch.where(fits.any(dim=1, keepdim=True), fits, True).float(), 1, generator=generator)
             tokens[missing] = torch.cat([programs, programs.gather(1, 2 * line)], dim=1)
+            tries = 0 if bool(fits.any()) else tries + 1
+            if tries == TRIES:
+                raise ConfigError(
+                    f"programs must reach {self.max_hops} hops, got none of {self.lines} lines with fresh {self.fresh:g}: "
+                    "use more lines, fewer hops or a smaller fresh"
+                )
             missing = missing[~fits.any(dim=1)]
         return self.batch(tokens)
 

@@ -31,6 +31,7 @@ order of `templates`. Where classes are asked there are as many answers of eithe
 logits for both, one behind the other.
 """
 
+import math
 from functools import cache
 from typing import Literal
 
@@ -102,15 +103,15 @@ class DepthCases(StoredTask):
         if self._by_template and self.symbols < self.length * (self.pairs + 1):
             needed = f"{self.length * (self.pairs + 1)} symbols, so that none need stand twice"
             raise ConfigError(f"{self.case} needs at least {needed}, got {self.symbols}: use more symbols or shorter strings")
+        if self.length * math.log2(self.symbols) > math.log2(LARGEST):
+            could_be = f"{self.symbols} to the power of {self.length}"
+            raise ConfigError(
+                f"at most {LARGEST} strings may be possible, got {could_be}: use shorter strings or fewer symbols"
+            )
         if self.pairs > self._n_classes:
             kinds = "templates" if self._by_template else "symbols"
             raise ConfigError(
                 f"strings in context have different {kinds}, got {self.pairs} of {self._n_classes}: use fewer pairs"
-            )
-        if self.symbols**self.length > LARGEST:
-            could_be = f"{self.symbols} to the power of {self.length}"
-            raise ConfigError(
-                f"at most {LARGEST} strings may be possible, got {could_be}: use shorter strings or fewer symbols"
             )
         if self.case == "memory":
             most = self.symbols**self.length // 4

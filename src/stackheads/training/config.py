@@ -59,6 +59,11 @@ class TrainingConfig(BaseModel):
     snapshots: tuple[int, ...] = ()
     snapshot_every: int = Field(default=0, ge=0, description="Keep a snapshot each so many steps; 0: only the last.")
 
+    @property
+    def seed_of_data(self) -> int:
+        """The seed of everything drawn while training."""
+        return self.seed if self.data_seed is None else self.data_seed
+
     def lr_at(self, step: int) -> float:
         """Learning rate of step `step`, counted from 0."""
         warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0

@@ -126,7 +126,7 @@ def _start(
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
     )
-    generator = seeds.training(training.seed if training.data_seed is None else training.data_seed)
+    generator = seeds.training(training.seed_of_data)
     run = _Run(task, config, training, model.train(), optimiser, generator, None, start_from)
     if output_dir is not None:
         run.folder = open_run(Path(output_dir), task, config, training, resume)

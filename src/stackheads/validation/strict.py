@@ -53,7 +53,7 @@ def train_strictly(known: Assigned, config: ModelConfig, training: TrainingConfi
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
     )
-    forward, generator = PatchedForward(model), stream(training.seed, Stream.INTERCHANGE)
+    forward, generator = PatchedForward(model), stream(training.seed_of_data, Stream.INTERCHANGE)
     for step in range(training.steps):
         for group in optimiser.param_groups:
             group["lr"] = training.lr_at(step)
