@@ -173,6 +173,7 @@ def test_without_the_conditions_all_candidates_are_as_likely():
     ("make", "says"),
     [
         (lambda: Conditional(symbols=6, max_hops=2, kinds=1), "at least 2 kinds to decide between, got 1"),
+        (lambda: Conditional(symbols=40, max_hops=2, kinds=10), "at most 8 kinds have candidates that differ in time, got 10"),
         (lambda: Conditional(symbols=4, max_hops=2), "2 hops with 2 kinds need at least 6 symbols, got 4"),
         (lambda: Conditional(symbols=7, max_hops=2), "a multiple of the 2 kinds, as many of each, got 7: try 8"),
         (lambda: from_config({"kind": "conditional", "max_hops": 2}), "symbols"),

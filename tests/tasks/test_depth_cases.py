@@ -32,11 +32,11 @@ def tasks(draw, cases=CASES):
         symbols=symbols,
         length=length,
         pairs=pairs,
-        labels=draw(st.integers(2, 6)),
+        labels=4 if case == "template" else draw(st.integers(2, 6)),
         strings=2 * draw(st.integers(1, symbols**length // 8)) if case == "memory" else 0,
         part=draw(st.sampled_from(["seen", "unseen"])) if case in TEMPLATES else "seen",
-        case_seed=draw(st.integers(0, 1000)),
-        supervision=draw(st.sampled_from(["final", "dense"])),
+        case_seed=0 if case == "reasoning" else draw(st.integers(0, 1000)),
+        supervision=draw(st.sampled_from(["final", "dense"] if pairs else ["final"])),
     )
 
 
@@ -233,13 +233,14 @@ def test_answers_and_strings_are_even(case):
 def test_tables_differ_by_seed_and_not_by_what_else_is_drawn(case):
     task = DepthCases(case=case, **SIZES[case])
     other = task.model_copy(update={"case_seed": 1})
-    again = DepthCases(**task.model_dump() | {"supervision": "dense"})
+    again = DepthCases(**task.model_dump() | ({"part": "unseen"} if case in TEMPLATES else {"supervision": task.supervision}))
     assert torch.equal(task._table, again._table)
     assert torch.equal(task._table, other._table) == (case == "reasoning")
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("supervision", ["final", "dense"])
+@pytest.mark.parametrize(
+    ("case", "supervision"), [*((case, "final") for case in CASES), ("reasoning", "dense"), ("template-in-context", "dense")]
+)
 def test_it_passes_the_checker(case, supervision):
     task = DepthCases(case=case, **SIZES[case], supervision=supervision)
     check(task)
@@ -263,6 +264,9 @@ def test_it_passes_the_checker(case, supervision):
         ({"case": "template-in-context", "length": 2, "strings": 0, "pairs": 3}, "different templates, got 3 of 2"),
         ({"length": 8}, "at most 4194304 strings may be possible, got 8 to the power of 8"),
         ({"case": "template", "symbols": 30, "length": 30, "strings": 0}, "got 30 to the power of 30"),
+        ({"supervision": "dense"}, "no strings in context to ask about, got supervision dense"),
+        ({"case": "reasoning", "length": 1, "strings": 0, "pairs": 2, "case_seed": 1}, "holds out nothing, got case_seed 1"),
+        ({"case": "template", "strings": 0, "labels": 3}, "are the templates, got labels 3"),
         ({"strings": 3}, r"even number in 2\.\.128, got 3"),
         ({"strings": 130}, r"even number in 2\.\.128, got 130"),
         ({"case": "template", "strings": 4}, "in memory only, got 4 for template"),

@@ -1,25 +1,13 @@
 """The verb that needs no model: theory."""
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from stackheads.cli.options import Json, Quiet, Seed, with_options
-from stackheads.cli.task_options import AttentionDir, Chains, Hops, Order, Symbols, TaskOptions
+from stackheads.cli.task_options import LinkOptions
 from stackheads.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class LinkOptions:
-    """What describes a task of links, beside its kind."""
-
-    hops: Hops = None
-    symbols: Symbols = None
-    chains: Chains = None
-    order: Order = None
-    attention_dir: AttentionDir = None
 
 
 @with_options
@@ -42,7 +30,7 @@ def theory(
 
     if output_dir is not None:
         check_folder(output_dir, files=["theory.json"])
-    asked = TaskOptions(**asdict(options)).task(task)
+    asked = options.task(task)
     if not isinstance(asked, StatementTask) or asked.operands:
         raise ConfigError(f"theory counts links between statements of two tokens, {task} has others: use cycle or retrieval")
     found = depth(asked, examples, seed)

@@ -59,17 +59,35 @@ AttentionDir = Annotated[
     str | None, _option("causal or bidirectional (cycle and conditional: bidirectional, all others: causal).")
 ]
 Supervision = Annotated[
-    str | None, _option("final, chain (implicit curriculum) or dense (dense, of nearest and of pairs as tokens final).")
+    str | None,
+    _option("final, chain (implicit curriculum) or dense (dense where there is more to ask; nearest: final)."),
 ]
 
 
 @dataclass(frozen=True)
-class TaskOptions:
-    """What describes a task beside its kind; none means the task's default."""
+class LinkOptions:
+    """What describes a task of links beside its kind; none means the task's default."""
 
     hops: Hops = None
     symbols: Symbols = None
     chains: Chains = None
+    order: Order = None
+    attention_dir: AttentionDir = None
+
+    def task(self, kind: str) -> "StoredTask":
+        """The task that these options name. Raises `ConfigError`."""
+        from stackheads.tasks import from_config
+
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        settings = {_setting(name, kind): value for name, value in given.items()}
+        _refuse_others(kind, dict(zip(settings, given, strict=True)))
+        return from_config({"kind": kind, **_defaults(kind, settings), **settings})
+
+
+@dataclass(frozen=True)
+class TaskOptions(LinkOptions):
+    """What describes any task."""
+
     context: Context = None
     kinds: Kinds = None
     layout: Layout = None
@@ -93,18 +111,7 @@ class TaskOptions:
     strings: Strings = None
     part: Part = None
     case_seed: CaseSeed = None
-    order: Order = None
-    attention_dir: AttentionDir = None
     supervision: Supervision = None
-
-    def task(self, kind: str) -> "StoredTask":
-        """The task that these options name. Raises `ConfigError`."""
-        from stackheads.tasks import from_config
-
-        given = {name: value for name, value in asdict(self).items() if value is not None}
-        settings = {_setting(name, kind): value for name, value in given.items()}
-        _refuse_others(kind, dict(zip(settings, given, strict=True)))
-        return from_config({"kind": kind, **_defaults(kind, settings), **settings})
 
 
 def _setting(option: str, kind: str) -> str:
@@ -121,8 +128,7 @@ def _defaults(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     from stackheads.tasks.depth_cases import SIZES
 
     fields = KINDS[kind].model_fields if kind in KINDS else {}
-    of_pairs = kind == "nearest" or (kind == "templates" and given.get("layout") == "pairs")  # a token is its own answer
-    found: dict[str, Any] = {} if of_pairs else {"supervision": "dense"}
+    found: dict[str, Any] = {} if _asks_once(kind, given) else {"supervision": "dense"}
     if "max_hops" in fields and fields["max_hops"].is_required():
         found["max_hops"] = 4
     found["attention_dir"] = "bidirectional" if kind in ("cycle", "conditional") else "causal"
@@ -137,6 +143,13 @@ def _defaults(kind: str, given: dict[str, Any]) -> dict[str, Any]:
         "cases": {"case": "template", **SIZES.get(given.get("case", "template"), {"symbols": 2})},
     }
     return found | of_kind.get(kind, {})
+
+
+def _asks_once(kind: str, given: dict[str, Any]) -> bool:
+    """Whether there is nothing to ask but the question at the query, unless more is said."""
+    if kind == "cases":
+        return given.get("case", "template") not in ("reasoning", "template-in-context")
+    return kind == "nearest" or (kind == "templates" and given.get("layout") == "pairs")
 
 
 def _refuse_others(kind: str, given: dict[str, str]) -> None:

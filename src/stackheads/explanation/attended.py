@@ -35,7 +35,6 @@ from stackheads.explanation.selected import LEVELS, offered
 from stackheads.explanation.sums import LEAST, Sum, Taken, cross_entropy
 from stackheads.explanation.superfluous import (
     entropies,
-    patterns_of,
     restored,
     told_worse,
     without_replaceable,
@@ -130,7 +129,7 @@ def _best(
 ) -> Best:
     """For each head that still asks, at each destination, the candidate with the largest gain and its weights."""
     found: Best = {}
-    patterns = patterns_of(chosen, fit)
+    patterns = _patterns(chosen, fit)
     for place, marks in asking.items():
         gains, weights, selectors = [], [], [selector for at, selector in here if at == place]
         on: dict[Selector, tuple[Tensor, Tensor]] = {}
@@ -145,6 +144,11 @@ def _best(
                 number = int(at[head])
                 found[place, head] = selectors[number], weights[number][head]
     return found
+
+
+def _patterns(chosen: Sum, examples: Looks) -> dict[Destination, Float[Tensor, "head row source"]]:
+    """What the selectors say of each head's attention; evenly where it has none."""
+    return {place: rows.patterns(chosen.at(place), examples.heads) for place, rows in examples.rows.items()}
 
 
 def _gain(

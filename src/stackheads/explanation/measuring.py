@@ -48,7 +48,7 @@ from stackheads.explanation.weights import weights_table
 from stackheads.labelling.bench import Bench, make_bench, opened
 from stackheads.labelling.cause import effects_on_open
 from stackheads.labelling.readouts import Readout
-from stackheads.labelling.rows import selector_reason
+from stackheads.labelling.rows import carried_share, selector_reason
 from stackheads.labelling.selectors import Selector
 from stackheads.labelling.statistics import Resampling, Shares, resampling
 from stackheads.labelling.thresholds import Thresholds
@@ -246,10 +246,7 @@ class _Measured:
         """Status and what it rests on."""
         if evidence is None:
             return dict.fromkeys(CHANNELS)
-        gain, beyond, carried = evidence.gain, evidence.beyond, evidence.write
-        write = None
-        if carried is not None and len(carried.moved):
-            write = float(carried.moved.value[telling(carried.moved, self.thresholds.min_write)])
+        gain, beyond, write = evidence.gain, evidence.beyond, carried_share(evidence.write, self.thresholds)
         said = selector_reason(evidence, self.thresholds)
         values = (gain.value, gain.low, gain.high, None if beyond is None else beyond.value, write, said)
         return dict(zip(CHANNELS, (str(self._status(evidence)), *values), strict=True))

@@ -100,13 +100,8 @@ def told_worse(less: Float[Tensor, "row"], more: Float[Tensor, "row"], rows: Row
     return float((more - less)[acts].mean()) if bool(acts.any()) else 0.0
 
 
-def patterns_of(chosen: Sum, examples: Looks) -> dict[Destination, Float[Tensor, "head row source"]]:
-    """What the selectors say of each head's attention; evenly where it has none."""
-    return {place: rows.patterns(chosen.at(place), examples.heads) for place, rows in examples.rows.items()}
-
-
 def entropies(chosen: Sum, examples: Looks, cells: Iterable[tuple[Destination, int]]) -> dict[tuple[Destination, int], Tensor]:
-    """How badly that tells the attention of some heads at each row of a destination, in nats."""
+    """How badly its selectors tell the attention of each of these heads at each row, in nats."""
     return {
         (place, head): cross_entropy(
             examples.attention[place][head], examples.rows[place].patterns(chosen.of(place, head), 1)[0]

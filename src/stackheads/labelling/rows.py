@@ -41,7 +41,7 @@ def label_row(evidence: Evidence, thresholds: Thresholds) -> dict[str, Any]:
         "pattern": pattern.mass,
         "rival": pattern.rival_mass,
         **_cause_columns(cause, thresholds),
-        "write": float(write.moved.value[telling(write.moved, thresholds.min_write)]) if write and len(write.moved) else None,
+        "write": carried_share(write, thresholds),
         "reason": reason(evidence, thresholds),
         "looks_like": str(pattern.role) if pattern.role else None,
         "null_p": pattern.p_value,
@@ -50,6 +50,11 @@ def label_row(evidence: Evidence, thresholds: Thresholds) -> dict[str, Any]:
         "examples": cause.examples,
         "would_decide": examples_needed(evidence, thresholds),
     }
+
+
+def carried_share(write: WriteEvidence | None, thresholds: Thresholds) -> float | None:
+    """What the attended source moves, on the pair that tells; None where nothing was tried."""
+    return float(write.moved.value[telling(write.moved, thresholds.min_write)]) if write and len(write.moved) else None
 
 
 def _cause_columns(cause: CauseEvidence, thresholds: Thresholds) -> dict[str, Any]:

@@ -89,16 +89,12 @@ class Rows:
     def score(self, selector: Selector, weight: Float[Tensor, "head size value"]) -> Float[Tensor, "head row source"]:
         """What a selector adds to the scores of several heads; may be smaller where it is the same for all rows or sources."""
         by_row = self._gated(selector, weight)  # [head, size, row or 1]
-        what = selector.what
         if selector.kind == "position":
             return self._looked_up(selector, by_row)
         if selector.kind == "content":
             table = by_row.transpose(1, 2)  # [head, row, token]
-            return table.gather(2, self.tokens.expand(len(table), -1, -1)) * (self.slots == what)
-        if selector.kind == "slot":
-            return by_row.transpose(1, 2) * (self.slots == what)
-        assert isinstance(what, Role)
-        return by_row.transpose(1, 2) * self.sources(what)
+            return table.gather(2, self.tokens.expand(len(table), -1, -1)) * self._matches(selector)
+        return by_row.transpose(1, 2) * self._matches(selector)
 
     def columns(self, selector: Selector, values: int) -> Int[Tensor, "row source"]:
         """Which of a selector's numbers, size by `values` of its gate, is in the score of each source; -1 where none is."""

@@ -39,6 +39,7 @@ from torch import Tensor
 from stackheads.errors import ConfigError
 from stackheads.seeds import Stream, stream
 from stackheads.tasks.base import AttentionDir, Batch, StoredTask
+from stackheads.tasks.redrawn import redrawn
 from stackheads.types import IGNORE, NOWHERE, Role, Slot
 
 GraphName = Literal["chain", "tree", "dag"]
@@ -144,8 +145,8 @@ class CausalGraph(StoredTask):
         """Draw n examples, each with a rule of its own. Raises `ConfigError` if n < 1."""
         if n < 1:
             raise ConfigError(f"the number of examples must be at least 1, got {n}: ask for one or more")
-        kept, missing = [], n
-        while missing:  # in an example without any, no question has one right answer
+
+        def draw(missing: int) -> tuple[Tensor, int]:
             tokens = self._sequences(missing, generator)
             askable = self._askable(tokens)
             some = askable.any(dim=1)
@@ -153,9 +154,10 @@ class CausalGraph(StoredTask):
             if len(tokens):
                 question = torch.multinomial(askable.double(), 1, generator=generator)
                 tokens[:, -self.in_degree :] = question // self._powers(tokens) % self.symbols
-                kept.append(tokens)
-            missing -= len(tokens)
-        return self.batch(torch.cat(kept))
+            return tokens, missing
+
+        none = f"a question must have one right answer, got none that has in {self.context} positions: use a longer context"
+        return self.batch(redrawn(n, draw, none))
 
     def _sequences(self, n: int, generator: torch.Generator) -> Int[Tensor, "batch pos"]:
         """Sequences by a rule each; the positions asked about are left as drawn."""

@@ -46,8 +46,12 @@ from torch import Tensor
 from stackheads.errors import ConfigError
 from stackheads.tasks.base import OPERANDS, Operand
 from stackheads.tasks.links import Links, make_links, rerouted
+from stackheads.tasks.redrawn import redrawn
 from stackheads.tasks.statements import StatementTask, shuffled_order
 from stackheads.types import NOWHERE, Role, Slot
+
+MOST_KINDS = 8
+"""Permutations that agree nowhere are drawn until they do: of k the last takes about e^k draws."""
 
 OWN_KIND, PLACE_OF_KIND = "own kind", "place of own kind"
 
@@ -91,6 +95,8 @@ class Conditional(StatementTask):
         super().model_post_init(context)
         if self.kinds < 2:
             raise ConfigError(f"conditions need at least 2 kinds to decide between, got {self.kinds}: raise kinds")
+        if self.kinds > MOST_KINDS:
+            raise ConfigError(f"at most {MOST_KINDS} kinds have candidates that differ in time, got {self.kinds}: use fewer")
         needed = fewest_symbols(self.max_hops, self.kinds)
         if self.symbols < needed:
             raise ConfigError(
@@ -155,12 +161,12 @@ class Conditional(StatementTask):
         return 1 / (self.symbols - 1)
 
     def _draw(self, n: int, generator: torch.Generator) -> Int[Tensor, "batch pos"]:
-        kept, missing = [], n
-        while missing:
+        def draw(missing: int) -> tuple[Tensor, int]:
             tokens = self._any_examples(missing + missing // 4 + 8, generator)
-            kept.append(tokens[self._rewirable(tokens)][:missing])
-            missing -= len(kept[-1])
-        return torch.cat(kept)
+            return tokens[self._rewirable(tokens)], len(tokens)
+
+        none = f"each link must have another way to go, got next to none with {self.symbols} symbols: use more symbols"
+        return redrawn(n, draw, none)
 
     def _any_examples(self, n: int, generator: torch.Generator) -> Int[Tensor, "batch pos"]:
         device = generator.device

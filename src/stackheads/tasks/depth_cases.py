@@ -14,8 +14,8 @@ classes in a context are different and drawn evenly, the query's is one of them;
 
 What is changed of the source's tasks. Memory: strings are drawn in pairs that differ in one symbol and in the label, so that
 no single symbol tells and one token can be changed to another answer that there is. Templates: all of a length, and the answer
-is the template itself. One in `UNSEEN` strings of each template is held out from `part` seen, in whose examples it stands
-nowhere; in `part` unseen the last string is always one of them. In-context templates: no symbol stands in two strings.
+is the template itself. One in `strings.UNSEEN` strings of each template is held out from `part` seen, in whose examples it
+stands nowhere; in `part` unseen the last string is always one of them. In-context templates: no symbol stands in two strings.
 
 Find^1 of the query is the label that answers. Memory and templates have none: nothing but the string as a whole decides. Beside
 it stand
@@ -32,7 +32,6 @@ logits for both, one behind the other.
 """
 
 import math
-from functools import cache
 from typing import Literal
 
 import torch
@@ -40,14 +39,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stackheads.errors import ConfigError
-from stackheads.seeds import Stream, stream
 from stackheads.tasks.base import AttentionDir, Batch, StoredTask
+from stackheads.tasks.redrawn import redrawn
+from stackheads.tasks.strings import held_out, memorised, template_of, templates
 from stackheads.types import IGNORE, NOWHERE, Role, Slot
 
 Case = Literal["memory", "reasoning", "template", "template-in-context"]
 IN_CONTEXT = ("reasoning", "template-in-context")
-UNSEEN = 8
-"""Of so many strings of a template one is held out."""
 LARGEST = 2**22
 """The most strings that there may be: tables hold a number for each."""
 SIZES: dict[str, dict[str, int]] = {
@@ -121,6 +119,12 @@ class DepthCases(StoredTask):
             raise ConfigError(f"strings are memorised in memory only, got {self.strings} for {self.case}: use 0")
         if self.part == "unseen" and not self._by_template:
             raise ConfigError(f"only templates have unseen strings, got part unseen for {self.case}: use seen")
+        if self.supervision == "dense" and not self.pairs:
+            raise ConfigError(f"{self.case} has no strings in context to ask about, got supervision dense: use final")
+        if self.case == "template" and self.labels != type(self).model_fields["labels"].default:
+            raise ConfigError(f"the answers to template are the templates, got labels {self.labels}: leave it out")
+        if self.case == "reasoning" and self.case_seed:
+            raise ConfigError(f"reasoning memorises and holds out nothing, got case_seed {self.case_seed}: leave it out")
         _ = self._table  # a seed that is none is told at once
 
     @property
@@ -196,14 +200,14 @@ class DepthCases(StoredTask):
         """Draw n examples. Raises `ConfigError` if n < 1."""
         if n < 1:
             raise ConfigError(f"the number of examples must be at least 1, got {n}: ask for one or more")
-        kept, missing = [], n
         ahead = 4 if self._by_template else 1
-        while missing:  # what has a string of the wrong part is drawn again
+
+        def draw(missing: int) -> tuple[Tensor, int]:
             tokens = self._tokens(ahead * missing, generator)
-            tokens = tokens[self._right_part(tokens)][:missing]
-            kept.append(tokens)
-            missing -= len(tokens)
-        return self.batch(torch.cat(kept))
+            return tokens[self._right_part(tokens)], len(tokens)
+
+        none = f"examples must have strings of part {self.part}, got next to none with {self.pairs} pairs: use fewer pairs"
+        return self.batch(redrawn(n, draw, none))
 
     def _tokens(self, n: int, generator: torch.Generator) -> Int[Tensor, "batch pos"]:
         """Examples of whichever part."""
@@ -320,69 +324,3 @@ class DepthCases(StoredTask):
         drawn = torch.multinomial(torch.where(changeable[:, None], fits, True).double(), 1, generator=generator).squeeze(1)
         other = instead[torch.arange(len(tokens), device=device), drawn]
         return self.batch(other.where(changeable[:, None], tokens))
-
-
-@cache
-def templates(length: int) -> tuple[tuple[int, ...], ...]:
-    """All templates of a length in alphabetical order, each place's letter as a number: aaa, aab, aba, abb, abc."""
-    found: list[tuple[int, ...]] = [()]
-    for _ in range(length):
-        found = [(*each, letter) for each in found for letter in range(max(each, default=-1) + 2)]
-    return tuple(found)
-
-
-def template_of(strings: Int[Tensor, "*rest place"]) -> Int[Tensor, "*rest"]:
-    """The number of each string's template among `templates`."""
-    return _numbers(strings.shape[-1]).to(strings.device)[_firsts(strings)]
-
-
-def _firsts(strings: Int[Tensor, "*rest place"]) -> Int[Tensor, "*rest"]:
-    """A number for the places at which each symbol of a string stands first, which are those of its template."""
-    length = strings.shape[-1]
-    first = (strings[..., :, None] == strings[..., None, :]).to(torch.uint8).argmax(dim=-1)
-    return (first * length ** torch.arange(length, device=strings.device)).sum(dim=-1)
-
-
-@cache
-def _numbers(length: int) -> Int[Tensor, "firsts"]:
-    numbers = torch.full((length**length,), NOWHERE)
-    numbers[_firsts(torch.tensor(templates(length)))] = torch.arange(len(templates(length)))
-    return numbers
-
-
-@cache
-def memorised(symbols: int, length: int, strings: int, labels: int, seed: int) -> Int[Tensor, "string"]:
-    """The label of each string, by its number to the base of `symbols`; IGNORE for those that are not memorised.
-
-    The same arguments give the same table. Raises `ConfigError` for a seed that is none.
-    """
-    generator = stream(seed, Stream.CASES, "memorised")
-    table = torch.full((symbols**length,), IGNORE)
-
-    def below(end: int, start: int = 0) -> int:
-        return int(torch.randint(start, end, (), generator=generator))
-
-    while int((table != IGNORE).sum()) < strings:
-        string, power = below(symbols**length), symbols ** below(length)
-        symbol = string // power % symbols
-        partner = string + ((symbol + below(symbols, 1)) % symbols - symbol) * power
-        if table[string] == table[partner] == IGNORE:
-            table[string] = label = below(labels)
-            table[partner] = (label + below(labels, 1)) % labels
-    return table
-
-
-@cache
-def held_out(symbols: int, length: int, seed: int) -> Int[Tensor, "string"]:
-    """1 for each string that is held out, by its number to the base of `symbols`: one in `UNSEEN` of each template, rounded up.
-
-    The same arguments give the same table. Raises `ConfigError` for a seed that is none.
-    """
-    generator = stream(seed, Stream.CASES, "held out")
-    number = torch.arange(symbols**length)
-    template = template_of(number[:, None] // symbols ** torch.arange(length) % symbols)
-    table = torch.zeros_like(number)
-    for each in range(len(templates(length))):
-        mine = number[template == each]
-        table[mine[torch.randperm(len(mine), generator=generator)[: -(-len(mine) // UNSEEN)]]] = 1
-    return table

@@ -38,10 +38,8 @@ from torch import Tensor
 from stackheads.errors import ConfigError
 from stackheads.seeds import Stream, stream
 from stackheads.tasks.base import AttentionDir, Batch, StoredTask
+from stackheads.tasks.redrawn import redrawn
 from stackheads.types import IGNORE, NOWHERE, Role, Slot
-
-TRIES = 100
-"""Times that examples are drawn in a row of which none has one right answer, before it is said that there are none."""
 
 Functions = tuple[tuple[int, ...], ...]
 """For each template the value of each symbol."""
@@ -172,18 +170,13 @@ class Templates(StoredTask):
         """
         if n < 1:
             raise ConfigError(f"the number of examples must be at least 1, got {n}: ask for one or more")
-        kept, missing, tries = [], n, 0
-        while missing:
+
+        def draw(missing: int) -> tuple[Tensor, int]:
             tokens = self._any_examples(missing + missing // 4 + 8, generator)
-            some = tokens[self.batch(tokens).targets[:, -1, 0] >= 0][:missing]
-            kept.append(some)
-            missing -= len(some)
-            tries = 0 if len(some) else tries + 1
-            if tries == TRIES:
-                raise ConfigError(
-                    f"pairs must tell templates apart, got {self.pairs} that never do: use more, or fewer templates"
-                )
-        return self.batch(torch.cat(kept))
+            return tokens[self.batch(tokens).targets[:, -1, 0] >= 0], len(tokens)
+
+        none = f"pairs must tell templates apart, got {self.pairs} that never do: use more, or fewer templates"
+        return self.batch(redrawn(n, draw, none))
 
     def _any_examples(self, n: int, generator: torch.Generator) -> Int[Tensor, "batch pos"]:
         device = generator.device
