@@ -93,7 +93,8 @@ class Analysis(Record):
         """
         rows = [row for row in records(self.readouts) if row["open"]]
         if not rows:
-            raise ConfigError("selectors explain answers, and this model gives none better than chance: analyse another one")
+            seen = f"{self.examples} examples show none better than chance: give more, or analyse another model"
+            raise ConfigError(f"selectors explain answers that a model gives, {seen}")
         there = [row for row in rows if row["accuracy"] >= self.thresholds.emerged_accuracy] or rows
         readouts = [Readout(Destination(row["destination"]), int(row["hop"])) for row in there]
         if not isinstance(examples, int):

@@ -165,5 +165,5 @@ def test_a_model_that_answers_nothing_has_nothing_to_explain():
     model = build(ModelConfig(layers=2, heads=2, d_model=32, d_head=8), task, seed=0)
     analysis = analyze(model, task, examples=64, explain=False, progress=False)
     for fitted_to in FITTED_TO:
-        with pytest.raises(ConfigError, match="gives none better than chance"):
+        with pytest.raises(ConfigError, match="examples show none better than chance"):
             analysis.selectors(progress=False, fitted_to=fitted_to)
