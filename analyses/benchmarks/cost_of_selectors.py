@@ -1,0 +1,112 @@
+"""What does each stage of finding selectors cost, beside what labels cost, in forward passes of the same examples?
+
+    python analyses/benchmarks/cost_of_selectors.py cycle-d4-l3 chain-d4-l4            # checkpoints, a minute each
+    python analyses/benchmarks/cost_of_selectors.py chain-d8-l5 --examples 512         # two minutes
+
+A forward pass is the model's own, hooked and recorded, on the examples that are measured on. The stages are those of
+`explanation/measuring.py`, selectors fitted to attention: their own runs on three samples; which selectors each head has
+(`attended.py`, no forward pass); what is lost without each, and without each head (channel 2); where heads look and what they
+carry from there (channels 1 and 3); and the rest, which is the trial of all selectors together: levels, groups, nulls, and
+weights fitted to the answer where attention alone leaves a gap. Processor seconds of one thread, once; labels are `analyze`
+with and without its explanation.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stackheads import Analysis, analyze, load
+from stackheads.explanation.attended import attended
+from stackheads.explanation.examples import Examples
+from stackheads.explanation.judging import judged
+from stackheads.explanation.measuring import FIT
+from stackheads.explanation.sums import Part
+from stackheads.explanation.taken_out import OfModel
+from stackheads.labelling.bench import Bench, make_bench, opened
+from stackheads.labelling.cause import effects_on_open
+from stackheads.labelling.readouts import Readout
+from stackheads.labelling.statistics import resampling
+from stackheads.models import Checkpoint
+from stackheads.models.hooks import analysing, precise, record
+from stackheads.seeds import Stream, stream
+from stackheads.tables import records
+from stackheads.types import Destination
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def timed(run: Callable[[], Any]) -> tuple[Any, float]:
+    """What it gives, and the processor's seconds."""
+    begun = time.process_time()
+    found = run()
+    return found, time.process_time() - begun
+
+
+def readouts(analysis: Analysis) -> list[Readout]:
+    """Those that the model answers, as `Analysis.selectors` takes them."""
+    rows = [row for row in records(analysis.readouts) if row["open"]]
+    there = [row for row in rows if row["accuracy"] >= analysis.thresholds.emerged_accuracy] or rows
+    return [Readout(Destination(row["destination"]), int(row["hop"])) for row in there]
+
+
+def stages(one: Checkpoint, analysis: Analysis, examples: int) -> dict[str, float]:
+    """The seconds of each stage, with what the ones before it found."""
+    thresholds, seconds, asked = analysis.thresholds, dict[str, float](), readouts(analysis)
+
+    def bench(name: Stream, n: int) -> Bench:
+        return opened(make_bench(one.model, one.task, n, 0, thresholds, name), asked)
+
+    def samples() -> tuple[Examples, Examples, Examples]:
+        fit, judge = (Examples(bench(name, FIT)) for name in (Stream.SELECTORS, Stream.SELECTORS_JUDGED))
+        return fit, judge, Examples(bench(Stream.SELECTORS_TRIED, examples))
+
+    (fit, judge, trial), seconds["their own runs"] = timed(samples)
+    chosen, seconds["which selectors"] = timed(lambda: attended(fit, judge, thresholds.min_gain))
+    parts: list[Part] = [*chosen.taken(), *((*cell, None) for cell in chosen.cells())]
+    lost, seconds[f"channel 2 of {len(parts)} selectors and heads"] = timed(lambda: OfModel(trial).each(chosen, parts))
+    draws = resampling(examples, thresholds.resampling_draws, thresholds.confidence, stream(0, Stream.BOOTSTRAP, "selectors"))
+    moved = {part: effects_on_open(each, trial.bench.baseline, draws) for part, each in zip(parts, lost, strict=True)}
+    of_heads = {part: shares for part, shares in moved.items() if part[2] is None}
+    _, seconds["channels 1 and 3"] = timed(lambda: judged(chosen, fit, trial, moved, draws, thresholds, 0, of_heads))
+    return seconds
+
+
+def tell(name: str, one: Checkpoint, examples: int) -> None:
+    """Print the rows of one checkpoint."""
+    tokens = one.task.sample(examples, torch.Generator().manual_seed(0)).tokens
+    with analysing(one.model):
+        _, forward = timed(lambda: record(one.model, tokens))
+    analysis, labels = timed(lambda: analyze(one, examples=examples, explain=False, progress=False))
+    _, explained = timed(lambda: analyze(one, examples=examples, progress=False))
+    _, whole = timed(lambda: analysis.selectors(examples=examples, fitted_to="attention", progress=False))
+    with precise():
+        of_stages = stages(one, analysis, examples)
+    rows = {"labels": labels, "labels, explained": explained, "selectors": whole, **of_stages}
+    rows["trial of all together"] = whole - sum(of_stages.values())
+    for stage, seconds in rows.items():
+        print(f"| `{name}` | {stage} | {seconds:.1f} | {seconds / forward:.0f} | {seconds / explained:.2f} |", flush=True)
+
+
+def main() -> None:
+    """Run the script from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=["cycle-d4-l3", "chain-d4-l4"], help="checkpoints, by name")
+    parser.add_argument("--examples", type=int, default=512)
+    arguments = parser.parse_args()
+    folders = {name: ROOT / "checkpoints" / name for name in arguments.names}
+    if missing := [name for name, folder in folders.items() if not (folder / "config.json").exists()]:
+        sys.exit(f"error: a checkpoint is a folder in checkpoints/, got {missing[0]!r}: see there")
+    torch.set_num_threads(1)
+    print("| model | stage | processor seconds | forward passes | of labels, explained |")
+    print("| --- | --- | --- | --- | --- |")
+    for name, folder in folders.items():
+        tell(name, load(folder), arguments.examples)
+
+
+if __name__ == "__main__":
+    main()
