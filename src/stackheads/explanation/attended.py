@@ -114,9 +114,10 @@ def _of_rank(chosen: Sum, here: dict[Taken, tuple[int, int]], fit: Looks, judge:
             for (place, head), (selector, _) in best.items()
             if told_worse(after[place, head], before[place, head], judge.rows[place], selector) < min_gain
         ]
-        for place, head in failed:
-            asking[place][head] = False
         chosen = restored(tried, chosen, failed)
+        asking = {place: torch.zeros_like(marks) for place, marks in asking.items()}
+        for place, head in best.keys() - failed:  # what the others have, and so what each gains them, is as before
+            asking[place][head] = True
     return chosen
 
 
@@ -129,40 +130,36 @@ def _best(
 ) -> Best:
     """For each head that still asks, at each destination, the candidate with the largest gain and its weights."""
     found: Best = {}
-    patterns = _patterns(chosen, fit)
     for place, marks in asking.items():
-        gains, weights, selectors = [], [], [selector for at, selector in here if at == place]
-        on: dict[Selector, tuple[Tensor, Tensor]] = {}
-        for selector in selectors if bool(marks.any()) else ():
-            gain, weight = _gain((place, selector), here[place, selector], fit, patterns[place], on)
+        heads, selectors = marks.nonzero().flatten(), [selector for at, selector in here if at == place]
+        if not len(heads) or not selectors:
+            continue
+        rows, target = fit.rows[place], fit.attention[place][heads]
+        pattern = rows.patterns({selector: weight[heads] for selector, weight in chosen.at(place).items()}, len(heads))
+        gains, weights, on = [], [], dict[Selector, tuple[Tensor, Tensor]]()
+        for selector in selectors:
+            gain, weight = _gain(selector, here[place, selector], rows, target, pattern, on)
             has = chosen.has.get((place, selector), torch.zeros_like(marks))
-            gains.append(gain.masked_fill(has | ~marks, -torch.inf))
+            gains.append(gain.masked_fill(has[heads], -torch.inf))
             weights.append(weight)
-        if selectors and bool(marks.any()):
-            best, at = torch.stack(gains).max(dim=0)
-            for head in (best >= least).nonzero().flatten().tolist():
-                number = int(at[head])
-                found[place, head] = selectors[number], weights[number][head]
+        best, at = torch.stack(gains).max(dim=0)
+        for number in (best >= least).nonzero().flatten().tolist():
+            which = int(at[number])
+            found[place, int(heads[number])] = selectors[which], weights[which][number]
     return found
 
 
-def _patterns(chosen: Sum, examples: Looks) -> dict[Destination, Float[Tensor, "head row source"]]:
-    """What the selectors say of each head's attention; evenly where it has none."""
-    return {place: rows.patterns(chosen.at(place), examples.heads) for place, rows in examples.rows.items()}
-
-
 def _gain(
-    taken: Taken,
+    selector: Selector,
     shape: tuple[int, int],
-    fit: Looks,
+    rows: Rows,
+    target: Float[Tensor, "head row source"],
     pattern: Float[Tensor, "head row source"],
     on: dict[Selector, tuple[Tensor, Tensor]],
 ) -> tuple[Float[Tensor, "head"], Float[Tensor, "head size value"]]:
-    """The gain of one candidate beside what each head has, and its best weights; `on` keeps what attention and pattern have on
-    its sources, which is the same under every gate.
+    """The gain of one candidate beside what each head has, and its best weights; `target` is the attention of these heads,
+    `pattern` what is said of it. `on` keeps what both have on its sources, which is the same under every gate.
     """
-    place, selector = taken
-    rows, target = fit.rows[place], fit.attention[place]
     named = rows.names(selector)
     if shape[0] == 1:
         gate = torch.zeros_like(rows.at[:, 0]) if selector.gate is None else rows.gates[selector.gate]
@@ -171,7 +168,7 @@ def _gain(
             on[always] = rows.on(always, target), rows.on(always, pattern)
         weight, gain = best_weights(*on[always], gate, shape[1])
         return gain[:, named].sum(dim=1) / named.sum().clamp(min=1), weight[:, None]
-    weight, told = target.new_zeros(fit.heads, *shape), pattern
+    weight, told = target.new_zeros(len(target), *shape), pattern
     wanted = _on_each(rows, selector, target, weight)
     for _ in range(SCALINGS):
         step = (wanted.clamp(min=FLOOR) / _on_each(rows, selector, told, weight).clamp(min=FLOOR)).log()
