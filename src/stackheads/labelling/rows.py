@@ -110,8 +110,9 @@ def _pattern_reason(pattern: PatternEvidence, thresholds: Thresholds) -> str:
         return f"undecided whether it has a role ({looks}, p = {pattern.p_value:.2g})"
     table = followed_instead(pattern, thresholds)
     if leads and table is not None:
-        apart = f"{table.on_role:.2f} of attention on the role's, {table.on_table:.2f} on the table's"
-        return f"no role but a table of {table.table}: where {pattern.role} names another source, {apart} ({looks} in all)"
+        apart = f"where {pattern.role} names another source, in {table.lead.examples:,} examples"
+        instead = f"{table.on_role:.2f} of attention on the role's, {table.on_table:.2f} on the table's"
+        return f"no role but a table of {table.table}: {apart}, {instead} ({looks} in all)"
     return f"pattern not beyond the null (p = {pattern.p_value:.2g}, {looks})" if leads else f"no clear pattern ({looks})"
 
 
