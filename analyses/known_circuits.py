@@ -7,8 +7,8 @@
 Each model is labelled as it is, on 512 examples, seed 0. A (head, destination) is *found* if it carries a step and has a
 confirmed row with the step's role, else *missed*; *wrong* if it has a confirmed row with another role, or carries nothing and
 has a confirmed row. Prints, for each model, what was measured of the model itself and which cells are found, missed and wrong,
-then precision and recall as means over models. The number behind a step is the head's attention on the step's source, at its
-own rows: an exchange proves what a head carries, not where it looks.
+then precision and recall as means over models. The numbers behind a step are the head's attention on the step's source, at its
+own rows, and on each other position of the source's slot: an exchange proves what a head carries, not where it looks.
 """
 
 import argparse
@@ -43,13 +43,15 @@ def cells(known: Known) -> list[dict[str, Any]]:
         right = role is not None and any((row["role"], row["hop"]) == (role.name, role.hop) for row in said)
         if role is None and not said:
             continue
+        on_source, on_others = looks.get((head, place), (0.0, 0.0))
         wrong = any(role is None or (row["role"], row["hop"]) != (role.name, role.hop) for row in said)
         rows.append(
             {
                 "model": known.name,
                 "head": str(head),
                 "destination": str(place),
-                "looks": f"{looks.get((head, place), 0.0):.2f}",
+                "looks": f"{on_source:.2f}",
+                "beside": f"{on_others:.2f}",
                 "truth": "nothing" if role is None else str(role),
                 "labels": "; ".join(_said(row) for row in mine),
                 "reason": "; ".join(row["reason"] for row in mine),
@@ -87,7 +89,10 @@ def model_row(known: Known, found: pd.DataFrame) -> list[str]:
 
 def _cells(rows: pd.DataFrame) -> str:
     """Cells with what stands at them and what was said."""
-    said = (f"{row.head} {row.destination[0]} {row.truth} ({row.looks}): {row.labels.strip()}" for row in rows.itertuples())
+    said = (
+        f"{row.head} {row.destination[0]} {row.truth} ({row.looks}, {row.beside}): {row.labels.strip()}"
+        for row in rows.itertuples()
+    )
     return "; ".join(said) or "none"
 
 

@@ -11,6 +11,7 @@ from stackheads.labelling.cause import AblationEffects, CauseEvidence
 from stackheads.labelling.needed import examples_needed
 from stackheads.labelling.patterns import PatternEvidence
 from stackheads.labelling.readouts import Readout
+from stackheads.labelling.rivals import Contrast
 from stackheads.labelling.rows import label_row, reason
 from stackheads.labelling.statistics import Estimate, Shares, no_shares, unseen
 from stackheads.labelling.thresholds import Thresholds
@@ -68,6 +69,13 @@ def pattern(kind):
     found = Estimate(lead, lead - 0.05, lead + 0.05, EXAMPLES)
     named = {kind: (Role("previous"),)} if kind in ("coinciding", "fixed", "rare") else {}
     return PatternEvidence(Role("hop", 1), lead + 0.1, "self", 0.1, found, found, 1e-9, found, 500, EXAMPLES, **named)
+
+
+def beside_tables(kind, *leads, examples=EXAMPLES):
+    """A pattern beside tables from which its role differs in so many examples, with these leads there, known to 0.05."""
+    told = [Estimate(lead, lead - 0.05, lead + 0.05, examples) for lead in leads]
+    tables = tuple(Contrast("symbols", 0.5 + lead.value / 2, 0.5 - lead.value / 2, lead, 2 * examples) for lead in told)
+    return replace(pattern(kind), contrasts=tables)
 
 
 def evidence(looks, matters, written=None, redundant=False, **more):
@@ -242,3 +250,33 @@ def test_what_would_decide_decides():
     at_the_bar = replace(open_row, cause=replace(wide, effects=shares_of([(0.01999, 0.04)])))
     assert examples_needed(at_the_bar, THRESHOLDS) is None
     assert "no number of examples may decide" in reason(at_the_bar, THRESHOLDS)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (beside_tables("yes", 0.7), "yes"),
+        (beside_tables("yes", 0.0), "yes"),  # what takes as much is no better
+        (beside_tables("yes", -0.15), "yes"),  # … nor what takes a little more
+        (beside_tables("yes", -0.3), "no"),
+        (beside_tables("yes", 0.7, -0.3), "no"),  # one table is enough
+        (beside_tables("yes", -0.3, examples=16), "yes"),  # a fourth of all examples may be of a kind that is not among 16
+        (beside_tables("yes", -0.9, examples=16), "no"),
+        (beside_tables("yes", -0.9, examples=15), "yes"),  # too few to measure
+        (beside_tables("undecided", -0.9), "not decided"),
+        (beside_tables("no", -0.9), "no"),
+    ],
+)
+def test_a_role_is_denied_by_a_table_that_takes_more_by_the_bar_where_they_differ(found, expected):
+    assert str(pattern_answer(found, THRESHOLDS)) == expected
+
+
+def test_a_head_that_follows_a_table_matters_without_a_role():
+    one = replace(evidence("yes", "yes", "yes"), pattern=beside_tables("yes", -0.9))
+    assert confirmed_again(evidence("yes", "yes", "yes"), THRESHOLDS).all()
+    assert not confirmed_again(one, THRESHOLDS).any()
+    row = label_row(one, THRESHOLDS)
+    assert (row["status"], row["role"], row["looks_like"]) == ("causal-unclassified", None, "hop 1")
+    assert row["reason"].startswith(
+        "no role but a table of symbols: where hop 1 names another source, in 2,048 examples, 0.05 of attention on the role's, "
+    )

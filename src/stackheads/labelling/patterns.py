@@ -5,7 +5,7 @@ no other role's target. It is compared with every rival's mass on the same rows,
 the null: the map of *another* example (`maps.py`; for roles that depend on the position alone, whose map is the same in every
 example, uniform attention; so too for an operand whose place the layout of the statements fixes). The null is a one-sided
 paired t-test over examples, Bonferroni-corrected over heads × destinations × roles; leads have intervals by Student's t over
-examples, Bonferroni-corrected over roles.
+examples, Bonferroni-corrected over roles. A role that leads has rivals that are no role, too: tables (`rivals.py`).
 
 What the examples cannot show is said and not judged: roles that no row tells apart (`coinciding`), a role whose source stands
 at the same place in every example, so that looking there is looking at a place (`fixed`), and roles whose source stands in too
@@ -13,7 +13,7 @@ few of these examples (`rare`), each where the head looks there much. No forward
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from stackheads.interventions import Recorded, destination_rows
 from stackheads.labelling.maps import Maps, make_maps
+from stackheads.labelling.rivals import TABLES, Contrast, contrasts
 from stackheads.labelling.roles import candidate_roles
 from stackheads.labelling.statistics import Estimate, Resampling, mean_interval
 from stackheads.labelling.thresholds import Thresholds
@@ -39,7 +40,8 @@ class PatternEvidence:
     is the largest.
     `coinciding`, `fixed` and `rare` name roles that take more attention than the best one and were not judged (see the module).
     `lead_draws`: the lead on bootstrap samples. `masses`: the attention mass on every role that was judged, for following one
-    role that may not be the best. `share` is that part of the head's attention at these positions which lies on the role's
+    role that may not be the best. `contrasts`: where the role leads, what attention follows where a table names another source.
+    `share` is that part of the head's attention at these positions which lies on the role's
     sources, rows without one counted; `examples` is how many of the `drawn` have such positions.
     """
 
@@ -60,6 +62,7 @@ class PatternEvidence:
     masses: dict[Role, float] = field(default_factory=dict, compare=False, repr=False)
     share: float | None = None
     drawn: int = 0
+    contrasts: tuple[Contrast, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,8 @@ class Looking:
     Layers and heads are on one axis; `positional` marks roles whose null is uniform attention.
     """
 
+    task: Task
+    clean: Recorded
     roles: list[Role]
     heads: list[HeadId]
     maps: Maps
@@ -109,9 +114,16 @@ class Looking:
         numbers = [number for number, head in enumerate(self.heads) if head in heads]
         scores = _scores(self.maps.of(numbers), self.positional, rows, thresholds)
         every = tests * len(self.roles)
-        return {
+        found = {
             self.heads[number]: _best(self.roles, scores, at, every, draws, thresholds) for at, number in enumerate(numbers)
         }
+        leading = {
+            head: item.role for head, item in found.items() if item.role and item.lead.value >= thresholds.pattern_margin
+        }
+        own = {role: self.maps.distinct[self.roles.index(role)] for role in leading.values()}
+        level = 1 - (1 - thresholds.confidence) / len(self.roles) / len(TABLES)
+        compared = contrasts(self.task, self.clean, rows, leading, own, level)
+        return {head: replace(item, contrasts=compared.get(head, ())) for head, item in found.items()}
 
 
 def looking(task: Task, clean: Recorded) -> Looking:
@@ -122,7 +134,7 @@ def looking(task: Task, clean: Recorded) -> Looking:
     placed = {role for role in operand_roles(task) if still[roles.index(role)]}
     positional = torch.tensor([role.positional or role in placed for role in roles], device=maps.null.device)
     every = [HeadId(number // heads, number % heads) for number in range(maps.mass.shape[1])]
-    return Looking(roles, every, maps, positional)
+    return Looking(task, clean, roles, every, maps, positional)
 
 
 def pattern_evidence(

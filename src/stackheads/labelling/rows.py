@@ -12,6 +12,7 @@ from stackheads.labelling.verdict import (
     Evidence,
     SelectorEvidence,
     cause_answer,
+    followed_instead,
     is_redundant,
     pattern_answer,
     selector_answer,
@@ -107,6 +108,11 @@ def _pattern_reason(pattern: PatternEvidence, thresholds: Thresholds) -> str:
         return looks
     if answer == Answer.UNDECIDED:
         return f"undecided whether it has a role ({looks}, p = {pattern.p_value:.2g})"
+    table = followed_instead(pattern, thresholds)
+    if leads and table is not None:
+        apart = f"where {pattern.role} names another source, in {table.lead.examples:,} examples"
+        instead = f"{table.on_role:.2f} of attention on the role's, {table.on_table:.2f} on the table's"
+        return f"no role but a table of {table.table}: {apart}, {instead} ({looks} in all)"
     return f"pattern not beyond the null (p = {pattern.p_value:.2g}, {looks})" if leads else f"no clear pattern ({looks})"
 
 

@@ -3,7 +3,7 @@
 Each channel ends in one `Answer`. *Yes*: a share reaches the bar and its interval lies above zero. *No*: all intervals lie
 inside the bar, by more than what the examples may not have shown (`statistics.unseen`), and nothing was left out that could
 show more. All else is *not decided*; *not tested* is what no example could show. For patterns the bar is `pattern_margin`, and
-*yes* also needs the null.
+*yes* also needs the null, and that no table is followed where it and the role name different sources.
 """
 
 from collections.abc import Iterable
@@ -17,6 +17,7 @@ from torch import Tensor
 from stackheads.labelling.cause import CauseEvidence
 from stackheads.labelling.patterns import PatternEvidence
 from stackheads.labelling.readouts import Readout
+from stackheads.labelling.rivals import Contrast
 from stackheads.labelling.statistics import KEPT_DRAWS, Estimate, Shares, unseen
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.write import WriteEvidence
@@ -145,6 +146,7 @@ def confirmed_again(evidence: Evidence, thresholds: Thresholds) -> Bool[Tensor, 
     """
     pattern, cause, write = evidence.pattern, evidence.cause, evidence.write
     nameless = pattern.role is None or pattern.coinciding or pattern.fixed or pattern.rare
+    nameless = nameless or followed_instead(pattern, thresholds) is not None
     if write is None or nameless or not cause.exact or pattern.p_value >= thresholds.null_p:
         return torch.zeros(KEPT_DRAWS, dtype=torch.bool)
     lead = torch.tensor(pattern.lead_draws or [pattern.lead.value] * KEPT_DRAWS, dtype=torch.double)
@@ -162,11 +164,23 @@ def pattern_answer(pattern: PatternEvidence, thresholds: Thresholds) -> Answer:
         return Answer.UNTESTED
     bar, hidden = thresholds.pattern_margin, unseen(pattern.examples, thresholds.confidence)
     leads = pattern.lead.value >= bar and pattern.lead.low > 0
+    if leads and followed_instead(pattern, thresholds) is not None:
+        return Answer.NO
     if leads and pattern.p_value < thresholds.null_p:
         return Answer.YES
     if pattern.furthest.high + hidden < bar or (leads and pattern.beyond.high + hidden < bar):
         return Answer.NO
     return Answer.UNDECIDED
+
+
+def followed_instead(pattern: PatternEvidence, thresholds: Thresholds) -> Contrast | None:
+    """The table that attention follows, and not the role, where the two name different sources: it takes more by the bar. None
+    where no such table is known: roles come first, and are denied only for what enough examples show.
+    """
+    known = [each for each in pattern.contrasts if each.lead.examples >= thresholds.min_asked]
+    leading = [each for each in known if -each.lead.value >= thresholds.pattern_margin]
+    sure = [each for each in leading if each.lead.high + unseen(each.lead.examples, thresholds.confidence) < 0]
+    return min(sure, key=lambda each: each.lead.high, default=None)
 
 
 def selector_answer(evidence: SelectorEvidence, thresholds: Thresholds) -> Answer:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from stackheads.errors import ConfigError
+from stackheads.labelling.roles import visible
 from stackheads.models.forwards.patched import PatchedForward, Swap
 from stackheads.models.hooks import analysing, record
 from stackheads.models.protocol import Model
@@ -77,20 +78,26 @@ def moved_by_the_rest(known: Assigned, model: Model, examples: int, seed: int = 
 
 def attention_on_sources(
     known: Assigned, model: Model, examples: int, seed: int = 0
-) -> dict[tuple[HeadId, Destination], float]:
-    """Mean attention, 0 to 1, of each head of a step on the step's source, at a destination's rows that are the head's own.
+) -> dict[tuple[HeadId, Destination], tuple[float, float]]:
+    """Mean attention, 0 to 1, of each head of a step on the step's source, at a destination's rows that are the head's own; and
+    on each other position of the source's slot that they see, on average.
 
     Exchanges prove what a head carries. It may know that without looking where it stands: in a cycle, whose symbols are all
-    keys, the one key that is nowhere else is one's own. Cost: one forward pass.
+    keys, the one key that is looked at less than all others is one's own. Cost: one forward pass.
     """
     batch = known.task.sample(examples, stream(seed, Stream.INTERCHANGED))
-    meant, run = interpret(known, batch), record(model, batch.tokens)
+    meant, run, seen = interpret(known, batch), record(model, batch.tokens), visible(known.task, batch)
     found = {}
     for step, whose, source in zip(known.steps, meant.whose, meant.sources, strict=True):
         for number, head in enumerate(step.heads):
-            mass = run.of(head)[0].gather(-1, source.clamp(min=0)[..., None]).squeeze(-1)
+            pattern, at = run.of(head)[0], source.clamp(min=0)
+            mass = pattern.gather(-1, at[..., None]).squeeze(-1)
+            # [batch, pos, source]: what a row sees of the slot that its source is in
+            alike = (batch.slots.gather(1, at)[..., None] == batch.slots[:, None]) & seen
+            others = ((pattern * alike).sum(dim=-1) - mass) / (alike.sum(dim=-1) - 1).clamp(min=1)
             for place in step.spec.rows:
-                found[head, place] = mass[(batch.slots == place.slot) & (whose == number) & (source >= 0)].mean().item()
+                rows = (batch.slots == place.slot) & (whose == number) & (source >= 0)
+                found[head, place] = mass[rows].mean().item(), others[rows].mean().item()
     return found
 
 

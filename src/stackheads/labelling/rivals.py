@@ -1,0 +1,162 @@
+"""Channel 1, the rivals that are no role: does attention follow a role where the role and a table name different sources?
+
+A table gives each pair of a looking position and a source a number, the mean attention between two of their kind: of *symbols*
+(own symbol × symbol and slot of the source) or of *places* (own place × distance of the source, which is its place). Where
+examples differ little in what a role names, a head that looks by a table seems to have the role: it takes all of the attention
+wherever the two agree. So tables are read off from one half of the examples, and on the other half attention is compared at the
+rows where the source that the table favours is none of the role's: all that lies on the role's sources against what lies on
+that one (their mean, where several are favoured alike). Then the halves change places. The difference has an interval by
+Student's t over examples, Bonferroni-corrected over roles × tables.
+
+A head that has the role passes whatever a table says: where they differ it looks at the role's source. A role that is itself a
+table of the kind (*previous* of places), no entry being the role's in one example and not in another, is not compared with it:
+the role says in short what the table says, and exceptions are no reason to say less. A pair of which the first half holds
+nothing is no favourite. Examples are halved by twos, so that every second one of them, on which gates are judged (`gating.py`),
+is halved too. No forward pass.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from stackheads.interventions import Recorded
+from stackheads.labelling.roles import role_targets, visible
+from stackheads.labelling.statistics import Estimate, mean_interval
+from stackheads.tasks import Task
+from stackheads.types import HeadId, Role, Slot
+
+TABLES = ("symbols", "places")
+ALIKE = 1e-6
+"""Numbers of a table that differ by less favour their sources alike: so much may be rounding."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Attention where a role and a table of `TABLES` name different sources, at so many rows: on all of the role's, and on the
+    one that the table favours; `lead` is the first less the second, with its number of examples.
+    """
+
+    table: str
+    on_role: float
+    on_table: float
+    lead: Estimate
+    rows: int
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Rows that tables are read off from, with all sources, and the entry of each table that a pair belongs to.
+
+    `sees`: whether the row can attend to the source; `second`: whether its example, of so many `examples`, is of the second
+    half.
+    """
+
+    example: Int[Tensor, "row"]
+    position: Int[Tensor, "row"]
+    sees: Bool[Tensor, "row source"]
+    second: Bool[Tensor, "row"]
+    examples: int
+    entries: dict[str, Int[Tensor, "row source"]]
+
+    def of(self, values: Shaped[Tensor, "batch pos *rest"]) -> Shaped[Tensor, "row *rest"]:
+        """What stands at these rows."""
+        return values[self.example, self.position]
+
+    def by_example(self, values: Float[Tensor, "row"]) -> Float[Tensor, "batch"]:
+        """Sums over the rows of each example."""
+        return values.new_zeros(self.examples).index_add_(0, self.example, values)
+
+
+def contrasts(
+    task: Task,
+    clean: Recorded,
+    rows: Bool[Tensor, "batch pos"],
+    leading: Mapping[HeadId, Role],
+    own: Mapping[Role, Bool[Tensor, "batch pos"]],
+    level: float,
+) -> dict[HeadId, tuple[Contrast, ...]]:
+    """Attention at these rows where each head's role and each table differ, on those that are the role's `own`.
+
+    `level`: coverage of each interval. Left out are tables that never differ from the role, or of whose kind it is.
+    """
+    found: dict[HeadId, tuple[Contrast, ...]] = {}
+    if not leading:
+        return found
+    pairs = _pairs(task, clean, rows)
+    for role in dict.fromkeys(leading.values()):
+        named = pairs.of(role_targets(task, clean.batch, [role])[0])  # [row, source]: the role's
+        tables = [table for table in TABLES if not _is_one(named, pairs, table)]
+        for head in (head for head, its in leading.items() if its == role):
+            attention = pairs.of(clean.run.of(head)[0]).double()  # [row, source]
+            each = (_contrast(attention, named, pairs.of(own[role]), pairs, table, level) for table in tables)
+            found[head] = tuple(one for one in each if one is not None)
+    return found
+
+
+def _pairs(task: Task, clean: Recorded, rows: Bool[Tensor, "batch pos"]) -> Pairs:
+    """The pairs of these rows."""
+    batch, (n, n_pos) = clean.batch, rows.shape
+    example, position = rows.nonzero().unbind(dim=1)
+    source = torch.arange(n_pos, device=rows.device)
+    places = source.expand_as(rows) if clean.places is None else clean.places
+    symbols = batch.tokens.unique(return_inverse=True)[1]
+    of_source = symbols * len(Slot) + batch.slots
+    entries = {
+        "symbols": _paired(symbols[example, position], of_source[example]),
+        "places": _paired(places[example, position], position[:, None] - source + n_pos - 1),
+    }
+    return Pairs(example, position, visible(task, batch).expand(n, -1, -1)[example, position], example % 4 >= 2, n, entries)
+
+
+def _contrast(
+    attention: Float[Tensor, "row source"],
+    named: Bool[Tensor, "row source"],
+    own: Bool[Tensor, "row"],
+    pairs: Pairs,
+    table: str,
+    level: float,
+) -> Contrast | None:
+    """Where a role and one table differ; None where they never do."""
+    number = _numbers(attention, pairs, table)
+    favoured = (number >= number.amax(dim=1, keepdim=True) - ALIKE) & (number >= 0)
+    apart = own & favoured.any(dim=1) & ~(favoured & named).any(dim=1)
+    if not bool(apart.any()):
+        return None
+    on_role = (attention * named).sum(dim=1)
+    on_table = (attention * favoured).sum(dim=1) / favoured.sum(dim=1).clamp(min=1)
+    lead, rows = (pairs.by_example(part * apart)[:, None] for part in (on_role - on_table, torch.ones_like(on_role)))
+    value, low, high = (float(part) for part in mean_interval(lead, rows, level, 1))
+    estimate = Estimate(value, low, high, int((rows > 0).sum()))
+    return Contrast(table, float(on_role[apart].mean()), float(on_table[apart].mean()), estimate, int(apart.sum()))
+
+
+def _paired(own: Int[Tensor, "row"], source: Int[Tensor, "row source"]) -> Int[Tensor, "row source"]:
+    """A number for each pair; where numbers are many more than pairs, as of a language's words, only those that there are."""
+    pair = own[:, None] * (int(source.max()) + 1) + source
+    return pair if int(pair.max()) < pair.numel() else pair.unique(return_inverse=True)[1]
+
+
+def _sums(values: Shaped[Tensor, "row source"], entry: Int[Tensor, "row source"], size: int) -> Float[Tensor, "entry"]:
+    """What pairs have, summed over each of so many entries."""
+    sums = torch.zeros(size, dtype=torch.double, device=entry.device)
+    return sums.index_add_(0, entry.flatten(), values.double().flatten())
+
+
+def _is_one(named: Bool[Tensor, "row source"], pairs: Pairs, table: str) -> bool:
+    """Whether a role is a table of the kind: it names each entry whenever that is seen, or never."""
+    entry = pairs.entries[table]
+    hits, seen = (_sums(part, entry, int(entry.max()) + 1) for part in (named, pairs.sees))
+    return bool(((hits == 0) | (hits == seen)).all())
+
+
+def _numbers(attention: Float[Tensor, "row source"], pairs: Pairs, table: str) -> Float[Tensor, "row source"]:
+    """For each pair the mean attention of its entry in the other half; -1 where that holds none, or the source is not seen."""
+    entry = pairs.entries[table]
+    size = int(entry.max()) + 1
+    mine, other = (entry + size * half[:, None] for half in (pairs.second, ~pairs.second))
+    total, seen = (_sums(part, mine, 2 * size) for part in (attention, pairs.sees))
+    mean = (total / seen.clamp(min=1)).where(seen > 0, -1.0)
+    return mean[other].where(pairs.sees, -1.0)
