@@ -1,4 +1,4 @@
-"""Circuits that look by tables, under gates or rarely, and further decoys: they answer, look where they say, and matter where they say they do."""
+"""Circuits that look by tables, under gates or rarely, and further decoys: they answer, look and matter where they say."""
 
 from dataclasses import replace
 from functools import cache

@@ -37,10 +37,10 @@ LARGE = "u: sixteen hops"
 ALL = {name: of for name, of in {**CIRCUITS, **BLENDS, **TABLED, **RARELY, **OTHER_TASKS, **FURTHER}.items() if name != LARGE}
 LEFT_OPEN = ("g: diffuse", "h: ambiguous")
 """Two answers can be defended: a diffuse head looks at nothing, or most at hop 3; in a fixed layout two roles are one."""
-SEVERAL = ("d: split", "i: two hops", "j: by symbol", "yd: split", "zd: split")
+SEVERAL = ("d: split", "i: two hops", "j: by symbol", "yd: split")
 """Decoys for one role a head that are heads in parts."""
-SHARP: tuple[str, ...] = LEFT_OPEN
-"""Not blurred."""
+SHARP = (*LEFT_OPEN, "j: by symbol", "t: never on")
+"""Not blurred: not judged, or of heads that are off, which soft attention puts on."""
 NULL_MODELS = 43
 """Of each kind: more than a thousand heads."""
 GUISES = 3

@@ -4,7 +4,8 @@ FURTHER: the same ways of being fooled on another task, depth and mask, circuits
 which more guises of one circuit hardly narrow:
 
 y  ideal pattern and W_O = 0, writes where nobody reads, a hop split over two heads: on tripling, a cycle looked at both ways
-z  the same, and a head that writes against the answer: on one hop per layer, chains that are stated in order
+z  the first two, and a head that writes against the answer: on one hop per layer, chains that are stated in order. A hop split
+   over two heads is none there: through LayerNorm what they give at parked rows matters, 3 % of an answer.
 
 SMALL: doubling and what is built on it with three hops instead of four, a fifth of the work (`validate --quick`).
 """
@@ -35,7 +36,6 @@ FURTHER: MappingProxyType[str, Callable[[], Circuit]] = MappingProxyType(
         "yd: split": partial(split, tripling_circuit),
         "za: no output": partial(dead_output, one_hop),
         "zb: unread": partial(unread, one_hop),
-        "zd: split": partial(split, one_hop),
         "zf: against": partial(against, one_hop),
     }
 )
