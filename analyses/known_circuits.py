@@ -7,8 +7,9 @@
 Each model is labelled as it is, on 512 examples, seed 0. A (head, destination) is *found* if it carries a step and has a
 confirmed row with the step's role, else *missed*; *wrong* if it has a confirmed row with another role, or carries nothing and
 has a confirmed row. Prints, for each model, what was measured of the model itself and which cells are found, missed and wrong,
-then precision and recall as means over models. The numbers behind a step are the head's attention on the step's source, at its
-own rows, and on each other position of the source's slot: an exchange proves what a head carries, not where it looks.
+then precision and recall as means over models, those of further seeds (`NAME-seed-SEED`), which had no part in making the
+labeller, by themselves. The numbers behind a step are the head's attention on the step's source, at its own rows, and on each
+other position of the source's slot: an exchange proves what a head carries, not where it looks.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from stackheads.files import write_file
 from stackheads.tables import records
 from stackheads.types import HeadId
 from stackheads.validation.exchanged import attention_on_sources
-from stackheads.validation.known import Known, known_models
+from stackheads.validation.known import SEED, Known, known_models
 
 KNOWN = Path(__file__).resolve().parent.parent / "checkpoints" / "known"
 PATH = RESULTS / "known.csv"
@@ -135,9 +136,15 @@ def main() -> None:
         "missed",
         "confirmed wrongly",
     ]
-    for line in (header, ["---"] * len(header), *(model_row(known, found) for known in models)):
+    labelled_ones = [known for known in models if (found["model"] == known.name).any()]
+    for line in (header, ["---"] * len(header), *(model_row(known, found) for known in labelled_ones)):
         print(f"| {' | '.join(line)} |")
-    print(f"\n{figures(found)}")
+    unseen = found["model"].str.contains(SEED, regex=False)
+    for what, some in (("first seeds", found[~unseen]), ("further seeds", found[unseen])):
+        if len(some):
+            print(f"\n{what}: {figures(some)}")
+    if len(labelled_ones) < len(models):
+        print(f"\n{len(models) - len(labelled_ones)} models are not labelled yet: --write")
 
 
 if __name__ == "__main__":

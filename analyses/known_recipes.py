@@ -76,3 +76,8 @@ SHORT: dict[str, KnownRecipe] = {
     "khop-k3-mlp": recipe(assign(KHOP3, strings(KHOP3), 16, choosing=True), 800, 16, mlps=True),
 }
 """What was trained the same way and fell short of the bar, most of it on a plateau of training."""
+
+UNSEEN = 2000
+"""Added to the seeds of training: models that had no part in making the labeller, and are shipped too."""
+UNSEEN_RECIPES = tuple(name for name, recipe in RECIPES.items() if recipe.model.attn_only)
+"""Those without MLPs, whose models are small."""

@@ -1,7 +1,7 @@
 """How do ways of labelling heads fare where it is known what heads look at? (docs/results/validation.md#peers)
 
     python analyses/peers.py               # table and figure from analyses/results/peers*.csv: seconds
-    python analyses/peers.py --write       # judges all cases first, an hour on two cores; goes on where it was interrupted
+    python analyses/peers.py --write       # judges all cases first, more than an hour on two cores; resumable
 
 Every case of `validation/cases.py`, judged by all ways of `validation/peers.py` and scored as in `validation/compared.py`:
 F1 with 95 % intervals over cases, by column; of nulls the share of heads of which anything is said. --write keeps each
@@ -57,9 +57,10 @@ def results(folder: Path, workers: int) -> list[Result]:
 
 def lines(table: pd.DataFrame) -> list[str]:
     """The table of docs/results/validation.md."""
-    rows = [[way, *(cell(some, column) for column in COLUMNS)] for way, some in table.groupby("way", sort=False)]
+    columns = [column for column in COLUMNS if (table["column"] == column).any()]
+    rows = [[way, *(cell(some, column) for column in columns)] for way, some in table.groupby("way", sort=False)]
     sizes = [f"{int(one['cases'])} cases, {int(one['cells'])}" for one in firsts(table)]
-    return [markdown(["way of labelling", *COLUMNS], [["(cases, cells or heads)", *sizes], *rows])]
+    return [markdown(["way of labelling", *columns], [["(cases, cells or heads)", *sizes], *rows])]
 
 
 def firsts(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -2,12 +2,14 @@
 
     python analyses/train_known.py                     # all that are missing, one after the other
     python analyses/train_known.py --only chain-d2 --again
+    python analyses/train_known.py --more 2000                  # those that the labeller had no part in, NAME-seed-SEED
     python analyses/train_known.py --more 1000 --only khop-k1   # from a seed that is so much larger, to runs/known-1000
 
 A model that reaches the bar becomes checkpoints/known/NAME, another one runs/known/NAME, where its record says what it falls
-short in; it is not trained again unless `--again` is given. Models of other seeds are not shipped: they try a labeller that was
-changed after it had seen those that are (`known_circuits.py --folder`). All is drawn from the seed: the same one gives the
-same weights to the bit on one kind of machine. Run time: half a minute to three for each model.
+short in; it is not trained again unless `--again` is given. Of other seeds those of `UNSEEN` are shipped, every one that
+reaches the bar; others try a labeller that was changed after it had seen those that are (`known_circuits.py --folder`). All is
+drawn from the seed: the same one gives the same weights to the bit on one kind of machine. Run time: half a minute to three
+for each model.
 """
 
 import argparse
@@ -16,16 +18,16 @@ import time
 from pathlib import Path
 
 import torch
-from known_recipes import RECIPES, SHORT
+from known_recipes import RECIPES, SHORT, UNSEEN, UNSEEN_RECIPES
 
 from stackheads.models import save_checkpoint
 from stackheads.training.trainer import FRESH_EXAMPLES, accuracy
 from stackheads.validation.exchanged import interchange_accuracy, moved_by_the_rest
-from stackheads.validation.known import BAR, write_record
+from stackheads.validation.known import BAR, SEED, write_record
 from stackheads.validation.strict import train_strictly
 
 ROOT = Path(__file__).resolve().parent.parent
-USED, UNUSED = ROOT / "checkpoints" / "known", ROOT / "runs" / "known"
+USED, RUNS = ROOT / "checkpoints" / "known", ROOT / "runs"
 EXAMPLES = 4096
 
 
@@ -37,10 +39,10 @@ def train_one(name: str, more: int = 0) -> str:
     found = interchange_accuracy(recipe.known, model, EXAMPLES)
     moved = moved_by_the_rest(recipe.known, model, EXAMPLES)
     least = min(found, key=lambda each: found[each])
-    used, unused = places(more)
-    folder = (used if found[least] >= BAR else unused) / name
+    used, unused = places(name, more)
+    folder = used if found[least] >= BAR else unused
     for place in (used, unused):
-        shutil.rmtree(place / name, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
     shares = {str(hop): share for hop, share in accuracy(model, recipe.known.task, FRESH_EXAMPLES).items()}
     settings = {**training.model_dump(mode="json"), "method": "strict interchange"}
     metrics = {"examples": FRESH_EXAMPLES, "accuracy": shares}
@@ -51,10 +53,14 @@ def train_one(name: str, more: int = 0) -> str:
     return f"{name}: {found[least]:.2%} at least, {least}; the rest moves {moved:.2%}; {seconds:.0f} s; {where}"
 
 
-def places(more: int) -> tuple[Path, Path]:
-    """Where models go that reach the bar, and where those that do not."""
-    runs = UNUSED.with_name(f"{UNUSED.name}-{more}")
-    return (runs, runs.with_name(f"{runs.name}-short")) if more else (USED, UNUSED)
+def places(name: str, more: int) -> tuple[Path, Path]:
+    """Where a model goes if it reaches the bar, and where if it does not."""
+    if more == 0:
+        return USED / name, RUNS / "known" / name
+    if more == UNSEEN:
+        name = f"{name}{SEED}{(RECIPES | SHORT)[name].training.seed + more}"
+        return USED / name, RUNS / "known" / name
+    return RUNS / f"known-{more}" / name, RUNS / f"known-{more}-short" / name
 
 
 def main() -> None:
@@ -65,8 +71,8 @@ def main() -> None:
     parser.add_argument("--more", type=int, default=0, help="added to the seeds of training")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for name in arguments.only or RECIPES:
-        trained = any((place / name / "known.json").exists() for place in places(arguments.more))
+    for name in arguments.only or (UNSEEN_RECIPES if arguments.more == UNSEEN else RECIPES):
+        trained = any((place / "known.json").exists() for place in places(name, arguments.more))
         if arguments.again or not trained:
             print(train_one(name, arguments.more), flush=True)
 

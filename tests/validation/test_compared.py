@@ -1,11 +1,13 @@
 """Scores of ways of labelling by hand, and cases of which it is known what heads look at."""
 
+from dataclasses import replace
+
 import pytest
 
 from stackheads.types import Destination, HeadId, Status
 from stackheads.validation.blurred import blurred
 from stackheads.validation.cases import ALL, LEFT_OPEN, Case, cases, subject
-from stackheads.validation.compared import COLUMNS, NULLS, Result, kind, result, scores, thresholds, wrong
+from stackheads.validation.compared import COLUMNS, KNOWN, NULLS, UNSEEN, Result, kind, result, scores, thresholds, wrong
 from stackheads.validation.peers import ALWAYS, OURS, Said
 from stackheads.validation.specimens import CIRCUITS, Guise
 
@@ -93,11 +95,33 @@ def test_every_circuit_is_a_case_in_both_halves_and_every_column_has_both():
     assert len({case.slug for case in every}) == len(every)
     for name in ALL:
         assert len({case.half for case in every if case.name == name}) == 1
-        assert len([case for case in every if case.name == name]) in (2, 12)
+        assert len([case for case in every if case.name == name]) in (2, 3, 12)
     assert {case.half for case in every} == {0, 1}
-    assert {case.column for case in every} == set(COLUMNS) - {"known trained"}
+    assert {case.column for case in every} == set(COLUMNS) - {KNOWN, UNSEEN}
     nulls = [case for case in every if case.column == NULLS]
     assert len({cell[0] for cell in subject(nulls[0]).looks}) * len(nulls) > 1000
+
+
+def test_known_models_of_one_recipe_are_one_circuit_of_one_half(checkpoints):
+    found = [case for case in cases(checkpoints / "known") if case.column == KNOWN]
+    names = {case.model for case in found}
+    assert len(names) == len(found) >= 30
+    halves = {}
+    for case in found:
+        assert case.model == case.name or case.model.startswith(f"{case.name}-seed-")
+        assert case.name in names
+        assert halves.setdefault(case.name, case.half) == case.half
+
+
+def test_unseen_models_are_scored_by_themselves_and_with_the_others():
+    """Two models of one recipe, the unseen one wrong: half of both, none of the unseen."""
+    said = {OURS: [{"hop 1": ALWAYS}]}
+    seen, unseen = (replace(made(KNOWN, 0, [truth], **said), circuit="one") for truth in ({"hop 1"}, {"hop 2"}))
+    found = scores([replace(seen, model="one"), replace(unseen, model="one-seed-2")])
+    assert row(found, OURS, KNOWN)["score"] == 0.5
+    assert row(found, OURS, KNOWN)["low"] == row(found, OURS, KNOWN)["high"] == 0.5
+    assert row(found, OURS, UNSEEN)["score"] == 0.0
+    assert row(found, OURS, UNSEEN)["cases"] == 1
 
 
 @pytest.mark.parametrize("name", ["k: mixed", "o: distance", "a: no output", "t: never on", *LEFT_OPEN])
@@ -118,7 +142,7 @@ def test_what_is_so_follows_from_the_construction(name):
 
 def test_a_case_of_a_blurred_circuit_is_less_sharp():
     guise = Guise(seed=1, normalization=None, noise=0.1)
-    assert blurred("doubling", guise).sharpness < guise.sharpness
+    assert blurred("doubling", CIRCUITS["doubling"](), guise).sharpness < guise.sharpness
     case = Case("blurred", "doubling", 0, guise)
     made = subject(case)
     assert any(made.looks.values())

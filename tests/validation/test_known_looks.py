@@ -1,4 +1,4 @@
-"""Circuits that look by tables, under gates or rarely: they answer, look where they say, and matter where they say they do."""
+"""Circuits that look by tables, under gates or rarely, and further decoys: they answer, look and matter where they say."""
 
 from dataclasses import replace
 from functools import cache
@@ -15,17 +15,18 @@ from stackheads.tasks import Cycle, Retrieval, check, gates
 from stackheads.tasks.scoring import correct
 from stackheads.types import Destination, Gate, HeadId, Role, Slot
 from stackheads.validation.blends import jobs_by_construction
+from stackheads.validation.further import FURTHER
 from stackheads.validation.other_tasks import OTHER_TASKS
 from stackheads.validation.rarely import ASKED, RARELY
 from stackheads.validation.specimens import Guise, specimen
 from stackheads.validation.tabled import OFTEN, TABLED
 
-LOOKS = {**TABLED, **RARELY, **OTHER_TASKS}
+LOOKS = {**TABLED, **RARELY, **OTHER_TASKS, **FURTHER}
 NOISE = dict.fromkeys(LOOKS, 0.1) | dict.fromkeys(("v: k hops", "x: hop by asked"), 0.05)
 QUERY, VALUE = Destination.QUERY, Destination.VALUE
 PLAIN = Guise(seed=3, normalization=None)
 LARGE = ("u: sixteen hops",)
-LIVE = ("confirmed", "causal-unclassified", "undecided")
+LIVE = ("confirmed", "causal-unclassified", "undecided", "opposing")
 
 
 @cache

@@ -185,7 +185,7 @@ def validate(
     from stackheads.files import check_file, check_folder, write_json
     from stackheads.report.validation import print_validation
     from stackheads.validation.kept import SETTINGS
-    from stackheads.validation.nulls import permuted_checkpoints, trained_on_shuffled_answers
+    from stackheads.validation.nulls import permuted_checkpoints
     from stackheads.validation.validate import validate as run
 
     if workers < 1:
@@ -194,8 +194,7 @@ def validate(
         check_file(output)
     if keep is not None:
         check_folder(keep, SETTINGS, [SETTINGS])
-    permuted = permuted_checkpoints(checkpoints, seed)  # first, since their folder may be a mistake
-    nulls = [*trained_on_shuffled_answers(1 if quick else 4, seed), *permuted]
+    nulls = permuted_checkpoints(checkpoints, seed)
     result = run(quick, seed, nulls, workers, progress=not quiet, folder=keep, about=checkpoints)
     if output is not None:
         write_json(output, result.to_dict())

@@ -39,6 +39,7 @@ SIZES = (32, 64, 128, 256, 512, 1024, 2048)
 QUICK_SIZES = (32, 256)
 FEW = ("doubling", "tripling", "a: no output", "b: unread", "d: split", "f: against")
 MANY = ("doubling", "tripling")
+QUICK_FEW = ("doubling", "tripling", "a: no output")
 RAREST = 0.01
 SEEDS, QUICK_SEEDS = 4, 1
 UNIFORM_SAMPLES, QUICK_SAMPLES, UNIFORM_EXAMPLES = 120, 40, 128
@@ -113,7 +114,7 @@ def calibration_points(quick: bool, seed: int) -> list[tuple[str, str, int, int]
     return [
         (readouts, circuit, size, seed + number)
         for size in (QUICK_SIZES if quick else SIZES)
-        for readouts, circuits in (("few", FEW), ("many", MANY))
+        for readouts, circuits in (("few", QUICK_FEW if quick else FEW), ("many", MANY))
         for circuit in circuits
         for number in range(QUICK_SEEDS if quick else SEEDS)
     ]

@@ -1,9 +1,10 @@
 """The cases on which ways of labelling are compared (`compared.py`): models of which it is known what every head looks at.
 
-Plain compiled circuits come as they are and, with noise on their weights, blurred; others once without noise and once with it.
-Circuits take turns between the halves, known trained models (`known.py`) too. Half of the guises have LayerNorm; those whose
-heads look at several things have none, since through it what one head writes changes a little what all others do. Null heads
-are those of untrained models, and of compiled circuits whose heads have their Q, K and V permuted.
+Plain compiled circuits come as they are and, with noise on their weights, blurred; others once without noise, once with it, and
+once with it and blurred. Circuits take turns between the halves, recipes of known trained models (`known.py`) too. Half of the
+guises have LayerNorm; those whose heads look at several things have none, since through it what one head writes changes a
+little what all others do. Null heads are those of untrained models, and of compiled circuits whose heads have their Q, K and V
+permuted.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,8 +18,9 @@ from stackheads.tasks import Task
 from stackheads.types import HeadId, Slot, Status
 from stackheads.validation.blends import BLENDS, jobs_by_construction
 from stackheads.validation.blurred import blurred
-from stackheads.validation.compared import Result, result
-from stackheads.validation.known import known_folders, load_known
+from stackheads.validation.compared import BLURRED, KNOWN, Result, result
+from stackheads.validation.further import FURTHER
+from stackheads.validation.known import known_folders, load_known, recipe_of
 from stackheads.validation.nulls import ANSWERLESS, TAKEN_APART, Null, permuted_circuit, untrained
 from stackheads.validation.other_tasks import OTHER_TASKS
 from stackheads.validation.peers import CARRIES, RESTING, Cell, said_of
@@ -31,23 +33,25 @@ NOISE = 0.1
 LESS_NOISE: Mapping[str, float] = {"v: k hops": 0.05, "x: hop by asked": 0.05}
 """As much as the circuit still answers under."""
 LARGE = "u: sixteen hops"
-"""Left out: all ways together take more memory on enough of its examples than there is."""
-ALL = {name: of for name, of in {**CIRCUITS, **BLENDS, **TABLED, **RARELY, **OTHER_TASKS}.items() if name != LARGE}
+"""Left out: on enough of its examples all ways together take an hour and a half of a core, and ten gigabytes."""
+ALL = {name: of for name, of in {**CIRCUITS, **BLENDS, **TABLED, **RARELY, **OTHER_TASKS, **FURTHER}.items() if name != LARGE}
 LEFT_OPEN = ("g: diffuse", "h: ambiguous")
 """Two answers can be defended: a diffuse head looks at nothing, or most at hop 3; in a fixed layout two roles are one."""
-SEVERAL = ("d: split", "i: two hops", "j: by symbol")
+SEVERAL = ("d: split", "i: two hops", "j: by symbol", "yd: split")
 """Decoys for one role a head that are heads in parts."""
+SHARP = (*LEFT_OPEN, "j: by symbol", "t: never on")
+"""Not blurred: not judged, or of heads that are off, which soft attention puts on."""
 NULL_MODELS = 43
 """Of each kind: more than a thousand heads."""
 GUISES = 3
-"""Of each half of plain circuits; of others one."""
+"""Of each half of plain circuits; of others one. More narrow nothing: the interval is over circuits."""
 EXAMPLES: Mapping[str, int] = {"v: k hops": 1024, "x: hop by asked": 1024}
 """More examples where each asks one of several hops."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One case: its column, name and half, and what it is made of: a guise of the circuit of that name, a folder, a seed."""
+    """One case: its column, its circuit's or recipe's name, its half, and what it is made of: a guise, a folder, a seed."""
 
     column: str
     name: str
@@ -55,10 +59,14 @@ class Case:
     of: Guise | Path | int
 
     @property
+    def model(self) -> str:
+        """Which model of its circuit it is."""
+        return f"{self.of.seed}-{self.of.noise}" if isinstance(self.of, Guise) else str(getattr(self.of, "name", self.of))
+
+    @property
     def slug(self) -> str:
         """A file name."""
-        of = f"{self.of.seed}-{self.of.noise}" if isinstance(self.of, Guise) else str(getattr(self.of, "name", self.of))
-        return f"{self.column}-{self.name}-{of}".replace(" ", "_").replace(":", "")
+        return f"{self.column}-{self.name}-{self.model}".replace(" ", "_").replace(":", "")
 
 
 def cases(known: Path | None = None) -> list[Case]:
@@ -68,16 +76,21 @@ def cases(known: Path | None = None) -> list[Case]:
         circuit = ALL[name]()
         plain = name in CIRCUITS and circuit.decoy is None
         half = number % 2
-        for variant in range(2 * GUISES if plain else 2):
-            normalized = name in CIRCUITS and (number + variant) % 2
+        for variant in range(2 * GUISES if plain else 3):
+            normalized = name in (*CIRCUITS, *FURTHER) and (number + variant) % 2
             guise = Guise(seed=1000 * number + variant, normalization="LN" if normalized else None)
             noisy = replace(guise, noise=LESS_NOISE.get(name, NOISE))
             if plain:
-                found += [Case("clean", name, half, guise), Case("blurred", name, half, noisy)]
-            else:
+                found += [Case("clean", name, half, guise), Case(BLURRED, name, half, noisy)]
+            elif variant < 2:
                 found.append(Case(_column(name, circuit), name, half, noisy if variant else guise))
+            elif name not in SHARP:
+                found.append(Case(BLURRED, name, half, noisy))
     if known is not None:
-        found += [Case("known trained", path.name, number % 2, path) for number, path in enumerate(known_folders(known))]
+        folders = known_folders(known)
+        recipes = list(dict.fromkeys(recipe_of(path.name) for path in folders))
+        names = [(recipe_of(path.name), path) for path in folders]
+        found += [Case(KNOWN, name, recipes.index(name) % 2, path) for name, path in names]
     nulls = [(kind, seed) for kind in ("untrained", "permuted") for seed in range(NULL_MODELS)]
     return found + [Case("nulls", kind, seed % 2, seed) for kind, seed in nulls]
 
@@ -92,7 +105,7 @@ def judged(case: Case) -> Result:
     """What is so and what every way says in one case. Cost: labels and selectors of one model."""
     one = subject(case)
     said = said_of(one.model, one.task, one.seed, EXAMPLES.get(case.name, LABELLED))
-    return result(case.column, case.name, case.half, one.looks, one.allowed, said)
+    return result(case.column, case.name, case.half, one.looks, one.allowed, said, case.model)
 
 
 @dataclass(frozen=True)
@@ -109,8 +122,9 @@ class Subject:
 def subject(case: Case) -> Subject:
     """What a case is about."""
     if isinstance(case.of, Guise):
-        guise = blurred(case.name, case.of) if case.column == "blurred" else case.of
-        made = specimen(case.name, ALL[case.name](), guise)
+        circuit = ALL[case.name]()
+        guise = blurred(case.name, circuit, case.of) if case.column == BLURRED else case.of
+        made = specimen(case.name, circuit, guise)
         return Subject(made.model, made.task, _built(made), _kinds(made), guise.seed)
     if isinstance(case.of, Path):
         one = load_known(case.of)

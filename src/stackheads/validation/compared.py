@@ -2,14 +2,15 @@
 
 A case is a model of which it is known what every head looks at, at every destination, so that it matters: compiled circuits as
 they are (`clean`), with noise and attention blurred as far as they still answer (`blurred`), circuits whose heads look at
-several things (`gated and mixed`), `decoys`, trained models with known circuits (`known trained`), and `nulls`, heads of which
-none does anything. A way is right about a head and a role if the head looks there and the way says so.
+several things (`gated and mixed`), `decoys`, trained models with known circuits (`known trained`), those among them that had
+no part in making the labeller (`of these unseen`), and `nulls`, heads of which none does anything. A way is right about a head
+and a role if the head looks there and the way says so.
 
 Circuits have two halves. Ways that need a threshold get the one with the best F1 on the other half, over all columns but nulls,
 so that every case is scored, by a threshold that was chosen on other circuits. Reported is F1 over all looks, and its mean over
 the kinds that are there – hop, previous, value slots, distance … –, where what is said of other kinds costs nothing; of nulls,
 the share of heads of which anything is said. Intervals: bootstrap over circuits, whose guises are not independent; of nulls
-Wilson's.
+Wilson's. Known models that one recipe made from several seeds are guises of one circuit.
 
 Not judged are heads about which two answers can be defended: diffuse ones, and those of layouts that tell two roles apart
 nowhere. A compiled head that matches symbols is built to look at one kind of slot as well, so that it may be said to.
@@ -27,10 +28,11 @@ from torch import Tensor
 from stackheads.labelling.statistics import wilson
 from stackheads.seeds import Stream, stream
 from stackheads.types import Status
+from stackheads.validation.known import SEED
 from stackheads.validation.peers import ALWAYS, OURS, Said
 
-COLUMNS = ("clean", "blurred", "gated and mixed", "decoys", "known trained", "nulls")
-NULLS = COLUMNS[-1]
+BLURRED, KNOWN, UNSEEN, NULLS = "blurred", "known trained", "of these unseen", "nulls"
+COLUMNS = ("clean", BLURRED, "gated and mixed", "decoys", KNOWN, UNSEEN, NULLS)
 DRAWS, CONFIDENCE = 2000, 0.95
 LooksOf = Mapping[Any, Iterable[str]]
 """What heads look at, by (head, destination)."""
@@ -42,7 +44,7 @@ TRIED = 200
 class Result:
     """What is so and what is said in one case, by cell ("L0H1 @query"): `truth` holds the cells that are judged and what each
     looks at so that it matters, `allowed` what is right to say as well and no mistake to leave out; `said` for each way what it
-    says, with its number; `statuses` those of the labels.
+    says, with its number; `statuses` those of the labels; `model` which one of the circuit's it is.
     """
 
     column: str
@@ -52,6 +54,7 @@ class Result:
     allowed: Mapping[str, Sequence[str]]
     said: Mapping[str, Mapping[str, Mapping[str, float]]]
     statuses: Mapping[str, Sequence[str]]
+    model: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what needs no threshold has no number."""
@@ -71,7 +74,7 @@ class Result:
         return cls(**{**stored, "said": said})
 
 
-def result(column: str, circuit: str, half: int, truth: LooksOf, allowed: LooksOf, said: Said) -> Result:
+def result(column: str, circuit: str, half: int, truth: LooksOf, allowed: LooksOf, said: Said, model: str = "") -> Result:
     """The result of a case, of cells that are judged."""
     named = {cell: f"{cell[0]} @{cell[1]}" for cell in truth}
     return Result(
@@ -82,6 +85,7 @@ def result(column: str, circuit: str, half: int, truth: LooksOf, allowed: LooksO
         {named[cell]: sorted(looks) for cell, looks in allowed.items() if truth.get(cell) and looks},
         {way: {named[cell]: of for cell, of in cells.items() if cell in truth} for way, cells in said.of.items()},
         {named[cell]: tuple(map(str, some)) for cell, some in said.statuses.items() if cell in truth},
+        model,
     )
 
 
@@ -146,11 +150,13 @@ def scores(results: Sequence[Result]) -> list[dict[str, Any]]:
     """A row for every way and column: F1 with its interval, its mean over kinds, precision and recall, both halves' thresholds,
     of ours the share of cells whose label is undecided; of nulls the share of heads of which anything is said.
     """
-    rows = []
+    rows, columns = [], {column: [one for one in results if one.column == column] for column in COLUMNS}
+    columns[UNSEEN] = [one for one in columns[KNOWN] if SEED in one.model]
     for way in results[0].said:
         bars = thresholds(results, way)
-        for column in dict.fromkeys(one.column for one in results):
-            mine = [one for one in results if one.column == column]
+        for column, mine in columns.items():
+            if not mine:
+                continue
             row = _of_nulls(mine, way, bars) if column == NULLS else _of_known(mine, way, bars)
             rows.append({"way": way, "column": column, "cases": len(mine), "first": bars[0], "second": bars[1], **row})
     return rows
@@ -208,6 +214,7 @@ def wrong(results: Iterable[Result], way: str = OURS) -> list[dict[str, Any]]:
         {
             "column": one.column,
             "circuit": one.circuit,
+            "model": one.model,
             "cell": cell,
             "so": ", ".join(looks),
             "said": ", ".join(said),

@@ -24,6 +24,8 @@ from stackheads.validation.truth import Truth
 
 BAR = 0.99
 RECORD, FORMAT = "known.json", 1
+SEED = "-seed-"
+"""Between the name of a recipe and the seed of a model that was trained by it again."""
 CURE = "train it again, analyses/train_known.py"
 
 
@@ -76,6 +78,11 @@ def write_record(folder: Path, known: Assigned, accuracy: dict[str, float], move
     steps = [_stored(step) for step in known.steps]
     content = {"format": FORMAT, "steps": steps, "choosing": known.choosing, "examples": examples}
     write_json(folder / RECORD, {**content, "accuracy": accuracy, "moved_by_the_rest": moved})
+
+
+def recipe_of(name: str) -> str:
+    """The recipe of a known model, from the name of its folder."""
+    return name.partition(SEED)[0]
 
 
 def known_folders(folder: Path | str) -> list[Path]:

@@ -11,7 +11,7 @@ from stackheads.training.config import TrainingConfig
 from stackheads.training.trainer import train
 from stackheads.validation.specimens import CIRCUITS, Guise, specimen
 
-STEPS = 300
+STEPS, QUICK_STEPS = 300, 100
 ANSWERLESS: tuple[Task, ...] = (Cycle(symbols=8, max_hops=4), Retrieval(chains=3, max_hops=4, attention_dir="causal"))
 """The tasks of untrained models."""
 TAKEN_APART = ("doubling", "tripling")
@@ -30,10 +30,10 @@ def permuted_circuit(name: str, seed: int) -> Null:
     return "permuted", permuted_heads(made.model, seed), made.task
 
 
-def trained_on_shuffled_answers(n: int, seed: int) -> list[Null]:
-    """n models trained on answers of other examples, each with the task that they should have learned."""
+def trained_on_shuffled_answers(n: int, seed: int, steps: int = STEPS) -> list[Null]:
+    """n models trained for so many steps on answers of other examples, each with the task that they should have learned."""
     shuffled, true = (Cycle(symbols=8, max_hops=4, answers=answers) for answers in ("shuffled", "true"))
-    training = TrainingConfig(steps=STEPS, evaluate_every=STEPS, evaluate_examples=64)
+    training = TrainingConfig(steps=steps, evaluate_every=steps, evaluate_examples=64)
     config = ModelConfig(layers=3, heads=4)
     return [
         (

@@ -64,8 +64,9 @@ class Said:
 def said_of(model: Model, task: Task, seed: int, examples: int = EXAMPLES, selectors: int = SELECTORS) -> Said:
     """What every way says of every (head, destination) of a model, on examples of this seed."""
     thresholds = Thresholds()
+    # Before the bench, so that only one record of the model is kept at a time.
+    evidence, _ = measure(model, task, Look(examples, seed, methods=("resample", "zero")), thresholds)
     bench = bench_of(model, task, labelling_batch(task, examples, seed), thresholds)
-    evidence, _ = measure(model, task, Look(examples, seed), thresholds)
     found = _labels(evidence, thresholds) | _by_attention(bench)
     by_mass = {cell: next(iter(said)) for cell, said in found["attention mass"].items()}
     places = [place for place in Destination if bool(destination_rows(bench.clean.batch, place).any())]

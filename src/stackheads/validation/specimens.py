@@ -113,8 +113,8 @@ def one_hop() -> Circuit:
     return _plain("one hop per layer", lower(one_hop_per_layer(3)), _causal(3, supervision="chain"))
 
 
-def doubling_circuit() -> Circuit:
-    return _plain("doubling", lower(doubling(4)), _causal(4))
+def doubling_circuit(hops: int = 4) -> Circuit:
+    return _plain("doubling", lower(doubling(hops)), _causal(hops))
 
 
 def tripling_circuit() -> Circuit:
@@ -127,19 +127,22 @@ def _with(circuit: Circuit, decoy: str, change: Callable[[list[list[HeadSpec]]],
     return replace(circuit, layers=tuple(map(tuple, layers)), mechanism=None, decoy=decoy, **fields)
 
 
-def dead_output() -> Circuit:
+def chained_doubling(hops: int = 4) -> Circuit:
+    """The plain circuit for a task that asks all hops at the query alone."""
+    return _plain("doubling", lower(doubling(hops)), _causal(hops, supervision="chain"))
+
+
+def dead_output(base: Callable[[], Circuit] = doubling_circuit) -> Circuit:
     """a"""
-    return _with(doubling_circuit(), "a", lambda layers: layers[2].append(replace(layers[2][0], copies=())))
+    return _with(base(), "a", lambda layers: layers[2].append(replace(layers[2][0], copies=())))
 
 
-def unread() -> Circuit:
+def unread(base: Callable[[], Circuit] = doubling_circuit) -> Circuit:
     """b"""
-    return _with(
-        doubling_circuit(), "b", lambda layers: layers[2].append(replace(layers[2][0], copies=(Copy(TOKEN, "unread"),)))
-    )
+    return _with(base(), "b", lambda layers: layers[2].append(replace(layers[2][0], copies=(Copy(TOKEN, "unread"),))))
 
 
-def removed() -> Circuit:
+def removed(base: Callable[[], Circuit] = chained_doubling) -> Circuit:
     """c"""
     writer = HeadSpec(
         ((TOKEN, register(-1)),),
@@ -162,22 +165,21 @@ def removed() -> Circuit:
         layers[1].append(writer)
         layers[2].append(remover)
 
-    task = _causal(4, supervision="chain")
-    base = _plain("doubling", lower(doubling(4)), task)
-    return _with(base, "c", change, readouts={**base.readouts, 1: {register(1): 1.0, "extra": 2.0}})
+    plain = base()
+    return _with(plain, "c", change, readouts={**plain.readouts, 1: {register(1): 1.0, "extra": 2.0}})
 
 
-def split() -> Circuit:
+def split(base: Callable[[], Circuit] = doubling_circuit) -> Circuit:
     """d"""
 
     def change(layers: list[list[HeadSpec]]) -> None:
         halved = replace(layers[2][0], copies=tuple(replace(copy, gain=0.5) for copy in layers[2][0].copies))
         layers[2] = [halved, halved]
 
-    return _with(doubling_circuit(), "d", change)
+    return _with(base(), "d", change)
 
 
-def backups() -> Circuit:
+def backups(base: Callable[[], Circuit] = doubling_circuit) -> Circuit:
     """e"""
     weights = {"vote0": 0.3, "vote1": 0.3, "vote2": 0.18}  # small, so that LayerNorm hardly sees them
 
@@ -189,10 +191,10 @@ def backups() -> Circuit:
         matches = tuple((name, register(-1)) for name in weights)
         layers[2] = [replace(layers[2][0], matches=matches, sharpness=130.0, preference=14.0)]
 
-    return _with(doubling_circuit(), "e", change)
+    return _with(base(), "e", change)
 
 
-def against() -> Circuit:
+def against(base: Callable[[], Circuit] = chained_doubling) -> Circuit:
     """f"""
     head = HeadSpec(
         ((TOKEN, register(-1)),),
@@ -201,9 +203,9 @@ def against() -> Circuit:
         {QUERY: Role("hop", 1)},
         status={QUERY: "opposing"},
     )
-    base = _plain("doubling", lower(doubling(4)), _causal(4, supervision="chain"))
-    readouts = {**base.readouts, 1: {register(1): 1.0, "minus": -1.3}}
-    return _with(base, "f", lambda layers: layers[3].append(head), readouts=readouts)
+    plain = base()
+    readouts = {**plain.readouts, 1: {register(1): 1.0, "minus": -1.3}}
+    return _with(plain, "f", lambda layers: layers[-1].append(head), readouts=readouts)
 
 
 def diffuse() -> Circuit:

@@ -3,8 +3,10 @@
 The grid: every circuit of `validation/specimens.py` in several guises, without and with noise on the weights. One half
 of it, chosen by position, is the *choosing* half: the default thresholds are compared there with looser and stricter ones, on
 evidence that is measured once, under the loosest, and judged under each. All figures reported are from the other half. Nulls
-are untrained models, models trained on shuffled answers (given by the caller, since analysis does not train), and models that
-solve the task with Q, K and V permuted between heads.
+are untrained models, models trained on shuffled answers, and models that solve the task with Q, K and V permuted between heads.
+
+Every part is work for a pool of processes: cases, nulls – those that are to be trained are trained there –, calibration and
+uniformity.
 """
 
 import time
@@ -28,8 +30,17 @@ from stackheads.tasks import Task
 from stackheads.types import Gate, Status
 from stackheads.validation.calibration import QUICK_SAMPLES, UNIFORM_SAMPLES, calibration_points, judged, rates, uniformity
 from stackheads.validation.calibration import Judged as Answered
+from stackheads.validation.further import SMALL
 from stackheads.validation.kept import Rows, keeping, kept
-from stackheads.validation.nulls import ANSWERLESS, TAKEN_APART, permuted_circuit, untrained
+from stackheads.validation.nulls import (
+    ANSWERLESS,
+    QUICK_STEPS,
+    STEPS,
+    TAKEN_APART,
+    permuted_circuit,
+    trained_on_shuffled_answers,
+    untrained,
+)
 from stackheads.validation.scores import NOISE, Judged, NullHead, Validation, score
 from stackheads.validation.specimens import CIRCUITS, Guise, Specimen, specimen
 from stackheads.validation.truth import Truth
@@ -53,10 +64,11 @@ LOOSEST = Thresholds(
 
 @dataclass(frozen=True)
 class Case:
-    """One specimen of the grid."""
+    """One specimen of the grid; `small`: with fewer hops where there is such a one."""
 
     circuit: str
     guise: Guise
+    small: bool = False
 
 
 def validate(
@@ -70,9 +82,9 @@ def validate(
 ) -> Validation:
     """Run the grid. `nulls` are further (kind, model, task) that must get no confirmed label.
 
-    `quick` uses one guise for each circuit, clean and noisy, and fewer nulls, on 256 examples; the thresholds are
-    then not compared. In `folder` each part is kept as it is done, and not made again
-    (`kept.py`); `about` is the folder that some of `nulls` come from.
+    `quick` uses one guise for each circuit, clean and noisy in turns and with three hops for four (`SMALL`), fewer nulls, on
+    256 examples, and less calibration; the thresholds are then not compared. In `folder` each part is kept as it is done, and
+    not made again (`kept.py`); `about` is the folder that some of `nulls` come from.
     """
     start = time.monotonic()
     if folder is not None:
@@ -84,6 +96,7 @@ def validate(
         *nulls,
     ]
     number, points = QUICK_NULL_EXAMPLES if quick else NULL_EXAMPLES, calibration_points(quick, seed)
+    trainings = [(QUICK_STEPS if quick else STEPS, seed + at, number) for at in range(1 if quick else 4)]
     with ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
@@ -93,24 +106,25 @@ def validate(
             ones = [pool.submit(kept, folder, f"{what}-{at:04}", make, *part) for at, part in enumerate(parts)]
             return (row for one in _shown(ones, len(parts), what, progress) for row in one.result())
 
+        uniform = pool.submit(uniformity, QUICK_SAMPLES if quick else UNIFORM_SAMPLES, seed)
+        trained = rows("shuffled answers", _label_trained, trainings)
         cells = rows("grid", _label_case, [(case,) for case in reporting])
         null_rows = rows("nulls", _label_null, [(*null, number) for null in null_jobs])
         compared = rows("thresholds", _compare_thresholds, [(case,) for case in choosing])
         answers = rows("calibration", _calibrated, points)
-        found, null_heads = [Judged(**row) for row in cells], [NullHead(**row) for row in null_rows]
+        found, null_heads = [Judged(**row) for row in cells], [NullHead(**row) for row in (*null_rows, *trained)]
         under = [(row.pop("thresholds"), Judged(**row)) for row in compared]
-        asked = [Answered.of(row) for row in answers]
-    uniform = uniformity(QUICK_SAMPLES if quick else UNIFORM_SAMPLES, seed)
+        asked, uniform_p = [Answered.of(row) for row in answers], uniform.result()
     chosen = {name: score([cell for other, cell in under if other == name])["macro_f1"] for name in ALTERNATIVES if under}
     seconds = time.monotonic() - start
-    return Validation(tuple(found), chosen, tuple(null_heads), seconds, tuple(rates(asked)), uniform)
+    return Validation(tuple(found), chosen, tuple(null_heads), seconds, tuple(rates(asked)), uniform_p)
 
 
 def _grid(quick: bool, seed: int) -> tuple[list[Case], list[Case]]:
-    """The choosing half and the reporting half; guises alternate between them."""
+    """The choosing half and the reporting half; guises alternate between them. Quick: one of each, every second noisy."""
     sides: tuple[list[Case], list[Case]] = ([], [])
     for number, circuit in enumerate(CIRCUITS):
-        for noise in (0.0, NOISE):
+        for noise in ((0.0, NOISE)[number % 2],) if quick else (0.0, NOISE):
             for variant in range(1 if quick else 4):
                 guise = Guise(
                     seed=seed + 1000 * number + 10 * variant + int(noise > 0),
@@ -120,7 +134,7 @@ def _grid(quick: bool, seed: int) -> tuple[list[Case], list[Case]]:
                     idle=variant // 2,
                     noise=noise,
                 )
-                sides[1 if quick else (number + variant // 2 + variant) % 2].append(Case(circuit, guise))
+                sides[1 if quick else (number + variant // 2 + variant) % 2].append(Case(circuit, guise, small=quick))
     return sides
 
 
@@ -148,7 +162,7 @@ def _calibrated(readouts: str, circuit: str, examples: int, seed: int) -> Rows:
 
 
 def _made(case: Case) -> Specimen:
-    return specimen(case.circuit, CIRCUITS[case.circuit](), case.guise)
+    return specimen(case.circuit, (SMALL if case.small else CIRCUITS)[case.circuit](), case.guise)
 
 
 def _cells(case: Case, made: Specimen, evidence: Sequence[Evidence], thresholds: Thresholds) -> list[Judged]:
@@ -166,6 +180,12 @@ def _cells(case: Case, made: Specimen, evidence: Sequence[Evidence], thresholds:
 def is_rest(gate: Gate | None, truth: Truth) -> bool:
     """Whether a row is about positions at which a head with a gate does not act: there is no right label there."""
     return truth.gate is not None and gate is not None and not set(gate.values) & set(truth.gate.values)
+
+
+def _label_trained(steps: int, seed: int, examples: int) -> Rows:
+    """The same of a model that is first trained on shuffled answers."""
+    (null,) = trained_on_shuffled_answers(1, seed, steps)
+    return _label_null(*null, examples)
 
 
 def _label_null(kind: str, model: Model, task: Task, examples: int) -> Rows:
