@@ -35,7 +35,7 @@ CANDIDATES = 10
 
 
 class Criteria:
-    """The three criteria on one bench. `labels` are all cells, `confirmed` those of the circuit; `stepwise`: no run is taken up
+    """The three criteria on one bench. `labels` are all cells, `confirmed` those of the circuit; `afresh`: no run is taken up
     from another one.
     """
 
@@ -45,7 +45,7 @@ class Criteria:
         labels: Sequence[Label],
         confirmed: Sequence[Label],
         generator: torch.Generator,
-        stepwise: bool = False,
+        afresh: bool = False,
     ):
         self.bench, self.labels, self.confirmed, self.generator = bench, labels, list(confirmed), generator
         self.known: dict[frozenset[Label], Tensor] = {}
@@ -54,7 +54,7 @@ class Criteria:
             label.where: destination_rows(bench.clean.batch, label.where) for label in labels
         }
         self.means: dict[HeadId, Float[Tensor, "batch pos d_head"]] = {}
-        self.near = replayable(bench.model, bench.clean) and not stepwise
+        self.near = replayable(bench.model, bench.clean) and not afresh
 
     def all(self) -> dict[str, Any]:
         """The three criteria."""

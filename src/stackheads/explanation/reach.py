@@ -138,8 +138,8 @@ def _probe(x: Float[Tensor, "row d_model"], symbols: Int[Tensor, "row hop"], n: 
             gram = own.T @ own
             gram += RIDGE * len(own) * torch.eye(len(gram), dtype=gram.dtype)
             weights[key] = torch.linalg.cholesky(gram)
-        one_hot = torch.nn.functional.one_hot(symbols[:half, hop][train], n).to(own.dtype)
-        solved = torch.cholesky_solve(own.T @ one_hot, weights[key])
+        sums = own.new_zeros(n, own.shape[1]).index_add(0, symbols[:half, hop][train], own)  # over the rows of each symbol
+        solved = torch.cholesky_solve(sums.T, weights[key])
         guess = (features[half:][test] @ solved).argmax(dim=-1)
         answers.append((guess == symbols[half:, hop][test]).double().mean().item())
     return answers

@@ -20,8 +20,8 @@ changes what the head gives, by a tenth or more of what the matched example's so
 head brings. Readouts about which no counterfactual shows anything are asked by the matched example; all pairs are tried
 together, as in channel 2. Where there is none, nothing is tested, and nothing is said.
 
-Cost: one forward pass for each counterfactual, shared by all questions, one for each question and counterfactual, and one for
-each question that a matched example is asked about.
+Cost: at most one forward pass for each counterfactual, shared by all questions, one for each question and counterfactual, both
+on the examples that it changes alone (`rewired.py`), and one for each question that a matched example is asked about.
 """
 
 from collections.abc import Collection, Sequence

@@ -92,9 +92,8 @@ class Recording:
 
     def part(self, some: "slice | Tensor") -> "Recording":
         """The recording of some examples, by a slice or by their numbers."""
-        names = ("pattern", "v", "z", "residual", "q", "k")
-        parts = {name: None if getattr(self, name) is None else getattr(self, name)[:, some] for name in names}
-        return Recording(self.logits[some], **parts)
+        inputs = (None if each is None else each[:, some] for each in (self.residual, self.q, self.k))
+        return Recording(self.logits[some], self.pattern[:, some], self.v[:, some], self.z[:, some], *inputs)
 
 
 def hook_name(layer: int, what: str) -> str:

@@ -133,7 +133,7 @@ class FusedForward:
         """Logits at the positions `read` (ascending), or at all; the last layer computes no other rows."""
         residual = self.embed(tokens)
         for block in self.model.blocks[: None if read is None else -1]:
-            residual = self._layer(block, residual)
+            residual = self._after(block, residual)
         return self.unembed(residual if read is None else self._last_layer(residual, read))
 
     def streams(
@@ -143,11 +143,11 @@ class FusedForward:
         residual = self.embed(tokens)
         for block in self.model.blocks[:-1]:
             yield residual[:, read]
-            residual = self._layer(block, residual)
+            residual = self._after(block, residual)
         yield residual[:, read]
         yield self._last_layer(residual, read)
 
-    def _layer(self, block: Any, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+    def _after(self, block: Any, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         """The residual stream after a layer."""
         q, k, v = self.qkv(block.attn, self.norm(getattr(block, "ln1", None), residual))
         z = rearrange(self.attend(q, k, v, self.causal), "batch head pos d_head -> batch pos (head d_head)")
