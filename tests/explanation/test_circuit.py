@@ -151,3 +151,16 @@ def test_reach_and_circuit_are_saved(walk, tmp_path):
     assert loaded.circuit.faithfulness == analysis.circuit.faithfulness
     assert set(loaded.circuit.edges(keys=True)) == set(analysis.circuit.edges(keys=True))
     assert loaded.reach["hops"].tolist() == analysis.reach["hops"].tolist()
+
+
+def test_reach_without_hooks_is_reach_with_them(monkeypatch):
+    """To a row or two that stand between two symbols, rows being dropped where there are enough of a destination."""
+    monkeypatch.setattr("stackheads.explanation.reach.MAX_ROWS", 900)
+    monkeypatch.setattr("stackheads.explanation.reach.PART", 100)
+    model, task = subject("chain-d4-l4")
+    fast = reach(model, task, examples=500)
+    with model.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", lambda value, hook: value)]):
+        plain = reach(model, task, examples=500)
+    assert fast[["layer", "destination"]].equals(plain[["layer", "destination"]])
+    for one, other in zip(fast["accuracy"], plain["accuracy"], strict=True):
+        assert one == pytest.approx(other, abs=0.01)

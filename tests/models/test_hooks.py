@@ -20,6 +20,16 @@ def test_recording_equals_transformer_lens_cache(random_model, generator):
         assert torch.equal(run.z[layer], cache["z", layer])
 
 
+def test_a_record_in_parts_is_the_record(random_model, generator):
+    task, model = random_model
+    tokens = task.sample(5, generator).tokens
+    run, parts = record(model, tokens), record(model, tokens, part=2)
+    for name in ("logits", "pattern", "v", "z", "residual", "q", "k"):
+        assert torch.allclose(getattr(run, name), getattr(parts, name), atol=1e-6)
+        some = getattr(run.part(torch.tensor([3, 1])), name)
+        assert torch.equal(some, getattr(run, name)[[3, 1]] if name == "logits" else getattr(run, name)[:, [3, 1]])
+
+
 def test_editing_with_the_runs_own_values_changes_nothing(random_model, generator):
     task, model = random_model
     tokens = task.sample(4, generator).tokens

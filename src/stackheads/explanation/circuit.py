@@ -7,27 +7,18 @@ Edges below `min_effect` or with an interval that reaches zero are left out. An 
 attributes: `total`, the effect of ablating the cell; `direct`, the part that goes straight to the logits, at the same readout;
 `self_repair` = direct - total, above zero where later heads make up for what is lost.
 
-The three criteria of Wang et al. (2023, §4), in shares of the gap. F(S) is the recovered share, averaged over the readouts
-that the model answers, with everything outside S at its positional mean and S live; C is the set of confirmed cells, M all:
-
-    faithfulness        F(C), where F(M) = 1
-    incompleteness(K)   |F(C without K) - F(M without K)|, for K in C: ten random K (each cell with probability 1/2) and
-                        a greedy one that adds, from ∅, the cell that raises it most, among ten candidates, while it rises
-    minimality(v)       max over K of |F(C without K and v) - F(C without K)|, for each v in C; K: ∅, the other cells of the
-                        role of v, five of the random sets and the greedy set, each without v
-
-F is a mean; beside it stand median and 10th percentile over examples (for differences: median and 90th percentile).
-Cost: one forward pass for each pair (twice for pairs at one destination), two for each K, two for each (v, K).
+Whether the circuit is all there is to it is asked by three criteria (`criteria.py`).
+Cost: at most one forward pass for each pair (twice for pairs at one destination), and those of the criteria.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import networkx as nx
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stackheads.explanation.criteria import Criteria
 from stackheads.explanation.ideal import silenced
 from stackheads.interventions import ABLATIONS, INPUTS, Sender, destination_rows, direct_logits, path_edits
 from stackheads.interventions.paths import Input
@@ -42,9 +33,6 @@ from stackheads.types import Destination
 LOGITS = "logits"
 NOT_SOUGHT = "it was not looked for, which explain=True does"
 NO_HEAD = "no head is confirmed on readouts that the model answers"
-RANDOM_SETS = 10
-MINIMALITY_SETS = 5
-CANDIDATES = 10
 
 
 class Circuit(nx.MultiDiGraph):  # pyright: ignore[reportMissingTypeArgument]
@@ -120,7 +108,7 @@ def find_circuit(bench: Bench, labels: Sequence[Label], thresholds: Thresholds, 
     _add_nodes(circuit, bench, confirmed, draws, thresholds)
     for receiver in confirmed:
         _add_edges(circuit, bench, confirmed, receiver, draws, thresholds)
-    criteria = _Criteria(bench, labels, confirmed, stream(seed, Stream.CIRCUIT_SETS))
+    criteria = Criteria(bench, labels, confirmed, stream(seed, Stream.CIRCUIT_SETS))
     circuit.graph.update(criteria.all())
     return circuit
 
@@ -206,81 +194,3 @@ def _sender(bench: Bench, label: Label) -> Sender:
 
 def _ablated(bench: Bench, labels: Sequence[Label]) -> list[Any]:
     return silenced(bench, labels, [], "resample")
-
-
-class _Criteria:
-    """Faithfulness, completeness and minimality; F of a set is computed once."""
-
-    def __init__(self, bench: Bench, labels: Sequence[Label], confirmed: Sequence[Label], generator: torch.Generator):
-        self.bench, self.labels, self.confirmed, self.generator = bench, labels, list(confirmed), generator
-        self.known: dict[frozenset[Label], Tensor] = {}
-        self.asked = bench.baseline.open
-
-    def all(self) -> dict[str, Any]:
-        """The three criteria."""
-        circuit = frozenset(self.confirmed)
-        random = [self._random_set() for _ in range(RANDOM_SETS)]
-        greedy = self._greedy_set()
-        scores = [self._incompleteness(chosen).mean().item() for chosen in random]
-        worst = self._incompleteness(greedy)
-        sets = [frozenset(), greedy, *random[:MINIMALITY_SETS]]
-        return {
-            "faithfulness": _summary(self._f(circuit), {"median": 0.5, "tenth": 0.1}),
-            "completeness": {
-                "random_mean": sum(scores) / len(scores),
-                "random_worst": max(scores),
-                "greedy": abs(self._signed(greedy).mean().item()),
-                "greedy_median": worst.quantile(0.5).item(),
-                "greedy_ninetieth": worst.quantile(0.9).item(),
-            },
-            "minimality": {str(label): self._minimality(label, sets) for label in self.confirmed},
-        }
-
-    def _f(self, live: Iterable[Label]) -> Float[Tensor, "example"]:
-        """F for each example: the recovered share, averaged over the readouts that are answered."""
-        key = frozenset(live)
-        if key not in self.known:
-            baseline = self.bench.baseline
-            margin = self.bench.margin(silenced(self.bench, self.labels, list(key), "mean"))
-            chance = (baseline.chance.margin.sum(dim=0) / baseline.count.sum(dim=0)) * baseline.count
-            gap = (baseline.clean.margin - chance).sum(dim=0, keepdim=True) / baseline.count.sum(dim=0)
-            per_question = (margin - chance) / (gap * baseline.count.clamp(min=1))
-            asked = (baseline.count > 0) & self.asked.to(margin.device)
-            self.known[key] = ((per_question * asked).sum(dim=1) / asked.sum(dim=1).clamp(min=1)).double().cpu()
-        return self.known[key]
-
-    def _signed(self, chosen: frozenset[Label]) -> Float[Tensor, "example"]:
-        return self._f(set(self.confirmed) - chosen) - self._f(set(self.labels) - chosen)
-
-    def _incompleteness(self, chosen: frozenset[Label]) -> Float[Tensor, "example"]:
-        return self._signed(chosen).abs()
-
-    def _random_set(self) -> frozenset[Label]:
-        picks = torch.rand(len(self.confirmed), generator=self.generator) < 0.5
-        return frozenset(label for label, picked in zip(self.confirmed, picks.tolist(), strict=True) if picked)
-
-    def _greedy_set(self) -> frozenset[Label]:
-        chosen: frozenset[Label] = frozenset()
-        best = abs(self._signed(chosen).mean().item())
-        while len(chosen) < len(self.confirmed):
-            rest = [label for label in self.confirmed if label not in chosen]
-            order = torch.randperm(len(rest), generator=self.generator).tolist()[:CANDIDATES]
-            scored = [(abs(self._signed(chosen | {rest[index]}).mean().item()), index) for index in order]
-            value, index = max(scored)
-            if value <= best:
-                break
-            chosen, best = chosen | {rest[index]}, value
-        return chosen
-
-    def _minimality(self, label: Label, sets: Sequence[frozenset[Label]]) -> float:
-        same_role = frozenset(other for other in self.confirmed if other.role == label.role)
-        circuit = set(self.confirmed)
-        scores = [
-            abs((self._f(circuit - (chosen | {label})) - self._f(circuit - (chosen - {label}))).mean().item())
-            for chosen in [*sets, same_role]
-        ]
-        return max(scores)
-
-
-def _summary(values: Float[Tensor, "example"], quantiles: dict[str, float]) -> dict[str, float]:
-    return {"mean": values.mean().item(), **{name: values.quantile(at).item() for name, at in quantiles.items()}}

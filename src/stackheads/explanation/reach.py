@@ -3,18 +3,22 @@
 For every offset j ≠ 0 of the task's find maps, a linear probe reads f^j of a position's symbol – the token at find^j – from the
 residual stream after a layer, at all positions of a destination. Least squares on one half of fresh examples (features
 standardised, ridge λ = 10⁻³ of the number of rows), accuracy on the other half. A hop is readable if that is at least 95 %.
-All hops share one solve, since only the right-hand side differs. Cost: one forward pass on `examples` examples.
+All hops share one solve, since only the right-hand side differs. Cost: at most one forward pass on `examples` examples, without
+hooks where that is seen to be the same (`models/trust.py`), and in the last layer only at the rows that are still needed.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from stackheads.models.forwards.fused import FusedForward
 from stackheads.models.hooks import analysing, hook_name, logits_of
 from stackheads.models.protocol import Model
+from stackheads.models.trust import why_not_fused
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import Batch, Task
 from stackheads.types import Destination
@@ -25,7 +29,9 @@ RIDGE = 1e-3
 MAX_ROWS = 16384
 """Rows used at a destination; value slots have many in each example."""
 CHUNK = 512
-"""Examples run at once."""
+"""Examples drawn at once …"""
+PART = 128
+"""… and run at once."""
 
 
 def reach(model: Model, task: Task, seed: int = 0, examples: int = EXAMPLES) -> pd.DataFrame:
@@ -34,18 +40,23 @@ def reach(model: Model, task: Task, seed: int = 0, examples: int = EXAMPLES) -> 
     Layer -1 is the embedding, before any head.
     """
     generator = stream(seed, Stream.REACH)
-    batches = [task.sample(min(CHUNK, examples - start), generator) for start in range(0, examples, CHUNK)]
+    drawn = [task.sample(min(CHUNK, examples - start), generator) for start in range(0, examples, CHUNK)]
+    batches = [batch[start : start + PART] for batch in drawn for start in range(0, len(batch), PART)]
+    fast = all(batch.pads is None for batch in drawn) and why_not_fused(model, _placed(model, batches[0]).tokens) is None
     kept: dict[tuple[int, Destination], list[Tensor]] = {}
     symbols: dict[Destination, list[Tensor]] = {}
     for batch in batches:
-        streams = _streams(model, batch)
-        for destination in Destination:
-            at = batch.slots == destination.slot
-            if sum(map(len, symbols.get(destination, []))) >= MAX_ROWS or not bool(at.any()):
-                continue
+        wanted = [place for place in Destination if sum(map(len, symbols.get(place, []))) < MAX_ROWS]
+        marks = {place: batch.slots == place.slot for place in wanted}
+        marks = {place: at for place, at in marks.items() if bool(at.any())}
+        if not marks:
+            continue
+        rows = torch.stack([*marks.values()]).any(dim=0).any(dim=0)
+        for destination, at in marks.items():
             symbols.setdefault(destination, []).append(_symbols(batch).movedim(1, -1)[at])
-            for layer, after in enumerate(streams, start=-1):
-                kept.setdefault((layer, destination), []).append(after[at])
+        for layer, after in enumerate(_streams(model, batch, rows, fast), start=-1):
+            for destination, at in marks.items():
+                kept.setdefault((layer, destination), []).append(after[at[:, rows]])
     rows = []
     for (layer, destination), parts in sorted(kept.items(), key=lambda item: (item[0][0], list(Destination).index(item[0][1]))):
         accuracy = _probe(torch.cat(parts), torch.cat(symbols[destination]), task.d_vocab)
@@ -76,18 +87,29 @@ def reach_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     )
 
 
-def _streams(model: Model, batch: Batch) -> list[Float[Tensor, "batch pos d_model"]]:
-    """The residual stream before the first layer and after each."""
-    kept: list[Tensor] = []
+def _streams(model: Model, batch: Batch, rows: Bool[Tensor, "pos"], fast: bool) -> Iterator[Float[Tensor, "batch row d_model"]]:
+    """The residual stream before the first layer and after each, at these rows; `fast`: without hooks."""
+    placed = _placed(model, batch)
+    if fast:
+        with analysing(model):
+            streams = FusedForward(model, fixed=True).streams(placed.tokens, rows.nonzero().flatten().to(placed.tokens.device))
+            kept = [each.cpu() for each in streams]
+        yield from kept
+        return
+    kept = []
     names = [hook_name(0, "resid_pre"), *(hook_name(layer, "resid_post") for layer in range(model.cfg.n_layers))]
 
     def keep(value: Tensor, hook: Any) -> None:
-        kept.append(value.cpu())
+        kept.append(value.cpu()[:, rows])
 
     with analysing(model), model.hooks(fwd_hooks=[(name, keep) for name in names]):
-        placed = batch.to(next(model.parameters()).device)
         logits_of(model, placed.tokens, placed.pads)
-    return kept
+    yield from kept
+
+
+def _placed(model: Model, batch: Batch) -> Batch:
+    """On the model's device."""
+    return batch.to(next(model.parameters()).device)
 
 
 def _symbols(batch: Batch) -> Int[Tensor, "batch hop pos"]:
@@ -116,8 +138,8 @@ def _probe(x: Float[Tensor, "row d_model"], symbols: Int[Tensor, "row hop"], n: 
             gram = own.T @ own
             gram += RIDGE * len(own) * torch.eye(len(gram), dtype=gram.dtype)
             weights[key] = torch.linalg.cholesky(gram)
-        one_hot = torch.nn.functional.one_hot(symbols[:half, hop][train], n).to(own.dtype)
-        solved = torch.cholesky_solve(own.T @ one_hot, weights[key])
+        sums = own.new_zeros(n, own.shape[1]).index_add(0, symbols[:half, hop][train], own)  # over the rows of each symbol
+        solved = torch.cholesky_solve(sums.T, weights[key])
         guess = (features[half:][test] @ solved).argmax(dim=-1)
         answers.append((guess == symbols[half:, hop][test]).double().mean().item())
     return answers

@@ -153,18 +153,22 @@ def _hooked_heads(model: Model, clean: Recorded, layer: int, position: int, z: T
         yield run_edited(model, clean.batch.tokens, edits, clean.batch.pads)
 
 
+def fitting(model: Model, n_pos: int, dtype: torch.dtype, memory: int = MEMORY) -> int:
+    """How many examples may be run at once, so that they take this memory, about; at least one."""
+    cfg = model.cfg
+    numbers = n_pos * (4 * cfg.d_model + 8 * cfg.n_heads * cfg.d_head + 2 * cfg.n_heads * n_pos + cfg.d_vocab_out)
+    return max(1, memory // (numbers * dtype.itemsize))
+
+
 class Engine:
     """A run ready to be taken up again, and how much of it fits in memory at once. For runs on which that is proved."""
 
     def __init__(self, model: Model, run: Recording, read: Rows, memory: int, frozen_norms: bool = False):
         self.model, self.logits, self.read = model, run.logits, read
-        cfg, (batch, n_pos) = model.cfg, run.logits.shape[:2]
-        numbers = n_pos * (4 * cfg.d_model + 8 * cfg.n_heads * cfg.d_head + 2 * cfg.n_heads * n_pos + cfg.d_vocab_out)
-        fitting = max(1, memory // (numbers * run.logits.element_size()))
-        self.variants = max(1, fitting // batch)
-        size = min(batch, fitting)
+        batch, size = len(run.logits), fitting(model, run.logits.shape[1], run.logits.dtype, memory)
+        self.variants = max(1, size // batch)
         self.parts = [slice(start, start + size) for start in range(0, batch, size)]
-        self.replays = [Replay(model, _examples(run, part), frozen_norms) for part in self.parts]
+        self.replays = [Replay(model, run if len(self.parts) == 1 else run.part(part), frozen_norms) for part in self.parts]
 
     def run(self, live: Rows, variants: Sequence[Sequence[Edit]]) -> Iterator[Tensor]:
         """Logits for lists of edits that begin in one layer at the rows `live`."""
@@ -172,7 +176,7 @@ class Engine:
             chunk = variants[start : start + self.variants]
             with analysing(self.model):
                 found = [
-                    replayed.variants([[_of(edit, part) for edit in edits] for edits in chunk], live, self.read)
+                    replayed.variants([[edit_of(edit, part) for edit in edits] for edits in chunk], live, self.read)
                     for replayed, part in zip(self.replays, self.parts, strict=True)
                 ]
             yield from self._whole(found)
@@ -205,15 +209,7 @@ class Engine:
             yield logits
 
 
-def _examples(run: Recording, part: slice) -> Recording:
-    """The recording of some examples."""
-    if part == slice(0, len(run.logits)):
-        return run
-    names = ("pattern", "v", "z", "residual", "q", "k")
-    return Recording(run.logits[part], **{name: getattr(run, name)[:, part] for name in names})
-
-
-def _of(edit: Edit, part: slice) -> Edit:
+def edit_of(edit: Edit, part: slice) -> Edit:
     """The edit on some examples."""
     match edit:
         case HeadEdit():

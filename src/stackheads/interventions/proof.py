@@ -19,7 +19,7 @@ from torch import Tensor
 
 from stackheads.errors import InterventionError
 from stackheads.interventions.activations import Recorded
-from stackheads.interventions.engine import MEMORY, Engine
+from stackheads.interventions.engine import MEMORY, Engine, edit_of, fitting
 from stackheads.models.forwards.replay import Rows
 from stackheads.models.hooks import Edit, HeadEdit, PatternEdit, Recording, analysing, record, run_edited
 from stackheads.models.protocol import Model
@@ -34,7 +34,8 @@ def recorded(model: Model, batch: Batch, like: Recorded | None = None) -> Record
     `like`: a record of the same model, whose proof holds for this batch too (a counterfactual). Raises `InterventionError` if
     logits or weights are not finite, `ConfigError` for what is no model. Cost: one forward pass, and two for the proof.
     """
-    run = record(model, batch.tokens, batch.pads)
+    part = None if obstacle(model) else _part(model, batch)
+    run = record(model, batch.tokens, batch.pads, part)
     _check_finite(model, run.logits)
     if like is not None:
         return Recorded(batch, run, like.hooked, like.state)
@@ -63,8 +64,8 @@ def why_hooked(model: Model, batch: Batch, run: Recording) -> str | None:
 
 def _mixing(run: Recording) -> str | None:
     """Whether heads give their pattern times their values."""
-    mixed = torch.einsum("lbhps,lbshd->lbphd", run.pattern, run.v)
-    difference, bound = (mixed - run.z).abs().max().item(), MATTERS * run.v.abs().max().item()
+    mixed = (torch.einsum("bhps,bshd->bphd", pattern, v) - z for pattern, v, z in zip(run.pattern, run.v, run.z, strict=True))
+    difference, bound = torch.stack([off.abs().max() for off in mixed]).max().item(), MATTERS * run.v.abs().max().item()
     return None if difference <= bound else f"its heads do not give pattern · value (off by up to {difference:.1g})"
 
 
@@ -78,7 +79,9 @@ def _replays(model: Model, batch: Batch, run: Recording) -> str | None:
         return f"the fast forward is not the model's ({reason})"
     edits = _in_every_layer(run)
     (edited,) = engine.run(later, [edits])
-    if reason := differs(model, batch.tokens, edited, run_edited(model, batch.tokens, edits)):
+    parts = [slice(start, start + _part(model, batch)) for start in range(0, len(batch), _part(model, batch))]
+    hooked = [run_edited(model, batch.tokens[part], [edit_of(edit, part) for edit in edits]) for part in parts]
+    if reason := differs(model, batch.tokens, edited, torch.cat(hooked)):
         return f"the fast forward does not follow edits as the model does ({reason})"
     return None
 
@@ -95,6 +98,11 @@ def _in_every_layer(run: Recording) -> list[Edit]:
         edits.append(HeadEdit(head, later & (position % 2 == layer % 2), z.roll((1, 1), (0, 1))))
         edits.append(PatternEdit(head, later & (position % 2 != layer % 2), pattern.roll((1, 1), (0, 1))))
     return edits
+
+
+def _part(model: Model, batch: Batch) -> int:
+    """How many examples go through the hooked model at once: what it makes on the way takes more than what is kept."""
+    return fitting(model, batch.tokens.shape[1], next(model.parameters()).dtype, MEMORY // 4)
 
 
 def _check_finite(model: Model, logits: Float[Tensor, "batch pos d_vocab_out"]) -> None:

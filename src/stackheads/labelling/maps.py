@@ -18,7 +18,7 @@ from stackheads.tasks import Batch, Task
 from stackheads.tasks.layout import Matched, next_one
 from stackheads.types import Role
 
-CHUNK = 256
+CHUNK = 32
 """Examples whose maps, [role, example, row, source], are held at a time."""
 
 

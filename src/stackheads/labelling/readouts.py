@@ -3,7 +3,7 @@
 Sums and not means, because effects are ratios of sums over examples and the number of asked positions cancels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -90,9 +90,19 @@ class Scorer:
         return self.where.any(dim=0).any(dim=0).any(dim=-1)
 
     @cached_property
-    def _asked(self) -> Float[Tensor, "example readout place"]:
-        """`where` with what is summed over last, and positions and slots as one axis: so a sum is a product of matrices."""
-        return self.where.permute(1, 0, 2, 3).flatten(2)
+    def _asked(self) -> tuple[Int[Tensor, "place"], Float[Tensor, "example place readout"] | Float[Tensor, "place readout"]]:
+        """The places that are asked about, positions and slots as one axis, and which readout each is of: a sum is a product of
+        matrices. Where a place is of one readout in all examples, which are most tasks, it is one matrix for all of them.
+        """
+        where = self.where.permute(1, 2, 3, 0).flatten(1, 2)  # [example, place, readout]
+        ever = where.amax(dim=0)
+        places = ever.any(dim=-1).nonzero().flatten()
+        return places, ever[places] if bool((ever.sum(dim=-1) <= 1).all()) else where[:, places]
+
+    @cached_property
+    def _known(self) -> Bool[Tensor, "example place"]:
+        """Where something is asked."""
+        return self.where.any(dim=0).flatten(1)[:, self._asked[0]]
 
     def score(self, logits: Float[Tensor, "example pos d_vocab_out"]) -> Score:
         """Margin and right answers, summed per example and readout."""
@@ -106,7 +116,9 @@ class Scorer:
 
     def summed(self, values: Float[Tensor, "example pos slot"]) -> Float[Tensor, "example readout"]:
         """Sum values at the asked positions of each readout."""
-        return (self._asked.to(values.dtype) @ values.flatten(1)[..., None]).squeeze(-1)
+        places, readout = self._asked
+        at = values.flatten(1)[:, places].where(self._known, 0.0)
+        return torch.einsum("ep,epr->er" if readout.ndim == 3 else "ep,pr->er", at, readout.to(values.dtype))
 
     def towards(
         self, logits: Float[Tensor, "example pos d_vocab_out"], other: Int[Tensor, "example pos slot"]
@@ -119,6 +131,10 @@ class Scorer:
     def differs(self, other: Int[Tensor, "example pos slot"]) -> Float[Tensor, "example readout"]:
         """How many answers of each readout another batch's targets change."""
         return self.summed(self._differing(other).to(self.where.dtype))
+
+    def part(self, some: "slice | Tensor") -> "Scorer":
+        """The scorer of some examples, by a slice or by their numbers."""
+        return replace(self, batch=self.batch[some], where=self.where[:, some])
 
     def _differing(self, other: Int[Tensor, "example pos slot"]) -> Bool[Tensor, "example pos slot"]:
         return (self.batch.targets >= 0) & (other >= 0) & (self.batch.targets != other)

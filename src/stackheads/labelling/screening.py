@@ -17,7 +17,7 @@ Pairs of heads are not ablated – a language model has dozens that look at the 
 Cost: a forward and a backward pass for each readout, on `chunk` examples at a time, whose activations are what takes memory.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -69,7 +69,7 @@ def guessed_effects(
         moved = torch.zeros_like(best)
         for start in range(0, len(clean.batch), chunk):
             part = slice(start, start + chunk)
-            some = _part(scorer, part)
+            some = scorer.part(part)
             pads = None if clean.batch.pads is None else clean.batch.pads[part]
             found = gradients(model, clean.batch.tokens[part], partial(_total_margin, some, number), pads=pads)
             local = torch.einsum("lbphd,lbphd->lbph", found, change[:, part])
@@ -97,8 +97,3 @@ def candidates(
 
 def _total_margin(scorer: Scorer, readout: int, logits: Tensor) -> Float[Tensor, ""]:
     return scorer.margin(logits)[:, readout].sum()
-
-
-def _part(scorer: Scorer, part: slice) -> Scorer:
-    """The scorer of some examples."""
-    return replace(scorer, batch=scorer.batch[part], where=scorer.where[:, part])

@@ -20,14 +20,12 @@ changes what the head gives, by a tenth or more of what the matched example's so
 head brings. Readouts about which no counterfactual shows anything are asked by the matched example; all pairs are tried
 together, as in channel 2. Where there is none, nothing is tested, and nothing is said.
 
-Cost: one forward pass for each counterfactual, shared by all questions, one for each question and counterfactual, and one for
-each question that a matched example is asked about.
+Cost: at most one forward pass for each counterfactual, shared by all questions, one for each question and counterfactual, both
+on the examples that it changes alone (`rewired.py`), and one for each question that a matched example is asked about.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -36,10 +34,11 @@ from torch import Tensor
 from stackheads.interventions import destination_rows, rerun, source_edit
 from stackheads.labelling.bench import Bench
 from stackheads.labelling.readouts import Readout
+from stackheads.labelling.rewired import Part, counterfactuals
 from stackheads.labelling.roles import role_targets
 from stackheads.labelling.statistics import Resampling, Shares, mean_interval
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.models.hooks import CarryEdit, record_values
+from stackheads.models.hooks import CarryEdit
 from stackheads.tasks import OPERANDS, Batch, Operand, Task
 from stackheads.types import NOWHERE, HeadId, Role, Where
 
@@ -71,18 +70,6 @@ class WriteEvidence:
     acting: int
     examples: int
     left_out: tuple[Readout, ...] = ()
-
-
-@dataclass(frozen=True)
-class Counterfactual:
-    """A counterfactual at one operand of one hop: its batch, its run's logits, and the value vectors of the heads that are
-    asked about.
-    """
-
-    name: str
-    batch: Batch
-    logits: Float[Tensor, "batch pos d_vocab_out"]
-    v: dict[HeadId, Float[Tensor, "batch pos d_head"]]
 
 
 @dataclass(frozen=True)
@@ -121,7 +108,7 @@ class Writes:
     def __init__(
         self, bench: Bench, draws: Resampling, thresholds: Thresholds, generator: torch.Generator, deepest: int | None = None
     ):
-        self.model, self.task, self.clean = bench.model, bench.task, bench.clean
+        self.bench, self.model, self.task, self.clean = bench, bench.model, bench.task, bench.clean
         self.scorer, self.baseline = bench.scorer, bench.baseline
         self.draws, self.thresholds, self.generator = draws, thresholds, generator
         self.deepest = deepest or max(readout.hop for readout in self.scorer.readouts)
@@ -142,44 +129,52 @@ class Writes:
         return self._told(self._destroyed(self._elsewhere(question), told), rewired)
 
     def _from_counterfactuals(self, questions: Sequence[Question], operand: Operand) -> dict[Question, _Pairs]:
+        if not questions:
+            return {}
         heads = {head for question in questions for head in question.heads}
-        tried: dict[Question, list[_Tried]] = {question: [] for question in questions}
         least = {question: self._least(question) for question in questions}
-        for other in self._counterfactuals(heads, operand) if questions else ():
-            changed = reached_otherwise(self.task, self.clean.batch, other.batch)
-            named = {role: self._brought(role, other.batch, changed) for role in {question.role for question in questions}}
-            for question in questions:
-                tried[question].append(self._patched(question, other, named[question.role], least[question]))
+        tried: dict[Question, list[_Tried]] = {question: [] for question in questions}
+        for other in counterfactuals(self.bench, operand, self.deepest, heads, self.generator):
+            for some in tried.values():
+                some.append(self._nothing(other.name))
+            for part in other.parts:
+                changed = reached_otherwise(self.task, part.clean.batch, part.other)
+                named = {role: self._brought(role, part, changed) for role in {question.role for question in questions}}
+                for question, found in tried.items():
+                    self._patch(question, part, named[question.role], least[question], found[-1])
         return {question: self._shown(parts) for question, parts in tried.items()}
 
-    def _counterfactuals(self, heads: Iterable[HeadId], operand: Operand) -> Iterator[Counterfactual]:
-        """One for each hop that is asked at any readout's depth, run when its turn comes."""
-        rewire: Any = self.task.counterfactual
-        if operand != "value":  # tasks without operands need not know the argument
-            rewire = partial(rewire, operand=operand)
-        device, clean = self.clean.batch.tokens.device, self.clean
-        for hop in range(1, self.deepest + 1):
-            batch = rewire(clean.batch.to("cpu"), hop, self.generator).to(device)
-            logits, v = record_values(self.model, batch.tokens, batch.pads)
-            kept = {head: v[head.layer, :, :, head.index].clone() for head in sorted(set(heads))}
-            name = f"hop {hop}" if operand == "value" else f"the {operand} of hop {hop}"
-            yield Counterfactual(name, batch, logits, kept)
+    def _nothing(self, name: str) -> _Tried:
+        """What examples show that a counterfactual leaves as they are."""
+        none = torch.zeros_like(self.baseline.clean.margin)
+        return _Tried(name, none, none.clone(), self.scorer.where.new_zeros(none.shape), none[:, 0] > 0)
 
-    def _brought(self, role: Role, other: Batch, changed: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos source"]:
+    def _brought(self, role: Role, part: Part, changed: Bool[Tensor, "some pos"]) -> Bool[Tensor, "some pos source"]:
         """The sources of a role by which another batch can show what they bring: named in both, with another content."""
-        mine, its = (role_targets(self.task, batch, [role])[0] for batch in (self.clean.batch, other))
+        mine, its = (role_targets(self.task, batch, [role])[0] for batch in (part.clean.batch, part.other))
         return mine & (mine == its).all(dim=-1, keepdim=True) & (mine & changed[:, None]).any(dim=-1, keepdim=True)
 
-    def _patched(
-        self, question: Question, other: Counterfactual, sources: Bool[Tensor, "batch pos source"], least: Sequence[Tensor]
-    ) -> _Tried:
-        edits = self._edits(question.heads, question.destination, sources, other.v)
-        patched = rerun(self.model, self.clean, edits, read=self.scorer.read)
+    def _patch(
+        self,
+        question: Question,
+        part: Part,
+        sources: Bool[Tensor, "some pos source"],
+        least: Sequence[Tensor],
+        found: _Tried,
+    ) -> None:
+        """Write what a part of the examples shows."""
+        clean, scorer, there = part.clean, part.scorer, sources.any(dim=-1)
+        rows = destination_rows(clean.batch, question.destination)
+        heads = question.heads if bool((rows & there).any()) else ()
+        edits = [source_edit(clean, part.v[head], head, rows & there, sources) for head in heads]
+        patched = rerun(self.model, clean, edits, read=scorer.read)
         # An answer of the destination's own that no source can bring stays out: it is taken for one that is not changed.
-        silent = destination_rows(self.clean.batch, question.destination) & ~sources.any(dim=-1)
-        targets = self.clean.batch.targets.where(silent[:, :, None], other.batch.targets)
-        start, moved, goal = (self.scorer.towards(logits, targets) for logits in (self.clean.run.logits, patched, other.logits))
-        return _Tried(other.name, moved - start, goal - start, self.scorer.differs(targets), self._acts(edits, least))
+        targets = clean.batch.targets.where((rows & ~there)[:, :, None], part.other.targets)
+        start, moved, goal = (scorer.towards(logits, targets) for logits in (clean.run.logits, patched, part.logits))
+        found.moved[part.some], found.gap[part.some] = moved - start, goal - start
+        found.differs[part.some] = scorer.differs(targets)
+        if edits:
+            found.acts[part.some] = self._acts(edits, least)
 
     def _shown(self, tried: Sequence[_Tried]) -> _Pairs:
         """The pairs of counterfactual and readout that can show something."""
@@ -273,11 +268,11 @@ class Writes:
 
     def _acts(self, edits: Sequence[CarryEdit], least: Sequence[Tensor] | None = None) -> Bool[Tensor, "example"]:
         """The examples in which some edit changes its head's output beyond rounding, and by more than the least that counts."""
-        acts = torch.zeros(len(self.clean.batch), dtype=torch.bool, device=self.clean.batch.tokens.device)
+        acts = []
         for number, edit in enumerate(edits):
             rounding = ACTS * self.clean.run.of(edit.head)[1].abs().max()
-            acts |= largest_change(edit) > (rounding if least is None else rounding.maximum(least[number]))
-        return acts
+            acts.append(largest_change(edit) > (rounding if least is None else rounding.maximum(least[number])))
+        return torch.stack(acts).any(dim=0)
 
     def _least(self, question: Question) -> list[Tensor]:
         """What a counterfactual must change of each head's output."""

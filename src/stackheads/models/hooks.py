@@ -90,6 +90,11 @@ class Recording:
         layer, index = head.layer, head.index
         return self.pattern[layer, :, index], self.v[layer, :, :, index], self.z[layer, :, :, index]
 
+    def part(self, some: "slice | Tensor") -> "Recording":
+        """The recording of some examples, by a slice or by their numbers."""
+        inputs = (None if each is None else each[:, some] for each in (self.residual, self.q, self.k))
+        return Recording(self.logits[some], self.pattern[:, some], self.v[:, some], self.z[:, some], *inputs)
+
 
 def hook_name(layer: int, what: str) -> str:
     """The hook point of "pattern", "v", "z", "q", "k", "rot_q", "rot_k" (in attention), "resid_pre", "resid_post" or "attn_out"
@@ -140,11 +145,14 @@ def logits_of(model: Model, tokens: Int[Tensor, "batch pos"], pads: Pads = None)
     return model(tokens) if pads is None else model(tokens, attention_mask=(~pads).long())
 
 
-def record(model: Model, tokens: Int[Tensor, "batch pos"], pads: Pads = None) -> Recording:
-    """Run the model once and keep what its heads do. Raises `ConfigError` for what is no such model. Cost: one forward pass."""
+def record(model: Model, tokens: Int[Tensor, "batch pos"], pads: Pads = None, part: int | None = None) -> Recording:
+    """Run the model once and keep what its heads do. Raises `ConfigError` for what is no such model. Cost: one forward pass.
+
+    `part`: so many examples at a time, which takes less memory; None: all at once, as hooks of the caller's may expect.
+    """
     check_model(model)
     inputs = input_hooks(model) or ()
-    logits, kept = _run_keeping(model, tokens, pads, ("pattern", "v", "z", "resid_pre", *inputs))
+    logits, kept = _run_keeping(model, tokens, pads, ("pattern", "v", "z", "resid_pre", *inputs), part)
     q, k = (kept.pop(name).transpose(2, 3).contiguous() for name in inputs) if inputs else (None, None)
     return Recording(logits, kept["pattern"], kept["v"], kept["z"], kept["resid_pre"], q, k)
 
@@ -158,28 +166,32 @@ def record_values(
 
 
 def _run_keeping(
-    model: Model, tokens: Int[Tensor, "batch pos"], pads: Pads, what: tuple[str, ...]
+    model: Model, tokens: Int[Tensor, "batch pos"], pads: Pads, what: tuple[str, ...], part: int | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Logits of one run, and for each kind of hook its values, stacked over layers."""
-    layers, heads = range(model.cfg.n_layers), model.cfg.n_heads
+    layers, heads, n = range(model.cfg.n_layers), model.cfg.n_heads, len(tokens)
+    parts = [slice(start, start + (part or n)) for start in range(0, n, part or n)]
     kept: dict[str, Tensor] = {}
+    here = parts[0]
 
     def keep(value: Tensor, hook: Any, *, kind: str) -> None:
         if kind in ("rot_k", "v") and value.shape[2] < heads:
             value = value.repeat_interleave(heads // value.shape[2], dim=2)
         if kind not in kept:
-            kept[kind] = value.new_empty((len(layers), *value.shape))
-        kept[kind][hook.layer()] = value
+            kept[kind] = value.new_empty((len(layers), n, *value.shape[1:]))
+        kept[kind][hook.layer(), here] = value
 
     hooks = [(hook_name(layer, kind), partial(keep, kind=kind)) for layer in layers for kind in what]
     with analysing(model), model.hooks(fwd_hooks=hooks):
-        logits = logits_of(model, tokens, pads)
+        logits = []
+        for here in parts:
+            logits.append(logits_of(model, tokens[here], None if pads is None else pads[here]))
     if missing := [kind for kind in what if kind not in kept]:
         raise InterventionError(
             f"a model must run {hook_name(0, missing[0])} to be looked into, {type(model).__name__} does not: "
             "use a HookedTransformer, or a language model whose attention TransformerLens can see"
         )
-    return logits, kept
+    return logits[0] if len(logits) == 1 else torch.cat(logits), kept
 
 
 @contextmanager

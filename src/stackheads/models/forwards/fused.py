@@ -7,7 +7,7 @@ not covered here (rotary positions, gated MLPs, other normalisations) are run th
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from types import MappingProxyType
 from typing import Any
@@ -131,12 +131,31 @@ class FusedForward:
         self, tokens: Int[Tensor, "batch pos"], read: Int[Tensor, "read"] | None = None
     ) -> Float[Tensor, "batch read d_vocab_out"]:
         """Logits at the positions `read` (ascending), or at all; the last layer computes no other rows."""
-        residual = functional.embedding(tokens, self.model.embed.W_E) + self.model.pos_embed.W_pos[: tokens.shape[1]]
+        residual = self.embed(tokens)
         for block in self.model.blocks[: None if read is None else -1]:
-            q, k, v = self.qkv(block.attn, self.norm(getattr(block, "ln1", None), residual))
-            z = rearrange(self.attend(q, k, v, self.causal), "batch head pos d_head -> batch pos (head d_head)")
-            residual = self.mlp(block, residual + self.project(block.attn, z))
+            residual = self._after(block, residual)
         return self.unembed(residual if read is None else self._last_layer(residual, read))
+
+    def streams(
+        self, tokens: Int[Tensor, "batch pos"], read: Int[Tensor, "read"]
+    ) -> Iterator[Float[Tensor, "batch read d_model"]]:
+        """The residual stream before the first layer and after each, at the positions `read`; the last computes no other."""
+        residual = self.embed(tokens)
+        for block in self.model.blocks[:-1]:
+            yield residual[:, read]
+            residual = self._after(block, residual)
+        yield residual[:, read]
+        yield self._last_layer(residual, read)
+
+    def _after(self, block: Any, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        """The residual stream after a layer."""
+        q, k, v = self.qkv(block.attn, self.norm(getattr(block, "ln1", None), residual))
+        z = rearrange(self.attend(q, k, v, self.causal), "batch head pos d_head -> batch pos (head d_head)")
+        return self.mlp(block, residual + self.project(block.attn, z))
+
+    def embed(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
+        """The residual stream before the first layer."""
+        return functional.embedding(tokens, self.model.embed.W_E) + self.model.pos_embed.W_pos[: tokens.shape[1]]
 
     def _last_layer(self, residual: Tensor, read: Tensor) -> Float[Tensor, "batch read d_model"]:
         """The residual stream after the last layer, at the positions `read`."""
@@ -216,13 +235,12 @@ class FusedForward:
         if self.model.cfg.attn_only:
             return residual
         normed = self.norm(getattr(block, "ln2", None), residual, like)
-        hidden = ACTIVATIONS[self.model.cfg.act_fn](normed @ block.mlp.W_in + block.mlp.b_in)
-        return residual + hidden @ block.mlp.W_out + block.mlp.b_out
+        hidden = ACTIVATIONS[self.model.cfg.act_fn](functional.linear(normed, block.mlp.W_in.T, block.mlp.b_in))
+        return residual + functional.linear(hidden, block.mlp.W_out.T, block.mlp.b_out)
 
     def unembed(
         self, residual: Float[Tensor, "*rows d_model"], like: Tensor | None = None
     ) -> Float[Tensor, "*rows d_vocab_out"]:
         """Logits from the last residual stream; `like` as in `norm`."""
-        return (
-            self.norm(getattr(self.model, "ln_final", None), residual, like) @ self.model.unembed.W_U + self.model.unembed.b_U
-        )
+        normed, unembed = self.norm(getattr(self.model, "ln_final", None), residual, like), self.model.unembed
+        return functional.linear(normed, unembed.W_U.T, unembed.b_U)

@@ -11,7 +11,6 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional
 
 from stackheads.errors import InterventionError
 from stackheads.models.forwards.fused import FusedForward, attention
@@ -58,7 +57,7 @@ class PatchedForward(FusedForward):
 
         Cost: one forward pass.
         """
-        residual = functional.embedding(tokens, self.model.embed.W_E) + self.model.pos_embed.W_pos[: tokens.shape[1]]
+        residual = self.embed(tokens)
         heads, mlps = [], []
         for layer, block in enumerate(self.model.blocks):
             q, k, v = self.qkv(block.attn, self.norm(getattr(block, "ln1", None), residual))

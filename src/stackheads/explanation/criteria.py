@@ -1,0 +1,179 @@
+"""Faithfulness, completeness and minimality of a circuit (Wang et al. 2023, §4), in shares of the gap.
+
+F(S) is the recovered share, averaged over the readouts that the model answers, with everything outside S at its positional mean
+and S live; C is the set of confirmed cells, M all:
+
+    faithfulness        F(C), where F(M) = 1
+    incompleteness(K)   |F(C without K) - F(M without K)|, for K in C: ten random K (each cell with probability 1/2) and
+                        a greedy one that adds, from ∅, the cell that raises it most, among ten candidates, while it rises
+    minimality(v)       max over K of |F(C without K and v) - F(C without K)|, for each v in C; K: ∅, the other cells of the
+                        role of v, five of the random sets and the greedy set, each without v
+
+F is a mean; beside it stand median and 10th percentile over examples (for differences: median and 90th percentile).
+
+F of every set is computed once. Most sets differ from another one by a single cell, so the run of that one is recorded and
+taken up at the cell (`interventions/onward.py`); a model that runs through its hooks takes each run from the start. Cost: one
+forward pass for each set that others are compared with (two for each step of the greedy set and one for each K), and less than
+half of one for each that differs from it by a cell.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from stackheads.interventions import ABLATIONS, Recorded, destination_rows, edited_run, onward, replayable, run_variants
+from stackheads.labelling.bench import Bench, Label
+from stackheads.models.hooks import HeadEdit
+from stackheads.types import HeadId, Where
+
+RANDOM_SETS = 10
+MINIMALITY_SETS = 5
+CANDIDATES = 10
+
+
+class Criteria:
+    """The three criteria on one bench. `labels` are all cells, `confirmed` those of the circuit; `afresh`: no run is taken up
+    from another one.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        labels: Sequence[Label],
+        confirmed: Sequence[Label],
+        generator: torch.Generator,
+        afresh: bool = False,
+    ):
+        self.bench, self.labels, self.confirmed, self.generator = bench, labels, list(confirmed), generator
+        self.known: dict[frozenset[Label], Tensor] = {}
+        self.asked = bench.baseline.open
+        self.rows: dict[Where, Bool[Tensor, "batch pos"]] = {
+            label.where: destination_rows(bench.clean.batch, label.where) for label in labels
+        }
+        self.means: dict[HeadId, Float[Tensor, "batch pos d_head"]] = {}
+        self.near = replayable(bench.model, bench.clean) and not afresh
+
+    def all(self) -> dict[str, Any]:
+        """The three criteria."""
+        circuit = frozenset(self.confirmed)
+        random = [self._random_set() for _ in range(RANDOM_SETS)]
+        greedy = self._greedy_set()
+        scores = [self._incompleteness(chosen).mean().item() for chosen in random]
+        worst = self._incompleteness(greedy)
+        sets = [frozenset[Label](), greedy, *random[:MINIMALITY_SETS]]
+        return {
+            "faithfulness": _summary(self._f(circuit), {"median": 0.5, "tenth": 0.1}),
+            "completeness": {
+                "random_mean": sum(scores) / len(scores),
+                "random_worst": max(scores),
+                "greedy": abs(self._signed(greedy).mean().item()),
+                "greedy_median": worst.quantile(0.5).item(),
+                "greedy_ninetieth": worst.quantile(0.9).item(),
+            },
+            "minimality": self._minimality(sets),
+        }
+
+    def _f(self, live: Iterable[Label]) -> Float[Tensor, "example"]:
+        """F for each example."""
+        key = frozenset(live)
+        if key not in self.known:
+            self.known[key] = self._share(self.bench.run([*self._edits(key)]))
+        return self.known[key]
+
+    def _share(self, logits: Float[Tensor, "example pos d_vocab_out"]) -> Float[Tensor, "example"]:
+        """The recovered share, averaged over the readouts that are answered."""
+        margin, baseline = self.bench.scorer.margin(logits), self.bench.baseline
+        chance = (baseline.chance.margin.sum(dim=0) / baseline.count.sum(dim=0)) * baseline.count
+        gap = (baseline.clean.margin - chance).sum(dim=0, keepdim=True) / baseline.count.sum(dim=0)
+        per_question = (margin - chance) / (gap * baseline.count.clamp(min=1))
+        asked = (baseline.count > 0) & self.asked.to(margin.device)
+        return ((per_question * asked).sum(dim=1) / asked.sum(dim=1).clamp(min=1)).double().cpu()
+
+    def _around(self, live: frozenset[Label], toggled: Collection[Label]) -> None:
+        """Learn F of this set, and of each that differs from it by one of these cells, from the run of this set."""
+        wanted = [label for label in toggled if live ^ {label} not in self.known]
+        if not self.near or not wanted:
+            return
+        model, made = self.bench.model, self._edits(live)
+        base = edited_run(model, self.bench.clean, made)
+        self.known.setdefault(live, self._share(base.run.logits))
+        wanted.sort(key=lambda label: (label.head.layer, str(label.where)))  # runs that begin alike stand together
+        variants = [self._toggle(base, live, label, made) for label in wanted]
+        for label, logits in zip(wanted, run_variants(model, base, variants, read=self.bench.scorer.read), strict=True):
+            self.known[live ^ {label}] = self._share(logits)
+
+    def _toggle(self, base: Recorded, live: frozenset[Label], label: Label, made: Sequence[HeadEdit]) -> list[HeadEdit]:
+        """What makes the run with a cell more or less of the run of `live`, which is recorded."""
+        before, after = self._silent(live).get(label.head), self._silent(live ^ {label}).get(label.head)
+        nowhere = torch.zeros_like(self.rows[label.where])
+        before, after = (nowhere if rows is None else rows for rows in (before, after))
+        pattern, v, _ = base.run.of(label.head)
+        z = pattern @ v if label not in live else self._mean(label.head)  # what the head gives of itself, or its mean
+        return onward(self.bench.model, HeadEdit(label.head, before ^ after, z), made)
+
+    def _edits(self, live: Collection[Label]) -> list[HeadEdit]:
+        """Everything outside a set at its positional mean."""
+        return [HeadEdit(head, rows, self._mean(head)) for head, rows in self._silent(live).items()]
+
+    def _silent(self, live: Collection[Label]) -> dict[HeadId, Bool[Tensor, "batch pos"]]:
+        """The rows at which each head is silenced."""
+        kept = {(label.head, label.where) for label in live}
+        rows: dict[HeadId, Tensor] = {}
+        for label in self.labels:
+            if (label.head, label.where) not in kept:
+                own = self.rows[label.where]
+                rows[label.head] = rows[label.head] | own if label.head in rows else own
+        return rows
+
+    def _mean(self, head: HeadId) -> Float[Tensor, "batch pos d_head"]:
+        if head not in self.means:
+            self.means[head] = ABLATIONS["mean"](self.bench.clean, head)
+        return self.means[head]
+
+    def _signed(self, chosen: frozenset[Label]) -> Float[Tensor, "example"]:
+        return self._f(set(self.confirmed) - chosen) - self._f(set(self.labels) - chosen)
+
+    def _incompleteness(self, chosen: frozenset[Label]) -> Float[Tensor, "example"]:
+        return self._signed(chosen).abs()
+
+    def _random_set(self) -> frozenset[Label]:
+        picks = torch.rand(len(self.confirmed), generator=self.generator) < 0.5
+        return frozenset(label for label, picked in zip(self.confirmed, picks.tolist(), strict=True) if picked)
+
+    def _greedy_set(self) -> frozenset[Label]:
+        chosen: frozenset[Label] = frozenset()
+        best = abs(self._signed(chosen).mean().item())
+        while len(chosen) < len(self.confirmed):
+            rest = [label for label in self.confirmed if label not in chosen]
+            order = torch.randperm(len(rest), generator=self.generator).tolist()[:CANDIDATES]
+            for every in (self.confirmed, self.labels):
+                self._around(frozenset(every) - chosen, [rest[index] for index in order])
+            scored = [(abs(self._signed(chosen | {rest[index]}).mean().item()), index) for index in order]
+            value, index = max(scored)
+            if value <= best:
+                break
+            chosen, best = chosen | {rest[index]}, value
+        return chosen
+
+    def _minimality(self, sets: Sequence[frozenset[Label]]) -> dict[str, float]:
+        """The largest difference that each cell makes."""
+        circuit = frozenset(self.confirmed)
+        of_role = {label: frozenset(other for other in self.confirmed if other.role == label.role) for label in self.confirmed}
+        for chosen in sets:
+            self._around(circuit - chosen, self.confirmed)
+        for chosen in dict.fromkeys(of_role.values()):
+            self._around(circuit - chosen, [label for label in self.confirmed if label in chosen])
+        scores = {label: [self._difference(label, chosen) for chosen in [*sets, of_role[label]]] for label in self.confirmed}
+        return {str(label): max(values) for label, values in scores.items()}
+
+    def _difference(self, label: Label, chosen: frozenset[Label]) -> float:
+        circuit = frozenset(self.confirmed)
+        less, more = self._f(circuit - (chosen | {label})), self._f(circuit - (chosen - {label}))
+        return abs((less - more).mean().item())
+
+
+def _summary(values: Float[Tensor, "example"], quantiles: dict[str, float]) -> dict[str, float]:
+    return {"mean": values.mean().item(), **{name: values.quantile(at).item() for name, at in quantiles.items()}}

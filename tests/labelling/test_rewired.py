@@ -1,0 +1,44 @@
+"""What a head carries is the same whether counterfactuals are taken up, a part of the examples at a time, or run whole."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from subjects import subject
+
+from stackheads.labelling import rewired
+from stackheads.labelling.bench import bench_of
+from stackheads.labelling.statistics import resampling
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.labelling.write import Question, Writes
+from stackheads.models.hooks import analysing
+from stackheads.seeds import Stream, stream
+from stackheads.tasks import labelling_batch
+from stackheads.types import Destination, HeadId, Role
+
+EXAMPLES = 32
+QUESTIONS = [
+    Question((HeadId(layer, 0),), place, role)
+    for layer in (0, 1, 2)
+    for place in (Destination.QUERY, Destination.VALUE)
+    for role in (Role("hop", 1), Role("hop", 2), Role("previous"))
+]
+
+
+@pytest.mark.parametrize("name", ["cycle-d4-l3", "chain-d4-l4", "khop-k2-l3"])
+def test_parts_say_what_whole_runs_say(name, monkeypatch):
+    monkeypatch.setattr(rewired, "WORTH", 10**9)  # parts of few examples
+    model, task = subject(name)
+    thresholds = Thresholds()
+    draws = resampling(EXAMPLES, 100, thresholds.confidence, stream(0, Stream.BOOTSTRAP))
+    bench = bench_of(model, task, labelling_batch(task, EXAMPLES, 0), thresholds)
+    whole = replace(bench, clean=replace(bench.clean, hooked="here all runs are whole"))
+    with analysing(model):
+        fast, plain = (
+            Writes(each, draws, thresholds, stream(0, Stream.COUNTERFACTUALS)).answer(QUESTIONS) for each in (bench, whole)
+        )
+    assert any(len(one.moved) for one in fast)
+    for one, other in zip(fast, plain, strict=True):
+        assert (one.tried, one.acting, one.left_out) == (other.tried, other.acting, other.left_out)
+        for part in ("value", "low", "high"):
+            assert torch.allclose(getattr(one.moved, part), getattr(other.moved, part), atol=1e-4)
