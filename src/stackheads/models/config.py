@@ -8,7 +8,9 @@ import warnings
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
 
 from stackheads.errors import ConfigError, TaskMismatchError, bad_setting
 from stackheads.models.kinds import check_model
@@ -74,6 +76,14 @@ def build(config: ModelConfig, task: Task, seed: int = 0, device: torch.device |
         device="cpu",
     )
     return moved(model, place)
+
+
+def freeze_embedding(model: Model, vectors: Float[Tensor, "token d_model"]) -> None:
+    """Give tokens these vectors, and take them out of training."""
+    embedding: Any = model
+    with torch.no_grad():
+        embedding.embed.W_E.copy_(vectors)
+    embedding.embed.W_E.requires_grad_(False)
 
 
 def moved(model: Model, device: torch.device) -> Any:
