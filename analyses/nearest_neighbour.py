@@ -274,6 +274,20 @@ def distance_table(gaps: pd.DataFrame) -> str:
     return markdown(["family", *(f"nearest at {name}" for name in names)], lines)
 
 
+def cosine_table(gaps: pd.DataFrame) -> str:
+    """Log odds of nearest to second at a gap of one, by how much nearer to 1 the cosine of the nearest key is on a circle: the
+    same at all distances if scores are a multiple of it.
+    """
+    lines = []
+    angles = [2 * math.pi * steps / NearestNeighbour().symbols for steps in range(WIDEST + 1)]
+    for family, group in gaps[gaps["gap"] == 1].groupby("family", sort=False):
+        sums = group.groupby("distance")[["examples", "log odds"]].sum()
+        odds = sums["log odds"] / sums["examples"]
+        falls = (math.cos(one) - math.cos(two) for one, two in pairwise(angles))
+        lines.append([family, *(f"{odds[each] / fall:.1f}" for each, fall in enumerate(falls))])
+    return markdown(["family", *(f"nearest at {each}" for each in range(WIDEST))], lines)
+
+
 def error_table(runs: pd.DataFrame) -> str:
     """What errors are like, over the seeds of a family."""
     lines = []
@@ -348,6 +362,7 @@ def main() -> None:
         model_table(runs, looks),
         gap_table(of_solved(gaps, runs)),
         distance_table(of_solved(gaps, runs)),
+        cosine_table(of_solved(gaps, runs)),
         error_table(of_solved(runs, runs)),
         step_table(runs),
     )
