@@ -104,7 +104,7 @@ def main(claim: Claim) -> None:
 
 
 def beside(new: pd.DataFrame, old: pd.DataFrame, by: Sequence[str] = ("sweep", "cell")) -> pd.DataFrame:
-    """New rows of some runs with the old rows of the others, runs in the order of the old table, then those that it has not.
+    """New rows of some runs with the old rows of the others; runs and columns in the order of the old table, then new ones.
 
     `by`: the columns that name a run. Whole numbers of the new table that may be missing stay whole in the old rows.
     """
@@ -114,7 +114,8 @@ def beside(new: pd.DataFrame, old: pd.DataFrame, by: Sequence[str] = ("sweep", "
     kept = old[[key not in keys[0] for key in keys[1]]]
     both = pd.concat([new, kept], ignore_index=True)
     places = [order[key] for key in both[[*by]].itertuples(index=False, name=None)]
-    return both.assign(place=places).sort_values("place", kind="stable").drop(columns="place").reset_index(drop=True)
+    columns = dict.fromkeys([*old, *new])
+    return both.assign(place=places).sort_values("place", kind="stable")[[*columns]].reset_index(drop=True)
 
 
 def planned_runs(name: str) -> list[Plan]:

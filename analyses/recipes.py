@@ -46,12 +46,21 @@ def chain(chains: int, hops: int, supervision: str = "dense") -> Retrieval:
     return Retrieval(chains=chains, max_hops=hops, supervision=supervision, attention_dir="causal")
 
 
-def causal(graph: GraphName, in_degree: int = 1, seed: int = 0, steps: int = 2000) -> Recipe:
+def causal(
+    graph: GraphName, in_degree: int = 1, seed: int = 0, steps: int = 2000, supervision: Literal["final", "dense"] = "final"
+) -> Recipe:
     """Causal structure in two layers with as many heads each as a position has parents, the paper's construction; training seed
     and graph seed are one.
     """
     return Recipe(
-        CausalGraph(context=20, symbols=8 if in_degree == 1 else 3, graph=graph, in_degree=in_degree, graph_seed=seed),
+        CausalGraph(
+            context=20,
+            symbols=8 if in_degree == 1 else 3,
+            graph=graph,
+            in_degree=in_degree,
+            graph_seed=seed,
+            supervision=supervision,
+        ),
         ModelConfig(layers=2, heads=in_degree, d_head=32),
         TrainingConfig(steps=steps, lr=5e-3, seed=seed),
         "in-context causal structure: nothing but the graph, the rule of a sequence and the question at its end",
