@@ -223,6 +223,20 @@ def table(rows: pd.DataFrame) -> str:
     return f"{markdown(header, lines)}\n\n{markdown(names, pooled)}".replace("%", " %").replace("  %", " %")
 
 
+def head_table(edges: pd.DataFrame) -> str:
+    """What each of two heads looks at: edges, both parents of a place, and what is no edge, as far as it is just before."""
+    lines = []
+    for (family, seed), group in edges[edges["L0H1"].notna()].groupby(["graph", "seed"], sort=False):
+        true, before = group["true"] == 1, group["child"] - group["parent"] == 1
+        for head in ("L0H0", "L0H1"):
+            looks = group[head] >= READ
+            whole = looks[true].groupby(group.loc[true, "child"]).all()
+            right = f"{(looks & true).sum()} of {true.sum()}"
+            before_of = f"{(looks & ~true & before).sum()} of {(looks & ~true).sum()}"
+            lines.append([family, seed, head, right, f"{whole.sum()} of {len(whole)}", before_of])
+    return markdown(["graph", "seed", "head", "edges", "places with both parents", "no edge: the place before"], lines)
+
+
 def draw(rows: pd.DataFrame) -> Any:
     """Child by parent: attention of the head that looks there most, the true edges, and those that are read."""
     from matplotlib.figure import Figure
@@ -269,8 +283,9 @@ def main() -> None:
             frame = pd.DataFrame([row for one in tables for row in one])
             frame = beside(frame, pd.read_csv(path), ("graph", "seed")) if arguments.only and path.exists() else frame
             write_file(path, lambda temporary, frame=frame: frame.round(4).to_csv(temporary, index=False))
-    print(table(pd.read_csv(paths[""])))
-    save_figure(draw(pd.read_csv(paths["-edges"])), RESULTS / f"{NAME}.png")
+    edges = pd.read_csv(paths["-edges"])
+    print(f"{table(pd.read_csv(paths['']))}\n\n{head_table(edges)}")
+    save_figure(draw(edges), RESULTS / f"{NAME}.png")
 
 
 if __name__ == "__main__":
