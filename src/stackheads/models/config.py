@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stackheads.errors import ConfigError, TaskMismatchError, bad_setting
 from stackheads.models.kinds import check_model
-from stackheads.models.native import has_hooked_transformer, is_native, native
+from stackheads.models.native import has_hooked_transformer, is_native, named_weights, native
 from stackheads.models.protocol import Model
 from stackheads.seeds import bare, initialising
 from stackheads.tasks import Task
@@ -80,10 +80,8 @@ def build(config: ModelConfig, task: Task, seed: int = 0, device: torch.device |
 
 def freeze_embedding(model: Model, vectors: Float[Tensor, "token d_model"]) -> None:
     """Give tokens these vectors, and take them out of training."""
-    embedding: Any = model
-    with torch.no_grad():
-        embedding.embed.W_E.copy_(vectors)
-    embedding.embed.W_E.requires_grad_(False)
+    embedding = named_weights(model)["embed.W_E"].requires_grad_(False)
+    embedding.copy_(vectors)
 
 
 def moved(model: Model, device: torch.device) -> Any:
