@@ -9,7 +9,7 @@ the same weights run in a context of 65 tokens, four times the strings of traini
 
 Asked of each run, the answer being the likeliest state:
   within   the share of right states on 512 fresh strings of 16 symbols, at all prefixes; from 99 % the language is *solved*
-  short    the share of right states on all strings of up to 12 symbols (of up to 8 where there are three symbols)
+  short    the share of right states on all strings of up to 12 symbols, each counted once: the prefixes of those of 12
   beyond   the share on 512 fresh strings of 64 symbols at prefixes of 17 to 64; from 99 % it *holds*
   near, far  of these, where one position decides, no further back than any in training (15), or further
 
@@ -29,7 +29,6 @@ Writes analyses/results/automata.csv (a row for each run), automata-lengths.csv 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -46,8 +45,8 @@ from stackheads.theory.machines import Word
 
 EXAMPLES, TRIALS, AT_ONCE = 512, 128, 1024
 LONGER = 4
-SHORT = {2: 12, 3: 8}
-"""The longest of the short strings, by the number of symbols."""
+SHORT = 12
+"""The longest of the short strings."""
 SOLVED = HOLDS = AGREEMENT = 0.99
 MOST = 16
 FAMILIES = ("reset", "star-free", "counting")
@@ -107,6 +106,21 @@ def extracted(asked: Asked, trials: list[Word]) -> dict[str, tuple[Extracted, Ma
     return {what: (extract(box, symbols, trials, AGREEMENT, MOST), truths[what]) for what, box in boxes.items()}
 
 
+def every(task: Automaton, length: int = SHORT) -> Int[Tensor, "string pos"]:
+    """All strings of a length, in the order of numbers whose digits their symbols are."""
+    symbols = task.machine.symbols
+    strings = torch.arange(symbols**length)[:, None] // symbols ** torch.arange(length - 1, -1, -1) % symbols
+    return torch.cat([torch.full_like(strings[:, :1], task.begin), strings], dim=1)
+
+
+def short(asked: Asked, length: int = SHORT) -> float:
+    """The share of right states on all strings of up to a length, of which the first that begins with it stands for each."""
+    tokens, symbols = every(asked.task, length), asked.task.machine.symbols
+    right = asked.states(tokens) == asked.task.states(tokens)
+    of_each = [right[:: symbols ** (length - at), at] for at in range(length + 1)]
+    return torch.cat(of_each).double().mean().item()
+
+
 def measure_run(run: Run) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The row of a run, and its rows by length."""
     checkpoint = load(snapshots(run.folder)[max(snapshots(run.folder))])
@@ -114,13 +128,11 @@ def measure_run(run: Run) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     assert isinstance(trained, Automaton)
     length = trained.context - 1
     model, task = lengthened(checkpoint, LONGER * length + 1)
-    asked, symbols = Asked(model, task), task.machine.symbols
+    asked = Asked(model, task)
     fresh = trained.sample(EXAMPLES, stream(run.seed, Stream.AUTOMATA, "within", trained.language)).tokens
     long = task.sample(EXAMPLES, stream(run.seed, Stream.AUTOMATA, "beyond", trained.language)).tokens
-    every = torch.tensor([[task.begin, *word] for word in product(range(symbols), repeat=SHORT[symbols])])
-    said = {name: asked.states(tokens) for name, tokens in (("within", fresh), ("short", every), ("beyond", long))}
+    said = {name: asked.states(tokens) for name, tokens in (("within", fresh), ("beyond", long))}
     right = {name: said[name] == task.states(tokens) for name, tokens in (("within", fresh), ("beyond", long))}
-    short = set(asked.remember(every, said["short"]))
     source, position = task.batch(long).find[:, 0], torch.arange(task.context)
     decided = (source >= 0) & (position > length)
     parts = {"near": decided & (position - source < length), "far": decided & (position - source >= length)}
@@ -129,7 +141,7 @@ def measure_run(run: Run) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "language": trained.language,
         "family": trained.spoken.family,
         "within": right["within"][:, 1:].double().mean().item(),
-        "short": sum(asked.known[word] == task.machine.answer(word) for word in short) / len(short),
+        "short": short(asked),
         "beyond": right["beyond"][:, length + 1 :].double().mean().item(),
         **{name: right["beyond"][part].double().mean().item() for name, part in parts.items()},
     }

@@ -103,14 +103,19 @@ def main(claim: Claim) -> None:
     print(f"{note}\n\n{claim.tell(tables)}" if note else claim.tell(tables))
 
 
-def beside(new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
-    """New rows of some runs with the old rows of the others, runs in the order of the old table, then those that it has not."""
-    keys = [list(zip(table["sweep"], table["cell"], strict=True)) for table in (new, old)]
+def beside(new: pd.DataFrame, old: pd.DataFrame, by: Sequence[str] = ("sweep", "cell")) -> pd.DataFrame:
+    """New rows of some runs with the old rows of the others; runs and columns in the order of the old table, then new ones.
+
+    `by`: the columns that name a run. Whole numbers of the new table that may be missing stay whole in the old rows.
+    """
+    old = old.astype({name: "Int64" for name in new if name in old and new[name].dtype == "Int64"})
+    keys = [list(table[[*by]].itertuples(index=False, name=None)) for table in (new, old)]
     order = {key: place for place, key in enumerate(dict.fromkeys([*keys[1], *keys[0]]))}
     kept = old[[key not in keys[0] for key in keys[1]]]
     both = pd.concat([new, kept], ignore_index=True)
-    places = [order[key] for key in zip(both["sweep"], both["cell"], strict=True)]
-    return both.assign(place=places).sort_values("place", kind="stable").drop(columns="place").reset_index(drop=True)
+    places = [order[key] for key in both[[*by]].itertuples(index=False, name=None)]
+    columns = dict.fromkeys([*old, *new])
+    return both.assign(place=places).sort_values("place", kind="stable")[[*columns]].reset_index(drop=True)
 
 
 def planned_runs(name: str) -> list[Plan]:

@@ -1,7 +1,8 @@
 """Does one softmax layer act as a one-nearest-neighbour rule, do labels say which head, and where does it err?
 
     python analyses/nearest_neighbour.py                 # tables and figure from the CSVs in analyses/results/, seconds
-    python analyses/nearest_neighbour.py --from-scratch  # trains and measures twelve models first, 15 minutes on one core
+    python analyses/nearest_neighbour.py --from-scratch  # trains and measures 15 models first, 20 minutes on one core
+    python analyses/nearest_neighbour.py --from-scratch --only statements  # one family, beside the rows of the others
 
 The claim of arXiv 2411.10830: a single softmax layer, trained on prompts of labelled inputs and a query, comes to behave like
 the rule that answers with the label of the nearest input, as its attention grows sharper. Here inputs are codes on a ring
@@ -18,7 +19,9 @@ gaps        the gap is the distance of the second nearest key less that of the n
 sharpness   at `STEPS` of training, in each model: attention on the nearest grows from each to the next, and errors fall.
 
 The family "statements, longer", with seeds 3, 4 and 5, was added when two of three models of the family "statements" were not
-solved: all the same, in twice as many steps. Tables of gaps, distances and errors are of solved models. Measured on `EXAMPLES`
+solved: all the same, in twice as many steps. So was "vectors", with the same bars: "pairs, 1 head" in all but that codes
+are embedded as points on a circle, values and the mark of the query beside them, and this is not trained – as in the source, so
+that distance comes with the tokens. Tables of gaps, distances and errors are of solved models. Measured on `EXAMPLES`
 fresh examples; labels and their trial on `LABELLED`. Runs are written to runs/nearest-neighbour/ and resume, and so does
 measuring.
 """
@@ -30,7 +33,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from claims import BLUE, GREEN, GREY, ORANGE, RESULTS, ROOT, markdown, percent, rate
+from claims import BLUE, GREEN, GREY, ORANGE, RESULTS, ROOT, beside, markdown, percent, rate
 from recipes import NEAREST, nearest
 from tqdm import tqdm
 
@@ -56,6 +59,7 @@ SEEDS = {family: range(3, 6) if family == "statements, longer" else range(3) for
 EXAMPLES, LABELLED = 16384, 512
 SOLVED, KEPT, FIRST = 0.95, 0.9, 0.95
 STEPS = (250, 500, 1000, 2000)
+COLOURS = (BLUE, GREEN, ORANGE, GREY, "#CC79A7")  # Okabe and Ito, as the others
 WIDEST = 4
 """Gaps and distances of so many steps or more are one."""
 HELD = (Status.CONFIRMED, Status.REDUNDANT)
@@ -270,6 +274,20 @@ def distance_table(gaps: pd.DataFrame) -> str:
     return markdown(["family", *(f"nearest at {name}" for name in names)], lines)
 
 
+def cosine_table(gaps: pd.DataFrame) -> str:
+    """Log odds of nearest to second at a gap of one, by how much nearer to 1 the cosine of the nearest key is on a circle: the
+    same at all distances if scores are a multiple of it.
+    """
+    lines = []
+    angles = [2 * math.pi * steps / NearestNeighbour().symbols for steps in range(WIDEST + 1)]
+    for family, group in gaps[gaps["gap"] == 1].groupby("family", sort=False):
+        sums = group.groupby("distance")[["examples", "log odds"]].sum()
+        odds = sums["log odds"] / sums["examples"]
+        falls = (math.cos(one) - math.cos(two) for one, two in pairwise(angles))
+        lines.append([family, *(f"{odds[each] / fall:.1f}" for each, fall in enumerate(falls))])
+    return markdown(["family", *(f"nearest at {each}" for each in range(WIDEST))], lines)
+
+
 def error_table(runs: pd.DataFrame) -> str:
     """What errors are like, over the seeds of a family."""
     lines = []
@@ -298,7 +316,7 @@ def draw(runs: pd.DataFrame, gaps: pd.DataFrame, looks: pd.DataFrame) -> Any:
 
     figure = Figure(figsize=(10, 7.5), layout="constrained")
     (distance, rank), (gap, sharp) = figure.subplots(2, 2)
-    colours = dict(zip(NEAREST, (BLUE, GREEN, ORANGE, GREY), strict=True))
+    colours = dict(zip(NEAREST, COLOURS, strict=True))
     for row in records(of_solved(last_of(runs), runs)):
         of_gap, place = (table[(table["family"] == row["family"]) & (table["seed"] == row["seed"])] for table in (gaps, looks))
         colour, place = colours[row["family"]], place[place["head"] == int(row["head"].split("H")[1])]
@@ -326,15 +344,17 @@ def main() -> None:
     """Run the script from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--from-scratch", action="store_true", help="train and measure first, and write the tables")
+    parser.add_argument("--only", choices=NEAREST, help="with --from-scratch: this family, beside the rows of the others")
     arguments = parser.parse_args()
     paths = [RESULTS / f"{NAME}{part}.csv" for part in PARTS]
     if arguments.from_scratch:
         torch.set_num_threads(1)
-        models = [(family, seed) for family in NEAREST for seed in SEEDS[family]]
+        models = [(family, seed) for family in NEAREST if arguments.only in (None, family) for seed in SEEDS[family]]
         keeping(MEASURED, {"examples": EXAMPLES, "labelled": LABELLED, "steps": list(STEPS)})
         parts = [kept(MEASURED, f"{family}-{seed}", measured, family, seed) for family, seed in tqdm(models, disable=None)]
         for path, tables in zip(paths, zip(*parts, strict=True), strict=True):
             frame = pd.DataFrame([row for one in tables for row in one])
+            frame = beside(frame, pd.read_csv(path), ("family", "seed")) if arguments.only and path.exists() else frame
             write_file(path, lambda temporary, frame=frame: frame.to_csv(temporary, index=False, float_format="%.6g"))
     runs, gaps, looks = (pd.read_csv(path) for path in paths)
     tables = (
@@ -342,6 +362,7 @@ def main() -> None:
         model_table(runs, looks),
         gap_table(of_solved(gaps, runs)),
         distance_table(of_solved(gaps, runs)),
+        cosine_table(of_solved(gaps, runs)),
         error_table(of_solved(runs, runs)),
         step_table(runs),
     )

@@ -46,34 +46,45 @@ def chain(chains: int, hops: int, supervision: str = "dense") -> Retrieval:
     return Retrieval(chains=chains, max_hops=hops, supervision=supervision, attention_dir="causal")
 
 
-def causal(graph: GraphName, in_degree: int = 1, seed: int = 0) -> Recipe:
+def causal(
+    graph: GraphName, in_degree: int = 1, seed: int = 0, steps: int = 2000, supervision: Literal["final", "dense"] = "final"
+) -> Recipe:
     """Causal structure in two layers with as many heads each as a position has parents, the paper's construction; training seed
     and graph seed are one.
     """
     return Recipe(
-        CausalGraph(context=20, symbols=8 if in_degree == 1 else 3, graph=graph, in_degree=in_degree, graph_seed=seed),
+        CausalGraph(
+            context=20,
+            symbols=8 if in_degree == 1 else 3,
+            graph=graph,
+            in_degree=in_degree,
+            graph_seed=seed,
+            supervision=supervision,
+        ),
         ModelConfig(layers=2, heads=in_degree, d_head=32),
-        TrainingConfig(steps=2000, lr=5e-3, seed=seed),
+        TrainingConfig(steps=steps, lr=5e-3, seed=seed),
         "in-context causal structure: nothing but the graph, the rule of a sequence and the question at its end",
     )
 
 
+LOOKED_AT = TrainingConfig(steps=2000, lr=5e-3, snapshots=(250, 500, 1000, 2000))
+ONE_HEAD = (NearestNeighbour(), ModelConfig(layers=1, heads=1, d_head=32))
 STATEMENTS = (NearestNeighbour(layout="statements", supervision="dense"), ModelConfig(layers=2, heads=1, d_head=32))
-NEAREST: dict[str, tuple[NearestNeighbour, ModelConfig, int]] = {
-    "pairs, 1 head": (NearestNeighbour(), ModelConfig(layers=1, heads=1, d_head=32), 2000),
-    "pairs, 2 heads": (NearestNeighbour(), ModelConfig(layers=1, heads=2, d_head=32), 2000),
-    "statements": (*STATEMENTS, 2000),
-    "statements, longer": (*STATEMENTS, 4000),
+NEAREST: dict[str, tuple[NearestNeighbour, ModelConfig, TrainingConfig]] = {
+    "pairs, 1 head": (*ONE_HEAD, LOOKED_AT),
+    "pairs, 2 heads": (NearestNeighbour(), ModelConfig(layers=1, heads=2, d_head=32), LOOKED_AT),
+    "statements": (*STATEMENTS, LOOKED_AT),
+    "statements, longer": (*STATEMENTS, LOOKED_AT.model_copy(update={"steps": 4000})),
+    "vectors": (*ONE_HEAD, LOOKED_AT.model_copy(update={"frozen_embedding": True})),
 }
-"""Families of models for one nearest neighbour, and their steps of training (`nearest_neighbour.py`)."""
+"""Families of models for one nearest neighbour (`nearest_neighbour.py`)."""
 
 
 def nearest(family: str, seed: int = 0) -> Recipe:
     """One nearest neighbour in context: a model of a family and seed."""
-    task, model, steps = NEAREST[family]
-    training = TrainingConfig(steps=steps, lr=5e-3, seed=seed, snapshots=(250, 500, 1000, 2000))
+    task, model, training = NEAREST[family]
     why = "one nearest neighbour in context, in as many layers as it takes; nothing but the answers is trained for"
-    return Recipe(task, model, training, why)
+    return Recipe(task, model, training.model_copy(update={"seed": seed}), why)
 
 
 def contextual(layers: int, layout: Literal["statements", "pairs"] = "statements", seed: int = 0) -> Recipe:

@@ -31,8 +31,22 @@ class Perfect(torch.nn.Module):
         return torch.nn.functional.one_hot(self.task.states(tokens), self.task.d_vocab_out).double()
 
 
-def every(task, length):
-    return torch.tensor([[task.begin, *word] for word in product(range(task.begin), repeat=length)])
+@pytest.mark.parametrize("name", ["parity", "seen"])
+def test_all_strings_of_a_length_are_there_once(name):
+    task = Automaton(language=name, context=13)
+    words = [(task.begin, *word) for word in product(range(task.begin), repeat=5)]
+    assert list(map(tuple, automata.every(task, 5).tolist())) == words
+
+
+@pytest.mark.parametrize("name", ["parity", "seen", "last-two"])
+def test_of_short_strings_each_counts_once_however_many_begin_with_it(name):
+    """Of an untrained model, which is wrong often: what it says of each word by itself, the empty one among them."""
+    task = Automaton(language=name, context=7)
+    model = build(ROTARY, task, seed=5)
+    words = [word for length in range(6) for word in product(range(task.begin), repeat=length)]
+    alone = automata.Asked(model, task)
+    right = [alone([word])[0] == task.machine.answer(word) for word in words]
+    assert automata.short(automata.Asked(model, task), 5) == pytest.approx(sum(right) / len(words))
 
 
 def test_the_same_weights_say_the_same_in_a_longer_context():
@@ -61,7 +75,7 @@ def test_the_automaton_of_a_perfect_model_is_right_by_states_and_by_acceptance(n
 
 def test_all_prefixes_are_known_as_often_as_they_stand_there():
     task = Automaton(language="seen", context=13)
-    asked, tokens = automata.Asked(Perfect(task), task), every(Automaton(language="seen", context=13), 4)
+    asked, tokens = automata.Asked(Perfect(task), task), automata.every(task, 4)
     prefixes = asked.remember(tokens, asked.states(tokens))
     assert len(prefixes) == 3**4 * 5
     assert prefixes.count(()) == 3**4
@@ -86,7 +100,7 @@ def test_a_model_that_never_changes_its_mind_has_a_machine_of_one_state_that_is_
             return torch.tensor([1.0, 0.0]).expand(*tokens.shape, 2)
 
     asked = automata.Asked(Stubborn(task), task)
-    tokens = every(task, 5)
+    tokens = automata.every(task, 5)
     found, truth = automata.extracted(asked, asked.remember(tokens, asked.states(tokens)))["states"]
     assert found.found
     assert found.machine.states == 1

@@ -141,6 +141,15 @@ def test_rows_of_runs_that_are_not_there_stay_where_they_were():
     assert found["more"].isna().tolist() == [True, False, False, False]
 
 
+def test_runs_may_be_named_by_other_columns_whose_order_stays_and_whole_numbers_stay_whole():
+    old = pd.DataFrame({"family": ["a", "b", "b"], "seed": [0, 0, 1], "states": [2.0, float("nan"), 3.0]})
+    new = pd.DataFrame({"states": pd.array([4, None], dtype="Int64"), "seed": [1, 0], "family": ["b", "c"]})
+    assert claims.beside(new, old, ("family", "seed")).to_csv(index=False).split() == [
+        "family,seed,states",
+        *("a,0,2", "b,0,", "b,1,4", "c,0,"),
+    ]
+
+
 def test_shares_of_confirmed_cells():
     names = ["confirmed", "redundant", "opposing", "causal-unclassified", "pattern-only", "none"]
     solved = pd.DataFrame([[3, 0, 0, 3, 1, 5], [0, 0, 0, 0, 0, 12]], columns=names).assign(cells=12)

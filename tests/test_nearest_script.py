@@ -1,5 +1,6 @@
 """The script of nearest neighbours: attention by rank, errors by gap and the bars are what loops over examples say."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -90,6 +91,14 @@ def test_sharper_means_better_only_if_every_step_is(attention, errors, expected)
 def test_errors_at_a_small_gap_are_more_only_if_intervals_are_apart(near, wide, expected):
     gaps = pd.DataFrame({"gap": [1, 2, 3], "examples": [1000, 500, 500], "errors": [near, wide, 0]})
     assert script.apart(gaps) == expected
+
+
+def test_a_multiple_of_the_cosine_is_found_at_every_distance():
+    """Codes are 1/32 of a circle apart; what is at larger gaps does not count."""
+    falls = [math.cos(math.pi * each / 16) - math.cos(math.pi * (each + 1) / 16) for each in range(4)]
+    rows = [{"distance": each, "gap": 1, "examples": 5, "log odds": 5 * 28 * fall} for each, fall in enumerate(falls)]
+    gaps = pd.DataFrame([*rows, {"distance": 0, "gap": 2, "examples": 9, "log odds": 1.0}]).assign(family="a")
+    assert script.cosine_table(gaps).splitlines()[-1] == "| a | 28.0 | 28.0 | 28.0 | 28.0 |"
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,34 @@ def test_it_passes_the_checker(layout, supervision):
     check(NearestNeighbour(symbols=5, pairs=2, values=2, layout=layout, supervision=supervision))
 
 
+@settings(max_examples=40)
+@given(tasks(), seeds)
+def test_inner_products_of_vectors_are_ordered_as_the_steps_between_codes(task, seed):
+    """Of pairs with whatever values, and of keys, with the query: the farther a key, the smaller; equal where it is as far."""
+    batch = drawn(task, 4, seed)
+    vectors = task.vectors(3 + task.values).double()
+    keys = batch.tokens[:, :-1] if task.layout == "pairs" else batch.tokens[:, :-1:2]
+    products = (vectors[keys] * vectors[batch.tokens[:, -1:]]).sum(dim=2)
+    far = task.distances(batch)
+    for one, other in ((one, other) for one in range(task.pairs) for other in range(task.pairs)):
+        nearer, equal = far[:, one] < far[:, other], far[:, one] == far[:, other]
+        assert (products[:, one] > products[:, other])[nearer].all()
+        torch.testing.assert_close(products[:, one][equal], products[:, other][equal], atol=1e-6, rtol=0)
+
+
+def test_vectors_are_a_code_a_value_and_the_mark_of_the_query():
+    task = NearestNeighbour(symbols=4, pairs=2, values=2)
+    vectors = task.vectors(6)
+    assert vectors.shape == (task.d_vocab, 6)
+    pair, query = task.tokens(torch.tensor([[1, 2]]), torch.tensor([[1, 0]]), torch.tensor([3]))[0, [0, 2]].tolist()
+    torch.testing.assert_close(vectors[pair], torch.tensor([0.0, 1, 0, 1, 0, 0]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(vectors[query], torch.tensor([0.0, -1, 0, 0, 1, 0]), atol=1e-6, rtol=0)
+    apart = NearestNeighbour(symbols=4, pairs=2, values=2, layout="statements").vectors(6)
+    torch.testing.assert_close(apart[[1, 5]], torch.tensor([[0.0, 1, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0]]), atol=1e-6, rtol=0)
+    with pytest.raises(ConfigError, match="need d_model 5, got 4"):
+        task.vectors(4)
+
+
 def test_chance_and_roles():
     task = NearestNeighbour(values=5)
     assert task.chance(1) == 1 / 5

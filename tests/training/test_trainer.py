@@ -12,7 +12,7 @@ import torch
 
 from stackheads.errors import CheckpointError, ConfigError, StackheadsError
 from stackheads.models import ModelConfig, load
-from stackheads.tasks import Cycle
+from stackheads.tasks import Cycle, NearestNeighbour
 from stackheads.training import trainer
 from stackheads.training.config import TrainingConfig, training_config
 from stackheads.training.trainer import accuracy, train
@@ -161,6 +161,33 @@ def test_an_existing_run_is_not_overwritten_and_other_settings_do_not_resume_it(
     with pytest.raises(ConfigError, match="holds other files"):
         train(TASK, MODEL, SHORT, tmp_path / "mine", progress=False, resume=True)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_a_frozen_embedding_stays_as_the_task_gives_it_and_the_run_resumes_bit_for_bit(tmp_path, monkeypatch):
+    task, config = NearestNeighbour(symbols=6, pairs=2, values=2), SHORT.model_copy(update={"frozen_embedding": True})
+    whole, learned = (weights(train(task, MODEL, each, progress=False)) for each in (config, SHORT))
+    step = trainer._train_step
+
+    def interrupted(run, forward):
+        if run.step == 17:
+            raise KeyboardInterrupt
+        step(run, forward)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer, "_train_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(task, MODEL, config, tmp_path / "run", progress=False)
+    resumed = train(task, MODEL, config, tmp_path / "run", progress=False, resume=True)
+    assert equal(whole, weights(resumed))
+    stored = dict(load(tmp_path / "run").model.named_parameters())
+    assert torch.equal(stored["embed.W_E"], task.vectors(MODEL.d_model))
+    assert not any(torch.equal(whole[name], learned[name]) for name in whole if "W_" in name)
+
+
+def test_what_has_no_vectors_has_no_frozen_embedding(tmp_path):
+    with pytest.raises(ConfigError, match="needs a task whose tokens are vectors"):
+        train(TASK, MODEL, SHORT.model_copy(update={"frozen_embedding": True}), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_damaged_state_is_refused(tmp_path):

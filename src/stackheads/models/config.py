@@ -8,11 +8,13 @@ import warnings
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
 
 from stackheads.errors import ConfigError, TaskMismatchError, bad_setting
 from stackheads.models.kinds import check_model
-from stackheads.models.native import has_hooked_transformer, is_native, native
+from stackheads.models.native import has_hooked_transformer, is_native, named_weights, native
 from stackheads.models.protocol import Model
 from stackheads.seeds import bare, initialising
 from stackheads.tasks import Task
@@ -74,6 +76,12 @@ def build(config: ModelConfig, task: Task, seed: int = 0, device: torch.device |
         device="cpu",
     )
     return moved(model, place)
+
+
+def freeze_embedding(model: Model, vectors: Float[Tensor, "token d_model"]) -> None:
+    """Give tokens these vectors, and take them out of training."""
+    embedding = named_weights(model)["embed.W_E"].requires_grad_(False)
+    embedding.copy_(vectors)
 
 
 def moved(model: Model, device: torch.device) -> Any:

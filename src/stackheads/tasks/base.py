@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from stackheads.errors import ConfigError
 from stackheads.seeds import Stream, stream
 from stackheads.types import Role
 
@@ -87,6 +88,14 @@ class StoredTask(BaseModel):
 
     max_hops: int
     attention_dir: AttentionDir
+
+    def vectors(self, d_model: int) -> Float[Tensor, "token d_model"]:
+        """Tokens as fixed vectors, for training with `frozen_embedding`.
+
+        Raises `ConfigError` where there are none, as in most tasks, whose symbols are no more than different, or where they
+        need more numbers than d_model.
+        """
+        raise ConfigError("a frozen embedding needs a task whose tokens are vectors, this one's are symbols: use nearest")
 
     if TYPE_CHECKING:  # the members of `Task`, which its subclasses have
 

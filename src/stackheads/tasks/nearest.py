@@ -7,9 +7,9 @@ where keys lie, so that nothing but the nearest key does.
 
 What is theirs: pairs of input and label drawn anew for each prompt, labels independent of inputs, a token that is a pair, one
 query at the end that is marked as such, distances on a closed surface (a sphere, of which a ring of codes is the case of one
-dimension). What is changed: inputs are codes and not vectors, so that the geometry is in no token and has to be learned; labels
-are symbols, and the loss is cross-entropy; queries with two nearest keys are left out, since a question here has one right
-answer.
+dimension). What is changed: inputs are codes, so that the geometry is in no token and has to be learned, unless codes are
+embedded as points on a circle (`vectors`) and the embedding is frozen, as theirs is; labels are symbols, and the loss is
+cross-entropy; queries with two nearest keys are left out, since a question here has one right answer.
 
 Layouts:
 
@@ -118,6 +118,24 @@ class NearestNeighbour(StoredTask):
         """Steps on the ring from one code to another, in 0..symbols // 2."""
         steps = (one - other) % self.symbols
         return steps.minimum(self.symbols - steps)
+
+    def vectors(self, d_model: int) -> Float[Tensor, "token d_model"]:
+        """Tokens as theirs are: a code is a point on the unit circle, so that inner products fall with the steps between two,
+        and a value a unit vector beside it; with `pairs` one more number marks the query.
+
+        2 + values + 1 numbers, the others 0. Raises `ConfigError` for a d_model below.
+        """
+        if d_model < (needed := 3 + self.values):
+            raise ConfigError(f"codes, values and query as vectors need d_model {needed}, got {d_model}: make it wider")
+        angle = 2 * torch.pi * torch.arange(self.symbols) / self.symbols
+        codes, values = torch.zeros(self.symbols, d_model), torch.zeros(self.values, d_model)
+        codes[:, :2] = torch.stack([angle.cos(), angle.sin()], dim=1)
+        values[:, 2 : 2 + self.values] = torch.eye(self.values)
+        if self.layout == "statements":
+            return torch.cat([codes, values])
+        queries = codes.clone()
+        queries[:, 2 + self.values] = 1
+        return torch.cat([(codes[:, None] + values).flatten(0, 1), queries])
 
     def sample(self, n: int, generator: torch.Generator) -> Batch:
         """Draw n examples. Raises `ConfigError` if n < 1."""

@@ -22,16 +22,17 @@ def _data_seed(seed: Any) -> int | None:
 class TrainingConfig(BaseModel):
     """AdamW with linear warm-up and cosine decay to 0 over `steps`. Settings with a description are options of `train`, too.
 
-    `balanced`        weigh the query and the value slots equally in the loss (`tasks.scoring.loss`).
-    `entropy`         weight of the attention entropy in the loss (`training/sharpen.py`) …
-    `loudness`        … and of the group lasso on what heads write, both from step `sharpen_from` on.
-    `drop_heads`      probability of dropping each head in each example (`training/dropping.py`); none while sharpening.
-    `seed`            of the first weights and, without a `data_seed`, of everything drawn while training as well.
-    `data_seed`       of everything drawn while training: the examples and which heads are dropped; None: `seed`.
-    `stop_at`         stop when every hop's held-out accuracy at the query reaches this share; None: run all steps.
-    `snapshots`       steps at which a snapshot is kept; the last step always is.
-    `snapshot_every`  also keep one each so many steps; 0: none.
-    `evaluate_every`  steps between held-out evaluations on `evaluate_examples` examples; state for resuming is stored then.
+    `frozen_embedding`  tokens are the vectors that the task gives, and not learned (`tasks.StoredTask.vectors`).
+    `balanced`          weigh the query and the value slots equally in the loss (`tasks.scoring.loss`).
+    `entropy`           weight of the attention entropy in the loss (`training/sharpen.py`) …
+    `loudness`          … and of the group lasso on what heads write, both from step `sharpen_from` on.
+    `drop_heads`        probability of dropping each head in each example (`training/dropping.py`); none while sharpening.
+    `seed`              of the first weights and, without a `data_seed`, of everything drawn while training as well.
+    `data_seed`         of everything drawn while training: the examples and which heads are dropped; None: `seed`.
+    `stop_at`           stop when every hop's held-out accuracy at the query reaches this share; None: run all steps.
+    `snapshots`         steps at which a snapshot is kept; the last step always is.
+    `snapshot_every`    also keep one each so many steps; 0: none.
+    `evaluate_every`    steps between held-out evaluations on `evaluate_examples` examples; state for resuming is stored then.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +43,7 @@ class TrainingConfig(BaseModel):
     weight_decay: float = Field(default=0.1, ge=0, description="AdamW weight decay.")
     betas: tuple[float, float] = (0.9, 0.98)
     warmup: int = Field(default=200, ge=0, description="Warm-up steps.")
+    frozen_embedding: bool = Field(default=False, description="Embed tokens as the task's vectors, which are not trained.")
     balanced: bool = Field(default=False, description="Weigh query and value slots equally.")
     entropy: float = Field(default=0.0, ge=0, description="Weight of the attention entropy in the loss: sharper heads.")
     loudness: float = Field(default=0.0, ge=0, description="Weight of what heads write, a group lasso: fewer heads.")

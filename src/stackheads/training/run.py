@@ -126,7 +126,7 @@ def load_state(path: Path, model: Model, optimiser: torch.optim.AdamW, generator
         for name, weight in named_weights(model).items():
             weight.data.copy_(tensors[f"weight.{name}"])
         for name, parameter in model.named_parameters():
-            if step:
+            if step and parameter.requires_grad:
                 moments = {moment: tensors[f"{moment}.{name}"].to(parameter.device) for moment in MOMENTS}
                 optimiser.state[parameter] = {"step": torch.tensor(float(step)), **moments}
         generator.set_state(tensors["generator"])

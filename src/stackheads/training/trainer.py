@@ -21,7 +21,7 @@ from tqdm import tqdm
 from stackheads import seeds
 from stackheads.errors import ConfigError, StackheadsError
 from stackheads.models import Checkpoint, ModelConfig, build, check_fit, save_checkpoint
-from stackheads.models.config import parse_device
+from stackheads.models.config import freeze_embedding, parse_device
 from stackheads.models.forwards.fused import FusedForward, TensorMap
 from stackheads.models.hooks import analysing
 from stackheads.models.protocol import Model
@@ -123,6 +123,8 @@ def _start(
         if start_from.config != config:
             raise ConfigError("start_from must have the model settings of the run, got others: use the same settings")
         model.load_state_dict(start_from.model.state_dict())
+    if training.frozen_embedding:
+        freeze_embedding(model, task.vectors(config.d_model))
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
     )
