@@ -12,7 +12,7 @@ at the same place in every example, so that looking there is looking at a place 
 few of these examples (`rare`), each where the head looks there much. No forward pass: patterns come from the clean run.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -67,7 +67,11 @@ class PatternEvidence:
 
 @dataclass(frozen=True)
 class _Scores:
-    """One destination: means over each role's own rows, of every head. Axis `rival` ends with uniform attention."""
+    """One destination: means over each role's own rows, of every head. Axis `rival` ends with uniform attention.
+
+    What bootstrap samples are drawn from, `single` and `weight`, is where the run is; all else is judged head by head, and on
+    the CPU.
+    """
 
     mass: Float[Tensor, "role rival head"]
     anywhere: Float[Tensor, "role head"]
@@ -114,8 +118,10 @@ class Looking:
         numbers = [number for number, head in enumerate(self.heads) if head in heads]
         scores = _scores(self.maps.of(numbers), self.positional, rows, thresholds)
         every = tests * len(self.roles)
+        best = [_best(self.roles, scores, at, every, thresholds) for at in range(len(numbers))]
         found = {
-            self.heads[number]: _best(self.roles, scores, at, every, draws, thresholds) for at, number in enumerate(numbers)
+            self.heads[number]: replace(item, lead_draws=leads)
+            for number, item, leads in zip(numbers, best, self._lead_draws(scores, best, draws), strict=True)
         }
         leading = {
             head: item.role for head, item in found.items() if item.role and item.lead.value >= thresholds.pattern_margin
@@ -124,6 +130,16 @@ class Looking:
         level = 1 - (1 - thresholds.confidence) / len(self.roles) / len(TABLES)
         compared = contrasts(self.task, self.clean, rows, leading, own, level)
         return {head: replace(item, contrasts=compared.get(head, ())) for head, item in found.items()}
+
+    def _lead_draws(self, scores: _Scores, best: Sequence[PatternEvidence], draws: Resampling) -> Iterator[tuple[float, ...]]:
+        """The lead of each head's role on bootstrap samples; none where it has no role."""
+        its = [None if item.role is None else self.roles.index(item.role) for item in best]
+        heads = [head for head, role in enumerate(its) if role is not None]
+        roles = [role for role in its if role is not None]
+        single, weight = scores.single[roles, heads], scores.weight[roles]  # [head, example]
+        leads = ((single @ draws.counts.T) / (weight @ draws.counts.T).clamp(min=1)).tolist()
+        drawn = dict(zip(heads, leads, strict=True))
+        return (tuple(drawn.get(head, ())) for head in range(len(best)))
 
 
 def looking(task: Task, clean: Recorded) -> Looking:
@@ -176,17 +192,17 @@ def _scores(maps: Maps, positional: Bool[Tensor, "role"], rows: Bool[Tensor, "ba
     beyond, tested = _beyond(maps, positional, own)
     fixed = maps.stands_still(rows) & ~positional
     return _Scores(
-        mass,
-        plain,
-        own.sum(dim=(1, 2)).long(),
-        (per_example > 0).sum(dim=1),
-        fixed,
+        mass.cpu(),
+        plain.cpu(),
+        own.sum(dim=(1, 2)).long().cpu(),
+        (per_example > 0).sum(dim=1).cpu(),
+        fixed.cpu(),
         _p_values(beyond, tested),
         _interval(single, per_example, thresholds.confidence),
         _interval(beyond, tested, thresholds.confidence),
         single,
         per_example,
-        plain * anywhere.sum(dim=(1, 2))[:, None] / rows.sum().clamp(min=1),
+        (plain * anywhere.sum(dim=(1, 2))[:, None] / rows.sum().clamp(min=1)).cpu(),
         int(rows.any(dim=1).sum()),
     )
 
@@ -225,7 +241,7 @@ def _interval(
     roles, heads = value.shape[:2]
     flat = value.flatten(0, 1).T  # [example, role and head]
     weights = weight[:, None].expand_as(value).flatten(0, 1).T
-    return tuple(part.unflatten(0, (roles, heads)) for part in mean_interval(flat, weights, confidence, roles))
+    return tuple(part.unflatten(0, (roles, heads)).cpu() for part in mean_interval(flat, weights, confidence, roles))
 
 
 def _p_values(difference: Float[Tensor, "role head batch"], rows: Float[Tensor, "role batch"]) -> Float[Tensor, "role head"]:
@@ -236,14 +252,12 @@ def _p_values(difference: Float[Tensor, "role head batch"], rows: Float[Tensor, 
     mean = (value * used).sum(dim=2) / n.clamp(min=1)
     variance = ((value - mean[..., None]).square() * used).sum(dim=2) / (n - 1).clamp(min=1)
     t = mean / (variance / n.clamp(min=1)).sqrt().clamp(min=1e-12)
-    p = torch.from_numpy(stats.t.sf(t.cpu().numpy(), (n - 1).clamp(min=1).cpu().numpy())).to(t.device)
-    return p.where(n >= 2, 1.0)
+    t, n = t.cpu(), n.cpu()
+    return torch.from_numpy(stats.t.sf(t.numpy(), (n - 1).clamp(min=1).numpy())).where(n >= 2, 1.0)
 
 
-def _best(
-    roles: list[Role], scores: _Scores, head: int, tests: int, draws: Resampling, thresholds: Thresholds
-) -> PatternEvidence:
-    """The role that this head leads in, with what it was compared to."""
+def _best(roles: list[Role], scores: _Scores, head: int, tests: int, thresholds: Thresholds) -> PatternEvidence:
+    """The role that this head leads in, with what it was compared to, on no bootstrap sample yet."""
     enough = (scores.rows >= thresholds.min_rows) & (scores.examples >= thresholds.min_asked)
     judged = enough & ~scores.fixed
     lead, _, high = (part[:, head].where(judged, -torch.inf) for part in scores.lead)
@@ -262,7 +276,6 @@ def _best(
         return PatternEvidence(None, 0.0, "", 0.0, nothing, nothing, 1.0, nothing, 0, n, coinciding, fixed, rare, drawn=drawn)
     far = int(high.argmax())
     rival = int(scores.rival[best, head])
-    single, weight = scores.single[best, head], scores.weight[best]
     return PatternEvidence(
         role=roles[best],
         mass=own,
@@ -277,7 +290,6 @@ def _best(
         coinciding=coinciding,
         fixed=fixed,
         rare=rare,
-        lead_draws=tuple(((draws.counts @ single) / (draws.counts @ weight).clamp(min=1)).tolist()),
         masses={role: float(scores.mass[at, at, head]) for at, role in enumerate(roles) if judged[at]},
         share=float(scores.share[best, head]),
         drawn=drawn,
