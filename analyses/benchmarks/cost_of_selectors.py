@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from stackheads import Analysis, analyze, load
+from stackheads.explanation.asked import asked_readouts
 from stackheads.explanation.attended import attended
 from stackheads.explanation.examples import Examples
 from stackheads.explanation.judging import judged
@@ -29,13 +30,10 @@ from stackheads.explanation.sums import Part
 from stackheads.explanation.taken_out import OfModel
 from stackheads.labelling.bench import Bench, make_bench, opened
 from stackheads.labelling.cause import effects_on_open
-from stackheads.labelling.readouts import Readout
 from stackheads.labelling.statistics import resampling
 from stackheads.models import Checkpoint
 from stackheads.models.hooks import analysing, precise, record
 from stackheads.seeds import Stream, stream
-from stackheads.tables import records
-from stackheads.types import Destination
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,16 +45,9 @@ def timed(run: Callable[[], Any]) -> tuple[Any, float]:
     return found, time.process_time() - begun
 
 
-def readouts(analysis: Analysis) -> list[Readout]:
-    """Those that the model answers, as `Analysis.selectors` takes them."""
-    rows = [row for row in records(analysis.readouts) if row["open"]]
-    there = [row for row in rows if row["accuracy"] >= analysis.thresholds.emerged_accuracy] or rows
-    return [Readout(Destination(row["destination"]), int(row["hop"])) for row in there]
-
-
 def stages(one: Checkpoint, analysis: Analysis, examples: int) -> dict[str, float]:
     """The seconds of each stage, with what the ones before it found."""
-    thresholds, seconds, asked = analysis.thresholds, dict[str, float](), readouts(analysis)
+    thresholds, seconds, asked = analysis.thresholds, dict[str, float](), asked_readouts(analysis.readouts, analysis.thresholds)
 
     def bench(name: Stream, n: int) -> Bench:
         return opened(make_bench(one.model, one.task, n, 0, thresholds, name), asked)

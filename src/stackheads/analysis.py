@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from stackheads.errors import ConfigError, InterventionError
-from stackheads.explanation.asked import Heads, asked_cells
+from stackheads.explanation.asked import Heads, asked_cells, asked_readouts
 from stackheads.explanation.circuit import find_circuit, no_circuit
 from stackheads.explanation.explained import Explained
 from stackheads.explanation.measuring import FITTED_TO, explain_heads
@@ -20,7 +20,7 @@ from stackheads.explanation.together import together
 from stackheads.labelling.bench import make_bench, read_labels
 from stackheads.labelling.gating import by_gate
 from stackheads.labelling.measure import BUDGET, MIN_EXAMPLES, Look, Measured, measure, measure_until_decided
-from stackheads.labelling.readouts import Baseline, Readout
+from stackheads.labelling.readouts import Baseline
 from stackheads.labelling.rows import label_row
 from stackheads.labelling.screening import Screen
 from stackheads.labelling.stability import bootstrap_jaccard
@@ -32,10 +32,9 @@ from stackheads.models.hooks import analysing
 from stackheads.models.kinds import check_model
 from stackheads.models.protocol import Model
 from stackheads.record import Record, read_record
-from stackheads.tables import label_frame, records
+from stackheads.tables import label_frame
 from stackheads.tasks import StatementTask, StoredTask, Task
 from stackheads.trial.trial import Trial, put_on_trial
-from stackheads.types import Destination
 
 CIRCUIT_EXAMPLES = 192
 """Examples for the circuit: its quantities are means over many patched runs, and each run costs."""
@@ -91,12 +90,10 @@ class Analysis(Record):
         destination that the labels do not have.
         Cost: see `explanation/measuring.py`; seconds to a minute for models of a few layers.
         """
-        rows = [row for row in records(self.readouts) if row["open"]]
-        if not rows:
+        readouts = asked_readouts(self.readouts, self.thresholds)
+        if not readouts:
             seen = f"{self.examples} examples show none better than chance: give more, or analyse another model"
             raise ConfigError(f"selectors explain answers that a model gives, {seen}")
-        there = [row for row in rows if row["accuracy"] >= self.thresholds.emerged_accuracy] or rows
-        readouts = [Readout(Destination(row["destination"]), int(row["hop"])) for row in there]
         if not isinstance(examples, int):
             raise ConfigError(f"selectors are measured on a number of examples, got {examples!r}: ask for 512, say")
         way: Any = fitted_to

@@ -16,6 +16,7 @@ from stackheads.interventions import recorded
 from stackheads.labelling.bench import make_bench, read_labels
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.models import ModelConfig, build
+from stackheads.models.trust import why_not_fused
 from stackheads.programs.mechanisms import MECHANISMS
 from stackheads.programs.program import possible_part
 from stackheads.report.figures import circuit_diagram
@@ -158,6 +159,7 @@ def test_reach_without_hooks_is_reach_with_them(monkeypatch):
     monkeypatch.setattr("stackheads.explanation.reach.MAX_ROWS", 900)
     monkeypatch.setattr("stackheads.explanation.reach.PART", 100)
     model, task = subject("chain-d4-l4")
+    assert why_not_fused(model) is None
     fast = reach(model, task, examples=500)
     with model.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", lambda value, hook: value)]):
         plain = reach(model, task, examples=500)

@@ -1,11 +1,14 @@
 """A run taken up from an edited one equals the hooked run with all edits, over random architectures, directions and edits."""
 
+import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_models import DIRECTIONS, SEEDS, assert_same_logits, configs, make_edit, places, random_run
 
+from stackheads.errors import InterventionError, StackheadsWarning
 from stackheads.interventions import edited_run, onward, run_variants
+from stackheads.models import ModelConfig
 from stackheads.models.hooks import HeadEdit, run_edited
 
 
@@ -46,3 +49,15 @@ def test_taking_an_edit_back_is_the_run_without_it(config, direction, seed):
     back = onward(model, HeadEdit(gone.head, gone.rows, pattern @ v), [before, gone, after])
     (logits,) = run_variants(model, base, [back])
     assert_same_logits(logits, run_edited(model, clean.batch.tokens, [before, after]), config)
+
+
+def test_an_edited_run_that_is_no_more_the_models_is_refused():
+    """Hooks on the model would not make its edits again."""
+    config = ModelConfig(layers=2, heads=2, d_model=16, d_head=8)
+    _, model, clean = random_run(config, "causal", 0)
+    edit = make_edit(clean.batch, config, (0, 0, "z", "everywhere"), torch.Generator().manual_seed(0))
+    base = edited_run(model, clean, [edit])
+    with torch.no_grad():
+        next(model.parameters()).mul_(1.0)
+    with pytest.raises(InterventionError, match="record it anew"), pytest.warns(StackheadsWarning):
+        list(run_variants(model, base, [[edit]]))

@@ -8,10 +8,11 @@ from subjects import subject
 
 from stackheads.labelling import rewired
 from stackheads.labelling.bench import bench_of
+from stackheads.labelling.rewired import counterfactuals
 from stackheads.labelling.statistics import resampling
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.write import Question, Writes
-from stackheads.models.hooks import analysing
+from stackheads.models.hooks import analysing, record_values
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import labelling_batch
 from stackheads.types import Destination, HeadId, Role
@@ -32,6 +33,8 @@ def test_parts_say_what_whole_runs_say(name, monkeypatch):
     thresholds = Thresholds()
     draws = resampling(EXAMPLES, 100, thresholds.confidence, stream(0, Stream.BOOTSTRAP))
     bench = bench_of(model, task, labelling_batch(task, EXAMPLES, 0), thresholds)
+    parts = next(counterfactuals(bench, "value", 1, [HeadId(0, 0)], stream(0, Stream.COUNTERFACTUALS))).parts
+    assert len(list(parts)) > 1  # and so not whole
     whole = replace(bench, clean=replace(bench.clean, hooked="here all runs are whole"))
     with analysing(model):
         fast, plain = (
@@ -42,3 +45,21 @@ def test_parts_say_what_whole_runs_say(name, monkeypatch):
         assert (one.tried, one.acting, one.left_out) == (other.tried, other.acting, other.left_out)
         for part in ("value", "low", "high"):
             assert torch.allclose(getattr(one.moved, part), getattr(other.moved, part), atol=1e-4)
+
+
+def test_a_model_that_embeds_in_its_own_way_is_run_as_it_is(monkeypatch):
+    """A run may be taken up behind the embedding, but other tokens begin before it."""
+    model, task = subject("chain-d4-l4")
+    embed = model.input_to_embed
+
+    def louder(*args, **kwargs):
+        residual, *more = embed(*args, **kwargs)
+        return (1.3 * residual, *more)
+
+    monkeypatch.setattr(model, "input_to_embed", louder)
+    bench = bench_of(model, task, labelling_batch(task, EXAMPLES, 0), Thresholds())
+    with analysing(model):
+        (whole,) = next(counterfactuals(bench, "value", 1, [HeadId(0, 0)], stream(0, Stream.COUNTERFACTUALS))).parts
+        logits, _ = record_values(model, whole.other.tokens)
+    assert bench.clean.hooked is None
+    assert torch.equal(whole.logits, logits)

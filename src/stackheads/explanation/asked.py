@@ -1,4 +1,6 @@
-"""Which heads selectors are asked of: all, some that are named, or in a model of hundreds those whose ablation matters."""
+"""What selectors are asked about: which answers, and which heads – all, some that are named, or in a model of hundreds those
+whose ablation matters.
+"""
 
 from collections.abc import Collection, Iterable
 
@@ -6,6 +8,8 @@ import pandas as pd
 
 from stackheads.errors import ConfigError, InterventionError
 from stackheads.explanation.measuring import FittedTo
+from stackheads.labelling.readouts import Readout
+from stackheads.labelling.thresholds import Thresholds
 from stackheads.tables import records
 from stackheads.types import Destination, HeadId, Status
 
@@ -13,6 +17,15 @@ Cell = tuple[HeadId, Destination]
 Heads = Iterable[str | HeadId] | str | HeadId
 MATTERING = (Status.CONFIRMED, Status.REDUNDANT, Status.OPPOSING, Status.CAUSAL_UNCLASSIFIED)
 """Statuses of heads that something is lost without."""
+
+
+def asked_readouts(readouts: pd.DataFrame, thresholds: Thresholds) -> list[Readout]:
+    """Of an analysis' readouts those that the model gives nearly always (`emerged_accuracy`), or, where there are none, better
+    than by chance.
+    """
+    rows = [row for row in records(readouts) if row["open"]]
+    there = [row for row in rows if row["accuracy"] >= thresholds.emerged_accuracy] or rows
+    return [Readout(Destination(row["destination"]), int(row["hop"])) for row in there]
 
 
 def asked_cells(labels: pd.DataFrame, heads: Heads | None, fitted_to: FittedTo) -> set[Cell] | None:

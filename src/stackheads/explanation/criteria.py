@@ -13,8 +13,8 @@ F is a mean; beside it stand median and 10th percentile over examples (for diffe
 
 F of every set is computed once. Most sets differ from another one by a single cell, so the run of that one is recorded and
 taken up at the cell (`interventions/onward.py`); a model that runs through its hooks takes each run from the start. Cost: one
-forward pass for each set that others are compared with (two for each step of the greedy set and one for each K), and less than
-half of one for each that differs from it by a cell.
+forward pass for each set that others are compared with (two for each step of the greedy set and for each random K, one for each
+other K), and less than half of one for each that differs from it by a cell.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from stackheads.explanation.ideal import silent_rows
 from stackheads.interventions import ABLATIONS, Recorded, destination_rows, edited_run, onward, replayable, run_variants
 from stackheads.labelling.bench import Bench, Label
 from stackheads.models.hooks import HeadEdit
@@ -35,18 +36,11 @@ CANDIDATES = 10
 
 
 class Criteria:
-    """The three criteria on one bench. `labels` are all cells, `confirmed` those of the circuit; `afresh`: no run is taken up
-    from another one.
+    """The three criteria on one bench. `labels` are all cells, `confirmed` those of the circuit; where `near`, runs are taken
+    up from others.
     """
 
-    def __init__(
-        self,
-        bench: Bench,
-        labels: Sequence[Label],
-        confirmed: Sequence[Label],
-        generator: torch.Generator,
-        afresh: bool = False,
-    ):
+    def __init__(self, bench: Bench, labels: Sequence[Label], confirmed: Sequence[Label], generator: torch.Generator):
         self.bench, self.labels, self.confirmed, self.generator = bench, labels, list(confirmed), generator
         self.known: dict[frozenset[Label], Tensor] = {}
         self.asked = bench.baseline.open
@@ -54,16 +48,16 @@ class Criteria:
             label.where: destination_rows(bench.clean.batch, label.where) for label in labels
         }
         self.means: dict[HeadId, Float[Tensor, "batch pos d_head"]] = {}
-        self.near = replayable(bench.model, bench.clean) and not afresh
+        self.near = replayable(bench.model, bench.clean)
 
     def all(self) -> dict[str, Any]:
         """The three criteria."""
         circuit = frozenset(self.confirmed)
         random = [self._random_set() for _ in range(RANDOM_SETS)]
         greedy = self._greedy_set()
+        minimality = self._minimality([frozenset[Label](), greedy, *random[:MINIMALITY_SETS]])
         scores = [self._incompleteness(chosen).mean().item() for chosen in random]
         worst = self._incompleteness(greedy)
-        sets = [frozenset[Label](), greedy, *random[:MINIMALITY_SETS]]
         return {
             "faithfulness": _summary(self._f(circuit), {"median": 0.5, "tenth": 0.1}),
             "completeness": {
@@ -73,7 +67,7 @@ class Criteria:
                 "greedy_median": worst.quantile(0.5).item(),
                 "greedy_ninetieth": worst.quantile(0.9).item(),
             },
-            "minimality": self._minimality(sets),
+            "minimality": minimality,
         }
 
     def _f(self, live: Iterable[Label]) -> Float[Tensor, "example"]:
@@ -107,7 +101,7 @@ class Criteria:
 
     def _toggle(self, base: Recorded, live: frozenset[Label], label: Label, made: Sequence[HeadEdit]) -> list[HeadEdit]:
         """What makes the run with a cell more or less of the run of `live`, which is recorded."""
-        before, after = self._silent(live).get(label.head), self._silent(live ^ {label}).get(label.head)
+        before, after = (silent_rows(self.labels, some, self.rows).get(label.head) for some in (live, live ^ {label}))
         nowhere = torch.zeros_like(self.rows[label.where])
         before, after = (nowhere if rows is None else rows for rows in (before, after))
         pattern, v, _ = base.run.of(label.head)
@@ -116,17 +110,8 @@ class Criteria:
 
     def _edits(self, live: Collection[Label]) -> list[HeadEdit]:
         """Everything outside a set at its positional mean."""
-        return [HeadEdit(head, rows, self._mean(head)) for head, rows in self._silent(live).items()]
-
-    def _silent(self, live: Collection[Label]) -> dict[HeadId, Bool[Tensor, "batch pos"]]:
-        """The rows at which each head is silenced."""
-        kept = {(label.head, label.where) for label in live}
-        rows: dict[HeadId, Tensor] = {}
-        for label in self.labels:
-            if (label.head, label.where) not in kept:
-                own = self.rows[label.where]
-                rows[label.head] = rows[label.head] | own if label.head in rows else own
-        return rows
+        silent = silent_rows(self.labels, live, self.rows)
+        return [HeadEdit(head, rows, self._mean(head)) for head, rows in silent.items()]
 
     def _mean(self, head: HeadId) -> Float[Tensor, "batch pos d_head"]:
         if head not in self.means:

@@ -4,7 +4,7 @@
 example.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,18 +15,27 @@ from stackheads.labelling.bench import Bench, Label
 from stackheads.labelling.roles import role_targets
 from stackheads.models.forwards.patterned import mean_where
 from stackheads.models.hooks import Edit, HeadEdit, PatternEdit
+from stackheads.types import HeadId, Where
 
 
 def silenced(bench: Bench, labels: Sequence[Label], live: Sequence[Label], method: str) -> list[Edit]:
     """Edits that give every (head, destination) not in `live` its ablated output."""
+    rows = {label.where: destination_rows(bench.clean.batch, label.where) for label in labels}
+    silent = silent_rows(labels, live, rows)
+    return [HeadEdit(head, at, ABLATIONS[method](bench.clean, head)) for head, at in silent.items()]
+
+
+def silent_rows(
+    labels: Iterable[Label], live: Iterable[Label], rows: Mapping[Where, Bool[Tensor, "batch pos"]]
+) -> dict[HeadId, Bool[Tensor, "batch pos"]]:
+    """The rows at which each head is silenced where some are live; `rows` are those of each destination."""
     kept = {(label.head, label.where) for label in live}
-    replaced: dict[object, tuple[Label, Bool[Tensor, "batch pos"]]] = {}
+    found: dict[HeadId, Tensor] = {}
     for label in labels:
         if (label.head, label.where) not in kept:
-            rows = destination_rows(bench.clean.batch, label.where)
-            before = replaced.get(label.head)
-            replaced[label.head] = (label, rows if before is None else rows | before[1])
-    return [HeadEdit(label.head, rows, ABLATIONS[method](bench.clean, label.head)) for label, rows in replaced.values()]
+            own = rows[label.where]
+            found[label.head] = found[label.head] | own if label.head in found else own
+    return found
 
 
 def ideal_edits(bench: Bench, labels: Sequence[Label], silence: str = "mean") -> list[Edit]:

@@ -7,7 +7,6 @@ All hops share one solve, since only the right-hand side differs. Cost: at most 
 hooks where that is seen to be the same (`models/trust.py`), and in the last layer only at the rows that are still needed.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -87,16 +86,14 @@ def reach_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     )
 
 
-def _streams(model: Model, batch: Batch, rows: Bool[Tensor, "pos"], fast: bool) -> Iterator[Float[Tensor, "batch row d_model"]]:
+def _streams(model: Model, batch: Batch, rows: Bool[Tensor, "pos"], fast: bool) -> list[Float[Tensor, "batch row d_model"]]:
     """The residual stream before the first layer and after each, at these rows; `fast`: without hooks."""
     placed = _placed(model, batch)
     if fast:
         with analysing(model):
             streams = FusedForward(model, fixed=True).streams(placed.tokens, rows.nonzero().flatten().to(placed.tokens.device))
-            kept = [each.cpu() for each in streams]
-        yield from kept
-        return
-    kept = []
+            return [each.cpu() for each in streams]
+    kept: list[Tensor] = []
     names = [hook_name(0, "resid_pre"), *(hook_name(layer, "resid_post") for layer in range(model.cfg.n_layers))]
 
     def keep(value: Tensor, hook: Any) -> None:
@@ -104,7 +101,7 @@ def _streams(model: Model, batch: Batch, rows: Bool[Tensor, "pos"], fast: bool) 
 
     with analysing(model), model.hooks(fwd_hooks=[(name, keep) for name in names]):
         logits_of(model, placed.tokens, placed.pads)
-    yield from kept
+    return kept
 
 
 def _placed(model: Model, batch: Batch) -> Batch:

@@ -21,13 +21,15 @@ class Recorded:
     """A batch and what the model did on it.
 
     `hooked` says why the run may only be taken up again through the model's own hooks; None where the fast forward was proved
-    on this batch (`interventions/proof.py`), for the model in the state `state`.
+    on this batch (`interventions/proof.py`), for the model in the state `state`. `edited`: the run is one with edits in place
+    (`interventions/onward.py`), which the model's own hooks would not make again.
     """
 
     batch: Batch
     run: Recording
     hooked: str | None = "nothing is proved of a run that was put together by hand"
     state: tuple[Any, ...] = field(default=(), compare=False, repr=False)
+    edited: bool = False
 
     @cached_property
     def matched(self) -> Matched:

@@ -52,13 +52,16 @@ def run_variants(
 
     Several edits of one head at one row apply in their order, patterns before outputs. `read` marks the positions whose logits
     are wanted (None: all); elsewhere they are the clean run's. `frozen_norms`: every LayerNorm divides by what it divides by in
-    the clean run. Raises `InterventionError` for a head that does not exist, and if norms are to be frozen in a model whose
-    norms can't be seen. Cost: at most one forward pass for each list, on average about a third of one.
+    the clean run. Raises `InterventionError` for a head that does not exist, for an edited run that could only go through
+    hooks, and if norms are to be frozen in a model whose norms can't be seen. Cost: at most one forward pass for each list, on
+    average about a third of one.
     """
     check_model(model)
     for edit in (edit for edits in variants for edit in edits):
         check_head(model, edit.head)
     if not replayable(model, clean):
+        if clean.edited:
+            raise InterventionError("an edited run is taken up without hooks, and this one can't be any more: record it anew")
         for logits in hooked_logits(model, clean.batch.tokens, variants, frozen_norms, clean.batch.pads):
             yield _where_read(logits, clean, read)
         return

@@ -24,7 +24,7 @@ def edited_run(model: Model, clean: Recorded, edits: Sequence[HeadEdit]) -> Reco
     if not edits:
         return clean
     with edited(model, edits):
-        return replace(clean, run=record(model, clean.batch.tokens, clean.batch.pads))
+        return replace(clean, run=record(model, clean.batch.tokens, clean.batch.pads), edited=True)
 
 
 def onward(model: Model, change: HeadEdit, made: Sequence[HeadEdit]) -> list[HeadEdit]:

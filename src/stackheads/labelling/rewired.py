@@ -18,9 +18,9 @@ from stackheads.interventions import Recorded, replayable
 from stackheads.interventions.engine import fitting
 from stackheads.labelling.bench import Bench
 from stackheads.labelling.readouts import Scorer
-from stackheads.models.forwards.fused import supported
 from stackheads.models.forwards.other_tokens import values_on
 from stackheads.models.hooks import record_values
+from stackheads.models.trust import why_not_fused
 from stackheads.tasks import Batch, Operand
 from stackheads.types import HeadId
 
@@ -55,20 +55,23 @@ class Counterfactual:
 def counterfactuals(
     bench: Bench, operand: Operand, deepest: int, heads: Iterable[HeadId], generator: torch.Generator
 ) -> Iterator[Counterfactual]:
-    """One for each hop up to `deepest`, run when its turn comes. Cost: at most one forward pass each."""
+    """One for each hop up to `deepest`, run when its turn comes. Cost: at most one forward pass each, and two on few examples
+    to see whether the fast forward is the model's from the tokens on.
+    """
     rewire: Any = bench.task.counterfactual
     if operand != "value":  # tasks without operands need not know the argument
         rewire = partial(rewire, operand=operand)
     batch = bench.clean.batch
+    fast = replayable(bench.model, bench.clean) and why_not_fused(bench.model, batch.tokens) is None
     for hop in range(1, deepest + 1):
         other = rewire(batch.to("cpu"), hop, generator).to(batch.tokens.device)
         name = f"hop {hop}" if operand == "value" else f"the {operand} of hop {hop}"
-        yield Counterfactual(name, _parts(bench, other, sorted(set(heads))))
+        yield Counterfactual(name, _parts(bench, other, sorted(set(heads)), fast))
 
 
-def _parts(bench: Bench, other: Batch, heads: list[HeadId]) -> Iterator[Part]:
+def _parts(bench: Bench, other: Batch, heads: list[HeadId], fast: bool) -> Iterator[Part]:
     model, clean, scorer = bench.model, bench.clean, bench.scorer
-    if not (replayable(model, clean) and supported(model)):
+    if not fast:
         logits, v = record_values(model, other.tokens, other.pads)
         yield Part(torch.arange(len(other), device=v.device), clean, scorer, other, logits, _of(v, heads))
         return

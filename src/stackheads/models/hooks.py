@@ -170,7 +170,7 @@ def _run_keeping(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Logits of one run, and for each kind of hook its values, stacked over layers."""
     layers, heads, n = range(model.cfg.n_layers), model.cfg.n_heads, len(tokens)
-    parts = [slice(start, start + (part or n)) for start in range(0, n, part or n)]
+    parts = [slice(start, start + (part or n)) for start in range(0, n, part or n)] if n else [slice(0)]
     kept: dict[str, Tensor] = {}
     here = parts[0]
 

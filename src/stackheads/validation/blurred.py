@@ -6,6 +6,7 @@ must have written in full. Heads that set their own sharpness keep it: where sof
 be another circuit.
 """
 
+import math
 from dataclasses import replace
 
 from jaxtyping import Float
@@ -46,7 +47,11 @@ def _answering(name: str, circuit: Circuit, guise: Guise) -> tuple[tuple[Specime
 
 
 def loudest(made: Specimen, bench: Bench) -> float:
-    """The largest share of an answer that resampling a head takes or adds where by construction nothing depends on it."""
+    """The largest share of an answer that resampling a head takes or adds where by construction nothing depends on it; infinite
+    where no answer is open, since nothing shows then.
+    """
+    if not bench.open_readouts:
+        return math.inf
     found = [0.0]
     for (head, place), truth in made.truth.items():
         if truth.status in SILENT and bool(destination_rows(bench.clean.batch, place).any()):

@@ -2,7 +2,8 @@
 
 Where attention is causal the rows before the first changed position are those of the recorded run, in every layer. From there
 on queries, keys and values are computed anew, in the last layer only the queries of the rows that are read. Equal to the hooked
-run on these tokens up to rounding, where the fused forward is the model's (`interventions/proof.py`).
+run on these tokens up to rounding, where the fused forward is the model's from the tokens on (`models/trust.py`): a run that
+may be taken up again is no proof of that, since it begins behind the embedding.
 """
 
 import torch
