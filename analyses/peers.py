@@ -4,10 +4,11 @@
     python analyses/peers.py --write       # judges all cases first, more than an hour on two cores; resumable
 
 Every case of `validation/cases.py`, judged by all ways of `validation/peers.py` and scored as in `validation/compared.py`:
-F1 with 95 % intervals over cases, by column; of nulls the share of heads of which anything is said. --write keeps each
-case in --keep and then writes peers.csv (scores), peers-wrong.csv (every cell about which ours is wrong) and peers.png, and
-peers-strict.csv: the same scores if a compiled head that matches symbols may not be said to look at its kind of slot as well,
-which is printed below.
+F1 with 95 % intervals over circuits, by column, then its mean over the kinds of looks that are there; of nulls the share of
+heads of which anything is said. Which heads of known trained models do not look at their step's source is in known.csv
+(`known_circuits.py --write`, first). --write keeps each case in --keep and then writes peers.csv (scores), peers-wrong.csv
+(every cell about which ours is wrong) and peers.png, and peers-strict.csv: the same scores if a compiled head that matches
+symbols may not be said to look at its kind of slot as well, which is printed last.
 """
 
 import argparse
@@ -22,6 +23,8 @@ from typing import Any
 import pandas as pd
 import torch
 from claims import RESULTS, ROOT, markdown
+from known_circuits import LOOKS
+from known_circuits import PATH as KNOWN_CELLS
 from tqdm import tqdm
 
 from stackheads.files import write_file
@@ -55,12 +58,14 @@ def results(folder: Path, workers: int) -> list[Result]:
         return list(tqdm(pool.map(partial(result, folder=folder), every), total=len(every), desc="cases", disable=None))
 
 
-def lines(table: pd.DataFrame) -> list[str]:
-    """The table of docs/results/validation.md."""
-    columns = [column for column in COLUMNS if (table["column"] == column).any()]
-    rows = [[way, *(cell(some, column) for column in columns)] for way, some in table.groupby("way", sort=False)]
+def lines(table: pd.DataFrame, score: str = "score") -> list[str]:
+    """The table of docs/results/validation.md; `score` may be `macro`, which nulls have not."""
+    there = [column for column in COLUMNS if (table["column"] == column).any()]
+    columns = [column for column in there if score == "score" or column != NULLS]
+    ways = sorted(table.groupby("way", sort=False), key=lambda pair: pair[0] != OURS)
+    rows = [[way, *(cell(some, column, score) for column in columns)] for way, some in ways]
     sizes = [f"{int(one['cases'])} cases, {int(one['cells'])}" for one in firsts(table)]
-    return [markdown(["way of labelling", *columns], [["(cases, cells or heads)", *sizes], *rows])]
+    return [markdown(["way of labelling", *columns], [["(cases, cells or heads)", *sizes[: len(columns)]], *rows])]
 
 
 def firsts(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -68,7 +73,13 @@ def firsts(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [records(table[table["column"] == column])[0] for column in COLUMNS if (table["column"] == column).any()]
 
 
-def cell(rows: pd.DataFrame, column: str) -> str | None:
+def away(known: pd.DataFrame) -> set[tuple[str, str]]:
+    """Models and cells that carry a step and do not look at its source with half of their attention."""
+    found = known[(known["truth"] != "nothing") & (known["looks"] < LOOKS)]
+    return {(row["model"], f"{row['head']} @{row['destination']}") for row in records(found)}
+
+
+def cell(rows: pd.DataFrame, column: str, score: str = "score") -> str | None:
     """A score with its interval."""
     found = records(rows[rows["column"] == column])
     if not found:
@@ -76,7 +87,8 @@ def cell(rows: pd.DataFrame, column: str) -> str | None:
     (row,) = found
     if column == NULLS:
         return f"{100 * row['score']:.1f} % [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
-    return f"{row['score']:.3f} [{row['low']:.2f}, {row['high']:.2f}]"
+    low, high = ("low", "high") if score == "score" else (f"{score}_low", f"{score}_high")
+    return f"{row[score]:.3f} [{row[low]:.2f}, {row[high]:.2f}]"
 
 
 def draw(table: pd.DataFrame) -> Any:
@@ -95,7 +107,7 @@ def draw(table: pd.DataFrame) -> Any:
             colour, marker = ("#009E73", "D") if way == OURS else (f"C{number}", "o")
             axes.errorbar(x, y, yerr=ends, fmt=marker, color=colour, markersize=5, linewidth=1, label=way)
             axes.set_xticks(range(len(mine)), mine)
-    left.set_ylabel("F1, 95 % over cases")
+    left.set_ylabel("F1, 95 % over circuits")
     right.set_ylabel("share of null heads with a label")
     left.legend(frameon=False, fontsize=7, ncols=2)
     for axes in (left, right):
@@ -106,8 +118,8 @@ def draw(table: pd.DataFrame) -> Any:
 def written(found: Iterable[Result]) -> None:
     """Write the tables."""
     every = list(found)
-    strict = [replace(one, allowed={}) for one in every]
-    for path, rows in ((SCORES, scores(every)), (WRONG, wrong(every)), (STRICT, scores(strict))):
+    strict, but_for = [replace(one, allowed={}) for one in every], away(pd.read_csv(KNOWN_CELLS))
+    for path, rows in ((SCORES, scores(every, but_for)), (WRONG, wrong(every)), (STRICT, scores(strict, but_for))):
         table = pd.DataFrame(rows).round(4)
         write_file(path, lambda temporary, table=table: table.to_csv(temporary, index=False))
 
@@ -122,7 +134,8 @@ def main() -> None:
     if arguments.write:
         written(results(arguments.keep, arguments.workers))
     table = pd.read_csv(SCORES)
-    print(*lines(table), "", "nothing allowed beside:", "", *lines(pd.read_csv(STRICT)), sep="\n")
+    print(*lines(table), "", "mean over kinds:", "", *lines(table, "macro"), sep="\n")
+    print("", "nothing allowed beside:", "", *lines(pd.read_csv(STRICT)), sep="\n")
     if arguments.write:
         save_figure(draw(table), RESULTS / "peers.png")
 

@@ -23,6 +23,8 @@ import torch
 
 from stackheads import load
 from stackheads.explanation.circuit import find_circuit
+from stackheads.explanation.reach import EXAMPLES as REACHED
+from stackheads.explanation.reach import reach
 from stackheads.interventions import destination_rows
 from stackheads.labelling.bench import bench_of, make_bench, read_labels
 from stackheads.labelling.cause import cause_evidence
@@ -77,6 +79,7 @@ def stages(model: Any, task: Task, examples: int, circuit: bool) -> Stages:
         writes = dict(zip([(item.head, item.where) for item in asked], written(), strict=True))
         every = [replace(item, write=writes.get((item.head, item.where))) for item in evidence]
         found["verdicts on 100 bootstrap samples"] = partial(bootstrap_jaccard, every, thresholds)
+        found[f"reach, {REACHED} examples"] = partial(reach, model, task)
         rows = [label_row(item, thresholds) for item in every]
         few = make_bench(model, task, CIRCUIT_EXAMPLES, 0, thresholds)
         found[f"circuit, {CIRCUIT_EXAMPLES} examples"] = partial(

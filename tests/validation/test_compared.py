@@ -7,7 +7,19 @@ import pytest
 from stackheads.types import Destination, HeadId, Status
 from stackheads.validation.blurred import blurred
 from stackheads.validation.cases import ALL, LEFT_OPEN, Case, cases, subject
-from stackheads.validation.compared import COLUMNS, KNOWN, NULLS, UNSEEN, Result, kind, result, scores, thresholds, wrong
+from stackheads.validation.compared import (
+    COLUMNS,
+    KNOWN,
+    LOOKING,
+    NULLS,
+    UNSEEN,
+    Result,
+    kind,
+    result,
+    scores,
+    thresholds,
+    wrong,
+)
 from stackheads.validation.peers import ALWAYS, OURS, Said
 from stackheads.validation.specimens import CIRCUITS, Guise
 
@@ -51,6 +63,7 @@ def test_scores_by_hand():
     assert ours["macro"] == pytest.approx((2 / 3 + 1) / 2)
     assert (ours["precision"], ours["recall"], ours["cells"]) == (3 / 4, 3 / 4, 6)
     assert ours["low"] <= ours["score"] <= ours["high"]
+    assert ours["macro_low"] <= ours["macro"] <= ours["macro_high"]
     assert [(each["cell"], each["so"], each["said"]) for each in wrong([ONE, OTHER])] == [("L0H1 @query", "hop 2", "hop 3")]
 
 
@@ -97,7 +110,7 @@ def test_every_circuit_is_a_case_in_both_halves_and_every_column_has_both():
         assert len({case.half for case in every if case.name == name}) == 1
         assert len([case for case in every if case.name == name]) in (2, 3, 12)
     assert {case.half for case in every} == {0, 1}
-    assert {case.column for case in every} == set(COLUMNS) - {KNOWN, UNSEEN}
+    assert {case.column for case in every} == set(COLUMNS) - {KNOWN, UNSEEN, LOOKING}
     nulls = [case for case in every if case.column == NULLS]
     assert len({cell[0] for cell in subject(nulls[0]).looks}) * len(nulls) > 1000
 
@@ -148,3 +161,12 @@ def test_a_case_of_a_blurred_circuit_is_less_sharp():
     assert any(made.looks.values())
     assert {what for some in made.allowed.values() for what in some} == {"value slots"}
     assert made.model.cfg.n_layers == len(CIRCUITS["doubling"]().layers)
+
+
+def test_heads_that_do_not_look_at_their_source_are_left_out_of_a_column_of_their_own():
+    known = made(KNOWN, 0, [{"hop 1"}, {"hop 2"}], **{OURS: [{"hop 1": ALWAYS}, {}]})
+    assert row(scores([known]), OURS, KNOWN)["recall"] == 0.5
+    found = scores([known], {(known.model, "L0H1 @query")})
+    assert row(found, OURS, KNOWN)["recall"] == 0.5
+    assert row(found, OURS, LOOKING)["recall"] == row(found, OURS, LOOKING)["precision"] == 1.0
+    assert row(found, OURS, LOOKING)["cells"] == row(found, OURS, KNOWN)["cells"] - 1

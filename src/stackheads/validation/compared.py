@@ -3,8 +3,9 @@
 A case is a model of which it is known what every head looks at, at every destination, so that it matters: compiled circuits as
 they are (`clean`), with noise and attention blurred as far as they still answer (`blurred`), circuits whose heads look at
 several things (`gated and mixed`), `decoys`, trained models with known circuits (`known trained`), those among them that had
-no part in making the labeller (`of these unseen`), and `nulls`, heads of which none does anything. A way is right about a head
-and a role if the head looks there and the way says so.
+no part in making the labeller (`of these unseen`), all of them without the heads that carry a step and do not look at its
+source (`of these looking`), and `nulls`, heads of which none does anything. A way is right about a head and a role if the head
+looks there and the way says so.
 
 Circuits have two halves. Ways that need a threshold get the one with the best F1 on the other half, over all columns but nulls,
 so that every case is scored, by a threshold that was chosen on other circuits. Reported is F1 over all looks, and its mean over
@@ -16,8 +17,8 @@ Not judged are heads about which two answers can be defended: diffuse ones, and 
 nowhere. A compiled head that matches symbols is built to look at one kind of slot as well, so that it may be said to.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -31,8 +32,8 @@ from stackheads.types import Status
 from stackheads.validation.known import SEED
 from stackheads.validation.peers import ALWAYS, OURS, Said
 
-BLURRED, KNOWN, UNSEEN, NULLS = "blurred", "known trained", "of these unseen", "nulls"
-COLUMNS = ("clean", BLURRED, "gated and mixed", "decoys", KNOWN, UNSEEN, NULLS)
+BLURRED, KNOWN, UNSEEN, LOOKING, NULLS = "blurred", "known trained", "of these unseen", "of these looking", "nulls"
+COLUMNS = ("clean", BLURRED, "gated and mixed", "decoys", KNOWN, UNSEEN, LOOKING, NULLS)
 DRAWS, CONFIDENCE = 2000, 0.95
 LooksOf = Mapping[Any, Iterable[str]]
 """What heads look at, by (head, destination)."""
@@ -140,18 +141,20 @@ def _f1(counts: Float[Tensor, "*some 3"]) -> Float[Tensor, "*some"]:
     return 2 * counts[..., 0] / (counts[..., 1] + counts[..., 2])
 
 
-def _macro(counts: Float[Tensor, "kind 3"]) -> float:
-    """The mean F1 of the kinds that are there."""
+def _macro(counts: Float[Tensor, "*some kind 3"]) -> Float[Tensor, "*some"]:
+    """The mean F1 of the kinds that are there; nan where none is."""
     there = counts[..., 2] > 0
-    return float(_f1(counts[there]).mean())
+    return _f1(counts).where(there, 0.0).sum(dim=-1) / there.sum(dim=-1)
 
 
-def scores(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """A row for every way and column: F1 with its interval, its mean over kinds, precision and recall, both halves' thresholds,
-    of ours the share of cells whose label is undecided; of nulls the share of heads of which anything is said.
+def scores(results: Sequence[Result], away: Collection[tuple[str, str]] = ()) -> list[dict[str, Any]]:
+    """A row for every way and column: F1 and its mean over kinds with their intervals, precision and recall, both halves'
+    thresholds, of ours the share of cells whose label is undecided; of nulls the share of heads of which anything is said.
+    `away` are the models and cells of known trained models that do not look at their step's source.
     """
     rows, columns = [], {column: [one for one in results if one.column == column] for column in COLUMNS}
     columns[UNSEEN] = [one for one in columns[KNOWN] if SEED in one.model]
+    columns[LOOKING] = [_but_for(one, away) for one in columns[KNOWN]] if away else []
     for way in results[0].said:
         bars = thresholds(results, way)
         for column, mine in columns.items():
@@ -162,18 +165,27 @@ def scores(results: Sequence[Result]) -> list[dict[str, Any]]:
     return rows
 
 
+def _but_for(one: Result, away: Collection[tuple[str, str]]) -> Result:
+    """Some cells not judged."""
+    truth = {cell: looks for cell, looks in one.truth.items() if (one.model, cell) not in away}
+    return replace(one, truth=truth, statuses={cell: some for cell, some in one.statuses.items() if cell in truth})
+
+
 def _of_known(results: Sequence[Result], way: str, bars: tuple[float, float]) -> dict[str, Any]:
     counts = _counts(results, way, bars)
     total = counts.sum(dim=(0, 1))
     of_circuit = _by_circuit(results, counts)
-    low, high = _interval(_f1(of_circuit[_draws(len(of_circuit))].sum(dim=(1, 2))))
+    drawn = of_circuit[_draws(len(of_circuit))].sum(dim=1)  # [draw, kind, 3]
+    (low, high), (macro_low, macro_high) = _interval(_f1(drawn.sum(dim=1))), _interval(_macro(drawn))
     cells = [statuses for one in results for statuses in one.statuses.values()]
     undecided = sum(Status.UNDECIDED in statuses for statuses in cells) / max(1, len(cells))
     return {
         "score": float(_f1(total)),
         "low": low,
         "high": high,
-        "macro": _macro(counts.sum(dim=0)),
+        "macro": float(_macro(counts.sum(dim=0))),
+        "macro_low": macro_low,
+        "macro_high": macro_high,
         "precision": float(total[0] / total[1]) if total[1] else None,
         "recall": float(total[0] / total[2]),
         "undecided": undecided if way.startswith(OURS) else None,
