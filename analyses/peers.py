@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -106,7 +107,7 @@ def draw(table: pd.DataFrame) -> Any:
             ends = [[row["score"] - row["low"] for row in rows], [row["high"] - row["score"] for row in rows]]
             colour, marker = ("#009E73", "D") if way == OURS else (f"C{number}", "o")
             axes.errorbar(x, y, yerr=ends, fmt=marker, color=colour, markersize=5, linewidth=1, label=way)
-            axes.set_xticks(range(len(mine)), mine)
+            axes.set_xticks(range(len(mine)), [fill(name, 10) for name in mine])
     left.set_ylabel("F1, 95 % over circuits")
     right.set_ylabel("share of null heads with a label")
     left.legend(frameon=False, fontsize=7, ncols=2)
