@@ -237,6 +237,14 @@ def head_table(edges: pd.DataFrame) -> str:
     return markdown(["graph", "seed", "head", "edges", "places with both parents", "no edge: the place before"], lines)
 
 
+def label_table(edges: pd.DataFrame) -> str:
+    """Of the looks that labels name: how many are edges, and how many at the place just before."""
+    lines = []
+    for family, group in edges[edges["labels"] == 1].groupby("graph", sort=False):
+        lines.append([family, len(group), (group["true"] == 1).sum(), (group["child"] - group["parent"] == 1).sum()])
+    return markdown(["graph", "looks that labels name", "edges", "at the place before"], lines)
+
+
 def draw(rows: pd.DataFrame) -> Any:
     """Child by parent: attention of the head that looks there most, the true edges, and those that are read."""
     from matplotlib.figure import Figure
@@ -284,7 +292,7 @@ def main() -> None:
             frame = beside(frame, pd.read_csv(path), ("graph", "seed")) if arguments.only and path.exists() else frame
             write_file(path, lambda temporary, frame=frame: frame.round(4).to_csv(temporary, index=False))
     edges = pd.read_csv(paths["-edges"])
-    print(f"{table(pd.read_csv(paths['']))}\n\n{head_table(edges)}")
+    print(f"{table(pd.read_csv(paths['']))}\n\n{head_table(edges)}\n\n{label_table(edges)}")
     save_figure(draw(edges), RESULTS / f"{NAME}.png")
 
 

@@ -312,6 +312,14 @@ def test_training_lowers_its_loss_and_is_the_same_each_time():
     assert interchange_loss(known, PatchedForward(first), drawn) < 0.9 * before
 
 
+@pytest.mark.parametrize("setting", [{"frozen_embedding": True}, {"balanced": True}, {"drop_heads": 0.1}, {"entropy": 1.0}])
+def test_settings_that_mean_nothing_to_it_are_refused(setting):
+    known = circuit("one hop")
+    config = ModelConfig(layers=known.n_layers, heads=known.n_heads, d_model=16, d_head=8)
+    with pytest.raises(ConfigError, match=f"interchange training has no {next(iter(setting))}"):
+        train_strictly(known, config, TrainingConfig(steps=1, **setting))
+
+
 # The measure: a compiled circuit obeys its own program, and no other.
 
 

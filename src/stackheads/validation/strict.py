@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from stackheads.errors import ConfigError
 from stackheads.models.config import ModelConfig, build
 from stackheads.models.forwards.patched import PatchedForward, Swap
 from stackheads.models.protocol import Model
@@ -35,6 +36,8 @@ from stackheads.validation.interpreter import answers, interpret
 
 QUIET = 1.0
 """Weight of the squared change of logits, in units of their variance, where only the rest is exchanged."""
+OTHERS = ("frozen_embedding", "balanced", "entropy", "loudness", "drop_heads")
+"""Settings of training that mean nothing here."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,9 @@ class Drawn:
 
 
 def train_strictly(known: Assigned, config: ModelConfig, training: TrainingConfig) -> Model:
-    """A model of this shape trained as the module says."""
+    """A model of this shape trained as the module says. Raises `ConfigError` for settings of another way of training."""
+    if other := [name for name in OTHERS if getattr(training, name)]:
+        raise ConfigError(f"interchange training has no {other[0]}, got {getattr(training, other[0])}: leave it out")
     model = build(config, known.task, seed=training.seed).train()
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
