@@ -14,6 +14,7 @@ sys.path.append(str(ANALYSES))
 
 import collect_scale  # noqa: E402
 import train_in_turn  # noqa: E402
+from scale_layers import layers_of  # noqa: E402
 
 from stackheads.errors import ConfigError  # noqa: E402
 from stackheads.sweeps.sweep import open_sweep, read_sweep, stored_result  # noqa: E402
@@ -55,6 +56,21 @@ def test_the_arms_of_a_task_differ_in_supervision_alone_and_all_are_trained_alik
     assert all(
         recipe(name, "chain")[part] == recipe(names[0], "chain")[part] for name in names for part in ("training", "grid")
     )
+
+
+def test_arms_of_other_depth_differ_from_the_curriculum_s_in_layers_alone():
+    found = []
+    for file in (ANALYSES / "sweeps").glob("scale-layers-*.yaml"):
+        content, other = yaml.safe_load(file.read_text()), recipe("scale-curriculum-d3", "chain")
+        assert content["task"].pop("supervision") == "chain"
+        content["training"].pop("snapshot_every")
+        found.append(content["model"].pop("layers"))
+        other["model"].pop("layers")
+        assert [content[part] for part in ("task", "model", "training")] == [
+            other[part] for part in ("task", "model", "training")
+        ]
+        assert layers_of(file.stem) == found[-1]
+    assert sorted(found) == [1, 2, 3, 5]
 
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
