@@ -54,6 +54,7 @@ from stackheads.labelling.statistics import Resampling, Shares, resampling
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, SelectorEvidence, selector_answer, selector_status, telling
 from stackheads.models.hooks import precise
+from stackheads.models.memory import kept_memory
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import Task, check_gates
@@ -99,7 +100,7 @@ def explain_heads(
     def bench(name: Stream, n: int) -> Bench:
         return opened(make_bench(model, task, n, seed, thresholds, name), readouts)
 
-    with torch.inference_mode(False), precise():  # whatever the caller is in: there are gradients to take
+    with torch.inference_mode(False), precise(), kept_memory():  # whatever the caller is in: there are gradients to take
         fit = bench(Stream.SELECTORS, size)
         check_gates(task, fit.clean.batch)
         trial, judge = Examples(bench(Stream.SELECTORS_TRIED, examples)), bench(Stream.SELECTORS_JUDGED, size)

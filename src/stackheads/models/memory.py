@@ -1,4 +1,4 @@
-"""Freed memory is kept while a model is looked into, and given back afterwards.
+"""Freed memory is kept while a model is looked into or trained, and given back afterwards.
 
 glibc maps every large tensor anew and unmaps it when it is freed, so that each step of an analysis zeroes and faults in its
 memory again: 30 % of the time of labelling a model of 99 positions on 512 examples (docs/results/speed.md#memory). Inside

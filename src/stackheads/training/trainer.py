@@ -24,6 +24,7 @@ from stackheads.models import Checkpoint, ModelConfig, build, check_fit, save_ch
 from stackheads.models.config import freeze_embedding, parse_device
 from stackheads.models.forwards.fused import FusedForward, TensorMap
 from stackheads.models.hooks import analysing
+from stackheads.models.memory import kept_memory
 from stackheads.models.protocol import Model
 from stackheads.models.trust import forward_for_training, why_not_fused
 from stackheads.seeds import Reserved, bare
@@ -75,6 +76,7 @@ def train(
     run = _start(task, model, training, output_dir, parse_device(device), resume, start_from)
     forward, sharpening = _forward(run), _sharpening(run)
     with (
+        kept_memory(),
         _stored_on_interrupt(run),
         tqdm(total=training.steps, initial=run.step, disable=None if progress else True, desc="train", unit="step") as bar,
     ):
