@@ -140,7 +140,7 @@ def _of_cell(slopes: Mapping[Taken, Float[Tensor, "head"]], fit: Sum, cell: Cell
 def _told(chosen: Sum, fits: _Fits, trial: Examples, thresholds: Thresholds) -> dict[Cell, tuple[Estimate, Estimate | None]]:
     """By how much each selector tells its head's attention better than the others alone, and than another example's."""
     cells, batch = chosen.taken(), trial.bench.clean.batch
-    others = {place: make_rows(trial.bench.task, batch, place, trial.bench.clean.matched) for place in trial.rows}
+    others = {place: make_rows(trial.bench.task, batch, place, trial.bench.clean.matched).to("cpu") for place in trial.rows}
     found: dict[Cell, tuple[Estimate, Estimate | None]] = {}
     for cell in cells:
         place, head, selector = cell
@@ -220,4 +220,4 @@ def _drawn(chosen: Sum, trial: Examples, cell: Cell, pattern: Tensor) -> Float[T
     without = rows.patterns(left(chosen, cell), 1)[0]
     share = ((pattern - without).clamp(min=0) / pattern.clamp(min=LEAST)).clamp(max=1)
     found = pattern.new_zeros(*trial.run.rows.shape, rows.n_pos)
-    return found.index_put((rows.at[:, 0], rows.at[:, 1]), share)
+    return found.index_put((rows.at[:, 0], rows.at[:, 1]), share).to(trial.answers.device)
