@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import stackheads
 from stackheads import Analysis, analyze, load
@@ -109,7 +109,7 @@ def _held(value: Any) -> Any:
 
 
 def _on_processor(value: Any) -> bool:
-    return isinstance(value, Tensor) and not type(value) is Held
+    return isinstance(value, Tensor) and type(value) is not Held
 
 
 def _count(op: Any, args: Any, inputs: list[Any]) -> None:
@@ -201,7 +201,7 @@ def counted() -> Iterator[dict[str, Counter[str]]]:
     for each in seen.values():
         each.clear()
     with Device(), Made():
-        yield {kind: each for kind, each in seen.items()}
+        yield dict(seen.items())
 
 
 def stages(subject: Checkpoint, examples: int, seed: int = 0) -> dict[str, dict[str, Counter[str]]]:

@@ -127,7 +127,7 @@ class Examples(Looks):
         for place, marks in heads.items():
             rows = self.rows[place]
             found[rows.at[:, 0], rows.at[:, 1]] = marks
-        return found.to(self.answers.device).unflatten(2, (self.layers, self.in_layer)).permute(2, 0, 1, 3)
+        return found.unflatten(2, (self.layers, self.in_layer)).permute(2, 0, 1, 3)
 
     def _centred(self, logits: Tensor) -> Float[Tensor, "asked symbol"]:
         """The answers where an open readout is asked, centred."""
@@ -156,10 +156,10 @@ class Examples(Looks):
         with torch.no_grad():
             whole, own = (
                 self.whole(self.patterns(chosen)),
-                self._marked({place: own[None] for place, own in chosen.own.items()}),
+                self._marked({place: own[None] for place, own in chosen.own.items()}).to(self.answers.device),
             )
             patterns = torch.where(own.transpose(2, 3)[..., None], whole, self._anothers(whole))
-            silent = self._anothers(self.silent(chosen))
+            silent = self._anothers(self.silent(chosen).to(self.answers.device)).cpu()
             return self.bench.recovered(self.bench.scorer.margin(self.run.logits(patterns, silent))).cpu()
 
     def _anothers(self, values: Tensor) -> Tensor:
@@ -195,14 +195,14 @@ class Examples(Looks):
         with torch.no_grad():
             whole, silent = self.whole(self.patterns(chosen)), self.silent(chosen)
             streams = self.run.streams(whole, silent)
-            at = {place: rows.at.to(whole.device).unbind(dim=1) for place, rows in self.rows.items()}
             for place, number, selector in parts:
-                layer, index, rows, (example, position) = number // self.in_layer, number % self.in_layer, self.rows[place], at[place]
+                layer, index, rows = number // self.in_layer, number % self.in_layer, self.rows[place]
+                example, position = rows.at.unbind(dim=1)
                 quiet, looks = silent.clone(), whole
                 if selector is None:
                     quiet[layer, example, position, index] = True
                 else:
                     others, looks = left(chosen, (place, number, selector)), whole.clone()
-                    quiet[layer, example, position, index] = rows.unnamed(others).to(quiet.device)
+                    quiet[layer, example, position, index] = rows.unnamed(others)
                     looks[layer, example, index, position] = rows.patterns(others, 1)[0].to(looks)
                 yield self.run.from_layer(layer, streams, looks, quiet)

@@ -33,7 +33,7 @@ from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import SelectorEvidence, asks_what_is_carried
 from stackheads.labelling.write import Question, WriteEvidence, Writes
 from stackheads.seeds import Stream, stream
-from stackheads.types import Destination, Gate, Role, Status, ranges, where
+from stackheads.types import Destination, Gate, Role, Status, Where, ranges, where
 
 ACTS = 0.5
 """A gated selector acts at the values at which its weight is this part of its largest one, or more."""
@@ -197,7 +197,7 @@ def _writes(
     numbers = stream(seed, Stream.SELECTORS_REWIRED)
     writes = Writes(trial.bench, draws, thresholds, numbers, deepest)
     questions: dict[Cell, Question] = {}
-    found: dict[Cell, WriteEvidence] = {}
+    others: dict[Cell, Where] = {}
     for cell in cells:
         place, head, selector = cell
         weight = chosen.weights[place, selector][head]
@@ -205,7 +205,9 @@ def _writes(
         if isinstance(selector.what, Role) and selector.kind == "role" and float(peak(weight)) > 0:
             questions[cell] = Question((trial.head(head),), at, selector.what)
         else:
-            found[cell] = writes.matched([trial.head(head)], at, _drawn(chosen, trial, cell, patterns[place][head]))
+            others[cell] = at
+    read = ((trial.head(cell[1]), at, _drawn(chosen, trial, cell, patterns[cell[0]][cell[1]])) for cell, at in others.items())
+    found = dict(zip(others, writes.matched(read), strict=True))
     return found | dict(zip(questions, writes.answer(list(questions.values())), strict=True))
 
 

@@ -163,8 +163,8 @@ def _leading(leads: _Leads, thresholds: Thresholds) -> list[_Leading]:
     lead, role = leads.lead.max(dim=0)
     taken = leads.taken.gather(0, role[None])[0]
     margin = lead.clamp(min=0.0) * leads.number[role]
-    found = zip(lead.tolist(), role.tolist(), taken.tolist(), margin.tolist(), strict=True)
-    return [_Leading(at, *rest) if far >= thresholds.pattern_margin else _Leading() for far, at, *rest in found]
+    found = torch.stack([lead, role.to(lead.dtype), taken, margin], dim=1).tolist()
+    return [_Leading(int(at), *rest) if far >= thresholds.pattern_margin else _Leading() for far, at, *rest in found]
 
 
 def _leads(looks: Looking, rows: Bool[Tensor, "batch pos"], thresholds: Thresholds) -> _Leads:

@@ -72,7 +72,9 @@ class Rows:
     def to(self, device: torch.device | str) -> "Rows":
         """The same on a device."""
         tables = {"first": self.first, "masks": self.masks, "gates": self.gates}
-        moved: dict[str, Any] = {name: {key: value.to(device) for key, value in table.items()} for name, table in tables.items()}
+        moved: dict[str, Any] = {
+            name: {key: value.to(device) for key, value in table.items()} for name, table in tables.items()
+        }
         moved |= {name: getattr(self, name).to(device) for name in ("at", "hidden", "tokens", "slots")}
         return replace(self, **moved)
 
