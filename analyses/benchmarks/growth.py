@@ -9,10 +9,8 @@ slope of log seconds over log size, by least squares over all sizes: 1 is in pro
 - examples: the doubling circuit of 4 hops on a cycle of 12 (causal, noise 0.1 on its weights), 2 heads a layer;
 - layers, heads: the same with further layers, or heads in each, that are noise;
 - hops: doubling circuits of 2, 4 and 8 hops on a cycle of 20, each with as many layers as that of 8;
-- positions: random models of 2 layers and 4 heads on cycles of 8, 16 and 32, since a compiled circuit is as wide as its task has
-  symbols. Which of its answers selectors are to explain is said to it: it gives none.
-
-Models, and so the number of heads that something is found of, are the same in each repeat.
+- positions: random models of 2 layers and 4 heads on cycles of 8, 16 and 32, since a compiled circuit is as wide as its task
+  has symbols. They give no answer: the readouts that selectors are to explain are named.
 """
 
 import argparse

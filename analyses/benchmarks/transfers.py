@@ -25,7 +25,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import stackheads
@@ -173,14 +172,20 @@ def _to_list(value: Held) -> Any:
     return value.held.tolist()
 
 
-class Made(TorchDispatchMode):
-    """Inside, what torch itself makes on the device is `Held`, too."""
+MAKING = torch.library.Library("aten", "IMPL")
+"""What torch itself makes on the device is `Held`, too."""
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        if not _is_device(kwargs.get("device")) or any(type(each) is Held for each in _leaves(args)):
-            return func(*args, **kwargs)
-        return Held(func(*args, **(kwargs | {"device": "cpu"})))
+
+def _empty(size: Any, dtype: Any = None, layout: Any = None, device: Any = None, pin: Any = None, form: Any = None) -> Held:
+    return Held(torch.empty(size, dtype=dtype))
+
+
+def _empty_strided(size: Any, stride: Any, dtype: Any = None, layout: Any = None, device: Any = None, pin: Any = None) -> Held:
+    return Held(torch.empty_strided(size, stride, dtype=dtype))
+
+
+MAKING.impl("empty.memory_format", _empty, "PrivateUse1")
+MAKING.impl("empty_strided", _empty_strided, "PrivateUse1")
 
 
 def _is_device(value: Any) -> bool:
@@ -200,7 +205,7 @@ def counted() -> Iterator[dict[str, Counter[str]]]:
     """Inside, the device can be asked for; what is counted is filled in while it runs."""
     for each in seen.values():
         each.clear()
-    with Device(), Made():
+    with Device():
         yield dict(seen.items())
 
 

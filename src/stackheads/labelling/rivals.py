@@ -125,8 +125,8 @@ def _apart(
     pairs: Pairs,
     table: str,
 ) -> Float[Tensor, "4 batch"]:
-    """Where a role and one table differ, summed over an example's rows: by how much the role leads, how many rows these are, and
-    the attention on the sources of the role and of the table.
+    """Where a role and one table differ, summed over an example's rows: by how much the role leads, how many they are, and the
+    attention on the sources of the role and of the table.
     """
     number = _numbers(attention, pairs, table)
     favoured = (number >= number.amax(dim=1, keepdim=True) - ALIKE) & (number >= 0)
