@@ -149,7 +149,7 @@ def _parts(looks: Looking, clean: Recorded, destination: Destination, thresholds
         at = _by_value(known, rows)
         values = list(at)
         leads = brought([_leading(_leads(looks, rows & (known == value), at[value], thresholds)) for value in values])
-        of_values = [[_led(*head, thresholds) for head in each.tolist()] for each in leads]
+        of_values = [[_led(head, thresholds) for head in each] for each in leads]
         for number, (before, _) in chosen.items():
             found: dict[int, list[tuple[int, _Leading]]] = {}
             for value, heads in zip(values, of_values, strict=True):
@@ -170,8 +170,9 @@ def _leading(leads: _Leads) -> Float[Tensor, "head 4"]:
     return torch.stack([lead, role.to(lead.dtype), taken, margin], dim=1)
 
 
-def _led(lead: float, role: float, taken: float, margin: float, thresholds: Thresholds) -> _Leading:
+def _led(head: Float[Tensor, "4"], thresholds: Thresholds) -> _Leading:
     """What leads by enough."""
+    lead, role, taken, margin = head.tolist()
     return _Leading(int(role), taken, margin) if lead >= thresholds.pattern_margin else _Leading()
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from stackheads.errors import ConfigError
 from stackheads.interventions import ABLATIONS, destination_rows
 from stackheads.labelling.bench import Bench, bench_of
-from stackheads.labelling.cause import CARRYING, CauseEvidence, cause_evidence, causes_of_each, screened_cause
+from stackheads.labelling.cause import CARRYING, CauseEvidence, causes_of_each, screened_cause
 from stackheads.labelling.gating import gated_patterns, settled
 from stackheads.labelling.needed import examples_needed
 from stackheads.labelling.patterns import pattern_evidence
@@ -117,7 +117,7 @@ def measure(
         writes = Writes(bench, draws, thresholds, stream(look.seed, Stream.COUNTERFACTUALS))
         evidence = _together(every, look.known, settled(_with_write(evidence, writes, thresholds), thresholds))
         if screen is None:
-            joint = partial(_joint_cause, partial(cause_evidence, bench, draws=draws))
+            joint = partial(_joint_causes, bench, draws)
             evidence = with_joint_evidence(evidence, joint, writes.answer, thresholds, set(cells))
         return evidence, baseline
 
@@ -198,8 +198,9 @@ def _causes(
     return dict(zip(cells, causes_of_each(bench, asked, draws, methods), strict=True))
 
 
-def _joint_cause(cause: Any, group: Sequence[Evidence]) -> CauseEvidence:
-    return cause(heads=[item.head for item in group], destination=group[0].where, methods=CARRYING)
+def _joint_causes(bench: Bench, draws: Resampling, groups: Sequence[Sequence[Evidence]]) -> list[CauseEvidence]:
+    """What ablating the heads of each group together does."""
+    return causes_of_each(bench, (([item.head for item in group], group[0].where) for group in groups), draws, CARRYING)
 
 
 def _shown(items: Iterable[Any], what: str, progress: bool) -> Iterator[Any]:

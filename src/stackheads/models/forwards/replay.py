@@ -78,11 +78,16 @@ def marked(rows: Bool[Tensor, "*batch pos"]) -> Rows:
 
 def look_through(every: Iterable[Bool[Tensor, "*batch pos"]]) -> None:
     """Learn what many rows mark, so that their device need not be waited for each time."""
-    new = {id(rows): rows for rows in every if rows not in _marked or _marked[rows][0] != rows._version}
+    new = {id(rows): rows for rows in every if rows not in _marked or _marked[rows][0] != _version(rows)}
     if new:
         any_example = torch.stack([rows.any(dim=0) if rows.ndim > 1 else rows for rows in new.values()])
         for rows, marks in zip(new.values(), any_example.tolist(), strict=True):
-            _marked[rows] = rows._version, Rows(tuple(position for position, mark in enumerate(marks) if mark))
+            _marked[rows] = _version(rows), Rows(tuple(position for position, mark in enumerate(marks) if mark))
+
+
+def _version(rows: Tensor) -> int:
+    """How often a tensor was changed, which is not known of those of inference mode."""
+    return 0 if rows.is_inference() else rows._version
 
 
 def edited_rows(edit: Edit) -> Rows:
