@@ -124,7 +124,7 @@ def missed(model: Any, task: Any, labels: pd.DataFrame, seed: int) -> dict[str, 
     batch = labelling_batch(task, EXAMPLES, seed)
     with analysing(model):
         bench = bench_of(model, task, batch, thresholds)
-        draws = resampling(EXAMPLES, thresholds.resampling_draws, thresholds.confidence, numbers, batch.tokens.device)
+        draws = resampling(EXAMPLES, thresholds.resampling_draws, thresholds.confidence, numbers)
         cells = [(HeadId.parse(row["head"]), Destination(row["destination"])) for row in drawn.to_dict("records")]
         found = [cause_evidence(bench, [head], place, draws, ("resample",)) for head, place in cells]
     return {

@@ -56,9 +56,7 @@ def stages(model: Any, task: Task, examples: int, circuit: bool) -> Stages:
     places = [place for place in Destination if bool(destination_rows(batch, place).any())]
     cells = [(head, place) for head in all_heads(model) for place in places]
     bench = bench_of(model, task, batch, thresholds)
-    draws = resampling(
-        examples, thresholds.resampling_draws, thresholds.confidence, stream(0, Stream.BOOTSTRAP), batch.tokens.device
-    )
+    draws = resampling(examples, thresholds.resampling_draws, thresholds.confidence, stream(0, Stream.BOOTSTRAP))
     looks = pattern_evidence(task, bench.clean, places, draws, thresholds)
     causes = {cell: cause_evidence(bench, [cell[0]], cell[1], draws) for cell in cells}
     evidence = [Evidence(*cell, looks[cell], causes[cell], None) for cell in cells]

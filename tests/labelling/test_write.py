@@ -93,7 +93,7 @@ def asking(model, task, examples):
     """What answers questions about what its heads carry."""
     thresholds = Thresholds()
     bench = bench_of(model, task, labelling_batch(task, examples, 0), thresholds)
-    draws = resampling(examples, 500, thresholds.confidence, stream(0, Stream.BOOTSTRAP), torch.device("cpu"))
+    draws = resampling(examples, 500, thresholds.confidence, stream(0, Stream.BOOTSTRAP))
     return Writes(bench, draws, thresholds, stream(0, Stream.COUNTERFACTUALS))
 
 

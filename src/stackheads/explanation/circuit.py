@@ -24,7 +24,7 @@ from stackheads.interventions import ABLATIONS, INPUTS, Sender, destination_rows
 from stackheads.interventions.paths import Input
 from stackheads.labelling.bench import Bench, Label
 from stackheads.labelling.cause import effects_on_open
-from stackheads.labelling.statistics import Resampling, resampling
+from stackheads.labelling.statistics import Resampling, brought, resampling
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import decisive, telling
 from stackheads.seeds import Stream, stream
@@ -104,7 +104,7 @@ def find_circuit(bench: Bench, labels: Sequence[Label], thresholds: Thresholds, 
         return no_circuit(NO_HEAD)
     circuit = Circuit()
     generator, batch = stream(seed, Stream.BOOTSTRAP, "circuit"), bench.clean.batch
-    draws = resampling(len(batch), thresholds.resampling_draws, thresholds.confidence, generator, batch.tokens.device)
+    draws = resampling(len(batch), thresholds.resampling_draws, thresholds.confidence, generator)
     _add_nodes(circuit, bench, confirmed, draws, thresholds)
     for receiver in confirmed:
         _add_edges(circuit, bench, confirmed, receiver, draws, thresholds)
@@ -115,15 +115,17 @@ def find_circuit(bench: Bench, labels: Sequence[Label], thresholds: Thresholds, 
 
 def _add_nodes(circuit: Circuit, bench: Bench, confirmed: Sequence[Label], draws: Resampling, thresholds: Thresholds) -> None:
     circuit.add_node(LOGITS)
-    for label in confirmed:
+    baseline = bench.baseline.on_cpu
+    directs = brought(
+        [bench.scorer.margin(direct_logits(bench.model, bench.clean, _sender(bench, label))) for label in confirmed]
+    )
+    totals = brought([bench.margin(_ablated(bench, [label])) for label in confirmed])
+    for label, direct, total in zip(confirmed, directs, totals, strict=True):
         assert label.role is not None
-        sender = _sender(bench, label)
-        direct = bench.scorer.margin(direct_logits(bench.model, bench.clean, sender))
-        moved = {"total": bench.margin(_ablated(bench, [label])), "direct": direct}
-        lost = {name: bench.baseline.clean.margin - margin for name, margin in moved.items()}
-        effects = effects_on_open(lost["total"], bench.baseline, draws)
+        lost = {"total": baseline.clean.margin - total, "direct": baseline.clean.margin - direct}
+        effects = effects_on_open(lost["total"], baseline, draws)
         at = bench.open_readouts[telling(effects, thresholds.min_effect)]
-        shares = {name: (value[:, at].sum() / bench.baseline.gap[:, at].sum()).item() for name, value in lost.items()}
+        shares = {name: (value[:, at].sum() / baseline.gap[:, at].sum()).item() for name, value in lost.items()}
         circuit.add_node(
             str(label),
             head=str(label.head),
@@ -154,7 +156,7 @@ def _add_edges(
             continue
         senders = [_sender(bench, label) for label in labels]
         edits = path_edits(bench.model, bench.clean, receiver.head, rows, senders, part)
-        for label, margin in zip(labels, bench.margins([[edit] for edit in edits]), strict=True):
+        for label, margin in zip(labels, brought([*bench.margins([[edit] for edit in edits])]), strict=True):
             _add_edge(circuit, bench, (str(label), str(receiver), part), margin, draws, thresholds)
 
 
@@ -171,7 +173,7 @@ def _add_edge(
     draws: Resampling,
     thresholds: Thresholds,
 ) -> None:
-    effects = effects_on_open(bench.baseline.clean.margin - margin, bench.baseline, draws)
+    effects = effects_on_open(bench.baseline.on_cpu.clean.margin - margin, bench.baseline, draws)
     if decisive(effects, thresholds.min_effect):
         number = telling(effects, thresholds.min_effect)
         effect = effects.at(number)

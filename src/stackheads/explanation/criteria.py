@@ -27,6 +27,7 @@ from torch import Tensor
 from stackheads.explanation.ideal import silent_rows
 from stackheads.interventions import ABLATIONS, Recorded, destination_rows, edited_run, onward, replayable, run_variants
 from stackheads.labelling.bench import Bench, Label
+from stackheads.labelling.statistics import brought
 from stackheads.models.hooks import HeadEdit
 from stackheads.types import HeadId, Where
 
@@ -43,7 +44,7 @@ class Criteria:
     def __init__(self, bench: Bench, labels: Sequence[Label], confirmed: Sequence[Label], generator: torch.Generator):
         self.bench, self.labels, self.confirmed, self.generator = bench, labels, list(confirmed), generator
         self.known: dict[frozenset[Label], Tensor] = {}
-        self.asked = bench.baseline.open
+        self.asked = bench.baseline.open.to(bench.baseline.count.device)
         self.rows: dict[Where, Bool[Tensor, "batch pos"]] = {
             label.where: destination_rows(bench.clean.batch, label.where) for label in labels
         }
@@ -74,7 +75,7 @@ class Criteria:
         """F for each example."""
         key = frozenset(live)
         if key not in self.known:
-            self.known[key] = self._share(self.bench.run([*self._edits(key)]))
+            self.known[key] = self._share(self.bench.run([*self._edits(key)])).cpu()
         return self.known[key]
 
     def _share(self, logits: Float[Tensor, "example pos d_vocab_out"]) -> Float[Tensor, "example"]:
@@ -83,8 +84,8 @@ class Criteria:
         chance = (baseline.chance.margin.sum(dim=0) / baseline.count.sum(dim=0)) * baseline.count
         gap = (baseline.clean.margin - chance).sum(dim=0, keepdim=True) / baseline.count.sum(dim=0)
         per_question = (margin - chance) / (gap * baseline.count.clamp(min=1))
-        asked = (baseline.count > 0) & self.asked.to(margin.device)
-        return ((per_question * asked).sum(dim=1) / asked.sum(dim=1).clamp(min=1)).double().cpu()
+        asked = (baseline.count > 0) & self.asked
+        return ((per_question * asked).sum(dim=1) / asked.sum(dim=1).clamp(min=1)).double()
 
     def _around(self, live: frozenset[Label], toggled: Collection[Label]) -> None:
         """Learn F of this set, and of each that differs from it by one of these cells, from the run of this set."""
@@ -93,11 +94,12 @@ class Criteria:
             return
         model, made = self.bench.model, self._edits(live)
         base = edited_run(model, self.bench.clean, made)
-        self.known.setdefault(live, self._share(base.run.logits))
         wanted.sort(key=lambda label: (label.head.layer, str(label.where)))  # runs that begin alike stand together
         variants = [self._toggle(base, live, label, made) for label in wanted]
-        for label, logits in zip(wanted, run_variants(model, base, variants, read=self.bench.scorer.read), strict=True):
-            self.known[live ^ {label}] = self._share(logits)
+        runs = run_variants(model, base, variants, read=self.bench.scorer.read)
+        own, *others = brought([self._share(base.run.logits), *map(self._share, runs)])
+        self.known.setdefault(live, own)
+        self.known |= {live ^ {label}: share for label, share in zip(wanted, others, strict=True)}
 
     def _toggle(self, base: Recorded, live: frozenset[Label], label: Label, made: Sequence[HeadEdit]) -> list[HeadEdit]:
         """What makes the run with a cell more or less of the run of `live`, which is recorded."""

@@ -1,7 +1,8 @@
 """Examples on which sums of selectors are fitted and tried: where heads look, what the model answers, and how far that is off.
 
 `Looks` is what a fit to attention needs: where some heads look. `Examples` runs a model whose heads all look where sums of
-selectors say, are silent, or look as they do.
+selectors say, are silent, or look as they do. Selectors are fitted on the processor, head by head in many small steps: where a
+model is on another device its attention is brought from there once, and the patterns of a run are brought there for it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -72,14 +73,19 @@ class Examples(Looks):
             place: run.pattern[:, at[:, 0], :, at[:, 1]].permute(1, 2, 0, 3).flatten(0, 1).to(single)
             for place, at in ((place, here.at) for place, here in rows.items())
         }
-        super().__init__(bench.task, rows, attention)
         given = torch.zeros_like(batch.slots, dtype=torch.bool)
-        for rows in self.rows.values():
-            given[rows.at[:, 0], rows.at[:, 1]] = True
+        for here in rows.values():
+            given[here.at[:, 0], here.at[:, 1]] = True
+        super().__init__(
+            bench.task,
+            {place: here.to("cpu") for place, here in rows.items()},
+            {place: looks.cpu() for place, looks in attention.items()},
+        )
         self.run = Patterned(
             bench.model, batch.tokens, run, given, bench.clean.hooked is not None, bench.clean.places, batch.pads
         )
-        self.asked = bench.scorer.where[self.open].any(dim=0)
+        self.opened = self.open.nonzero().flatten().to(run.logits.device)
+        self.asked = bench.scorer.where[self.opened].any(dim=0).nonzero(as_tuple=True)
         self.answers = self._centred(run.logits)
         self.log = self.answers.log_softmax(-1)
         self.size = self.answers.square().sum(dim=-1).mean()
@@ -103,10 +109,10 @@ class Examples(Looks):
     def whole(self, patterns: Mapping[Destination, Tensor]) -> Float[Tensor, "layer batch head pos source"]:
         """The patterns of all destinations in one."""
         n, n_pos = self.run.rows.shape
-        found = self.answers.new_zeros(n, n_pos, self.heads, n_pos)
+        found = torch.zeros(n, n_pos, self.heads, n_pos, dtype=self.answers.dtype)
         for place, rows in self.rows.items():
             found = found.index_put((rows.at[:, 0], rows.at[:, 1]), patterns[place].transpose(0, 1).to(found.dtype))
-        return found.unflatten(2, (self.layers, self.in_layer)).permute(2, 0, 3, 1, 4)
+        return found.to(self.answers.device).unflatten(2, (self.layers, self.in_layer)).permute(2, 0, 3, 1, 4)
 
     def silent(self, chosen: Sum) -> Silent:
         """Where each head gives its mean."""
@@ -117,7 +123,7 @@ class Examples(Looks):
 
     def _marked(self, heads: Mapping[Destination, Tensor]) -> Silent:
         """Marks of heads at the rows of each destination, [row, head] or the same for all rows, in one."""
-        found = torch.zeros(*self.run.rows.shape, self.heads, dtype=torch.bool, device=self.device)
+        found = torch.zeros(*self.run.rows.shape, self.heads, dtype=torch.bool)
         for place, marks in heads.items():
             rows = self.rows[place]
             found[rows.at[:, 0], rows.at[:, 1]] = marks
@@ -133,7 +139,7 @@ class Examples(Looks):
         answers = self._centred(logits)
         lost = (answers - self.answers).square().sum(dim=-1).mean() / self.size
         divergence = (self.log.exp() * (self.log - answers.log_softmax(-1))).sum(dim=-1).mean()
-        kept = self.bench.recovered(self.bench.scorer.margin(logits))[self.open.to(logits.device)]
+        kept = self.bench.recovered(self.bench.scorer.margin(logits))[self.opened]
         return lost + divergence + MARGIN * (1 - kept).square().mean()
 
     def logits(self, chosen: Sum) -> Float[Tensor, "batch pos d_vocab_out"]:
@@ -150,10 +156,10 @@ class Examples(Looks):
         with torch.no_grad():
             whole, own = (
                 self.whole(self.patterns(chosen)),
-                self._marked({place: own[None] for place, own in chosen.own.items()}),
+                self._marked({place: own[None] for place, own in chosen.own.items()}).to(self.answers.device),
             )
             patterns = torch.where(own.transpose(2, 3)[..., None], whole, self._anothers(whole))
-            silent = self._anothers(self.silent(chosen))
+            silent = self._anothers(self.silent(chosen).to(self.answers.device)).cpu()
             return self.bench.recovered(self.bench.scorer.margin(self.run.logits(patterns, silent))).cpu()
 
     def _anothers(self, values: Tensor) -> Tensor:
@@ -170,7 +176,7 @@ class Examples(Looks):
 
     def entropy(self, patterns: Mapping[Destination, Tensor], live: Mapping[Destination, Tensor]) -> Float[Tensor, ""]:
         """Mean cross-entropy of the attention of heads that are not silent to these patterns, in nats."""
-        total, cells = self.answers.new_zeros(()), 0
+        total, cells = torch.zeros((), dtype=self.answers.dtype), 0
         for place, target in self.attention.items():
             each = cross_entropy(target, patterns[place]).mean(dim=1)
             total, cells = total + (each * live[place]).sum(), cells + int(live[place].sum())
@@ -198,5 +204,5 @@ class Examples(Looks):
                 else:
                     others, looks = left(chosen, (place, number, selector)), whole.clone()
                     quiet[layer, example, position, index] = rows.unnamed(others)
-                    looks[layer, example, index, position] = rows.patterns(others, 1)[0].to(looks.dtype)
+                    looks[layer, example, index, position] = rows.patterns(others, 1)[0].to(looks)
                 yield self.run.from_layer(layer, streams, looks, quiet)

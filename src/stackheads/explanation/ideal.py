@@ -14,6 +14,7 @@ from stackheads.interventions import ABLATIONS, destination_rows
 from stackheads.labelling.bench import Bench, Label
 from stackheads.labelling.roles import role_targets
 from stackheads.models.forwards.patterned import mean_where
+from stackheads.models.forwards.replay import look_through, marked
 from stackheads.models.hooks import Edit, HeadEdit, PatternEdit
 from stackheads.types import HeadId, Where
 
@@ -43,14 +44,13 @@ def ideal_edits(bench: Bench, labels: Sequence[Label], silence: str = "mean") ->
     examples in which it is ("mean"), or their output on another one of these ("resample").
     """
     edits: list[Edit] = []
-    for label in labels:
-        assert label.role is not None
-        targets = role_targets(bench.task, bench.clean.batch, [label.role])[0]
-        rows = destination_rows(bench.clean.batch, label.where)
-        named = targets.any(dim=-1)
-        edits.append(PatternEdit(label.head, rows & named, evenly(targets, bench.clean.run.pattern.dtype)))
-        silent = rows & ~named
-        if bool(silent.any()):
+    sources = [role_targets(bench.task, bench.clean.batch, [label.role])[0] for label in labels if label.role is not None]
+    at = [destination_rows(bench.clean.batch, label.where) for label in labels]
+    unnamed = [rows & ~targets.any(dim=-1) for rows, targets in zip(at, sources, strict=True)]
+    look_through(unnamed)
+    for label, rows, targets, silent in zip(labels, at, sources, unnamed, strict=True):
+        edits.append(PatternEdit(label.head, rows & ~silent, evenly(targets, bench.clean.run.pattern.dtype)))
+        if marked(silent):
             z = bench.clean.run.of(label.head)[2]
             place = bench.clean.places
             quiet = mean_where(z, silent, place).expand_as(z) if silence == "mean" else _other_where(z, silent, place)

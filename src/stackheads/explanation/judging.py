@@ -33,7 +33,7 @@ from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import SelectorEvidence, asks_what_is_carried
 from stackheads.labelling.write import Question, WriteEvidence, Writes
 from stackheads.seeds import Stream, stream
-from stackheads.types import Destination, Gate, Role, Status, ranges, where
+from stackheads.types import Destination, Gate, Role, Status, Where, ranges, where
 
 ACTS = 0.5
 """A gated selector acts at the values at which its weight is this part of its largest one, or more."""
@@ -140,7 +140,7 @@ def _of_cell(slopes: Mapping[Taken, Float[Tensor, "head"]], fit: Sum, cell: Cell
 def _told(chosen: Sum, fits: _Fits, trial: Examples, thresholds: Thresholds) -> dict[Cell, tuple[Estimate, Estimate | None]]:
     """By how much each selector tells its head's attention better than the others alone, and than another example's."""
     cells, batch = chosen.taken(), trial.bench.clean.batch
-    others = {place: make_rows(trial.bench.task, batch, place, trial.bench.clean.matched) for place in trial.rows}
+    others = {place: make_rows(trial.bench.task, batch, place, trial.bench.clean.matched).to("cpu") for place in trial.rows}
     found: dict[Cell, tuple[Estimate, Estimate | None]] = {}
     for cell in cells:
         place, head, selector = cell
@@ -197,7 +197,7 @@ def _writes(
     numbers = stream(seed, Stream.SELECTORS_REWIRED)
     writes = Writes(trial.bench, draws, thresholds, numbers, deepest)
     questions: dict[Cell, Question] = {}
-    found: dict[Cell, WriteEvidence] = {}
+    others: dict[Cell, Where] = {}
     for cell in cells:
         place, head, selector = cell
         weight = chosen.weights[place, selector][head]
@@ -205,7 +205,9 @@ def _writes(
         if isinstance(selector.what, Role) and selector.kind == "role" and float(peak(weight)) > 0:
             questions[cell] = Question((trial.head(head),), at, selector.what)
         else:
-            found[cell] = writes.matched([trial.head(head)], at, _drawn(chosen, trial, cell, patterns[place][head]))
+            others[cell] = at
+    read = ((trial.head(cell[1]), at, _drawn(chosen, trial, cell, patterns[cell[0]][cell[1]])) for cell, at in others.items())
+    found = dict(zip(others, writes.matched(read), strict=True))
     return found | dict(zip(questions, writes.answer(list(questions.values())), strict=True))
 
 
@@ -220,4 +222,4 @@ def _drawn(chosen: Sum, trial: Examples, cell: Cell, pattern: Tensor) -> Float[T
     without = rows.patterns(left(chosen, cell), 1)[0]
     share = ((pattern - without).clamp(min=0) / pattern.clamp(min=LEAST)).clamp(max=1)
     found = pattern.new_zeros(*trial.run.rows.shape, rows.n_pos)
-    return found.index_put((rows.at[:, 0], rows.at[:, 1]), share)
+    return found.index_put((rows.at[:, 0], rows.at[:, 1]), share).to(trial.answers.device)

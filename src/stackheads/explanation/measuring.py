@@ -50,7 +50,7 @@ from stackheads.labelling.cause import effects_on_open
 from stackheads.labelling.readouts import Readout
 from stackheads.labelling.rows import carried_share, selector_reason
 from stackheads.labelling.selectors import Selector
-from stackheads.labelling.statistics import Resampling, Shares, resampling
+from stackheads.labelling.statistics import Resampling, Shares, brought, resampling
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, SelectorEvidence, selector_answer, selector_status, telling
 from stackheads.models.hooks import precise
@@ -131,9 +131,7 @@ class _Measured:
         batch = trial.bench.clean.batch
         numbers = stream(seed, Stream.BOOTSTRAP, "selectors")
         self.n = len(batch)
-        self.draws: Resampling = resampling(
-            self.n, thresholds.resampling_draws, thresholds.confidence, numbers, batch.tokens.device
-        )
+        self.draws: Resampling = resampling(self.n, thresholds.resampling_draws, thresholds.confidence, numbers)
 
     def all(self, chosen: Sum) -> Explained:
         """Every table."""
@@ -232,7 +230,7 @@ class _Measured:
     def _effects(self, chosen: Sum, parts: Sequence[Part]) -> dict[Part, Shares]:
         """What is lost of each open readout without each part, and without each head."""
         every = list(dict.fromkeys([*parts, *((place, head, None) for place, head, _ in parts)]))
-        lost = self.taken_out.each(chosen, every)
+        lost = brought(self.taken_out.each(chosen, every))
         effects = {part: effects_on_open(moved, self.baseline, self.draws) for part, moved in zip(every, lost, strict=True)}
         return effects | (_alone(parts, effects) if self.live else {})
 

@@ -119,7 +119,7 @@ def fitted_to_answers(chosen: Sum, examples: Examples, steps: int) -> Sum:
         patterns = examples.patterns(trial)
         far = examples.distance(examples.run.logits(examples.whole(patterns), silent))
         price = torch.stack([weight.square().sum() for weight in every]).sum()
-        return far + ATTENTION * examples.entropy(patterns, chosen.live) + RIDGE * price
+        return far.cpu() + ATTENTION * examples.entropy(patterns, chosen.live) + RIDGE * price
 
     minimise(every, loss, steps)
     found = {
@@ -137,7 +137,8 @@ def dropped(chosen: Sum, examples: Examples, budget: float) -> tuple[Sum, int]:
         idle, parts = [], []
         for part in chosen.parts():
             (idle if examples.share(chosen, part, patterns) < NEGLIGIBLE else parts).append(part)
-        costs = [examples.distance(logits).item() - before for logits in examples.variants(chosen, parts)]
+        each = [examples.distance(logits) for logits in examples.variants(chosen, parts)]
+        costs = [far - before for far in torch.stack(each).tolist()] if each else []
         ranked = sorted(zip(costs, parts, strict=True), key=lambda pair: pair[0])
         order = [*idle, *(part for cost, part in ranked if cost < budget)]
         low, high = 0, len(order)

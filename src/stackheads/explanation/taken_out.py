@@ -95,7 +95,8 @@ class OfModel:
         n, n_pos = self.trial.run.rows.shape
         whole = pattern.new_zeros(n, n_pos, n_pos).index_put((example, position), pattern)
         marked = torch.zeros(n, n_pos, dtype=torch.bool, device=acts.device).index_put((example, position), acts)
-        return PatternEdit(self.trial.head(number), marked, whole)
+        device = self.trial.answers.device
+        return PatternEdit(self.trial.head(number), marked.to(device), whole.to(device))
 
 
 def moved(

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from stackheads.errors import InterventionError
+from stackheads.models.forwards.replay import marked
 from stackheads.models.hooks import Recording
 from stackheads.tasks import Batch, gates
 from stackheads.tasks.layout import Matched, matched, one_layout, places
@@ -58,6 +59,12 @@ def destination_rows(batch: Batch, destination: Where | str) -> Bool[Tensor, "ba
 
     Raises `InterventionError` for a destination or a gate that there is not.
     """
+    if destination not in batch.known:  # always the same tensor: what is known of its numbers (`marked`) is not asked again
+        batch.known[destination] = _destination_rows(batch, destination)
+    return batch.known[destination]
+
+
+def _destination_rows(batch: Batch, destination: Where | str) -> Bool[Tensor, "batch pos"]:
     if not isinstance(destination, Gated):
         return batch.slots == Destination(destination).slot
     gate, known = destination.gate, gates(batch)
@@ -70,15 +77,15 @@ def destination_rows(batch: Batch, destination: Where | str) -> Bool[Tensor, "ba
 def acting_rows(batch: Batch, destination: Where | str) -> Bool[Tensor, "batch pos"]:
     """The positions of a destination. Raises `InterventionError` where it has none, since an edit there could not act."""
     rows = destination_rows(batch, destination)
-    if not bool(rows.any()):
-        there = ", ".join(place for place in Destination if bool(destination_rows(batch, place).any()))
+    if not marked(rows):
+        there = ", ".join(place for place in Destination if marked(destination_rows(batch, place)))
         raise InterventionError(f"an edit acts at some row, and this batch has no {destination}: use one of {there}")
     return rows
 
 
 def check_rows(rows: Bool[Tensor, "batch pos"]) -> None:
     """Raise `InterventionError` if no row is marked, since an edit there could not act."""
-    if not bool(rows.any()):
+    if not marked(rows):
         raise InterventionError("an edit acts at some row, got rows of which none is marked: mark some")
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from stackheads.errors import InterventionError
 from stackheads.interventions.activations import Recorded
 from stackheads.models.forwards.hooked import hooked_logits
-from stackheads.models.forwards.replay import Replay, Rows, edited_rows
+from stackheads.models.forwards.replay import Replay, Rows, edited_rows, look_through, marked
 from stackheads.models.hooks import Edit, HeadEdit, PatternEdit, Recording, analysing, check_head, run_edited
 from stackheads.models.kinds import check_model
 from stackheads.models.protocol import Model
@@ -66,6 +66,7 @@ def run_variants(
             yield _where_read(logits, clean, read)
         return
     engine = Engine(model, clean.run, _rows(read, clean), memory, frozen_norms)
+    look_through(edit.rows for edits in variants for edit in edits)
     acting = ([(edit, edited_rows(edit)) for edit in edits] for edits in variants)
     for place, group in groupby(([pair for pair in pairs if pair[1]] for pairs in acting), key=_beginning):
         lists = [[edit for edit, _ in pairs] for pairs in group]
@@ -108,7 +109,7 @@ def _beginning(pairs: Sequence[tuple[Edit, Rows]]) -> tuple[int, Rows] | None:
 
 def _rows(read: Tensor | None, clean: Recorded) -> Rows:
     n_pos = clean.batch.tokens.shape[1]
-    return Rows.of(range(n_pos)) if read is None else Rows.of(set(torch.nonzero(read).flatten().tolist()))
+    return Rows.of(range(n_pos)) if read is None else marked(read)
 
 
 @dataclass(frozen=True)
@@ -177,11 +178,12 @@ class Engine:
         """Logits for lists of edits that begin in one layer at the rows `live`."""
         for start in range(0, len(variants), self.variants):
             chunk = variants[start : start + self.variants]
+            found = []
             with analysing(self.model):
-                found = [
-                    replayed.variants([[edit_of(edit, part) for edit in edits] for edits in chunk], live, self.read)
-                    for replayed, part in zip(self.replays, self.parts, strict=True)
-                ]
+                for replayed, part in zip(self.replays, self.parts, strict=True):
+                    some = chunk if len(self.parts) == 1 else [[edit_of(edit, part) for edit in edits] for edits in chunk]
+                    look_through(edit.rows for edits in some for edit in edits)
+                    found.append(replayed.variants(some, live, self.read))
             yield from self._whole(found)
 
     def heads(self, layer: int, position: int, z: Float[Tensor, "batch head d_head"]) -> Iterator[Tensor]:

@@ -107,8 +107,9 @@ def _part(model: Model, batch: Batch) -> int:
 
 def _check_finite(model: Model, logits: Float[Tensor, "batch pos d_vocab_out"]) -> None:
     """Nothing can be said of a model that answers with NaN, nor of one whose attention drops the NaN that its weights make."""
-    bad = [name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())]
-    if bad:
+    weights = dict(model.named_parameters())
+    finite = torch.stack([weight.isfinite().all() for weight in weights.values()]).tolist()
+    if bad := [name for name, fine in zip(weights, finite, strict=True) if not fine]:
         raise InterventionError(f"a model's weights must be finite, {bad[0]} is not: train or load it again")
     if not bool(logits.isfinite().all()):
         count = int((~logits.isfinite()).sum())

@@ -78,13 +78,14 @@ class Bench:
 
     def single_examples(self, margin: Float[Tensor, "example readout"]) -> tuple[list[float], list[float]]:
         """Median and 10th percentile over examples of the recovered share, per readout."""
-        count = self.baseline.count
-        chance = self.baseline.chance.margin.sum(dim=0) / count.sum(dim=0)
+        given = (margin, self.baseline.clean.margin, self.baseline.chance.margin, self.baseline.count)
+        margin, clean, chance, count = (each.cpu() for each in given)
+        chance = chance.sum(dim=0) / count.sum(dim=0)
         medians, tenths = [], []
         for readout in range(margin.shape[1]):
             asked = count[:, readout] > 0
             base = count[asked, readout] * chance[readout]
-            ratio = (margin[asked, readout] - base) / (self.baseline.clean.margin[asked, readout] - base).clamp(min=1e-3)
+            ratio = (margin[asked, readout] - base) / (clean[asked, readout] - base).clamp(min=1e-3)
             middle, low = torch.quantile(ratio.double(), torch.tensor([0.5, 0.1], dtype=torch.double)).tolist()
             medians.append(middle)
             tenths.append(low)

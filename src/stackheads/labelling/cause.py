@@ -6,16 +6,17 @@ readouts are tried together, with simultaneous intervals (`statistics.py`). Cost
 ablation).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from stackheads.interventions import ABLATIONS, ablate
 from stackheads.labelling.bench import Bench
 from stackheads.labelling.readouts import Baseline, Readout, Score
-from stackheads.labelling.statistics import Resampling, Shares, no_shares, shares
+from stackheads.labelling.statistics import Resampling, Shares, brought, no_shares, shares
 from stackheads.types import HeadId, Where
 
 CARRYING = ("resample",)
@@ -68,10 +69,33 @@ def cause_evidence(
     methods: Sequence[str] = tuple(ABLATIONS),
 ) -> CauseEvidence:
     """Ablate these heads together at a destination, with each method; resample ablation must be one of them."""
-    model, clean, scorer, baseline = bench.model, bench.clean, bench.scorer, bench.baseline
-    scores = {method: scorer.score(ablate(model, clean, heads, destination, method, scorer.read)) for method in methods}
-    ablations = {method: _effects(score, baseline) for method, score in scores.items()}
-    moved = baseline.clean.margin - scores["resample"].margin
+    (found,) = causes_of_each(bench, [(heads, destination)], draws, methods)
+    return found
+
+
+def causes_of_each(
+    bench: Bench,
+    cells: Iterable[tuple[Sequence[HeadId], Where]],
+    draws: Resampling,
+    methods: Sequence[str] = tuple(ABLATIONS),
+) -> list[CauseEvidence]:
+    """The same of each of several; what is measured comes to the CPU for all of them at once."""
+    scores = [_ablated(bench, heads, destination, methods) for heads, destination in cells]
+    return [_told(dict(zip(methods, each, strict=True)), bench.baseline.on_cpu, draws) for each in brought(scores)]
+
+
+def _ablated(
+    bench: Bench, heads: Sequence[HeadId], destination: Where, methods: Sequence[str]
+) -> Float[Tensor, "method 2 example readout"]:
+    """Margins and right answers."""
+    model, clean, scorer = bench.model, bench.clean, bench.scorer
+    scores = [scorer.score(ablate(model, clean, heads, destination, method, scorer.read)) for method in methods]
+    return torch.stack([torch.stack([score.margin, score.right]) for score in scores])
+
+
+def _told(scores: Mapping[str, Float[Tensor, "2 example readout"]], baseline: Baseline, draws: Resampling) -> CauseEvidence:
+    ablations = {method: _effects(Score(*score), baseline) for method, score in scores.items()}
+    moved = baseline.clean.margin - scores["resample"][0]
     lost = ablations["resample"].accuracy_effect
     return CauseEvidence(
         readouts=_marked(baseline, baseline.open),
@@ -86,8 +110,8 @@ def cause_evidence(
 
 def effects_on_open(moved: Float[Tensor, "example readout"], baseline: Baseline, draws: Resampling) -> Shares:
     """The share of each open readout's gap that these lost margins are."""
-    at = baseline.open.to(moved.device)
-    return draws.shares(moved[:, at], baseline.gap[:, at], baseline.asked[:, at])
+    at, baseline = baseline.open, baseline.on_cpu
+    return draws.shares(moved.cpu()[:, at], baseline.gap[:, at], baseline.asked[:, at])
 
 
 def screened_cause(guess: float, baseline: Baseline) -> CauseEvidence:

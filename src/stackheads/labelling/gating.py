@@ -22,12 +22,12 @@ from typing import Any
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stackheads.interventions import Recorded, destination_rows, recorded
 from stackheads.labelling.patterns import Looking, PatternEvidence, looking
-from stackheads.labelling.statistics import Resampling
+from stackheads.labelling.statistics import Resampling, brought
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, Evidence, pattern_answer, status
 from stackheads.models.hooks import analysing
@@ -45,6 +45,8 @@ BY_GATE = ["head", "layer", "destination", "gate", "value", "role", "hop", "mass
 """Columns of `by_gate`."""
 
 Found = dict[tuple[HeadId, Where], PatternEvidence]
+At = tuple[Int[Tensor, "row"], Int[Tensor, "row"]]
+"""Examples and positions of rows."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,8 @@ def by_gate(model: Model, task: Task, examples: int, seed: int, thresholds: Thre
     for place in Destination:
         at = destination_rows(batch, place)
         for name, known in gates(batch).items():
-            for value in known[at].unique().tolist():
-                leads = _leads(looks, at & (known == value), thresholds)
+            for value, where_known in _by_value(known, at).items():
+                leads = _leads(looks, at & (known == value), where_known, thresholds)
                 where_from = {"destination": str(place), "gate": name, "value": value}
                 found += [where_from | row for row in _by_role(looks, leads, thresholds)]
     found.sort(key=lambda row: (HeadId.parse(row["head"]), row["gate"]))
@@ -144,8 +146,10 @@ def _parts(looks: Looking, clean: Recorded, destination: Destination, thresholds
     total = int(rows.sum())
     chosen: dict[int, tuple[float, list[Gate]]] = {number: (0.0, []) for number in range(len(looks.heads))}
     for name, known in gates(clean.batch).items():
-        values = known[rows].unique().tolist()
-        of_values = [_leading(_leads(looks, rows & (known == value), thresholds), thresholds) for value in values]
+        at = _by_value(known, rows)
+        values = list(at)
+        leads = brought([_leading(_leads(looks, rows & (known == value), at[value], thresholds)) for value in values])
+        of_values = [[_led(head, thresholds) for head in each] for each in leads]
         for number, (before, _) in chosen.items():
             found: dict[int, list[tuple[int, _Leading]]] = {}
             for value, heads in zip(values, of_values, strict=True):
@@ -158,18 +162,34 @@ def _parts(looks: Looking, clean: Recorded, destination: Destination, thresholds
     return {looks.heads[number]: parts for number, (_, parts) in chosen.items() if parts}
 
 
-def _leading(leads: _Leads, thresholds: Thresholds) -> list[_Leading]:
-    """What leads by enough at these rows, for each head."""
+def _leading(leads: _Leads) -> Float[Tensor, "head 4"]:
+    """Of each head the largest lead, its role's number, and what that takes and leads by, summed."""
     lead, role = leads.lead.max(dim=0)
     taken = leads.taken.gather(0, role[None])[0]
     margin = lead.clamp(min=0.0) * leads.number[role]
-    found = zip(lead.tolist(), role.tolist(), taken.tolist(), margin.tolist(), strict=True)
-    return [_Leading(at, *rest) if far >= thresholds.pattern_margin else _Leading() for far, at, *rest in found]
+    return torch.stack([lead, role.to(lead.dtype), taken, margin], dim=1)
 
 
-def _leads(looks: Looking, rows: Bool[Tensor, "batch pos"], thresholds: Thresholds) -> _Leads:
-    """Only these rows are looked at, so that all values of a gate together cost as much as one look at the whole."""
+def _led(head: Float[Tensor, "4"], thresholds: Thresholds) -> _Leading:
+    """What leads by enough."""
+    lead, role, taken, margin = head.tolist()
+    return _Leading(int(role), taken, margin) if lead >= thresholds.pattern_margin else _Leading()
+
+
+def _by_value(known: Int[Tensor, "batch pos"], rows: Bool[Tensor, "batch pos"]) -> dict[int, At]:
+    """The rows at which a gate has each value, in their order."""
     example, position = rows.nonzero().unbind(dim=1)
+    own = known[example, position]
+    values, counts = torch.stack(own.unique(return_counts=True)).tolist()
+    order = own.argsort(stable=True).split(counts)
+    return {value: (example[some], position[some]) for value, some in zip(values, order, strict=True)}
+
+
+def _leads(looks: Looking, rows: Bool[Tensor, "batch pos"], at: At, thresholds: Thresholds) -> _Leads:
+    """Only these rows, which stand `at`, are looked at, so that all values of a gate together cost as much as one look at the
+    whole.
+    """
+    example, position = at
     maps = looks.maps
     own = maps.distinct[:, example, position].double()  # [role, row]: where a role's source exists and is no other's
     taken = torch.einsum("rn,thn->rth", own, maps.mass[:, :, example, position].double())  # [role, rival, head]

@@ -16,15 +16,15 @@ from tqdm import tqdm
 
 from stackheads.errors import ConfigError
 from stackheads.interventions import ABLATIONS, destination_rows
-from stackheads.labelling.bench import bench_of
-from stackheads.labelling.cause import CARRYING, CauseEvidence, cause_evidence, screened_cause
+from stackheads.labelling.bench import Bench, bench_of
+from stackheads.labelling.cause import CARRYING, CauseEvidence, causes_of_each, screened_cause
 from stackheads.labelling.gating import gated_patterns, settled
 from stackheads.labelling.needed import examples_needed
 from stackheads.labelling.patterns import pattern_evidence
 from stackheads.labelling.readouts import Baseline
 from stackheads.labelling.redundancy import with_joint_evidence
 from stackheads.labelling.screening import Screen, candidates, guessed_effects
-from stackheads.labelling.statistics import resampling
+from stackheads.labelling.statistics import Resampling, resampling
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, Evidence, cause_answer, pattern_answer
 from stackheads.labelling.write import Question, Writes
@@ -95,26 +95,29 @@ def measure(
         bench = bench_of(model, task, batch, thresholds)
         clean, scorer, baseline = bench.clean, bench.scorer, bench.baseline
         numbers = stream(look.seed, Stream.BOOTSTRAP)
-        draws = resampling(look.examples, thresholds.resampling_draws, thresholds.confidence, numbers, batch.tokens.device)
+        draws = resampling(look.examples, thresholds.resampling_draws, thresholds.confidence, numbers)
         divide = look.gates and screen is None
         patterns = (gated_patterns if divide else pattern_evidence)(task, clean, destinations, draws, thresholds)
         every = [(head, destination) for head in all_heads(model) for destination in destinations]
         again = set(every if look.again is None else look.again)
         cells = [(head, place) for head, place in patterns if (head, destination_of(place)) in again]
-        cause = partial(cause_evidence, bench, draws=draws, methods=look.methods)
         causes: dict[Place, CauseEvidence] = {}
-        chosen, ablated = cells, cause
+        chosen, methods = cells, look.methods
         if screen is not None:
             guesses = guessed_effects(model, clean, scorer, baseline, destinations, screen.chunk)
             picked = candidates(patterns, guesses, screen.top, thresholds) if bool(baseline.open.any()) else set()
-            chosen, ablated = [cell for cell in cells if cell in picked], partial(_where_it_matters, cause, thresholds)
+            chosen, methods = [cell for cell in cells if cell in picked], CARRYING
             causes = {cell: screened_cause(guess, baseline) for cell, guess in guesses.items() if cell in cells}
-        causes |= {cell: ablated(heads=[cell[0]], destination=cell[1]) for cell in _shown(chosen, "cause", progress)}
+        causes |= _causes(bench, chosen, draws, methods, progress)
+        if screen is not None:  # the other ablations only where that which carries the verdict finds something
+            found = (Answer.YES, Answer.AGAINST)
+            again = [cell for cell in chosen if cause_answer(causes[cell], thresholds) in found]
+            causes |= _causes(bench, again, draws, look.methods, progress)
         evidence = [Evidence(*cell, patterns[cell], causes[cell], None) for cell in cells]
         writes = Writes(bench, draws, thresholds, stream(look.seed, Stream.COUNTERFACTUALS))
         evidence = _together(every, look.known, settled(_with_write(evidence, writes, thresholds), thresholds))
         if screen is None:
-            joint = partial(_joint_cause, cause)
+            joint = partial(_joint_causes, bench, draws)
             evidence = with_joint_evidence(evidence, joint, writes.answer, thresholds, set(cells))
         return evidence, baseline
 
@@ -187,14 +190,17 @@ def _with_write(evidence: Sequence[Evidence], writes: Writes, thresholds: Thresh
     return [replace(item, write=answers.get((item.head, item.where))) for item in evidence]
 
 
-def _where_it_matters(cause: Any, thresholds: Thresholds, **cell: Any) -> CauseEvidence:
-    """Resample ablation, which carries the verdict, and the other ablations only where it finds something."""
-    found = cause(**cell, methods=CARRYING)
-    return cause(**cell) if cause_answer(found, thresholds) in (Answer.YES, Answer.AGAINST) else found
+def _causes(
+    bench: Bench, cells: Sequence[Place], draws: Resampling, methods: tuple[str, ...], progress: bool
+) -> dict[Place, CauseEvidence]:
+    """What ablating each cell does."""
+    asked = (([head], where) for head, where in _shown(cells, "cause", progress))
+    return dict(zip(cells, causes_of_each(bench, asked, draws, methods), strict=True))
 
 
-def _joint_cause(cause: Any, group: Sequence[Evidence]) -> CauseEvidence:
-    return cause(heads=[item.head for item in group], destination=group[0].where, methods=CARRYING)
+def _joint_causes(bench: Bench, draws: Resampling, groups: Sequence[Sequence[Evidence]]) -> list[CauseEvidence]:
+    """What ablating the heads of each group together does."""
+    return causes_of_each(bench, (([item.head for item in group], group[0].where) for group in groups), draws, CARRYING)
 
 
 def _shown(items: Iterable[Any], what: str, progress: bool) -> Iterator[Any]:

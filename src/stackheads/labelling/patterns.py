@@ -136,7 +136,7 @@ class Looking:
         its = [None if item.role is None else self.roles.index(item.role) for item in best]
         heads = [head for head, role in enumerate(its) if role is not None]
         roles = [role for role in its if role is not None]
-        single, weight = scores.single[roles, heads], scores.weight[roles]  # [head, example]
+        single, weight = scores.single[roles, heads].cpu(), scores.weight[roles].cpu()  # [head, example]
         leads = ((single @ draws.counts.T) / (weight @ draws.counts.T).clamp(min=1)).tolist()
         drawn = dict(zip(heads, leads, strict=True))
         return (tuple(drawn.get(head, ())) for head in range(len(best)))

@@ -54,6 +54,12 @@ class Baseline:
     open: Bool[Tensor, "readout"]
     unclear: Bool[Tensor, "readout"]
 
+    @cached_property
+    def on_cpu(self) -> "Baseline":
+        """The same with all sums on the CPU, where shares are told."""
+        clean, chance = (Score(each.margin.cpu(), each.right.cpu()) for each in (self.clean, self.chance))
+        return replace(self, clean=clean, chance=chance, count=self.count.cpu())
+
     @property
     def asked(self) -> Bool[Tensor, "example readout"]:
         """The examples in which each readout is asked."""
@@ -142,15 +148,13 @@ class Scorer:
 
 def make_scorer(task: Task, batch: Batch) -> Scorer:
     """Find what is asked in a batch: every (destination, hop) with at least one target."""
-    readouts, where = [], []
-    for destination in Destination:
-        rows = destination_rows(batch, destination)[:, :, None]
-        for hop in batch.target_hop.unique(sorted=True).tolist():
-            asked = rows & (batch.target_hop == hop) & (batch.targets >= 0)
-            if hop > 0 and bool(asked.any()):
-                readouts.append(Readout(destination, hop))
-                where.append(asked)
-    return Scorer(task, batch, tuple(readouts), torch.stack(where).float())
+    hops = [hop for hop in batch.target_hop.unique(sorted=True).tolist() if hop > 0]
+    every = [Readout(destination, hop) for destination in Destination for hop in hops]
+    asked = batch.targets >= 0
+    where = [destination_rows(batch, one.destination)[:, :, None] & (batch.target_hop == one.hop) & asked for one in every]
+    there = torch.stack([marks.any() for marks in where]).tolist()
+    readouts = tuple(one for one, some in zip(every, there, strict=True) if some)
+    return Scorer(task, batch, readouts, torch.stack([marks for marks, some in zip(where, there, strict=True) if some]).float())
 
 
 def measure_baseline(scorer: Scorer, clean: Recorded, thresholds: Thresholds) -> Baseline:

@@ -24,7 +24,8 @@ from stackheads.labelling.verdict import (
 from stackheads.labelling.write import Question, WriteEvidence
 from stackheads.types import HeadId, Where
 
-JointCause = Callable[[Sequence[Evidence]], CauseEvidence]
+JointCause = Callable[[Sequence[Sequence[Evidence]]], list[CauseEvidence]]
+"""What ablating the heads of each group together does."""
 Answers = Callable[[Sequence[Question]], list[WriteEvidence]]
 Place = tuple[HeadId, Where]
 
@@ -33,7 +34,7 @@ def with_joint_evidence(
     evidence: Sequence[Evidence], cause: JointCause, answers: Answers, thresholds: Thresholds, places: Collection[Place]
 ) -> list[Evidence]:
     """Add joint evidence to those of the heads at `places` whose pattern passed but which do not matter alone."""
-    pairs = [pair for group in _groups(evidence, thresholds) for pair in _pairs(group, cause, thresholds, places)]
+    pairs = list(_pairs(_groups(evidence, thresholds), cause, thresholds, places))
     written = answers([_question(one, other) for one, other, _, _ in pairs])
     found: dict[Place, JointEvidence] = {}
     for (one, other, together, total), write in zip(pairs, written, strict=True):
@@ -54,19 +55,19 @@ def _groups(evidence: Sequence[Evidence], thresholds: Thresholds) -> list[list[E
 
 
 def _pairs(
-    group: list[Evidence], cause: JointCause, thresholds: Thresholds, places: Collection[Place]
+    groups: list[list[Evidence]], cause: JointCause, thresholds: Thresholds, places: Collection[Place]
 ) -> Iterator[tuple[Evidence, Evidence, CauseEvidence, tuple[float, ...]]]:
     """The pairs, one of which does not matter alone, that together take much more than the sum; with joint evidence and sum."""
-    if len(group) < 2 or not any(_alone(item, thresholds, places) for item in group):
-        return
-    if cause_answer(cause(group), thresholds) != Answer.YES:
-        return
-    for one, other in combinations(group, 2):
-        if _alone(one, thresholds, places) or _alone(other, thresholds, places):
-            together = cause([one, other])
-            total = tuple(map(sum, zip(_single(one, together), _single(other, together), strict=True)))
-            if exceeds_sum(together, total, thresholds):
-                yield one, other, together, total
+    several = [group for group in groups if len(group) > 1 and any(_alone(item, thresholds, places) for item in group)]
+    acting = [
+        group for group, found in zip(several, cause(several), strict=True) if cause_answer(found, thresholds) == Answer.YES
+    ]
+    every = [pair for group in acting for pair in combinations(group, 2)]
+    pairs = [pair for pair in every if any(_alone(item, thresholds, places) for item in pair)]
+    for (one, other), together in zip(pairs, cause(pairs), strict=True):
+        total = tuple(map(sum, zip(_single(one, together), _single(other, together), strict=True)))
+        if exceeds_sum(together, total, thresholds):
+            yield one, other, together, total
 
 
 def _alone(item: Evidence, thresholds: Thresholds, places: Collection[Place]) -> bool:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from stackheads.interventions import Recorded
 from stackheads.labelling.roles import role_targets, visible
-from stackheads.labelling.statistics import Estimate, mean_interval
+from stackheads.labelling.statistics import Estimate, brought, mean_interval
 from stackheads.tasks import Task
 from stackheads.types import HeadId, Role, Slot
 
@@ -60,6 +60,7 @@ class Pairs:
     second: Bool[Tensor, "row"]
     examples: int
     entries: dict[str, Int[Tensor, "row source"]]
+    sizes: dict[str, int]
 
     def of(self, values: Shaped[Tensor, "batch pos *rest"]) -> Shaped[Tensor, "row *rest"]:
         """What stands at these rows."""
@@ -82,17 +83,20 @@ def contrasts(
 
     `level`: coverage of each interval. Left out are tables that never differ from the role, or of whose kind it is.
     """
-    found: dict[HeadId, tuple[Contrast, ...]] = {}
     if not leading:
-        return found
-    pairs = _pairs(task, clean, rows)
+        return {}
+    pairs, asked, sums = _pairs(task, clean, rows), list[tuple[HeadId, str]](), list[Tensor]()
     for role in dict.fromkeys(leading.values()):
         named = pairs.of(role_targets(task, clean.batch, [role])[0])  # [row, source]: the role's
         tables = [table for table in TABLES if not _is_one(named, pairs, table)]
         for head in (head for head, its in leading.items() if its == role):
             attention = pairs.of(clean.run.of(head)[0]).double()  # [row, source]
-            each = (_contrast(attention, named, pairs.of(own[role]), pairs, table, level) for table in tables)
-            found[head] = tuple(one for one in each if one is not None)
+            asked += [(head, table) for table in tables]
+            sums += [_apart(attention, named, pairs.of(own[role]), pairs, table) for table in tables]
+    found: dict[HeadId, tuple[Contrast, ...]] = dict.fromkeys(leading, ())
+    for (head, table), each in zip(asked, brought(sums), strict=True):
+        if (one := _contrast(table, each, level)) is not None:
+            found[head] += (one,)
     return found
 
 
@@ -108,29 +112,40 @@ def _pairs(task: Task, clean: Recorded, rows: Bool[Tensor, "batch pos"]) -> Pair
         "symbols": _paired(symbols[example, position], of_source[example]),
         "places": _paired(places[example, position], position[:, None] - source + n_pos - 1),
     }
-    return Pairs(example, position, visible(task, batch).expand(n, -1, -1)[example, position], example % 4 >= 2, n, entries)
+    sizes = {table: int(entry.max()) + 1 for table, entry in entries.items()}
+    return Pairs(
+        example, position, visible(task, batch).expand(n, -1, -1)[example, position], example % 4 >= 2, n, entries, sizes
+    )
 
 
-def _contrast(
+def _apart(
     attention: Float[Tensor, "row source"],
     named: Bool[Tensor, "row source"],
     own: Bool[Tensor, "row"],
     pairs: Pairs,
     table: str,
-    level: float,
-) -> Contrast | None:
-    """Where a role and one table differ; None where they never do."""
+) -> Float[Tensor, "4 batch"]:
+    """Where a role and one table differ, summed over an example's rows: by how much the role leads, how many they are, and the
+    attention on the sources of the role and of the table.
+    """
     number = _numbers(attention, pairs, table)
     favoured = (number >= number.amax(dim=1, keepdim=True) - ALIKE) & (number >= 0)
     apart = own & favoured.any(dim=1) & ~(favoured & named).any(dim=1)
-    if not bool(apart.any()):
-        return None
     on_role = (attention * named).sum(dim=1)
     on_table = (attention * favoured).sum(dim=1) / favoured.sum(dim=1).clamp(min=1)
-    lead, rows = (pairs.by_example(part * apart)[:, None] for part in (on_role - on_table, torch.ones_like(on_role)))
-    value, low, high = (float(part) for part in mean_interval(lead, rows, level, 1))
+    parts = (on_role - on_table, torch.ones_like(on_role), on_role, on_table)
+    return torch.stack([pairs.by_example(part * apart) for part in parts])
+
+
+def _contrast(table: str, sums: Float[Tensor, "4 batch"], level: float) -> Contrast | None:
+    """Where a role and one table differ; None where they never do."""
+    lead, rows, on_role, on_table = sums
+    count = int(rows.sum())
+    if not count:
+        return None
+    value, low, high = (float(part) for part in mean_interval(lead[:, None], rows[:, None], level, 1))
     estimate = Estimate(value, low, high, int((rows > 0).sum()))
-    return Contrast(table, float(on_role[apart].mean()), float(on_table[apart].mean()), estimate, int(apart.sum()))
+    return Contrast(table, float(on_role.sum() / count), float(on_table.sum() / count), estimate, count)
 
 
 def _paired(own: Int[Tensor, "row"], source: Int[Tensor, "row source"]) -> Int[Tensor, "row source"]:
@@ -148,14 +163,14 @@ def _sums(values: Shaped[Tensor, "row source"], entry: Int[Tensor, "row source"]
 def _is_one(named: Bool[Tensor, "row source"], pairs: Pairs, table: str) -> bool:
     """Whether a role is a table of the kind: it names each entry whenever that is seen, or never."""
     entry = pairs.entries[table]
-    hits, seen = (_sums(part, entry, int(entry.max()) + 1) for part in (named, pairs.sees))
+    hits, seen = (_sums(part, entry, pairs.sizes[table]) for part in (named, pairs.sees))
     return bool(((hits == 0) | (hits == seen)).all())
 
 
 def _numbers(attention: Float[Tensor, "row source"], pairs: Pairs, table: str) -> Float[Tensor, "row source"]:
     """For each pair the mean attention of its entry in the other half; -1 where that holds none, or the source is not seen."""
     entry = pairs.entries[table]
-    size = int(entry.max()) + 1
+    size = pairs.sizes[table]
     mine, other = (entry + size * half[:, None] for half in (pairs.second, ~pairs.second))
     total, seen = (_sums(part, mine, 2 * size) for part in (attention, pairs.sees))
     mean = (total / seen.clamp(min=1)).where(seen > 0, -1.0)

@@ -11,8 +11,8 @@ distances are looked up once for all examples, content by the tokens of both end
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -68,6 +68,15 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.at)
+
+    def to(self, device: torch.device | str) -> "Rows":
+        """The same on a device."""
+        tables = {"first": self.first, "masks": self.masks, "gates": self.gates}
+        moved: dict[str, Any] = {
+            name: {key: value.to(device) for key, value in table.items()} for name, table in tables.items()
+        }
+        moved |= {name: getattr(self, name).to(device) for name in ("at", "hidden", "tokens", "slots")}
+        return replace(self, **moved)
 
     @property
     def n_pos(self) -> int:

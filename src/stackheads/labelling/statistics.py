@@ -18,6 +18,7 @@ probability (1 - 1/m)^n. `unseen(n)` is the share of examples that may hide so.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -73,7 +74,9 @@ def no_shares() -> Shares:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How examples are resampled, the same for all questions: signs for max-t, counts of bootstrap samples for stability."""
+    """How examples are resampled, the same for all questions: signs for max-t, counts of bootstrap samples for stability. On
+    the CPU: what is measured comes there, for many questions at once (`brought`), and not one number at a time.
+    """
 
     signs: Float[Tensor, "draw example"]
     counts: Float[Tensor, "kept example"]
@@ -91,6 +94,7 @@ class Resampling:
         """
         if not moved.shape[1]:
             return no_shares()
+        moved, gap, asked = moved.cpu(), gap.cpu(), asked.cpu()
         moved, gap = (torch.where(asked, part.double(), 0.0) for part in (moved, gap))
         total, n = gap.sum(dim=0), asked.sum(dim=0)
         value = moved.sum(dim=0) / total
@@ -103,7 +107,6 @@ class Resampling:
         p_value = (1 + int((largest >= observed.max()).sum())) / (1 + len(largest))
         draws = (self.counts @ moved) / (self.counts @ gap)
         low, high = value - bound * se, value + bound * se
-        value, low, high, se, n, draws = (part.cpu() for part in (value, low, high, se, n, draws))
         return Shares(value, low, high, se, n, p_value, draws.where(draws.isfinite(), 0.0))
 
     def _largest(self, residual: Tensor, square: Tensor, n: Tensor) -> Float[Tensor, "draw"]:
@@ -115,12 +118,15 @@ class Resampling:
         return normal(t.where(square > 0, 0.0), n - 1).amax(dim=1)
 
 
-def resampling(
-    n: int, draws: int, confidence: float, generator: torch.Generator, device: torch.device | str = "cpu"
-) -> Resampling:
+def brought(values: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors of one shape and type on the CPU, by one copy: each alone would have the processor wait for its device."""
+    return list(torch.stack(list(values)).cpu()) if values else []
+
+
+def resampling(n: int, draws: int, confidence: float, generator: torch.Generator) -> Resampling:
     """`draws` sign flips and `KEPT_DRAWS` bootstrap samples of n examples."""
     signs = torch.randint(2, (draws, n), generator=generator).double() * 2 - 1
-    return Resampling(signs.to(device), bootstrap_counts(n, KEPT_DRAWS, generator).to(device), confidence)
+    return Resampling(signs, bootstrap_counts(n, KEPT_DRAWS, generator), confidence)
 
 
 def bootstrap_counts(n: int, draws: int, generator: torch.Generator) -> Float[Tensor, "draw example"]:

@@ -24,8 +24,9 @@ Cost: at most one forward pass for each counterfactual, shared by all questions,
 on the examples that it changes alone (`rewired.py`), and one for each question that a matched example is asked about.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from jaxtyping import Bool, Float
@@ -36,11 +37,14 @@ from stackheads.labelling.bench import Bench
 from stackheads.labelling.readouts import Readout
 from stackheads.labelling.rewired import Part, counterfactuals
 from stackheads.labelling.roles import role_targets
-from stackheads.labelling.statistics import Resampling, Shares, mean_interval
+from stackheads.labelling.statistics import Resampling, Shares, brought, mean_interval
 from stackheads.labelling.thresholds import Thresholds
+from stackheads.models.forwards.replay import look_through, marked
 from stackheads.models.hooks import CarryEdit
 from stackheads.tasks import OPERANDS, Batch, Operand, Task
 from stackheads.types import NOWHERE, HeadId, Role, Where
+
+Sources = Bool[Tensor, "batch pos source"] | Float[Tensor, "batch pos source"]
 
 ACTS = 1e-4
 """A patch acts in an example if it moves the head's output by this share of its largest value vector: more than rounding."""
@@ -109,24 +113,22 @@ class Writes:
         self, bench: Bench, draws: Resampling, thresholds: Thresholds, generator: torch.Generator, deepest: int | None = None
     ):
         self.bench, self.model, self.task, self.clean = bench, bench.model, bench.task, bench.clean
-        self.scorer, self.baseline = bench.scorer, bench.baseline
+        self.scorer, self.baseline = bench.scorer, bench.baseline.on_cpu
         self.draws, self.thresholds, self.generator = draws, thresholds, generator
         self.deepest = deepest or max(readout.hop for readout in self.scorer.readouts)
 
     def answer(self, questions: Sequence[Question]) -> list[WriteEvidence]:
         """The evidence for each question, in their order."""
-        found: dict[Question, _Pairs] = {}
+        rewired: dict[Question, _Pairs] = {}
         for operand in OPERANDS:
             some = [question for question in questions if rewired_operand(question.role) == operand]
-            found |= self._from_counterfactuals(some, operand)
-        return [self._evidence(question, found.get(question)) for question in questions]
-
-    def _evidence(self, question: Question, rewired: _Pairs | None) -> WriteEvidence:
-        """That of counterfactuals, and of matched examples about all readouts of which those show nothing."""
-        told = set(rewired.readouts) if rewired else set[int]()
-        if rewired and told.issuperset(self.baseline.open.nonzero().flatten().tolist()):
-            return self._told(rewired)
-        return self._told(self._destroyed(self._elsewhere(question), told), rewired)
+            rewired |= self._from_counterfactuals(some, operand)
+        told = {question: set(pairs.readouts) for question, pairs in rewired.items()}
+        every = set(self.bench.open_readouts)
+        rest = [question for question in dict.fromkeys(questions) if question not in told or not told[question] >= every]
+        runs = self._destroyed((self._elsewhere(question), told.get(question, set())) for question in rest)
+        matched = dict(zip(rest, runs, strict=True))
+        return [self._told([found[one] for found in (rewired, matched) if one in found]) for one in questions]
 
     def _from_counterfactuals(self, questions: Sequence[Question], operand: Operand) -> dict[Question, _Pairs]:
         if not questions:
@@ -140,13 +142,15 @@ class Writes:
             for part in other.parts:
                 changed = reached_otherwise(self.task, part.clean.batch, part.other)
                 named = {role: self._brought(role, part, changed) for role in {question.role for question in questions}}
-                for question, found in tried.items():
-                    self._patch(question, part, named[question.role], least[question], found[-1])
-        return {question: self._shown(parts) for question, parts in tried.items()}
+                rows = [self._read(question, part, named[question.role]) for question in tried]
+                look_through(rows)
+                for (question, found), at in zip(tried.items(), rows, strict=True):
+                    self._patch(question, part, named[question.role], at, least[question], found[-1])
+        return {question: self._shown(parts) for question, parts in _on_cpu(tried).items()}
 
     def _nothing(self, name: str) -> _Tried:
         """What examples show that a counterfactual leaves as they are."""
-        none = torch.zeros_like(self.baseline.clean.margin)
+        none = torch.zeros_like(self.bench.baseline.clean.margin)
         return _Tried(name, none, none.clone(), self.scorer.where.new_zeros(none.shape), none[:, 0] > 0)
 
     def _brought(self, role: Role, part: Part, changed: Bool[Tensor, "some pos"]) -> Bool[Tensor, "some pos source"]:
@@ -154,22 +158,27 @@ class Writes:
         mine, its = (role_targets(self.task, batch, [role])[0] for batch in (part.clean.batch, part.other))
         return mine & (mine == its).all(dim=-1, keepdim=True) & (mine & changed[:, None]).any(dim=-1, keepdim=True)
 
+    def _read(self, question: Question, part: Part, sources: Bool[Tensor, "some pos source"]) -> Bool[Tensor, "some pos"]:
+        """The rows of a question's destination from which such a source is read."""
+        return destination_rows(part.clean.batch, question.destination) & sources.any(dim=-1)
+
     def _patch(
         self,
         question: Question,
         part: Part,
         sources: Bool[Tensor, "some pos source"],
+        rows: Bool[Tensor, "some pos"],
         least: Sequence[Tensor],
         found: _Tried,
     ) -> None:
-        """Write what a part of the examples shows."""
-        clean, scorer, there = part.clean, part.scorer, sources.any(dim=-1)
-        rows = destination_rows(clean.batch, question.destination)
-        heads = question.heads if bool((rows & there).any()) else ()
-        edits = [source_edit(clean, part.v[head], head, rows & there, sources) for head in heads]
+        """Write what a part of the examples shows, patched at these rows."""
+        clean, scorer = part.clean, part.scorer
+        heads = question.heads if marked(rows) else ()
+        edits = [source_edit(clean, part.v[head], head, rows, sources) for head in heads]
         patched = rerun(self.model, clean, edits, read=scorer.read)
         # An answer of the destination's own that no source can bring stays out: it is taken for one that is not changed.
-        targets = clean.batch.targets.where((rows & ~there)[:, :, None], part.other.targets)
+        elsewhere = destination_rows(clean.batch, question.destination) & ~rows
+        targets = clean.batch.targets.where(elsewhere[:, :, None], part.other.targets)
         start, moved, goal = (scorer.towards(logits, targets) for logits in (clean.run.logits, patched, part.logits))
         found.moved[part.some], found.gap[part.some] = moved - start, goal - start
         found.differs[part.some] = scorer.differs(targets)
@@ -186,7 +195,7 @@ class Writes:
         shown = (differs > 0) & acting.repeat_interleave(n_readouts, dim=1)
         often = shown.sum(dim=0) >= self.thresholds.min_asked
         value, low, _ = mean_interval(gap, differs, self.thresholds.confidence, max(1, int(often.sum())))
-        is_open = self.baseline.open.to(often.device).repeat(len(tried))
+        is_open = self.baseline.open.repeat(len(tried))
         at = (often & is_open & (low > value / 2)).nonzero().flatten().tolist()
         readouts = tuple(number % n_readouts for number in at)
         names = tuple(
@@ -196,17 +205,13 @@ class Writes:
         ever = (shown.sum(dim=0) > 0).unflatten(0, (len(tried), n_readouts)).any(dim=0)
         return _Pairs(moved[:, at], gap[:, at], differs[:, at] > 0, readouts, names, ever, acting.any(dim=1))
 
-    def matched(
-        self,
-        heads: Sequence[HeadId],
-        destination: Where,
-        sources: Bool[Tensor, "batch pos source"] | Float[Tensor, "batch pos source"],
-    ) -> WriteEvidence:
-        """What is destroyed when these heads read a matched example at the sources, or at a share of what they read there.
+    def matched(self, asked: Iterable[tuple[HeadId, Where, Sources]]) -> list[WriteEvidence]:
+        """What is destroyed when each head reads a matched example at the sources, or at a share of what it reads there.
 
-        Cost: one forward pass.
+        Cost: one forward pass for each.
         """
-        return self._told(self._destroyed(self._in_place(heads, destination, sources)))
+        edits = ((self._in_place([head], destination, sources), set[int]()) for head, destination, sources in asked)
+        return [self._told([pairs]) for pairs in self._destroyed(edits)]
 
     def _in_place(self, heads: Sequence[HeadId], destination: Where, sources: Tensor) -> list[CarryEdit]:
         """With the value vectors of a matched example at the sources, where another token stands."""
@@ -230,29 +235,37 @@ class Writes:
             edits.append(CarryEdit(head, marks, z + change, change))
         return edits
 
-    def _destroyed(self, edits: Sequence[CarryEdit], but_for: Collection[int] = ()) -> _Pairs:
-        """The readouts, but for some, that edits by a matched example can destroy."""
-        clean, baseline = self.clean, self.baseline
-        margin = self.scorer.margin(rerun(self.model, clean, list(edits), read=self.scorer.read))
-        acts = self._acts(edits)
+    def _destroyed(self, asked: Iterable[tuple[Sequence[CarryEdit], Collection[int]]]) -> list[_Pairs]:
+        """For each list of edits by a matched example the readouts, but for some, that they can destroy."""
+        margins, acting, told = list[Tensor](), list[Tensor](), list[Collection[int]]()
+        for edits, but_for in asked:
+            margins.append(self.scorer.margin(rerun(self.model, self.clean, list(edits), read=self.scorer.read)))
+            acting.append(self._acts(edits))
+            told.append(but_for)
+        return [self._pairs(*each) for each in zip(brought(margins), brought(acting), told, strict=True)]
+
+    def _pairs(
+        self, margin: Float[Tensor, "example readout"], acts: Bool[Tensor, "example"], but_for: Collection[int]
+    ) -> _Pairs:
+        """What edits in so many examples destroyed."""
+        baseline = self.baseline
         shown = baseline.asked & acts[:, None]
-        often = baseline.open.to(margin.device) & (shown.sum(dim=0) >= self.thresholds.min_asked)
+        often = baseline.open & (shown.sum(dim=0) >= self.thresholds.min_asked)
         at = [number for number in often.nonzero().flatten().tolist() if number not in but_for]
         names = tuple(f"its source from a matched example destroys {baseline.readouts[number]}" for number in at)
         moved = (baseline.clean.margin - margin)[:, at]
         return _Pairs(moved, baseline.gap[:, at], baseline.asked[:, at], tuple(at), names, shown.any(dim=0), acts)
 
-    def _told(self, pairs: _Pairs, more: _Pairs | None = None) -> WriteEvidence:
+    def _told(self, every: Sequence[_Pairs]) -> WriteEvidence:
         """The shares of all pairs, and the readouts that the model may answer, that were moved in some example, but not
         measured.
         """
-        every = [part for part in (more, pairs) if part is not None]
         moved, gap, counted = (
             torch.cat([getattr(part, name) for part in every], dim=1) for name in ("moved", "gap", "counted")
         )
         ever, acts = (torch.stack([getattr(part, name) for part in every]).any(dim=0) for name in ("ever", "acts"))
         names = tuple(name for part in every for name in part.names)
-        may = ever.cpu() & (self.baseline.open | self.baseline.unclear)
+        may = ever & (self.baseline.open | self.baseline.unclear)
         measured = {number for part in every for number in part.readouts}
         left_out = [number for number in may.nonzero().flatten().tolist() if number not in measured]
         shares = self.draws.shares(moved, gap, counted)
@@ -277,6 +290,16 @@ class Writes:
     def _least(self, question: Question) -> list[Tensor]:
         """What a counterfactual must change of each head's output."""
         return [BROUGHT * largest_change(edit).mean() for edit in self._elsewhere(question)]
+
+
+def _on_cpu(tried: Mapping[Question, Sequence[_Tried]]) -> dict[Question, list[_Tried]]:
+    """What was tried, brought to the CPU for all questions at once."""
+    every = [part for parts in tried.values() for part in parts]
+    numbers = zip(
+        *(brought([getattr(part, name) for part in every]) for name in ("moved", "gap", "differs", "acts")), strict=True
+    )
+    found = iter([_Tried(part.name, *each) for part, each in zip(every, numbers, strict=True)])
+    return {question: list(islice(found, len(parts))) for question, parts in tried.items()}
 
 
 def largest_change(edit: CarryEdit) -> Float[Tensor, "example"]:

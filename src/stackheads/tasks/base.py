@@ -7,6 +7,7 @@ the ground truth that attention patterns are compared with.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -53,6 +54,11 @@ class Batch:
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
+
+    @cached_property
+    def known(self) -> dict[Any, Any]:
+        """What was worked out of these examples and is asked for again, by name; batches do not change."""
+        return {}
 
     def __getitem__(self, index: slice | Tensor) -> "Batch":
         """The examples selected by a slice or an index tensor, as a new batch."""

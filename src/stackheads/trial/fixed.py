@@ -6,7 +6,7 @@ an answered readout's gap that this destroys. What can be replaced at no loss (a
 of its own; `replacement` names the simplest, constant before map. Cost: two forward passes for each (head, destination).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 import torch
@@ -15,6 +15,7 @@ from stackheads.explanation.ideal import evenly
 from stackheads.interventions import destination_rows
 from stackheads.labelling.bench import Bench, Label
 from stackheads.labelling.roles import candidate_roles, role_targets, visible
+from stackheads.labelling.statistics import brought
 from stackheads.models.forwards.patterned import mean_where
 from stackheads.models.hooks import Edit, PatternEdit
 from stackheads.tasks.layout import from_end
@@ -28,14 +29,15 @@ def fixed_patterns(
     """One row per (head, destination), and the least recovered share of a readout with all replacements at once."""
     if not bool(bench.baseline.open.any()):
         return pd.DataFrame(columns=COLUMNS), None
+    cells = list(zip(labels, looks_like, strict=True))
+    ways = [[None] if name is None else [None, name] for _, name in cells]  # None: a constant pattern
+    edits = ([_edit(bench, label, way)] for (label, _), some in zip(cells, ways, strict=True) for way in some)
+    lost = iter(_losses(bench, edits))
     rows, replaced = [], []
-    for label, name in zip(labels, looks_like, strict=True):
-        ways = {"constant": constant_edit(bench, label)}
-        if name is not None:
-            ways["map"] = map_edit(bench, label, name)
-        losses = {way: _loss(bench, [edit]) for way, edit in ways.items()}
-        free = [way for way in ways if losses[way] <= min_effect]
-        replaced += [ways[way] for way in free[:1]]
+    for (label, name), some in zip(cells, ways, strict=True):
+        losses = {"constant" if way is None else "map": next(lost) for way in some}
+        free = [way for way, loss in zip(some, losses.values(), strict=True) if loss <= min_effect]
+        replaced += [_edit(bench, label, way) for way in free[:1]]
         rows.append(
             {
                 "head": str(label.head),
@@ -44,10 +46,10 @@ def fixed_patterns(
                 "constant_loss": losses["constant"],
                 "map": name,
                 "map_loss": losses.get("map"),
-                "replacement": None if not free else ("constant" if free[0] == "constant" else name),
+                "replacement": None if not free else ("constant" if free[0] is None else name),
             }
         )
-    return pd.DataFrame(rows, columns=COLUMNS), 1 - _loss(bench, replaced)
+    return pd.DataFrame(rows, columns=COLUMNS), 1 - _losses(bench, [replaced])[0]
 
 
 def constant_edit(bench: Bench, label: Label) -> Edit:
@@ -74,7 +76,12 @@ def map_edit(bench: Bench, label: Label, name: str) -> Edit:
     return PatternEdit(label.head, rows, evenly(targets, bench.clean.run.pattern.dtype))
 
 
-def _loss(bench: Bench, edits: list[Edit]) -> float:
-    """The largest share of an answered readout's gap that the edits destroy."""
-    destroyed = 1 - bench.recovered(bench.margin(edits)).cpu()
-    return destroyed.where(bench.baseline.open, -torch.inf).max().item()
+def _edit(bench: Bench, label: Label, way: str | None) -> Edit:
+    """A constant pattern, or the map of a role."""
+    return constant_edit(bench, label) if way is None else map_edit(bench, label, way)
+
+
+def _losses(bench: Bench, variants: Iterable[list[Edit]]) -> list[float]:
+    """For each list of edits the largest share of an answered readout's gap that they destroy."""
+    destroyed = brought([1 - bench.recovered(bench.margin(edits)) for edits in variants])
+    return [each.where(bench.baseline.open, -torch.inf).max().item() for each in destroyed]

@@ -14,6 +14,7 @@ import pandas as pd
 
 from stackheads.interventions import destination_rows
 from stackheads.labelling.bench import Bench, Label
+from stackheads.labelling.statistics import brought
 from stackheads.models.hooks import Edit, PatternEdit
 from stackheads.types import Status
 
@@ -28,8 +29,9 @@ def interchange(bench: Bench, labels: Sequence[Label]) -> pd.DataFrame:
     pairs = [pair for pair in combinations(known, 2) if _comparable(*pair)]
     numbers = bench.open_readouts
     margins = bench.margins([_swapped(bench, *pair) for pair in pairs]) if numbers else iter(())
-    for (one, two), margin in zip(pairs if numbers else (), margins, strict=True):
-        kept = bench.recovered(margin)[numbers]
+    shares = brought([bench.recovered(margin) for margin in margins])
+    for (one, two), share in zip(pairs if numbers else (), shares, strict=True):
+        kept = share[numbers]
         rows.append(
             {
                 "layer": one.head.layer,

@@ -19,6 +19,7 @@ from torch import Tensor
 from stackheads.explanation.program import Extracted, answerable
 from stackheads.interventions import ABLATIONS, destination_rows
 from stackheads.labelling.bench import Bench, Label
+from stackheads.labelling.statistics import brought
 from stackheads.models.hooks import HeadEdit
 from stackheads.programs.program import Program, possible_part
 from stackheads.seeds import Stream, stream
@@ -83,7 +84,7 @@ def _destroyed(bench: Bench, sets: Sequence[Sequence[Label]]) -> list[Float[Tens
         ]
         for cells in sets
     ]
-    return [(1 - bench.recovered(margin)).cpu() for margin in bench.margins(variants)]
+    return brought([1 - bench.recovered(margin) for margin in bench.margins(variants)])
 
 
 def _random_set(labels: Sequence[Label], like: Sequence[Label], generator: torch.Generator) -> list[Label]:

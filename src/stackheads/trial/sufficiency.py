@@ -27,6 +27,7 @@ from torch import Tensor
 from stackheads.errors import InterventionError
 from stackheads.explanation.ideal import ideal_edits, silenced
 from stackheads.labelling.bench import Bench, Label
+from stackheads.labelling.statistics import brought
 
 COLUMNS = ["variant", "destination", "hop", "recovered", "median", "tenth", "frozen", "accuracy"]
 VARIANTS = {
@@ -87,23 +88,22 @@ def unexplained(bench: Bench, labels: Sequence[Label]) -> pd.DataFrame:
     ideal = ideal_edits(bench, confirmed)
 
     def recovered(live: list[Label]) -> Tensor:
-        return bench.recovered(bench.margin(silenced(bench, labels, live, "mean") + ideal)).cpu()
+        return bench.recovered(bench.margin(silenced(bench, labels, live, "mean") + ideal))
 
-    before = recovered(confirmed)
+    asked = [label for label in labels if label.status == "causal-unclassified" and bool(bench.baseline.open.any())]
+    before, *after = brought([recovered(confirmed), *(recovered([*confirmed, label]) for label in asked)])
     rows = []
-    for label in labels:
-        if label.status == "causal-unclassified" and bool(bench.baseline.open.any()):
-            gain = (recovered([*confirmed, label]) - before).where(bench.baseline.open, -torch.inf)
-            at = int(gain.argmax())
-            readout = str(bench.baseline.readouts[at])
-            rows.append(
-                {
-                    "head": str(label.head),
-                    "destination": str(label.destination),
-                    "gate": None if label.gate is None else str(label.gate),
-                    "adds": gain[at].item(),
-                    "readout": readout,
-                }
-            )
+    for label, share in zip(asked, after, strict=True):
+        gain = (share - before).where(bench.baseline.open, -torch.inf)
+        at = int(gain.argmax())
+        rows.append(
+            {
+                "head": str(label.head),
+                "destination": str(label.destination),
+                "gate": None if label.gate is None else str(label.gate),
+                "adds": gain[at].item(),
+                "readout": str(bench.baseline.readouts[at]),
+            }
+        )
     columns = ["head", "destination", "gate", "adds", "readout"]
     return pd.DataFrame(rows, columns=columns).sort_values("adds", ascending=False, ignore_index=True)

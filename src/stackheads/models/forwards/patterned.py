@@ -21,6 +21,7 @@ from stackheads.models.protocol import Forward, Model
 
 Pattern = Float[Tensor, "layer batch head pos source"]
 Silent = Bool[Tensor, "layer batch pos head"]
+"""On the CPU, where it is asked in each layer whether any head is silent."""
 
 
 def mean_where(
@@ -84,6 +85,11 @@ class Patterned:
         return self._forward.unembed(stream)
 
     @cached_property
+    def _everywhere(self) -> bool:
+        """Whether all patterns are given."""
+        return bool(self.rows.all())
+
+    @cached_property
     def _forward(self) -> Forward:
         forward = forward_of(self.model)
         assert forward is not None
@@ -93,7 +99,7 @@ class Patterned:
         forward, block = self._forward, self.model.blocks[layer]
         x = forward.norm(getattr(block, "ln1", None), stream)
         q, k, v = forward.qkv(block.attn, x, torch.arange(x.shape[1], device=x.device))
-        if not bool(self.rows.all()):
+        if not self._everywhere:
             own = attention(q, k, forward.scale, forward.causal)
             pattern = torch.where(self.rows[:, None, :, None], pattern, own)
         z = torch.einsum("bhps,bhsd->bphd", pattern, v)
@@ -105,6 +111,7 @@ class Patterned:
         """z with the mean of the recorded one where a head is silent."""
         if not bool(silent.any()):
             return z
+        silent = silent.to(z.device)
         return torch.where(silent[..., None], mean_where(self.run.z[layer], silent, self.place), z)
 
     def _through_hooks(self, pattern: Pattern, silent: Silent) -> Tensor:
