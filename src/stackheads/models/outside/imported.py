@@ -23,7 +23,7 @@ from stackheads.models.outside.settings import ACTIVATIONS, CONFIG, Gpt2Settings
 from stackheads.models.outside.weights import read_state_dict, weights_file
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
-from stackheads.tasks import Task
+from stackheads.tasks import Task, draw
 from stackheads.types import IGNORE
 
 Unembed = str | Float[Tensor, "d_vocab_out d_model"]
@@ -123,7 +123,7 @@ def _scaling(settings: Gpt2Settings, layer: int, d_head: int) -> float:
 
 def _warn_at_chance(model: Model, task: Task) -> None:
     """Answers are compared with the right ones, and with those of the next example, which are right by chance alone."""
-    batch = task.sample(TRIED, stream(0, Stream.OUTSIDE))
+    batch = draw(task, TRIED, stream(0, Stream.OUTSIDE))
     with torch.no_grad():
         given = task.readout(logits_of(model, batch.tokens, batch.pads), batch).argmax(dim=-1)
     accuracy, chance = (_share_right(given, targets) for targets in (batch.targets, batch.targets.roll(1, 0)))
