@@ -1,7 +1,9 @@
 """`analyze()` on shipped and untrained models: what it finds, what it must not find, and what it leaves behind."""
 
 import json
+from inspect import unwrap
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -12,6 +14,7 @@ from stackheads.interventions import ablate, recorded
 from stackheads.labelling.readouts import make_scorer, measure_baseline
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.models import build
+from stackheads.report import page
 from stackheads.tasks import Cycle, labelling_batch
 from stackheads.types import HeadId
 
@@ -157,6 +160,54 @@ def test_bad_requests_are_refused(checkpoints):
         analyze(build(checkpoint.config, Cycle(symbols=7, max_hops=4)), checkpoint.task)
     with pytest.raises(TaskMismatchError, match="attention_dir = causal"):
         analyze(path, Cycle(symbols=8, max_hops=4, attention_dir="causal"))
+
+
+unchecked = unwrap(analyze)
+"""As users call it, whose types nobody checks before it does."""
+
+
+@pytest.mark.parametrize(
+    ("call", "rule"),
+    [
+        (lambda found, it: unchecked(it, thresholds="strict"), "thresholds are a Thresholds"),
+        (lambda found, it: unchecked(it, screen=True), "screen is a Screen"),
+        (lambda found, it: unchecked(it, budget="1000"), "a budget must be a number, at least 16, got '1000'"),
+        (lambda found, it: unchecked(it, examples="64"), "or 'auto', got '64'"),
+        (lambda found, it: found.trial(examples=0), "at least 16, got 0"),
+        (lambda found, it: found.selectors(examples=-5), "at least 1, got -5"),
+        (lambda found, it: found.by_gate(examples=3), "at least 16, got 3"),
+        (lambda found, it: found.trial(one_layer(it), it.task), r"3 layers of 2 heads, got a model of 1 layers of 2"),
+        (lambda found, it: unwrap(page.to_html)(found, "page.html", trial=True), r"analysis\.trial\(\) gave, got bool"),
+        (lambda found, it: unwrap(page.to_html)(found, "page.html", selectors=found), r"selectors\(\) gave, got Analysis"),
+        (lambda found, it: found.to_json("."), "this output is a file"),
+        (lambda found, it: found.to_json("/proc/labels.json"), "must be writable"),
+        (lambda found, it: found.save("/proc/labels"), "must be writable"),
+    ],
+)
+def test_arguments_of_other_kinds_are_refused_in_one_line_and_write_nothing(
+    analysis, checkpoints, tmp_path, monkeypatch, call, rule
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=rule) as caught:
+        call(analysis, load(checkpoints / "cycle-d4-l3"))
+    assert "\n" not in str(caught.value)
+    assert not any(tmp_path.iterdir())
+
+
+def one_layer(checkpoint):
+    return build(checkpoint.config.model_copy(update={"layers": 1}), checkpoint.task)
+
+
+def test_whole_numbers_of_any_kind_are_numbers_of_examples(checkpoints):
+    path = checkpoints / "cycle-d4-l3"
+    given = unchecked(path, examples=np.int64(32), progress=False, explain=False)
+    assert given.to_json() == analyze(path, examples=32, progress=False, explain=False).to_json()
+
+
+def test_a_model_without_numbers_is_refused(checkpoints):
+    checkpoint = load(checkpoints / "cycle-d4-l3")
+    with pytest.raises(ConfigError, match=r"weights must hold numbers, embed\.W_E is on the meta device"):
+        analyze(checkpoint.model.to("meta", print_details=False), checkpoint.task)
 
 
 def test_every_destination_with_positions_is_looked_at(analysis):

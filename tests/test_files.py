@@ -6,7 +6,7 @@ import os
 import pytest
 
 from stackheads.errors import CheckpointError, ConfigError
-from stackheads.files import Stored, check_file, check_folder, checked, read_json, write_folder, write_json
+from stackheads.files import Stored, check_file, check_folder, checked, first_difference, read_json, write_folder, write_json
 
 
 @pytest.fixture
@@ -145,3 +145,17 @@ def test_the_first_wrong_value_is_named(tmp_path):
             checked(Outer, {"inner": [{"number": wrong}]}, tmp_path, "mend it")
     with pytest.raises(CheckpointError, match=r"damaged at inner\.0\.number: Field required, got none: mend it"):
         checked(Outer, {"inner": [{}]}, tmp_path, "mend it")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        ({"steps": 5, "lr": 1}, {"steps": 9, "lr": 1}, "training.steps = 5, got 9"),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}, "training.a.c = 2, got 3"),
+        ({"a": 1}, {"a": 1, "b": 2}, "training.b = None, got 2"),
+        ({"a": 1}, None, "training = {'a': 1}, got None"),
+        ([1, 2], [1, 3], "training = [1, 2], got [1, 3]"),
+    ],
+)
+def test_the_first_setting_that_differs_is_named_by_its_path(before, after, found):
+    assert first_difference(before, after, "training") == found

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from importlib.metadata import version
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,11 +63,11 @@ class Analysis(Record):
     def trial(self, model: Model | None = None, task: Task | None = None, examples: int = 512) -> Trial:
         """Put the labels on trial, on fresh examples: sufficiency, redirection, necessity, fixed patterns.
 
-        `model` and `task` are needed only for an analysis that was loaded. Raises `ConfigError` without them.
-        Cost: see `trial.trial.put_on_trial`.
+        `model` and `task` are needed only for an analysis that was loaded. Raises `ConfigError` without them, for one of other
+        sizes, or for fewer than 16 examples. Cost: see `trial.trial.put_on_trial`.
         """
         subject = self._subject(model, task, "trial(model, task)")
-        return put_on_trial(*subject, self.labels, examples, self.seed, self.thresholds)
+        return put_on_trial(*subject, self.labels, _number(examples), self.seed, self.thresholds)
 
     def selectors(
         self,
@@ -94,8 +95,7 @@ class Analysis(Record):
         if not readouts:
             seen = f"{self.examples} examples show none better than chance: give more, or analyse another model"
             raise ConfigError(f"selectors explain answers that a model gives, {seen}")
-        if not isinstance(examples, int):
-            raise ConfigError(f"selectors are measured on a number of examples, got {examples!r}: ask for 512, say")
+        examples = _number(examples, least=1)
         way: Any = fitted_to
         if way not in FITTED_TO:
             ways = " or ".join(FITTED_TO)
@@ -114,14 +114,16 @@ class Analysis(Record):
         names no gate. `report.figures.gate_map` draws it. `model` and `task` are needed only for an analysis that was loaded.
         Raises `ConfigError` without them, or for fewer than 16 examples. Cost: one forward pass on `examples` examples.
         """
-        if not isinstance(examples, int) or examples < MIN_EXAMPLES:
-            raise ConfigError(f"examples must be at least {MIN_EXAMPLES}, got {examples!r}: ask for 512, say")
         subject, task = self._subject(model, task, "by_gate(model, task)")
-        return by_gate(subject, task, examples, self.seed, self.thresholds)
+        return by_gate(subject, task, _number(examples), self.seed, self.thresholds)
 
     def _subject(self, model: Model | None, task: Task | None, call: str) -> tuple[Any, Task]:
-        """The model and task that are given, or those that this analysis was made of."""
+        """The model and task that are given, if the model is of the sizes of the one analysed; or those that were analysed."""
         if model is not None and task is not None:
+            check_fit(model, task)
+            wanted, got = (f"{it['layers']} layers of {it['heads']} heads" for it in (self.model, _sizes(model)))
+            if wanted != got:
+                raise ConfigError(f"this analysis is of {wanted}, got a model of {got}: give the model that it was made from")
             return model, task
         if self.subject is None:
             raise ConfigError(f"a loaded analysis has no model to put on trial, got none: {call}")
@@ -181,10 +183,12 @@ def analyze(
     Raises `ConfigError` (examples, device), `CheckpointError`, `TaskMismatchError`.
     """
     thresholds = thresholds or Thresholds()
-    if examples != "auto" and (not isinstance(examples, int) or examples < MIN_EXAMPLES):
-        raise ConfigError(
-            f"examples must be at least {MIN_EXAMPLES} for an interval, or 'auto', got {examples!r}: ask for 512, say"
-        )
+    if not isinstance(thresholds, Thresholds) or not isinstance(screen, Screen | None):
+        wrong = screen if isinstance(thresholds, Thresholds) else thresholds
+        raise ConfigError(f"thresholds are a Thresholds(…) and screen is a Screen(…), got {wrong!r}: give one, or leave it out")
+    if examples != "auto":
+        examples = _number(examples, words=" for an interval, or 'auto'")
+    budget = _number(budget, "a budget")
     analysed, task, described = _resolve(model, task, device)
     if examples == "auto":
         found = measure_until_decided(analysed, task, seed, thresholds, budget, progress, screen)
@@ -244,9 +248,19 @@ def _resolve(
     check_fit(given, task)
     if device is not None:
         given = moved(given, parse_device(device))
-    cfg = given.cfg
-    name = getattr(cfg, "model_name", None) or type(given).__name__
-    return given, task, {"name": name, "layers": cfg.n_layers, "heads": cfg.n_heads, "d_model": cfg.d_model}
+    name = getattr(given.cfg, "model_name", None) or type(given).__name__
+    return given, task, {"name": name, **_sizes(given)}
+
+
+def _sizes(model: Model) -> dict[str, int]:
+    return {"layers": model.cfg.n_layers, "heads": model.cfg.n_heads, "d_model": model.cfg.d_model}
+
+
+def _number(examples: Any, what: str = "examples", least: int = MIN_EXAMPLES, words: str = "") -> int:
+    """A number of examples, of whatever kind of whole number. Raises `ConfigError` for too few, or none."""
+    if not isinstance(examples, Integral) or examples < least:
+        raise ConfigError(f"{what} must be a number, at least {least}{words}, got {examples!r}: ask for 512, say")
+    return int(examples)
 
 
 def _readout_frame(baseline: Baseline) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -75,6 +75,16 @@ def _first_line(error: BaseException) -> str:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def first_difference(before: Any, after: Any, where: str = "") -> str:
+    """The first setting in which two stored objects differ, by its path, with both values: "training.steps = 5, got 9"."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        old, new = cast(dict[str, Any], before), cast(dict[str, Any], after)
+        for name in {**old, **new}:
+            if old.get(name) != new.get(name):
+                return first_difference(old.get(name), new.get(name), f"{where}.{name}".lstrip("."))
+    return f"{where} = {_short(before)}, got {_short(after)}"
 
 
 def check_file(path: Path | str) -> None:

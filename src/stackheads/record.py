@@ -13,7 +13,7 @@ import pandas as pd
 from stackheads.errors import CheckpointError
 from stackheads.explanation.circuit import Circuit, no_circuit
 from stackheads.explanation.reach import reach_frame, reach_records
-from stackheads.files import checked, read_json, write_folder, write_json
+from stackheads.files import check_file, check_folder, checked, read_json, write_folder, write_json
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.stored import StoredAnalysis
 from stackheads.tables import label_frame, natural, place_of, records
@@ -153,13 +153,18 @@ class Record:
         }
 
     def to_json(self, path: Path | str | None = None) -> str:
-        """The analysis as JSON text, also written to `path` if given."""
+        """The analysis as JSON text, also written to `path` if given. Raises `ConfigError` if `path` can't be written."""
         if path is not None:
+            check_file(path)
             write_json(Path(path), self.to_dict())
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def save(self, folder: Path | str) -> None:
-        """Write a folder that `Analysis.load` reads: `analysis.json`, and the labels as CSV to look at."""
+        """Write a folder that `Analysis.load` reads: `analysis.json`, and the labels as CSV to look at.
+
+        Raises `ConfigError` if it can't be written, or is a folder of another kind.
+        """
+        check_folder(folder, kind=FILE)
 
         def write(temporary: Path) -> None:
             write_json(temporary / FILE, self.to_dict())

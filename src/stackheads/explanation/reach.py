@@ -19,7 +19,7 @@ from stackheads.models.hooks import analysing, hook_name, logits_of
 from stackheads.models.protocol import Model
 from stackheads.models.trust import why_not_fused
 from stackheads.seeds import Stream, stream
-from stackheads.tasks import Batch, Task
+from stackheads.tasks import Batch, Task, draw
 from stackheads.types import Destination
 
 READABLE = 0.95
@@ -39,7 +39,7 @@ def reach(model: Model, task: Task, seed: int = 0, examples: int = EXAMPLES) -> 
     Layer -1 is the embedding, before any head.
     """
     generator = stream(seed, Stream.REACH)
-    drawn = [task.sample(min(CHUNK, examples - start), generator) for start in range(0, examples, CHUNK)]
+    drawn = [draw(task, min(CHUNK, examples - start), generator) for start in range(0, examples, CHUNK)]
     batches = [batch[start : start + PART] for batch in drawn for start in range(0, len(batch), PART)]
     fast = all(batch.pads is None for batch in drawn) and why_not_fused(model, _placed(model, batches[0]).tokens) is None
     kept: dict[tuple[int, Destination], list[Tensor]] = {}

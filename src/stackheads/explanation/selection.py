@@ -25,7 +25,7 @@ from stackheads.models.kinds import check_model
 from stackheads.models.protocol import Model
 from stackheads.models.trust import tell, why_not_fused
 from stackheads.seeds import bare
-from stackheads.tasks import Batch, Task
+from stackheads.tasks import Batch, Task, draw
 from stackheads.tasks.layout import check_no_pads, check_one_layout
 from stackheads.tasks.scoring import loss, query_accuracy
 from stackheads.types import HeadId
@@ -64,7 +64,7 @@ def select_heads(model: Model, task: Task, keep: int, steps: int = 300, batch: i
     optimiser = torch.optim.Adam([logits], lr=LEARNING_RATE)
     forward: Gated | None = None
     for step in range(steps if 0 < keep < len(heads) else 0):
-        examples_now = task.sample(batch, generator).to(device)
+        examples_now = draw(task, batch, generator).to(device)
         _check(examples_now)
         temperature = HOT * (COLD / HOT) ** (step / max(steps - 1, 1))
         gates = relaxed_subset(logits, keep, temperature, generator)
@@ -90,7 +90,7 @@ def kept_accuracy(
     """Accuracy per hop at the query with all heads but these at their positional mean. Cost: one forward pass."""
     check_model(model)
     device = next(model.parameters()).device
-    fresh = task.sample(examples, generator or bare(0)).to(device)
+    fresh = draw(task, examples, generator or bare(0)).to(device)
     _check(fresh)
     gates = torch.tensor([float(head in heads) for head in all_heads(model)], device=device)
     with torch.no_grad(), precise():

@@ -16,7 +16,7 @@ from stackheads.explanation.program import agreement, label_steps, program_of
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
-from stackheads.tasks import Task
+from stackheads.tasks import Task, draw
 
 EXAMPLES = 512
 """Drawn to see which values gates have, and with which of them each hop is asked."""
@@ -26,7 +26,7 @@ def together(
     found: Explained, labels: pd.DataFrame, model: Model, task: Task, reach: pd.DataFrame | None, thresholds: Thresholds
 ) -> Explained:
     """Selectors with their mechanism and program; `reach` may be missing. Cost: two forward passes on 512 examples."""
-    batch = task.sample(EXAMPLES, stream(found.seed, Stream.SELECTORS_TRIED, "gates"))
+    batch = draw(task, EXAMPLES, stream(found.seed, Stream.SELECTORS_TRIED, "gates"))
     parts = carried(found.table, found.curve, task, batch, model.cfg.n_layers, thresholds)
     steps, values = label_steps(labels)
     extracted = program_of([*steps, *parts.steps], gate_values(batch) | values, task)

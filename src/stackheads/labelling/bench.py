@@ -21,7 +21,7 @@ from stackheads.models.hooks import Edit, analysing
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
 from stackheads.tables import records, role_of
-from stackheads.tasks import Batch, Task
+from stackheads.tasks import Batch, Task, draw
 from stackheads.types import Destination, Gate, HeadId, Role, Where, where
 
 
@@ -96,7 +96,7 @@ def make_bench(
     model: Model, task: Task, examples: int, seed: int, thresholds: Thresholds, name: Stream = Stream.CIRCUIT
 ) -> Bench:
     """Draw examples of a stream that labels were not made on, and run the model on them. Cost: one forward pass."""
-    batch = task.sample(examples, stream(seed, name)).to(next(model.parameters()).device)
+    batch = draw(task, examples, stream(seed, name)).to(next(model.parameters()).device)
     return bench_of(model, task, batch, thresholds)
 
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from stackheads.errors import TaskError
 from stackheads.interventions import Recorded, destination_rows
 from stackheads.labelling.statistics import mean_interval
 from stackheads.labelling.thresholds import Thresholds
@@ -112,13 +113,13 @@ class Scorer:
 
     def score(self, logits: Float[Tensor, "example pos d_vocab_out"]) -> Score:
         """Margin and right answers, summed per example and readout."""
-        answer_logits = self.task.readout(logits, self.batch)
+        answer_logits = self._answers(logits)
         right = correct(answer_logits, self.batch.targets).to(answer_logits.dtype)
         return Score(self.summed(margins(answer_logits, self.batch.targets)), self.summed(right))
 
     def margin(self, logits: Float[Tensor, "example pos d_vocab_out"]) -> Float[Tensor, "example readout"]:
         """The margin alone, which is half the work."""
-        return self.summed(margins(self.task.readout(logits, self.batch), self.batch.targets))
+        return self.summed(margins(self._answers(logits), self.batch.targets))
 
     def summed(self, values: Float[Tensor, "example pos slot"]) -> Float[Tensor, "example readout"]:
         """Sum values at the asked positions of each readout."""
@@ -130,7 +131,7 @@ class Scorer:
         self, logits: Float[Tensor, "example pos d_vocab_out"], other: Int[Tensor, "example pos slot"]
     ) -> Float[Tensor, "example readout"]:
         """Logit of another batch's right symbol minus that of this one's, summed where both are asked and differ."""
-        answer_logits, mine = self.task.readout(logits, self.batch), self.batch.targets
+        answer_logits, mine = self._answers(logits), self.batch.targets
         gain = answer_logits.gather(-1, other.clamp(min=0)[..., None]) - answer_logits.gather(-1, mine.clamp(min=0)[..., None])
         return self.summed(gain.squeeze(-1) * self._differing(other))
 
@@ -142,18 +143,28 @@ class Scorer:
         """The scorer of some examples, by a slice or by their numbers."""
         return replace(self, batch=self.batch[some], where=self.where[:, some])
 
+    def _answers(self, logits: Float[Tensor, "example pos d_vocab_out"]) -> Float[Tensor, "example pos slot d_vocab"]:
+        """What the task reads from logits, in single precision at least: sums over examples do not fit in half."""
+        answers = self.task.readout(logits, self.batch)
+        return answers.float() if answers.dtype in (torch.float16, torch.bfloat16) else answers
+
     def _differing(self, other: Int[Tensor, "example pos slot"]) -> Bool[Tensor, "example pos slot"]:
         return (self.batch.targets >= 0) & (other >= 0) & (self.batch.targets != other)
 
 
 def make_scorer(task: Task, batch: Batch) -> Scorer:
-    """Find what is asked in a batch: every (destination, hop) with at least one target."""
+    """Find what is asked in a batch: every (destination, hop) with at least one target. Raises `TaskError` for nothing."""
     hops = [hop for hop in batch.target_hop.unique(sorted=True).tolist() if hop > 0]
     every = [Readout(destination, hop) for destination in Destination for hop in hops]
     asked = batch.targets >= 0
     where = [destination_rows(batch, one.destination)[:, :, None] & (batch.target_hop == one.hop) & asked for one in every]
-    there = torch.stack([marks.any() for marks in where]).tolist()
+    there = torch.stack([marks.any() for marks in where]).tolist() if where else []
     readouts = tuple(one for one, some in zip(every, there, strict=True) if some)
+    if not readouts:
+        raise TaskError(
+            f"a task must ask some hop at a query, value, key, condition or asked slot, {len(batch)} examples ask none there: "
+            "set targets and target_hop, or draw more"
+        )
     return Scorer(task, batch, readouts, torch.stack([marks for marks, some in zip(where, there, strict=True) if some]).float())
 
 

@@ -7,8 +7,6 @@ others stand in the order of the first token that changes, so that in each part 
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -21,7 +19,7 @@ from stackheads.labelling.readouts import Scorer
 from stackheads.models.forwards.other_tokens import values_on
 from stackheads.models.hooks import record_values
 from stackheads.models.trust import why_not_fused
-from stackheads.tasks import Batch, Operand
+from stackheads.tasks import Batch, Operand, rewired
 from stackheads.types import HeadId
 
 PARTS, WORTH = 4, 8
@@ -58,13 +56,10 @@ def counterfactuals(
     """One for each hop up to `deepest`, run when its turn comes. Cost: at most one forward pass each, and two on few examples
     to see whether the fast forward is the model's from the tokens on.
     """
-    rewire: Any = bench.task.counterfactual
-    if operand != "value":  # tasks without operands need not know the argument
-        rewire = partial(rewire, operand=operand)
     batch = bench.clean.batch
     fast = replayable(bench.model, bench.clean) and why_not_fused(bench.model, batch.tokens) is None
     for hop in range(1, deepest + 1):
-        other = rewire(batch.to("cpu"), hop, generator).to(batch.tokens.device)
+        other = rewired(bench.task, batch, hop, generator, operand)
         name = f"hop {hop}" if operand == "value" else f"the {operand} of hop {hop}"
         yield Counterfactual(name, _parts(bench, other, sorted(set(heads)), fast))
 

@@ -17,7 +17,7 @@ from stackheads.models.kinds import check_model
 from stackheads.models.native import has_hooked_transformer, is_native, named_weights, native
 from stackheads.models.protocol import Model
 from stackheads.seeds import bare, initialising
-from stackheads.tasks import Task
+from stackheads.tasks import Task, check_task
 
 
 class ModelConfig(BaseModel):
@@ -107,9 +107,9 @@ def hooked(seed: int = 0, **settings: Any) -> Any:
 def check_fit(model: Model, task: Task) -> None:
     """Raise `TaskMismatchError` if the model cannot be asked this task's questions, `ConfigError` if one of the two is none."""
     check_model(model)
-    parts = ("name", "n_ctx", "d_vocab", "d_vocab_out", "sample", "readout")
-    if missing := [name for name in parts if not hasattr(task, name)]:
-        raise ConfigError(f"a task is an object like tasks.Cycle(…), got {type(task).__name__} without {missing[0]}: give one")
+    check_task(task)
+    if empty := [name for name, weight in model.named_parameters() if weight.is_meta]:
+        raise ConfigError(f"a model's weights must hold numbers, {empty[0]} is on the meta device: load them first")
     cfg = model.cfg
     if cfg.n_ctx < task.n_ctx:
         raise TaskMismatchError(

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stackheads.errors import ConfigError, StackheadsError, bad_setting
-from stackheads.files import Stored, check_folder, checked, read_json, write_file, write_json
+from stackheads.files import Stored, check_folder, checked, first_difference, read_json, write_file, write_json
 from stackheads.models import model_config
 from stackheads.tasks import from_config
 from stackheads.training.config import training_config
@@ -165,10 +165,8 @@ def check_sweep(config: SweepConfig, folder: Path) -> dict[str, Any] | None:
         return None
     for part in (*PARTS, "success"):
         if before.get(part) != content[part]:
-            raise ConfigError(
-                f"a sweep resumes with its own settings, {stored} has {part} = {json.dumps(before.get(part))}, "
-                f"got {json.dumps(content[part])}: choose another --output-dir"
-            )
+            found = first_difference(before.get(part), content[part], part)
+            raise ConfigError(f"a sweep resumes with its own settings, {stored} has {found}: choose another --output-dir")
     return before
 
 

@@ -6,13 +6,14 @@ from pydantic import ValidationError
 
 from stackheads.errors import ConfigError, bad_setting
 from stackheads.tasks.automaton import Automaton
-from stackheads.tasks.base import OPERANDS, Batch, Operand, StoredTask, Task, gates, labelling_batch, operand_roles
+from stackheads.tasks.base import OPERANDS, Batch, Operand, StoredTask, Task, gates, operand_roles
 from stackheads.tasks.binding import Binding
 from stackheads.tasks.causal_graph import CausalGraph
 from stackheads.tasks.check import check, check_gates
 from stackheads.tasks.conditional import Conditional
 from stackheads.tasks.cycle import Cycle
 from stackheads.tasks.depth_cases import DepthCases
+from stackheads.tasks.drawn import check_task, draw, labelling_batch, rewired
 from stackheads.tasks.induction import KHopInduction
 from stackheads.tasks.languages import LANGUAGES, Language, Machine
 from stackheads.tasks.nearest import NearestNeighbour
@@ -46,10 +47,13 @@ __all__ = [
     "Templates",
     "check",
     "check_gates",
+    "check_task",
+    "draw",
     "from_config",
     "gates",
     "labelling_batch",
     "operand_roles",
+    "rewired",
 ]
 
 KINDS: dict[str, type[StoredTask]] = {

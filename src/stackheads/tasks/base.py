@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from stackheads.errors import ConfigError
-from stackheads.seeds import Stream, stream
 from stackheads.types import Role
 
 AttentionDir = Literal["causal", "bidirectional"]
@@ -154,11 +153,6 @@ class Task(Protocol):
     def counterfactual(self, batch: Batch, hop: int, generator: torch.Generator) -> Batch:
         """The same examples with only link `hop` of the queried chain rewired, so that answers from it on differ."""
         ...
-
-
-def labelling_batch(task: Task, examples: int, seed: int) -> Batch:
-    """The examples that an analysis with this seed makes its labels on. Raises `ConfigError` for a bad seed."""
-    return task.sample(examples, stream(seed, Stream.LABELLING))
 
 
 def operand_roles(task: Task) -> tuple[Role, ...]:

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from stackheads.errors import CheckpointError, ConfigError
-from stackheads.files import Stored, checked, holds_other, read_json, write_file, write_json
+from stackheads.files import Stored, checked, first_difference, holds_other, read_json, write_file, write_json
 from stackheads.models import ModelConfig, parameters
 from stackheads.models.native import named_weights
 from stackheads.models.protocol import Model
@@ -89,10 +89,8 @@ def open_run(path: Path, task: StoredTask, model: ModelConfig, training: Trainin
         stored["training"] = training_config(parts.training).model_dump(mode="json")
     for part in content:
         if stored.get(part) != content[part]:
-            raise ConfigError(
-                f"a run resumes with its own settings, {folder.settings} has {part} = {json.dumps(stored.get(part))}, "
-                f"got {json.dumps(content[part])}: give the same options"
-            )
+            found = first_difference(stored.get(part), content[part], part)
+            raise ConfigError(f"a run resumes with its own settings, {folder.settings} has {found}: give the same options")
     return folder
 
 

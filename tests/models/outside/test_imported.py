@@ -1,6 +1,7 @@
 """A GPT-2 state dict gives the model that transformers computes, in both layouts; files that are none end in one line."""
 
 import pickle
+from inspect import unwrap
 
 import pytest
 import torch
@@ -65,6 +66,66 @@ def test_a_prefix_and_a_head_for_language_do_not_matter():
     tokens = torch.arange(10)[None]
     with torch.no_grad():
         torch.testing.assert_close(from_gpt2(theirs.state_dict(), 2)(tokens), theirs(tokens).logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_bias_of_the_outputs_is_theirs_too(tied):
+    theirs = gpt2()
+    state, head = theirs.state_dict(), torch.nn.Linear(16, 11)
+    if tied:
+        head.weight = theirs.wte.weight
+    else:
+        state["lm_head.weight"] = head.weight
+    state["lm_head.bias"] = head.bias
+    tokens = torch.arange(10)[None]
+    with torch.no_grad():
+        expected = head(theirs(tokens).last_hidden_state)
+        torch.testing.assert_close(from_gpt2(state, 2)(tokens), expected, atol=1e-4, rtol=1e-4)
+        first = from_gpt2(state, 2, vocabulary=(11, 7))(tokens)
+        torch.testing.assert_close(first, expected[..., :7], atol=1e-4, rtol=1e-4)
+
+
+def test_masks_that_older_versions_saved_are_no_weights():
+    state = gpt2().state_dict()
+    masks = {"h.0.attn.bias": torch.ones(1, 1, 13, 13).tril().bool(), "h.0.attn.masked_bias": torch.tensor(-1e4)}
+    tokens = torch.arange(10)[None]
+    assert torch.equal(from_gpt2(state | masks, 2)(tokens), from_gpt2(state, 2)(tokens))
+
+
+OTHERS = [
+    "h.0.attn.q_norm.weight",
+    "h.1.mlp.c_gate.weight",
+    "h.0.attn.c_attn.lora_A.weight",
+    "h.0.crossattention.c_attn.weight",
+]
+
+
+@pytest.mark.parametrize("prefix", ["", "transformer."])
+@pytest.mark.parametrize("name", OTHERS)
+def test_weights_that_would_be_left_out_are_refused(name, prefix):
+    state = {f"{prefix}{each}": value for each, value in gpt2().state_dict().items()}
+    with pytest.raises(CheckpointError, match=f"computes with all of its weights, and {name} is none of them"):
+        from_gpt2(state | {f"{prefix}{name}": torch.ones(16, 16)}, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (lambda state: gpt2(), r"given by its state dict, got GPT2Model: give its \.state_dict"),
+        (
+            lambda state: state | {"wte.weight": (100 * state["wte.weight"]).to(torch.int8)},
+            "floating-point numbers, wte.weight",
+        ),
+        (
+            lambda state: state | {"h.0.ln_1.weight": state["h.0.ln_1.weight"].to(torch.complex64)},
+            "h.0.ln_1.weight is torch.com",
+        ),
+        (lambda state: state | {"wpe.weight": state["wpe.weight"].numpy()}, "wpe.weight is ndarray"),
+    ],
+)
+def test_what_holds_no_floating_point_numbers_is_refused(change, rule):
+    with pytest.raises(CheckpointError, match=rule):
+        unwrap(from_gpt2)(change(gpt2().state_dict()), 2)
 
 
 def test_an_imported_model_takes_the_fast_path():

@@ -23,13 +23,17 @@ from stackheads.models.outside.settings import ACTIVATIONS, CONFIG, Gpt2Settings
 from stackheads.models.outside.weights import read_state_dict, weights_file
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
-from stackheads.tasks import Task
+from stackheads.tasks import Task, check_task, draw
 from stackheads.types import IGNORE
 
 Unembed = str | Float[Tensor, "d_vocab_out d_model"]
 """`tied`, `identity` or a tensor: see `from_gpt2`."""
 
-HEAD, ANCHOR = "lm_head.weight", "wpe.weight"
+HEAD, HEAD_BIAS, ANCHOR = "lm_head.weight", "lm_head.bias", "wpe.weight"
+PARTS = ("wte", "wpe", "ln_f", "lm_head")
+LAYER_PARTS = ("ln_1", "ln_2", "attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+MASKS = ("attn.bias", "attn.masked_bias")
+"""Buffers that older versions of transformers save in each layer: the causal mask, and what stands for minus infinity."""
 TRIED, CHANCE = 64, 0.1
 """Examples on which a model's answers are tried, and by how much more than chance they should be right."""
 
@@ -51,6 +55,7 @@ def load_gpt2(
     `CheckpointError` as these two do, `TaskMismatchError` if the task does not fit, `ConfigError` for an unknown device or
     settings that contradict the file. Cost: one forward pass on 64 examples.
     """
+    check_task(task)
     place, file = parse_device(device), weights_file(path)
     settings = with_heads(settings or Gpt2Settings(), n_heads).beside(read_settings(file), file.parent / CONFIG)
     model = from_gpt2(read_state_dict(file, allow_pickle), None, unembed, (task.d_vocab, task.d_vocab_out), settings)
@@ -77,22 +82,27 @@ def from_gpt2(
     `settings`    what the weights do not tell (`settings.py`).
 
     Dropout is left out. Logits are within 1e-4 of the original's (tested against transformers). Raises `CheckpointError` if the
-    tensors are not a GPT-2's or not finite, contradict the settings, or the heads do not divide its width.
+    tensors are not a GPT-2's or not finite, contradict the settings, or the heads do not divide its width; and for further
+    tensors, since without them this would be another model.
     """
+    if not isinstance(state_dict, Mapping):
+        raise CheckpointError(f"a GPT-2 is given by its state dict, got {type(state_dict).__name__}: give its .state_dict()")
     settings = with_heads(settings or Gpt2Settings(), n_heads)
     tensors = _without_prefix(state_dict, settings.tied)
     d_model, n_ctx = _shape(tensors, "wte.weight")[1], _shape(tensors, "wpe.weight")[0]
     layers, heads = _count_layers(tensors), settings.heads
     if heads is None:
         raise CheckpointError("a state dict does not tell its number of heads, got none: give n_heads, or --heads N")
-    if not 1 <= heads <= d_model or d_model % heads:
-        raise CheckpointError(f"heads must divide the width of the model, {d_model}, got {heads}: give its number of heads")
+    if not isinstance(heads, int) or not 1 <= heads <= d_model or d_model % heads:
+        raise CheckpointError(f"heads must divide the width of the model, {d_model}, got {heads!r}: give its number of heads")
     linear = _shape(tensors, "h.0.attn.c_attn.weight")[0] != d_model
     d_mlp = _shape(tensors, "h.0.mlp.c_fc.weight")[0 if linear else 1]
     found = {"n_layer": layers, "n_embd": d_model, "n_positions": n_ctx, "n_inner": d_mlp}
     check_sizes(settings, found | {"vocab_size": len(tensors["wte.weight"])})
     w_e, w_u = tensors["wte.weight"][: vocabulary[0]], _unembedding(tensors, unembed, settings.tied)[:, : vocabulary[1]]
     weights = {"embed.W_E": w_e, "pos_embed.W_pos": _take(tensors, "wpe.weight", (n_ctx, d_model)), "unembed.W_U": w_u}
+    if isinstance(unembed, str) and unembed == "tied" and HEAD_BIAS in tensors:
+        weights["unembed.b_U"] = _take(tensors, HEAD_BIAS, (len(tensors.get(HEAD, tensors["wte.weight"])),))[: vocabulary[1]]
     weights |= _norm(tensors, "ln_f", "ln_final", d_model)
     for layer in range(layers):
         weights |= _block(tensors, layer, (heads, d_model, d_mlp), linear, _scaling(settings, layer, d_model // heads))
@@ -111,7 +121,7 @@ def from_gpt2(
         attention_dir="causal",
         device="cpu",
     )
-    for name, mine in named_weights(model).items():  # what a GPT-2 has not, the bias of the outputs, is zero
+    for name, mine in named_weights(model).items():  # a bias of the outputs that is not there is zero
         mine.data.copy_(weights.get(name, torch.zeros_like(mine)))
     return model.eval()
 
@@ -123,7 +133,7 @@ def _scaling(settings: Gpt2Settings, layer: int, d_head: int) -> float:
 
 def _warn_at_chance(model: Model, task: Task) -> None:
     """Answers are compared with the right ones, and with those of the next example, which are right by chance alone."""
-    batch = task.sample(TRIED, stream(0, Stream.OUTSIDE))
+    batch = draw(task, TRIED, stream(0, Stream.OUTSIDE))
     with torch.no_grad():
         given = task.readout(logits_of(model, batch.tokens, batch.pads), batch).argmax(dim=-1)
     accuracy, chance = (_share_right(given, targets) for targets in (batch.targets, batch.targets.roll(1, 0)))
@@ -149,15 +159,28 @@ def _without_prefix(state_dict: Mapping[str, Tensor], tied: bool | None) -> dict
         raise CheckpointError(f"a GPT-2's state dict has one {ANCHOR}, this has {some}, …: give a GPT-2 or nanoGPT state dict")
     prefix = found[0].removesuffix(ANCHOR)
     tensors = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
-    heads = {name: value for name, value in state_dict.items() if name == HEAD or name.endswith(f".{HEAD}")}
-    if len(heads) > 1:
-        raise CheckpointError(f"a GPT-2 has one {HEAD}, this has {' and '.join(heads)}: leave one out")
-    tensors |= dict(zip([HEAD], heads.values(), strict=False))
+    for own in (HEAD, HEAD_BIAS):
+        heads = {name: value for name, value in state_dict.items() if name == own or name.endswith(f".{own}")}
+        if len(heads) > 1:
+            raise CheckpointError(f"a GPT-2 has one {own}, this has {' and '.join(heads)}: leave one out")
+        tensors |= dict(zip([own], heads.values(), strict=False))
+    _refuse_others(tensors, whole=bool(prefix))
     if "wte.weight" not in tensors and HEAD in tensors and tied is not False:
         tensors["wte.weight"] = tensors[HEAD]
     if tied and HEAD in tensors and not torch.equal(_get(tensors, HEAD), _get(tensors, "wte.weight")):
         raise CheckpointError(f"{CONFIG} says that outputs are tied, and {HEAD} is not wte.weight: correct one of them")
     return tensors
+
+
+def _refuse_others(tensors: Mapping[str, Tensor], whole: bool) -> None:
+    """Raise `CheckpointError` for tensors that a GPT-2 does not compute with; `whole`: the names are those of nothing else."""
+    for name in tensors:
+        part = name.rsplit(".", 1)[0]
+        inside = name.split(".", 2)[2] if name.startswith("h.") and name.count(".") > 1 else None
+        known = part in PARTS if inside is None else inside in MASKS or inside.rsplit(".", 1)[0] in LAYER_PARTS
+        if not known and (whole or name.startswith("h.")):
+            rule = f"a GPT-2 computes with all of its weights, and {name} is none of them"
+            raise CheckpointError(f"{rule}: merge it into the others, or bridge the model (models.bridge)")
 
 
 def _count_layers(tensors: Mapping[str, Tensor]) -> int:
@@ -171,6 +194,9 @@ def _get(tensors: Mapping[str, Tensor], name: str) -> Tensor:
     """A tensor that must be there, with finite numbers."""
     if name not in tensors:
         raise CheckpointError(f"a GPT-2's state dict has {name}, this has not: give a GPT-2 or nanoGPT state dict")
+    if not isinstance(tensors[name], Tensor) or not tensors[name].is_floating_point():
+        kind = tensors[name].dtype if isinstance(tensors[name], Tensor) else type(tensors[name]).__name__
+        raise CheckpointError(f"all weights must be tensors of floating-point numbers, {name} is {kind}: convert it")
     if tensors[name].is_meta:
         raise CheckpointError(f"all weights must have numbers, {name} is on the meta device: load the model before it is saved")
     if not bool(tensors[name].isfinite().all()):

@@ -34,6 +34,9 @@ def to_html(
     `examples` examples. Raises `ConfigError` if `path` can't be written, `examples` is negative, or the page would exceed 3 MB.
     """
     check_file(path)
+    for what, given, kind in (("trial", trial, Trial), ("selectors", selectors, Explained)):
+        if given is not None and not isinstance(given, kind):
+            raise ConfigError(f"a page shows what analysis.{what}() gave, got {type(given).__name__}: give that as {what}")
     text = page(analysis, trial, examples, selectors).encode("utf-8", "replace")
     if len(text) > MAX_BYTES:
         raise ConfigError(f"a page is at most {MAX_BYTES / 1e6:.0f} MB, got {len(text) / 1e6:.1f} MB: ask for fewer examples")
