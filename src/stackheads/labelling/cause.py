@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from stackheads.interventions import ABLATIONS, ablate
+from stackheads.interventions import ABLATIONS, ablate, ablation_edits, run_variants
 from stackheads.labelling.bench import Bench
 from stackheads.labelling.readouts import Baseline, Readout, Score
 from stackheads.labelling.statistics import Resampling, Shares, no_shares, shares
 from stackheads.types import HeadId, Where
 
+Cell = tuple[HeadId, Where]
 CARRYING = ("resample",)
 """The ablation that carries the verdict."""
 
@@ -68,8 +69,22 @@ def cause_evidence(
     methods: Sequence[str] = tuple(ABLATIONS),
 ) -> CauseEvidence:
     """Ablate these heads together at a destination, with each method; resample ablation must be one of them."""
-    model, clean, scorer, baseline = bench.model, bench.clean, bench.scorer, bench.baseline
-    scores = {method: scorer.score(ablate(model, clean, heads, destination, method, scorer.read)) for method in methods}
+    model, clean, scorer = bench.model, bench.clean, bench.scorer
+    logits = {method: ablate(model, clean, heads, destination, method, scorer.read) for method in methods}
+    return _evidence(bench, {method: scorer.score(each) for method, each in logits.items()}, draws)
+
+
+def resampled_causes(bench: Bench, cells: Sequence[Cell], draws: Resampling) -> dict[Cell, CauseEvidence]:
+    """That of many cells by resample ablation alone, in one batch. Cost: at most one forward pass each."""
+    together = sorted(cells, key=lambda cell: (cell[0].layer, str(cell[1])))  # those that are taken up at the same rows
+    variants = [ablation_edits(bench.clean, [head], place) for head, place in together]
+    logits = run_variants(bench.model, bench.clean, variants, read=bench.scorer.read)
+    scores = ({"resample": bench.scorer.score(each)} for each in logits)
+    return {cell: _evidence(bench, score, draws) for cell, score in zip(together, scores, strict=True)}
+
+
+def _evidence(bench: Bench, scores: dict[str, Score], draws: Resampling) -> CauseEvidence:
+    baseline = bench.baseline
     ablations = {method: _effects(score, baseline) for method, score in scores.items()}
     moved = baseline.clean.margin - scores["resample"].margin
     lost = ablations["resample"].accuracy_effect
@@ -90,8 +105,10 @@ def effects_on_open(moved: Float[Tensor, "example readout"], baseline: Baseline,
     return draws.shares(moved[:, at], baseline.gap[:, at], baseline.asked[:, at])
 
 
-def screened_cause(guess: float, baseline: Baseline) -> CauseEvidence:
-    """What is known of a cell that no intervention was made on."""
+def screened_cause(guess: float | None, baseline: Baseline) -> CauseEvidence:
+    """What is known of a cell that no intervention was made on; without a guess: where the model answers nothing, none is
+    needed to know that it destroys nothing.
+    """
     unclear = _marked(baseline, baseline.unclear)
     return CauseEvidence((), no_shares(), (), unclear, len(baseline.count), baseline.readouts, {}, guess)
 

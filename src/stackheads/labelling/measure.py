@@ -112,9 +112,9 @@ def measure(
         causes |= {cell: ablated(heads=[cell[0]], destination=cell[1]) for cell in _shown(chosen, "cause", progress)}
         evidence = [Evidence(*cell, patterns[cell], causes[cell], None) for cell in cells]
         writes = Writes(bench, draws, thresholds, stream(look.seed, Stream.COUNTERFACTUALS))
-        evidence = _together(every, look.known, settled(_with_write(evidence, writes, thresholds), thresholds))
+        evidence = _together(every, look.known, settled(with_write(evidence, writes, thresholds), thresholds))
         if screen is None:
-            joint = partial(_joint_cause, cause)
+            joint = partial(joint_cause, cause)
             evidence = with_joint_evidence(evidence, joint, writes.answer, thresholds, set(cells))
         return evidence, baseline
 
@@ -179,7 +179,7 @@ def _together(cells: Sequence[Cell], known: Sequence[Evidence], new: Sequence[Ev
     return sorted((*kept, *new), key=lambda item: order[item.head, item.destination])
 
 
-def _with_write(evidence: Sequence[Evidence], writes: Writes, thresholds: Thresholds) -> list[Evidence]:
+def with_write(evidence: Sequence[Evidence], writes: Writes, thresholds: Thresholds) -> list[Evidence]:
     """The write channel of the cells whose pattern passed."""
     asked = [item for item in evidence if item.cause.exact and pattern_answer(item.pattern, thresholds) == Answer.YES]
     questions = [Question((item.head,), item.where, item.pattern.role) for item in asked if item.pattern.role]
@@ -193,7 +193,8 @@ def _where_it_matters(cause: Any, thresholds: Thresholds, **cell: Any) -> CauseE
     return cause(**cell) if cause_answer(found, thresholds) in (Answer.YES, Answer.AGAINST) else found
 
 
-def _joint_cause(cause: Any, group: Sequence[Evidence]) -> CauseEvidence:
+def joint_cause(cause: Any, group: Sequence[Evidence]) -> CauseEvidence:
+    """What the heads of one role at a destination do together, by `cause`, which is `cause_evidence` of a bench."""
     return cause(heads=[item.head for item in group], destination=group[0].where, methods=CARRYING)
 
 
