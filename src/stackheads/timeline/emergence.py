@@ -143,9 +143,9 @@ def _measured(
     """All snapshots in order, each told of what is followed, and what that is."""
     fast, steps, found = is_fast(last.model, sample.batch), list(folders), dict[int, _Snapshot]()
 
-    def told(step: int, asked: set[Cell], again: bool = False) -> Told:
+    def told(step: int, asked: set[Cell], alone: bool = False) -> Told:
         checkpoint = _alike(load(folders[step], into=last), last, folders[step])
-        return tell(checkpoint.model, sample, fast, asked, thresholds, again)
+        return tell(checkpoint.model, sample, fast, asked, thresholds, alone)
 
     confirmed: list[set[Followed]] = []
     for step in tqdm(steps, desc="emerge", unit="snapshot", disable=None if progress else True, leave=False):
@@ -155,7 +155,7 @@ def _measured(
     cells = followed(confirmed)
     for step, snapshot in found.items():
         if missing := {cell.cell for cell in cells} - snapshot.told.evidence.keys():
-            more = told(step, missing, again=True).evidence
+            more = told(step, missing, alone=snapshot.told.passing.isdisjoint(missing)).evidence
             found[step] = replace(snapshot, told=replace(snapshot.told, evidence=snapshot.told.evidence | more))
     return [found[step] for step in steps], cells
 
