@@ -1,6 +1,7 @@
 """The same labels on every processor: other instruction sets and numbers of threads change the last bits of every number.
 
-Each setting labels everything in a process of its own, as libraries choose their instructions when they are loaded. On a
+Each setting labels everything in a process of its own, as libraries choose their instructions when they are loaded; a process
+takes one setting of each of two libraries, since what they change is far apart and half as many processes do. On a
 processor that has no more than what a setting allows, the setting changes nothing.
 """
 
@@ -19,10 +20,8 @@ import stackheads
 
 SCRIPT = Path(labelled.__file__)
 SETTINGS = {
-    "MKL as on any processor": {"MKL_CBWR": "COMPATIBLE"},
-    "MKL with AVX2": {"MKL_CBWR": "AVX2"},
-    "oneDNN with SSE 4.1": {"ONEDNN_MAX_CPU_ISA": "SSE41"},
-    "torch without vectors": {"ATEN_CPU_CAPABILITY": "default"},
+    "MKL as on any processor, torch without vectors": {"MKL_CBWR": "COMPATIBLE", "ATEN_CPU_CAPABILITY": "default"},
+    "MKL with AVX2, oneDNN with SSE 4.1": {"MKL_CBWR": "AVX2", "ONEDNN_MAX_CPU_ISA": "SSE41"},
     "two threads": {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"},
 }
 TOUCHED = {name for setting in SETTINGS.values() for name in setting}

@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 
 from stackheads import Emergence, ModelConfig, analyze, emergence
 from stackheads.errors import CheckpointError, ConfigError
+from stackheads.labelling.cause import CARRYING
+from stackheads.labelling.measure import Look, measure
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.models import build, save_checkpoint
+from stackheads.labelling.verdict import status
+from stackheads.models import build, load, save_checkpoint
 from stackheads.tables import records
 from stackheads.timeline.emergence import Followed, emergence_step, followed, run_snapshots, step_row
 from stackheads.timeline.result import OTHER_ROLE, SYMBOLS
@@ -125,6 +128,25 @@ def test_the_last_snapshot_is_labelled_as_analyze_labels_it(shipped, checkpoints
     left, right = (frame.sort_values(key).reset_index(drop=True) for frame in (last, expected))
     pd.testing.assert_frame_equal(left, right, check_dtype=False)
     assert shipped.accuracy.loc[4000].to_dict() == analysis.accuracy
+
+
+def test_every_snapshot_is_labelled_as_it_is_alone(shipped, checkpoints):
+    """Whatever snapshots share and leave out: the cells that are followed have the status and effect that they have alone."""
+    for step in (400, 1600):
+        checkpoint = load(checkpoints / "cycle-d4-l4-run" / f"step-{step:06d}")
+        look = Look(256, 0, gates=False, methods=CARRYING)
+        evidence, _ = measure(checkpoint.model, checkpoint.task, look, shipped.thresholds)
+        alone = {(str(item.head), str(item.destination)): item for item in evidence}
+        for row in records(shipped.heads[shipped.heads["step"] == step]):
+            item = alone[row["head"], row["destination"]]
+            assert row["pattern"] == pytest.approx(item.pattern.masses[Role(row["role"], row["hop"])], abs=1e-5)
+            if row["status"] != OTHER_ROLE:
+                assert row["status"] == status(item, shipped.thresholds)
+            if len(item.cause.effects):
+                number = [str(readout) for readout in item.cause.readouts].index(row["readout"])
+                assert row["effect"] == pytest.approx(item.cause.effects.at(number).value, abs=1e-5)
+            else:
+                assert row["effect"] is None
 
 
 def test_the_table_holds_the_symbols_of_the_statuses(shipped):

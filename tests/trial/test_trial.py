@@ -1,15 +1,22 @@
 """Labels on trial: right ones of known circuits pass everything, wrong and missing ones are found out."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from stackheads import Analysis, analyze
 from stackheads.errors import ConfigError
-from stackheads.trial.trial import put_on_trial
+from stackheads.explanation.program import extract_program
+from stackheads.labelling.bench import make_bench, read_labels
+from stackheads.models.hooks import analysing
+from stackheads.seeds import Stream
+from stackheads.trial.redirection import redirection
+from stackheads.trial.sufficiency import sufficiency, unexplained
 from stackheads.validation.specimens import CIRCUITS, Guise, specimen
 
 NAMES = ["one hop per layer", "doubling", "tripling"]
+EXAMPLES = 64
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +25,8 @@ def known():
     found = {}
     for name in NAMES:
         made = specimen(name, CIRCUITS[name](), Guise(seed=5, idle=int(name != "doubling")))
-        analysis = analyze(made.model, made.task, examples=96, progress=False, explain=False)
-        found[name] = (made, analysis, analysis.trial(examples=96))
+        analysis = analyze(made.model, made.task, examples=EXAMPLES, progress=False, explain=False)
+        found[name] = (made, analysis, analysis.trial(examples=EXAMPLES))
     return found
 
 
@@ -47,7 +54,7 @@ def test_a_redirected_last_hop_moves_its_answer_by_as_much(known):
     """One hop per layer: hop 3 pointed at hop 2 answers hop 2, and nothing else changes."""
     _, _, trial = known["one hop per layer"]
     rows = trial.redirection.query("hop == 3 and to == 2").set_index("readout")
-    assert (rows.loc[3, "changed"], rows.loc[3, "fulfilled"]) == (96, 1.0)
+    assert (rows.loc[3, "changed"], rows.loc[3, "fulfilled"]) == (EXAMPLES, 1.0)
     assert (rows.loc[[1, 2], "changed"] == 0).all()
 
 
@@ -71,12 +78,20 @@ def test_idle_heads_can_have_a_constant_pattern_and_hop_heads_their_map(known):
     assert trial.replaced_at_once > 0.95
 
 
+def test_what_interchange_found_is_said_in_a_sentence(known):
+    _, _, trial = known["tripling"]
+    assert any("with different labels keep" in sentence for sentence in trial.exchanged)
+    assert all(sentence in repr(trial) for sentence in trial.exchanged)
+
+
 def test_a_head_without_its_label_is_missed_and_named(known):
-    made, analysis, _ = known["tripling"]
+    made, analysis, right = known["tripling"]
     labels = analysis.labels.copy()
     there = (labels["role"] == "hop") & (labels["hop"] == 3) & (labels["destination"] == "query")
     labels.loc[there, ["status", "role", "hop"]] = ["causal-unclassified", None, None]
-    trial = put_on_trial(made.model, made.task, labels, examples=96)
+    bench, parsed = make_bench(made.model, made.task, EXAMPLES, 0, analysis.thresholds, Stream.TRIAL), read_labels(labels)
+    with analysing(made.model):
+        trial = replace(right, sufficiency=sufficiency(bench, parsed), unexplained=unexplained(bench, parsed))
     assert trial.recovered("ideal")[4] < 0.2
     assert trial.recovered("live")[4] > 0.95
     first = trial.unexplained.iloc[0]
@@ -86,10 +101,13 @@ def test_a_head_without_its_label_is_missed_and_named(known):
 
 def test_a_wrong_hop_is_found_out(known):
     """Hop 2 called hop 3: neither is the answer there when heads look where it says, nor does the program say what happens."""
-    made, analysis, _ = known["one hop per layer"]
+    made, analysis, right = known["one hop per layer"]
     labels = analysis.labels.copy()
     labels.loc[(labels["role"] == "hop") & (labels["hop"] == 2), "hop"] = 3
-    trial = put_on_trial(made.model, made.task, labels, examples=96)
+    bench, parsed = make_bench(made.model, made.task, EXAMPLES, 0, analysis.thresholds, Stream.TRIAL), read_labels(labels)
+    with analysing(made.model):
+        moved = redirection(bench, parsed, extract_program(labels, made.task))
+        trial = replace(right, sufficiency=sufficiency(bench, parsed), redirection=moved)
     assert trial.recovered("ideal")[2] < 0.5
     assert 2 in trial.unpredicted
 
@@ -102,7 +120,7 @@ def test_a_trial_is_plain_data_and_a_loaded_analysis_needs_its_model(known, tmp_
     loaded = Analysis.load(tmp_path / "a")
     with pytest.raises(ConfigError, match=r"trial\(model, task\)"):
         loaded.trial()
-    assert loaded.trial(made.model, made.task, examples=96).to_dict() == trial.to_dict()
+    assert loaded.trial(made.model, made.task, examples=EXAMPLES).to_dict() == trial.to_dict()
 
 
 def test_nothing_confirmed_is_nothing_sufficient(checkpoints):

@@ -36,7 +36,7 @@ def recorded(model: Model, batch: Batch, like: Recorded | None = None) -> Record
     """
     part = None if obstacle(model) else _part(model, batch)
     run = record(model, batch.tokens, batch.pads, part)
-    _check_finite(model, run.logits)
+    check_finite(model, run.logits)
     if like is not None:
         return Recorded(batch, run, like.hooked, like.state)
     return Recorded(batch, run, why_hooked(model, batch, run), state(model))
@@ -105,7 +105,7 @@ def _part(model: Model, batch: Batch) -> int:
     return fitting(model, batch.tokens.shape[1], next(model.parameters()).dtype, MEMORY // 4)
 
 
-def _check_finite(model: Model, logits: Float[Tensor, "batch pos d_vocab_out"]) -> None:
+def check_finite(model: Model, logits: Float[Tensor, "batch pos d_vocab_out"]) -> None:
     """Nothing can be said of a model that answers with NaN, nor of one whose attention drops the NaN that its weights make."""
     weights = dict(model.named_parameters())
     finite = torch.stack([weight.isfinite().all() for weight in weights.values()]).tolist()

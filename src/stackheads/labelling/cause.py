@@ -13,12 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stackheads.interventions import ABLATIONS, ablate
+from stackheads.interventions import ABLATIONS, ablate, ablation_edits, run_variants
 from stackheads.labelling.bench import Bench
 from stackheads.labelling.readouts import Baseline, Readout, Score
 from stackheads.labelling.statistics import Resampling, Shares, brought, no_shares, shares
 from stackheads.types import HeadId, Where
 
+Cell = tuple[HeadId, Where]
 CARRYING = ("resample",)
 """The ablation that carries the verdict."""
 
@@ -84,6 +85,15 @@ def causes_of_each(
     return [_told(dict(zip(methods, each, strict=True)), bench.baseline.on_cpu, draws) for each in brought(scores)]
 
 
+def resampled_causes(bench: Bench, cells: Sequence[Cell], draws: Resampling) -> dict[Cell, CauseEvidence]:
+    """That of many cells by resample ablation alone, in one batch. Cost: at most one forward pass each."""
+    together = sorted(cells, key=lambda cell: (cell[0].layer, str(cell[1])))  # those that are taken up at the same rows
+    variants = [ablation_edits(bench.clean, [head], place) for head, place in together]
+    scores = map(bench.scorer.score, run_variants(bench.model, bench.clean, variants, read=bench.scorer.read))
+    each = brought([torch.stack([score.margin, score.right]) for score in scores])
+    return {cell: _told({"resample": one}, bench.baseline.on_cpu, draws) for cell, one in zip(together, each, strict=True)}
+
+
 def _ablated(
     bench: Bench, heads: Sequence[HeadId], destination: Where, methods: Sequence[str]
 ) -> Float[Tensor, "method 2 example readout"]:
@@ -114,8 +124,10 @@ def effects_on_open(moved: Float[Tensor, "example readout"], baseline: Baseline,
     return draws.shares(moved.cpu()[:, at], baseline.gap[:, at], baseline.asked[:, at])
 
 
-def screened_cause(guess: float, baseline: Baseline) -> CauseEvidence:
-    """What is known of a cell that no intervention was made on."""
+def screened_cause(guess: float | None, baseline: Baseline) -> CauseEvidence:
+    """What is known of a cell that no intervention was made on; without a guess: where the model answers nothing, none is
+    needed to know that it destroys nothing.
+    """
     unclear = _marked(baseline, baseline.unclear)
     return CauseEvidence((), no_shares(), (), unclear, len(baseline.count), baseline.readouts, {}, guess)
 

@@ -6,20 +6,64 @@ slot that is nearest in distance from the end, and its sources count both where 
 so that the null has too much rather than too little. No forward pass.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stackheads.interventions import Recorded
-from stackheads.labelling.roles import role_targets, visible
+from stackheads.labelling.roles import candidate_roles, role_targets, visible
 from stackheads.tasks import Batch, Task
 from stackheads.tasks.layout import Matched, next_one
 from stackheads.types import Role
 
 CHUNK = 32
 """Examples whose maps, [role, example, row, source], are held at a time."""
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """The sources of all roles in some examples, one after the other: which row of the maps, [role, example, position] as one
+    axis, and which attention, [example, position, source] as one axis.
+    """
+
+    row: Int[Tensor, "source"]
+    at: Int[Tensor, "source"]
+
+    @classmethod
+    def of(cls, targets: Bool[Tensor, "role some pos source"]) -> "_Sources":
+        """Those that are named."""
+        row, source = targets.flatten(0, 2).nonzero().unbind(dim=1)
+        at = row % math.prod(targets.shape[1:3]) * targets.shape[3] + source
+        return cls(row.int(), at.int())
+
+    def mass(
+        self, attention: Float[Tensor, "attention head"], shape: tuple[int, int, int]
+    ) -> Float[Tensor, "role some pos head"]:
+        """The attention that lies on them, summed for each row."""
+        rows = attention.new_zeros(math.prod(shape), attention.shape[1])
+        return rows.index_add_(0, self.row.long(), attention.index_select(0, self.at)).unflatten(0, shape)
+
+
+@dataclass(frozen=True)
+class RoleMaps:
+    """What the roles say about a batch, whatever the model: made once for all models that are labelled on it.
+
+    `own` and `null` are the sources of the roles, and of the roles in another example, `CHUNK` examples at a time; the others
+    as in `Maps`.
+    """
+
+    roles: list[Role]
+    own: list[_Sources]
+    null: list[_Sources]
+    uniform: Float[Tensor, "#batch pos"]
+    exists: Bool[Tensor, "role batch pos"]
+    null_exists: Bool[Tensor, "role batch pos"]
+    distinct: Bool[Tensor, "role batch pos"]
+    first: Int[Tensor, "role batch pos"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +90,15 @@ class Maps:
             return self
         return replace(self, mass=self.mass[:, heads], null=self.null[:, heads])
 
+    def at(self, positions: Int[Tensor, "some"]) -> "Maps":
+        """The maps at some positions; sources keep their numbers. Not for `stands_still`."""
+        if len(positions) == self.first.shape[2]:
+            return self
+        uniform = self.uniform[:, positions]
+        cut = (self.mass, self.null, self.exists, self.null_exists, self.distinct, self.first)
+        mass, null, exists, null_exists, distinct, first = (part[..., positions] for part in cut)
+        return Maps(mass, null, uniform, exists, null_exists, distinct, first)
+
     def stands_still(self, rows: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "role"]:
         """Which roles' sources stand at the same place of a row in every example.
 
@@ -60,26 +113,36 @@ class Maps:
         return still | torch.stack([_alike(*each) for each in found])
 
 
-def make_maps(task: Task, clean: Recorded, roles: list[Role]) -> Maps:
+def role_maps(task: Task, batch: Batch) -> RoleMaps:
     """Made a chunk of the examples at a time: with their sources, maps are the largest tensors of an analysis."""
-    n = len(clean.batch)
-    other = next_one(clean.batch)
-    parts: list[list[Tensor]] = [[] for _ in range(6)]
+    n, roles, other = len(batch), candidate_roles(task), next_one(batch)
+    own, null = [], []
+    parts: list[list[Tensor]] = [[] for _ in range(4)]
     for start in range(0, n, CHUNK):
-        some = slice(start, start + CHUNK)
-        pattern = clean.run.pattern[:, some]
-        targets = role_targets(task, clean.batch[some], roles)
-        null = _null_targets(task, clean.batch, other, torch.arange(start, min(n, start + CHUNK)), roles)
+        targets = role_targets(task, batch[start : start + CHUNK], roles)
+        theirs = _null_targets(task, batch, other, torch.arange(start, min(n, start + CHUNK)), roles)
+        own.append(_Sources.of(targets))
+        null.append(_Sources.of(theirs))
         exists = targets.any(dim=-1)
         first = targets.to(torch.uint8).argmax(dim=-1).where(exists, -1)
-        null_exists = null.any(dim=-1)
-        found = (_mass(pattern, targets), _mass(pattern, null), exists, null_exists, _distinct_rows(targets), first)
-        for part, tensor in zip(parts, found, strict=True):
+        for part, tensor in zip(parts, (exists, theirs.any(dim=-1), _distinct_rows(targets), first), strict=True):
             part.append(tensor)
-    mass, null_mass = (torch.cat(part, dim=2) for part in parts[:2])
-    exists, null_exists, distinct, first = (torch.cat(part, dim=1) for part in parts[2:])
-    uniform = 1.0 / visible(task, clean.batch).double().sum(dim=2).clamp(min=1)
-    return Maps(mass, null_mass, uniform, exists, null_exists, distinct, first, clean.places)
+    uniform = 1.0 / visible(task, batch).double().sum(dim=2).clamp(min=1)
+    return RoleMaps(roles, own, null, uniform, *(torch.cat(part, dim=1) for part in parts))
+
+
+def make_maps(clean: Recorded, said: RoleMaps) -> Maps:
+    """How much attention the heads of a recorded run have where the roles of its batch say."""
+    _, n, _, n_pos, _ = clean.run.pattern.shape
+    found: list[list[Tensor]] = [[], []]
+    for start, *each in zip(range(0, n, CHUNK), said.own, said.null, strict=True):
+        pattern = clean.run.pattern[:, start : start + CHUNK]
+        attention = rearrange(pattern, "layer some head pos source -> (some pos source) (layer head)")
+        shape = len(said.roles), pattern.shape[1], n_pos
+        for part, sources in zip(found, each, strict=True):
+            part.append(rearrange(sources.mass(attention, shape), "role some pos head -> role head some pos"))
+    mass, null = (torch.cat(part, dim=2) for part in found)
+    return Maps(mass, null, said.uniform, said.exists, said.null_exists, said.distinct, said.first, clean.places)
 
 
 def _null_targets(
@@ -98,13 +161,6 @@ def _null_targets(
     source = position + (row - position)[:, :, None]  # [example, row, source]: where a source here stands there, by distance
     moved = theirs.gather(3, source.clamp(0, n_pos - 1).expand_as(theirs)) & (source >= 0) & (source < n_pos)
     return (theirs | moved) & (row >= 0)[:, :, None] & visible(task, batch[some])
-
-
-def _mass(
-    pattern: Float[Tensor, "layer batch head pos source"], targets: Bool[Tensor, "role batch pos source"]
-) -> Float[Tensor, "role every_head batch pos"]:
-    """Attention mass on each role's targets; layers and heads on one axis."""
-    return torch.einsum("lbhps,rbps->rlhbp", pattern, targets.to(pattern.dtype)).flatten(1, 2)
 
 
 def _distinct_rows(targets: Bool[Tensor, "role batch pos source"]) -> Bool[Tensor, "role batch pos"]:

@@ -115,9 +115,9 @@ def measure(
             causes |= _causes(bench, again, draws, look.methods, progress)
         evidence = [Evidence(*cell, patterns[cell], causes[cell], None) for cell in cells]
         writes = Writes(bench, draws, thresholds, stream(look.seed, Stream.COUNTERFACTUALS))
-        evidence = _together(every, look.known, settled(_with_write(evidence, writes, thresholds), thresholds))
+        evidence = _together(every, look.known, settled(with_write(evidence, writes, thresholds), thresholds))
         if screen is None:
-            joint = partial(_joint_causes, bench, draws)
+            joint = partial(joint_causes, bench, draws)
             evidence = with_joint_evidence(evidence, joint, writes.answer, thresholds, set(cells))
         return evidence, baseline
 
@@ -182,7 +182,7 @@ def _together(cells: Sequence[Cell], known: Sequence[Evidence], new: Sequence[Ev
     return sorted((*kept, *new), key=lambda item: order[item.head, item.destination])
 
 
-def _with_write(evidence: Sequence[Evidence], writes: Writes, thresholds: Thresholds) -> list[Evidence]:
+def with_write(evidence: Sequence[Evidence], writes: Writes, thresholds: Thresholds) -> list[Evidence]:
     """The write channel of the cells whose pattern passed."""
     asked = [item for item in evidence if item.cause.exact and pattern_answer(item.pattern, thresholds) == Answer.YES]
     questions = [Question((item.head,), item.where, item.pattern.role) for item in asked if item.pattern.role]
@@ -198,7 +198,7 @@ def _causes(
     return dict(zip(cells, causes_of_each(bench, asked, draws, methods), strict=True))
 
 
-def _joint_causes(bench: Bench, draws: Resampling, groups: Sequence[Sequence[Evidence]]) -> list[CauseEvidence]:
+def joint_causes(bench: Bench, draws: Resampling, groups: Sequence[Sequence[Evidence]]) -> list[CauseEvidence]:
     """What ablating the heads of each group together does."""
     return causes_of_each(bench, (([item.head for item in group], group[0].where) for group in groups), draws, CARRYING)
 

@@ -22,9 +22,8 @@ from scipy import stats
 from torch import Tensor
 
 from stackheads.interventions import Recorded, destination_rows
-from stackheads.labelling.maps import Maps, make_maps
+from stackheads.labelling.maps import Maps, RoleMaps, make_maps, role_maps
 from stackheads.labelling.rivals import TABLES, Contrast, contrasts
-from stackheads.labelling.roles import candidate_roles
 from stackheads.labelling.statistics import Estimate, Resampling, mean_interval
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.tasks import Task, operand_roles
@@ -116,7 +115,7 @@ class Looking:
     ) -> dict[HeadId, PatternEvidence]:
         """Score heads at these rows against every role, one of `tests` times so many in all. `draws` is over all examples."""
         numbers = [number for number, head in enumerate(self.heads) if head in heads]
-        scores = _scores(self.maps.of(numbers), self.positional, rows, thresholds)
+        scores = _scores(self.maps, numbers, self.positional, rows, thresholds)
         every = tests * len(self.roles)
         best = [_best(self.roles, scores, at, every, thresholds) for at in range(len(numbers))]
         found = {
@@ -142,10 +141,11 @@ class Looking:
         return (tuple(drawn.get(head, ())) for head in range(len(best)))
 
 
-def looking(task: Task, clean: Recorded) -> Looking:
-    """Where all heads look in a recorded run. No forward pass."""
-    roles, heads = candidate_roles(task), clean.run.pattern.shape[2]
-    maps = make_maps(task, clean, roles)
+def looking(task: Task, clean: Recorded, said: RoleMaps | None = None) -> Looking:
+    """Where all heads look in a recorded run; `said`: what the roles say about its batch, if that is known. No forward pass."""
+    said = said or role_maps(task, clean.batch)
+    roles, heads = said.roles, clean.run.pattern.shape[2]
+    maps = make_maps(clean, said)
     still = maps.stands_still(torch.ones_like(clean.batch.slots, dtype=torch.bool))
     placed = {role for role in operand_roles(task) if still[roles.index(role)]}
     positional = torch.tensor([role.positional or role in placed for role in roles], device=maps.null.device)
@@ -170,13 +170,19 @@ def null_p_values(task: Task, clean: Recorded, destination: Destination) -> dict
     """For every role and head the p-value of the null alone, not corrected for how many there are: for calibration."""
     looks = looking(task, clean)
     positional = torch.tensor([role.positional for role in looks.roles], device=clean.run.pattern.device)
-    scores = _scores(looks.maps, positional, destination_rows(clean.batch, destination), Thresholds())
+    every = list(range(len(looks.heads)))
+    scores = _scores(looks.maps, every, positional, destination_rows(clean.batch, destination), Thresholds())
     return {
         role: dict(zip(looks.heads, row, strict=True)) for role, row in zip(looks.roles, scores.p_value.tolist(), strict=True)
     }
 
 
-def _scores(maps: Maps, positional: Bool[Tensor, "role"], rows: Bool[Tensor, "batch pos"], thresholds: Thresholds) -> _Scores:
+def _scores(
+    every: Maps, heads: list[int], positional: Bool[Tensor, "role"], rows: Bool[Tensor, "batch pos"], thresholds: Thresholds
+) -> _Scores:
+    """The scores of these heads at these rows; positions that are none are not looked at."""
+    fixed, somewhere = every.stands_still(rows) & ~positional, rows.any(dim=0).nonzero().flatten()
+    maps, rows = every.of(heads).at(somewhere), rows[:, somewhere]
     own, anywhere = (maps.distinct & rows).double(), (maps.exists & rows).double()
     per_example = own.sum(dim=2)  # [role, example]: rows
     share = own / per_example.sum(dim=1).clamp(min=1)[:, None, None]
@@ -190,7 +196,6 @@ def _scores(maps: Maps, positional: Bool[Tensor, "role"], rows: Bool[Tensor, "ba
     single = torch.einsum("rhbp,rbp->rhb", maps.mass.double(), own)
     single = single - _rival_sums(maps, own, rival, uniform_everywhere)
     beyond, tested = _beyond(maps, positional, own)
-    fixed = maps.stands_still(rows) & ~positional
     return _Scores(
         mass.cpu(),
         plain.cpu(),

@@ -113,18 +113,28 @@ class Scorer:
 
     def score(self, logits: Float[Tensor, "example pos d_vocab_out"]) -> Score:
         """Margin and right answers, summed per example and readout."""
-        answer_logits = self._answers(logits)
-        right = correct(answer_logits, self.batch.targets).to(answer_logits.dtype)
-        return Score(self.summed(margins(answer_logits, self.batch.targets)), self.summed(right))
+        answers, targets = self._at_places(logits)
+        right = correct(answers, targets).to(answers.dtype)
+        return Score(self._sums(margins(answers, targets)), self._sums(right))
 
     def margin(self, logits: Float[Tensor, "example pos d_vocab_out"]) -> Float[Tensor, "example readout"]:
         """The margin alone, which is half the work."""
-        return self.summed(margins(self._answers(logits), self.batch.targets))
+        return self._sums(margins(*self._at_places(logits)))
 
     def summed(self, values: Float[Tensor, "example pos slot"]) -> Float[Tensor, "example readout"]:
         """Sum values at the asked positions of each readout."""
-        places, readout = self._asked
-        at = values.flatten(1)[:, places].where(self._known, 0.0)
+        return self._sums(values.flatten(1)[:, self._asked[0], None])
+
+    def _at_places(
+        self, logits: Float[Tensor, "example pos d_vocab_out"]
+    ) -> tuple[Float[Tensor, "example place 1 d_vocab"], Int[Tensor, "example place 1"]]:
+        """What is answered and what is right at the places that are asked about alone."""
+        answers, places = self._answers(logits), self._asked[0]
+        return answers.flatten(1, 2)[:, places, None], self.batch.targets.flatten(1)[:, places, None]
+
+    def _sums(self, values: Float[Tensor, "example place 1"]) -> Float[Tensor, "example readout"]:
+        """Sum values at these places."""
+        at, readout = values[..., 0].where(self._known, 0.0), self._asked[1]
         return torch.einsum("ep,epr->er" if readout.ndim == 3 else "ep,pr->er", at, readout.to(values.dtype))
 
     def towards(

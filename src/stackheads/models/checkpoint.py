@@ -84,8 +84,11 @@ def save_checkpoint(
     write_folder(Path(folder), write, kind=WEIGHTS)
 
 
-def load(path: Path | str, device: torch.device | str = "cpu") -> Checkpoint:
+def load(path: Path | str, device: torch.device | str = "cpu", into: Checkpoint | None = None) -> Checkpoint:
     """Load a checkpoint folder, or the last snapshot of a run folder, and check it whole.
+
+    `into`: a loaded checkpoint that is not needed any more; if its model is built alike, it takes the weights where it is, and
+    none is built.
 
     Raises `CheckpointError` for a missing folder or file, another format version, weights that are not safetensors, are
     cut short, have other names or shapes than the config says, or are not finite; `ConfigError` for bad settings and a device
@@ -102,11 +105,15 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Checkpoint:
         raise type(error)(f"{folder / CONFIG}: {error}") from None
     stored = _read_weights(folder / WEIGHTS)
     _check_size(config, task, stored, folder / WEIGHTS)
-    model = build(config, task)
-    _load_weights(model, stored, folder / WEIGHTS)
-    check_fit(model, task)
-    model.eval().requires_grad_(False)
-    model = moved(model, place)
+    if into is not None and (into.config, into.task) == (config, task):
+        model = into.model
+        _load_weights(model, stored, folder / WEIGHTS)
+    else:
+        model = build(config, task)
+        _load_weights(model, stored, folder / WEIGHTS)
+        check_fit(model, task)
+        model.eval().requires_grad_(False)
+        model = moved(model, place)
     return Checkpoint(Path(path).resolve().name, model, task, config, content["training"], content["metrics"])
 
 
@@ -184,4 +191,5 @@ def _load_weights(model: Model, stored: dict[str, Tensor], path: Path) -> None:
             )
         if not bool(value.isfinite().all()):
             raise CheckpointError(f"{path}: all weights must be finite, {name} holds NaN or infinity: train again")
-        expected[name].data.copy_(value)
+        with torch.no_grad():  # and not through `data`, which would not count as a change (`trust.py:state`)
+            expected[name].copy_(value)

@@ -1,7 +1,8 @@
 """When does each hop's accuracy, and each labelled head, appear in training?
 
-Every snapshot of a run is measured and labelled by the rules of evidence (`pipeline.measure`), on the same examples each time,
-so that snapshots differ by training alone. Then, for a condition that holds or does not hold at each snapshot –
+Every snapshot of a run is labelled by the rules of evidence, on the same examples each time, so that snapshots differ by
+training alone, and as far as the run needs it (`measuring.py`). Then, for a condition that holds or does not hold at each
+snapshot –
 
 - of a hop: accuracy at the query of at least `Thresholds.emerged_accuracy`;
 - of a cell (head, destination, role): confirmed there, in this role –
@@ -18,12 +19,14 @@ resampling at all snapshots. Cells whose pattern fails on all examples are not c
 for heads the interval says rather how much later than how much earlier. Nor does it say what more examples would: the more
 there are, the weaker a pattern or effect can be confirmed, and the earlier. Compare runs on the same number of them.
 
-Cost: `measure` once for each snapshot.
+Of what is followed already all later snapshots are told; at the end those before are, of what they were not asked for.
+
+Cost: that of `measuring.tell` once for each snapshot, and once more for these, of the cells that are followed alone.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -33,14 +36,17 @@ import torch
 from tqdm import tqdm
 
 from stackheads.errors import CheckpointError, ConfigError
-from stackheads.labelling.cause import CARRYING
-from stackheads.labelling.measure import MIN_EXAMPLES, Look, measure
+from stackheads.interventions.reweighted import is_fast
+from stackheads.labelling.measure import MIN_EXAMPLES, Cell
 from stackheads.labelling.readouts import Baseline
+from stackheads.labelling.sample import Sample, draw_sample
 from stackheads.labelling.statistics import KEPT_DRAWS, bootstrap_counts
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.labelling.verdict import Answer, Evidence, confirmed_again, pattern_answer, status, telling
+from stackheads.labelling.verdict import Answer, confirmed_again, pattern_answer, status, telling
 from stackheads.models import Checkpoint, load, parse_device, snapshots
+from stackheads.models.memory import kept_memory
 from stackheads.seeds import Stream, stream
+from stackheads.timeline.measuring import Told, tell
 from stackheads.timeline.result import OTHER_ROLE, Emergence, accuracy_frame, heads_frame, steps_frame
 from stackheads.types import Destination, HeadId, Role, Status
 
@@ -56,6 +62,11 @@ class Followed:
     destination: Destination
     role: Role
 
+    @property
+    def cell(self) -> Cell:
+        """Where it is."""
+        return self.head, self.destination
+
     def __str__(self) -> str:
         return f"{self.head} @{self.destination} {self.role}"
 
@@ -65,15 +76,14 @@ class _Snapshot:
     """One snapshot, measured."""
 
     step: int
-    evidence: Mapping[tuple[HeadId, Destination], Evidence]
-    baseline: Baseline
+    told: Told
     thresholds: Thresholds
 
     def confirms(self, cell: Followed) -> bool:
         return self.status(cell) == Status.CONFIRMED
 
     def status(self, cell: Followed) -> str:
-        item = self.evidence[cell.head, cell.destination]
+        item = self.told.evidence[cell.cell]
         passed = pattern_answer(item.pattern, self.thresholds) == Answer.YES
         return OTHER_ROLE if passed and item.pattern.role != cell.role else status(item, self.thresholds)
 
@@ -81,7 +91,7 @@ class _Snapshot:
     def confirmed(self) -> set[Followed]:
         return {
             Followed(*place, item.pattern.role)
-            for place, item in self.evidence.items()
+            for place, item in self.told.evidence.items()
             if item.pattern.role is not None and status(item, self.thresholds) == Status.CONFIRMED
         }
 
@@ -107,14 +117,9 @@ def emergence(
         raise ConfigError(f"bootstraps must be between 0 and {KEPT_DRAWS}, got {bootstraps}: give another number")
     folders, place = run_snapshots(Path(run)), parse_device(device)
     last = load(folders[max(folders)], place)
-    measured = []
-    for step, folder in tqdm(folders.items(), desc="emerge", unit="snapshot", disable=None if progress else True, leave=False):
-        checkpoint = _alike(load(folder, place), last, folder)
-        evidence, baseline = measure(
-            checkpoint.model, checkpoint.task, Look(examples, seed, gates=False, methods=CARRYING), thresholds
-        )
-        measured.append(_Snapshot(step, {(item.head, item.destination): item for item in evidence}, baseline, thresholds))
-    cells = followed([snapshot.confirmed for snapshot in measured])
+    sample = draw_sample(last.task, examples, seed, thresholds, place)
+    with kept_memory():
+        measured, cells = _measured(folders, last, sample, thresholds, progress)
     return Emergence(
         model={"name": Path(run).resolve().name, **last.config.model_dump()},
         task={"name": last.task.name, **last.task.model_dump()},
@@ -124,12 +129,35 @@ def emergence(
         bootstraps=bootstraps,
         thresholds=thresholds,
         versions={name: version(name) for name in ("stackheads", "torch", "transformer-lens")},
-        accuracy=accuracy_frame({snapshot.step: _accuracy(snapshot.baseline) for snapshot in measured}),
+        accuracy=accuracy_frame({snapshot.step: _accuracy(snapshot.told.baseline) for snapshot in measured}),
         heads=heads_frame([_head_row(snapshot, cell) for snapshot in measured for cell in cells]),
         steps=steps_frame(
             _hop_steps(measured, seed, bootstraps, thresholds) + _head_steps(measured, cells, bootstraps, thresholds)
         ),
     )
+
+
+def _measured(
+    folders: Mapping[int, Path], last: Checkpoint, sample: Sample, thresholds: Thresholds, progress: bool
+) -> tuple[list[_Snapshot], list[Followed]]:
+    """All snapshots in order, each told of what is followed, and what that is."""
+    fast, steps, found = is_fast(last.model, sample.batch), list(folders), dict[int, _Snapshot]()
+
+    def told(step: int, asked: set[Cell], alone: bool = False) -> Told:
+        checkpoint = _alike(load(folders[step], into=last), last, folders[step])
+        return tell(checkpoint.model, sample, fast, asked, thresholds, alone)
+
+    confirmed: list[set[Followed]] = []
+    for step in tqdm(steps, desc="emerge", unit="snapshot", disable=None if progress else True, leave=False):
+        asked = {cell.cell for cell in followed([*confirmed, set()])}
+        found[step] = _Snapshot(step, told(step, asked), thresholds)
+        confirmed.append(found[step].confirmed)
+    cells = followed(confirmed)
+    for step, snapshot in found.items():
+        if missing := {cell.cell for cell in cells} - snapshot.told.evidence.keys():
+            more = told(step, missing, alone=snapshot.told.passing.isdisjoint(missing)).evidence
+            found[step] = replace(snapshot, told=replace(snapshot.told, evidence=snapshot.told.evidence | more))
+    return [found[step] for step in steps], cells
 
 
 def run_snapshots(run: Path) -> dict[int, Path]:
@@ -183,7 +211,7 @@ def _accuracy(baseline: Baseline) -> dict[int, float]:
 
 
 def _head_row(snapshot: _Snapshot, cell: Followed) -> dict[str, Any]:
-    item = snapshot.evidence[cell.head, cell.destination]
+    item = snapshot.told.evidence[cell.cell]
     effects, bar = item.cause.effects, snapshot.thresholds.min_effect
     number = telling(effects, bar) if len(effects) else None
     return {
@@ -209,16 +237,16 @@ def _named(cell: Followed) -> dict[str, Any]:
 
 def _hop_steps(measured: Sequence[_Snapshot], seed: int, bootstraps: int, thresholds: Thresholds) -> list[dict[str, Any]]:
     """One row per hop asked at the query. Resampling: the same `bootstraps` samples of the examples at all snapshots."""
-    first = measured[0].baseline
+    first = measured[0].told.baseline
     at_query = [number for number, readout in enumerate(first.readouts) if readout.destination == Destination.QUERY]
-    right = torch.stack([snapshot.baseline.clean.right[:, at_query] for snapshot in measured]).double()
+    right = torch.stack([snapshot.told.baseline.clean.right[:, at_query] for snapshot in measured]).double()
     count = first.count[:, at_query].double()
     counts = bootstrap_counts(len(count), bootstraps, stream(seed, Stream.EMERGENCE)).to(count.device)
     shares = torch.einsum("de,ser->rds", counts, right) / torch.einsum("de,er->rd", counts, count)[..., None]
     rows = []
     for number, readout in enumerate(at_query):
         hop = first.readouts[readout].hop
-        holds = [_accuracy(snapshot.baseline)[hop] >= thresholds.emerged_accuracy for snapshot in measured]
+        holds = [_accuracy(snapshot.told.baseline)[hop] >= thresholds.emerged_accuracy for snapshot in measured]
         named = {"what": f"hop {hop}", "kind": "hop", "destination": str(Destination.QUERY), "hop": hop}
         drawn = (shares[number] >= thresholds.emerged_accuracy).tolist()
         rows.append(named | step_row(holds, drawn, [snapshot.step for snapshot in measured], CONFIDENCE))
@@ -230,7 +258,7 @@ def _head_steps(
 ) -> list[dict[str, Any]]:
     rows, steps = [], [snapshot.step for snapshot in measured]
     for cell in cells:
-        items = [snapshot.evidence[cell.head, cell.destination] for snapshot in measured]
+        items = [snapshot.told.evidence[cell.cell] for snapshot in measured]
         again = [confirmed_again(item, thresholds)[:bootstraps] & (item.pattern.role == cell.role) for item in items]
         drawn = torch.stack(again, dim=1).tolist()
         holds = [snapshot.confirms(cell) for snapshot in measured]
