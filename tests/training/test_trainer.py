@@ -154,7 +154,7 @@ def test_an_existing_run_is_not_overwritten_and_other_settings_do_not_resume_it(
     train(TASK, MODEL, SHORT, tmp_path / "run", progress=False)
     with pytest.raises(ConfigError, match="add --resume"):
         train(TASK, MODEL, SHORT, tmp_path / "run", progress=False)
-    with pytest.raises(ConfigError, match=r"training = .*give the same options"):
+    with pytest.raises(ConfigError, match=r"training\.lr = .*, got 1\.0: give the same options"):
         train(TASK, MODEL, SHORT.model_copy(update={"lr": 1.0}), tmp_path / "run", progress=False, resume=True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("precious")
