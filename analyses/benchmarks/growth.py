@@ -65,7 +65,7 @@ def random(symbols: int) -> Subject:
 
 
 SIZES: dict[str, tuple[tuple[int, ...], Callable[[int], Subject]]] = {
-    "examples": ((64, 128, 256), lambda n: compiled(2, 8, 3, 2, n)),
+    "examples": ((256, 512, 1024), lambda n: compiled(2, 8, 3, 2, n)),
     "layers": ((3, 4, 6), lambda n: compiled(2, 8, n, 2)),
     "heads": ((2, 4, 8), lambda n: compiled(2, 8, 3, n)),
     "hops": ((1, 2, 4), lambda n: compiled(n, 10, 4, 2)),

@@ -176,11 +176,11 @@ MAKING = torch.library.Library("aten", "IMPL")
 """What torch itself makes on the device is `Held`, too."""
 
 
-def _empty(size: Any, dtype: Any = None, layout: Any = None, device: Any = None, pin: Any = None, form: Any = None) -> Held:
+def _empty(size: Any, *rest: Any, dtype: Any = None, **more: Any) -> Held:
     return Held(torch.empty(size, dtype=dtype))
 
 
-def _empty_strided(size: Any, stride: Any, dtype: Any = None, layout: Any = None, device: Any = None, pin: Any = None) -> Held:
+def _empty_strided(size: Any, stride: Any, *rest: Any, dtype: Any = None, **more: Any) -> Held:
     return Held(torch.empty_strided(size, stride, dtype=dtype))
 
 
