@@ -48,10 +48,10 @@ def ideal_edits(bench: Bench, labels: Sequence[Label], silence: str = "mean") ->
         targets = role_targets(bench.task, bench.clean.batch, [label.role])[0]
         rows = destination_rows(bench.clean.batch, label.where)
         named = targets.any(dim=-1)
-        edits.append(PatternEdit(label.head, rows & named, evenly(targets, bench.clean.run.pattern.dtype)))
+        edits.append(PatternEdit(label.head, rows & named, evenly(targets, bench.clean.run.z.dtype)))
         silent = rows & ~named
         if bool(silent.any()):
-            z = bench.clean.run.of(label.head)[2]
+            z = bench.clean.run.output(label.head)
             place = bench.clean.places
             quiet = mean_where(z, silent, place).expand_as(z) if silence == "mean" else _other_where(z, silent, place)
             edits.append(HeadEdit(label.head, silent, quiet))

@@ -2,20 +2,23 @@
 
 effect = Σ (clean margin - ablated margin) / Σ (clean margin - margin on unrelated answers), over examples, per readout.
 Resample ablation carries the verdict; positional mean and zero ablation are measured beside it. The effects on all open
-readouts are tried together, with simultaneous intervals (`statistics.py`). Cost: one forward pass per (head, destination,
+readouts are tried together, with simultaneous intervals (`statistics.py`). Only examples in which one of these is asked are
+run, unless runs go through hooks: on others there is nothing to destroy. Cost: at most one forward pass per (head, destination,
 ablation).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from stackheads.interventions import ABLATIONS, ablate
+from stackheads.interventions import ABLATIONS, Recorded, destination_rows
+from stackheads.interventions.activations import acting_rows
 from stackheads.labelling.bench import Bench
 from stackheads.labelling.readouts import Baseline, Readout, Score
 from stackheads.labelling.statistics import Resampling, Shares, no_shares, shares
+from stackheads.models.hooks import HeadEdit
 from stackheads.types import HeadId, Where
 
 CARRYING = ("resample",)
@@ -24,10 +27,13 @@ CARRYING = ("resample",)
 
 @dataclass(frozen=True)
 class AblationEffects:
-    """One ablation's result per readout, on all examples: effect, and share of answers that are lost."""
+    """One ablation's result per readout, on all examples: effect, and share of answers that are lost.
 
-    effect: list[float]
-    accuracy_effect: list[float]
+    None for a readout that the model does not answer, if examples in which it is asked were not run.
+    """
+
+    effect: list[float | None]
+    accuracy_effect: list[float | None]
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,12 @@ class CauseEvidence:
     def other(self, number: int) -> dict[str, float]:
         """The effect of the other ablations on one of `readouts`."""
         at = self.every.index(self.readouts[number])
-        return {method: found.effect[at] for method, found in self.ablations.items() if method != "resample"}
+        others = {method: found.effect[at] for method, found in self.ablations.items() if method != "resample"}
+        return {method: effect for method, effect in others.items() if effect is not None}
+
+
+Group = tuple[Sequence[HeadId], Where]
+"""Heads that are ablated together, and where."""
 
 
 def cause_evidence(
@@ -68,15 +79,39 @@ def cause_evidence(
     methods: Sequence[str] = tuple(ABLATIONS),
 ) -> CauseEvidence:
     """Ablate these heads together at a destination, with each method; resample ablation must be one of them."""
-    model, clean, scorer, baseline = bench.model, bench.clean, bench.scorer, bench.baseline
-    scores = {method: scorer.score(ablate(model, clean, heads, destination, method, scorer.read)) for method in methods}
-    ablations = {method: _effects(score, baseline) for method, score in scores.items()}
+    return causes_of(bench, [(heads, destination)], draws, methods)[0]
+
+
+def causes_of(
+    bench: Bench, groups: Sequence[Group], draws: Resampling, methods: Sequence[str] = tuple(ABLATIONS)
+) -> list[CauseEvidence]:
+    """`cause_evidence` of each group, run together: cheaper where those of a layer and a destination stand together."""
+    for _, destination in groups:
+        acting_rows(bench.clean.batch, destination)
+
+    def edits(clean: Recorded) -> list[list[HeadEdit]]:
+        rows = {destination: destination_rows(clean.batch, destination) for _, destination in groups}
+        return [
+            [HeadEdit(head, rows[destination], ABLATIONS[method](clean, head)) for head in heads]
+            for heads, destination in groups
+            for method in methods
+        ]
+
+    scores, ran = bench.scores(edits, bench.baseline.answered)
+    scores = scores or [bench.baseline.clean] * (len(groups) * len(methods))  # where the model answers nothing
+    every = (scores[start : start + len(methods)] for start in range(0, len(scores), len(methods)))
+    return [_evidence(dict(zip(methods, each, strict=True)), ran, bench.baseline, draws) for each in every]
+
+
+def _evidence(scores: dict[str, Score], ran: Bool[Tensor, "example"], baseline: Baseline, draws: Resampling) -> CauseEvidence:
+    """What is known of one group, from its score under each ablation."""
+    ablations = {method: _effects(score, ran, baseline) for method, score in scores.items()}
     moved = baseline.clean.margin - scores["resample"].margin
     lost = ablations["resample"].accuracy_effect
     return CauseEvidence(
         readouts=_marked(baseline, baseline.open),
         effects=effects_on_open(moved, baseline, draws),
-        accuracy_effect=tuple(share for share, is_open in zip(lost, baseline.open.tolist(), strict=True) if is_open),
+        accuracy_effect=tuple(float(lost[number] or 0.0) for number in baseline.open.nonzero().flatten().tolist()),
         unclear=_marked(baseline, baseline.unclear),
         examples=len(moved),
         every=baseline.readouts,
@@ -100,8 +135,13 @@ def _marked(baseline: Baseline, marks: Tensor) -> tuple[Readout, ...]:
     return tuple(readout for readout, marked in zip(baseline.readouts, marks.tolist(), strict=True) if marked)
 
 
-def _effects(score: Score, baseline: Baseline) -> AblationEffects:
+def _effects(score: Score, ran: Bool[Tensor, "example"], baseline: Baseline) -> AblationEffects:
     """Plain numbers: tensors kept from every cell would pin the memory between them."""
     moved = baseline.clean.margin - score.margin
     lost = (baseline.clean.right - score.right).sum(dim=0) / baseline.count.sum(dim=0)
-    return AblationEffects(shares(moved, baseline.gap).tolist(), lost.tolist())
+    known = (ran[:, None] | ~baseline.asked).all(dim=0).tolist()
+    effect, accuracy_effect = (
+        [value if is_known else None for value, is_known in zip(each.tolist(), known, strict=True)]
+        for each in (shares(moved, baseline.gap), lost)
+    )
+    return AblationEffects(effect, accuracy_effect)

@@ -18,7 +18,7 @@ from stackheads.tasks import Batch, Task
 from stackheads.tasks.layout import Matched, next_one
 from stackheads.types import Role
 
-CHUNK = 32
+CHUNK = 16
 """Examples whose maps, [role, example, row, source], are held at a time."""
 
 
@@ -62,22 +62,19 @@ class Maps:
 
 def make_maps(task: Task, clean: Recorded, roles: list[Role]) -> Maps:
     """Made a chunk of the examples at a time: with their sources, maps are the largest tensors of an analysis."""
-    n = len(clean.batch)
+    (n, n_pos), n_roles, heads = clean.batch.tokens.shape, len(roles), clean.run.z.shape[0] * clean.run.z.shape[3]
     other = next_one(clean.batch)
-    parts: list[list[Tensor]] = [[] for _ in range(6)]
+    mass, null_mass = (clean.run.z.new_empty(n_roles, heads, n, n_pos) for _ in range(2))
+    exists, null_exists, distinct = (mass.new_empty((n_roles, n, n_pos), dtype=torch.bool) for _ in range(3))
+    first = mass.new_empty((n_roles, n, n_pos), dtype=torch.long)
     for start in range(0, n, CHUNK):
         some = slice(start, start + CHUNK)
-        pattern = clean.run.pattern[:, some]
+        pattern = clean.run.part(some).pattern
         targets = role_targets(task, clean.batch[some], roles)
         null = _null_targets(task, clean.batch, other, torch.arange(start, min(n, start + CHUNK)), roles)
-        exists = targets.any(dim=-1)
-        first = targets.to(torch.uint8).argmax(dim=-1).where(exists, -1)
-        null_exists = null.any(dim=-1)
-        found = (_mass(pattern, targets), _mass(pattern, null), exists, null_exists, _distinct_rows(targets), first)
-        for part, tensor in zip(parts, found, strict=True):
-            part.append(tensor)
-    mass, null_mass = (torch.cat(part, dim=2) for part in parts[:2])
-    exists, null_exists, distinct, first = (torch.cat(part, dim=1) for part in parts[2:])
+        exists[:, some], null_exists[:, some], distinct[:, some] = targets.any(-1), null.any(-1), _distinct_rows(targets)
+        first[:, some] = targets.to(torch.uint8).argmax(dim=-1).where(exists[:, some], -1)
+        mass[:, :, some], null_mass[:, :, some] = _mass(pattern, targets), _mass(pattern, null)
     uniform = 1.0 / visible(task, clean.batch).double().sum(dim=2).clamp(min=1)
     return Maps(mass, null_mass, uniform, exists, null_exists, distinct, first, clean.places)
 

@@ -16,15 +16,15 @@ from tqdm import tqdm
 
 from stackheads.errors import ConfigError
 from stackheads.interventions import ABLATIONS, destination_rows
-from stackheads.labelling.bench import bench_of
-from stackheads.labelling.cause import CARRYING, CauseEvidence, cause_evidence, screened_cause
+from stackheads.labelling.bench import Bench, bench_of
+from stackheads.labelling.cause import CARRYING, CauseEvidence, Group, cause_evidence, causes_of, screened_cause
 from stackheads.labelling.gating import gated_patterns, settled
 from stackheads.labelling.needed import examples_needed
 from stackheads.labelling.patterns import pattern_evidence
 from stackheads.labelling.readouts import Baseline
 from stackheads.labelling.redundancy import with_joint_evidence
 from stackheads.labelling.screening import Screen, candidates, guessed_effects
-from stackheads.labelling.statistics import resampling
+from stackheads.labelling.statistics import Resampling, resampling
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, Evidence, cause_answer, pattern_answer
 from stackheads.labelling.write import Question, Writes
@@ -101,7 +101,7 @@ def measure(
         every = [(head, destination) for head in all_heads(model) for destination in destinations]
         again = set(every if look.again is None else look.again)
         cells = [(head, place) for head, place in patterns if (head, destination_of(place)) in again]
-        cause = partial(cause_evidence, bench, draws=draws, methods=look.methods)
+        cause = partial(causes_of, bench, draws=draws, methods=look.methods)
         causes: dict[Place, CauseEvidence] = {}
         chosen, ablated = cells, cause
         if screen is not None:
@@ -109,12 +109,14 @@ def measure(
             picked = candidates(patterns, guesses, screen.top, thresholds) if bool(baseline.open.any()) else set()
             chosen, ablated = [cell for cell in cells if cell in picked], partial(_where_it_matters, cause, thresholds)
             causes = {cell: screened_cause(guess, baseline) for cell, guess in guesses.items() if cell in cells}
-        causes |= {cell: ablated(heads=[cell[0]], destination=cell[1]) for cell in _shown(chosen, "cause", progress)}
+        for layer in _shown(range(model.cfg.n_layers), "cause", progress):
+            some = [cell for cell in chosen if cell[0].layer == layer]
+            causes |= zip(some, ablated([([head], place) for head, place in some]), strict=True)
         evidence = [Evidence(*cell, patterns[cell], causes[cell], None) for cell in cells]
         writes = Writes(bench, draws, thresholds, stream(look.seed, Stream.COUNTERFACTUALS))
         evidence = _together(every, look.known, settled(_with_write(evidence, writes, thresholds), thresholds))
         if screen is None:
-            joint = partial(_joint_cause, cause)
+            joint = partial(_joint_cause, bench, draws)
             evidence = with_joint_evidence(evidence, joint, writes.answer, thresholds, set(cells))
         return evidence, baseline
 
@@ -187,14 +189,16 @@ def _with_write(evidence: Sequence[Evidence], writes: Writes, thresholds: Thresh
     return [replace(item, write=answers.get((item.head, item.where))) for item in evidence]
 
 
-def _where_it_matters(cause: Any, thresholds: Thresholds, **cell: Any) -> CauseEvidence:
+def _where_it_matters(cause: Any, thresholds: Thresholds, groups: Sequence[Group]) -> list[CauseEvidence]:
     """Resample ablation, which carries the verdict, and the other ablations only where it finds something."""
-    found = cause(**cell, methods=CARRYING)
-    return cause(**cell) if cause_answer(found, thresholds) in (Answer.YES, Answer.AGAINST) else found
+    found = cause(groups, methods=CARRYING)
+    matter = [n for n, each in enumerate(found) if cause_answer(each, thresholds) in (Answer.YES, Answer.AGAINST)]
+    again = dict(zip(matter, cause([groups[n] for n in matter]), strict=True))
+    return [again.get(number, each) for number, each in enumerate(found)]
 
 
-def _joint_cause(cause: Any, group: Sequence[Evidence]) -> CauseEvidence:
-    return cause(heads=[item.head for item in group], destination=group[0].where, methods=CARRYING)
+def _joint_cause(bench: Bench, draws: Resampling, group: Sequence[Evidence]) -> CauseEvidence:
+    return cause_evidence(bench, [item.head for item in group], group[0].where, draws, CARRYING)
 
 
 def _shown(items: Iterable[Any], what: str, progress: bool) -> Iterator[Any]:

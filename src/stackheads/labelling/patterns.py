@@ -30,6 +30,9 @@ from stackheads.labelling.thresholds import Thresholds
 from stackheads.tasks import Task, operand_roles
 from stackheads.types import Destination, HeadId, Role, Where
 
+HEADS = 4
+"""Heads that are scored at a time, in double precision."""
+
 
 @dataclass(frozen=True)
 class PatternEvidence:
@@ -116,13 +119,15 @@ class Looking:
     ) -> dict[HeadId, PatternEvidence]:
         """Score heads at these rows against every role, one of `tests` times so many in all. `draws` is over all examples."""
         numbers = [number for number, head in enumerate(self.heads) if head in heads]
-        scores = _scores(self.maps.of(numbers), self.positional, rows, thresholds)
-        every = tests * len(self.roles)
-        best = [_best(self.roles, scores, at, every, thresholds) for at in range(len(numbers))]
-        found = {
-            self.heads[number]: replace(item, lead_draws=leads)
-            for number, item, leads in zip(numbers, best, self._lead_draws(scores, best, draws), strict=True)
-        }
+        every, found = tests * len(self.roles), dict[HeadId, PatternEvidence]()
+        for start in range(0, len(numbers), HEADS):
+            some = numbers[start : start + HEADS]
+            scores = _scores(self.maps.of(some), self.positional, rows, thresholds)
+            best = [_best(self.roles, scores, at, every, thresholds) for at in range(len(some))]
+            drawn = self._lead_draws(scores, best, draws)
+            found |= {
+                self.heads[at]: replace(item, lead_draws=leads) for at, item, leads in zip(some, best, drawn, strict=True)
+            }
         leading = {
             head: item.role for head, item in found.items() if item.role and item.lead.value >= thresholds.pattern_margin
         }
@@ -144,7 +149,7 @@ class Looking:
 
 def looking(task: Task, clean: Recorded) -> Looking:
     """Where all heads look in a recorded run. No forward pass."""
-    roles, heads = candidate_roles(task), clean.run.pattern.shape[2]
+    roles, heads = candidate_roles(task), clean.run.z.shape[3]
     maps = make_maps(task, clean, roles)
     still = maps.stands_still(torch.ones_like(clean.batch.slots, dtype=torch.bool))
     placed = {role for role in operand_roles(task) if still[roles.index(role)]}
@@ -169,7 +174,7 @@ def pattern_evidence(
 def null_p_values(task: Task, clean: Recorded, destination: Destination) -> dict[Role, dict[HeadId, float]]:
     """For every role and head the p-value of the null alone, not corrected for how many there are: for calibration."""
     looks = looking(task, clean)
-    positional = torch.tensor([role.positional for role in looks.roles], device=clean.run.pattern.device)
+    positional = torch.tensor([role.positional for role in looks.roles], device=clean.run.z.device)
     scores = _scores(looks.maps, positional, destination_rows(clean.batch, destination), Thresholds())
     return {
         role: dict(zip(looks.heads, row, strict=True)) for role, row in zip(looks.roles, scores.p_value.tolist(), strict=True)

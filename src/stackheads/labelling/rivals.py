@@ -90,7 +90,7 @@ def contrasts(
         named = pairs.of(role_targets(task, clean.batch, [role])[0])  # [row, source]: the role's
         tables = [table for table in TABLES if not _is_one(named, pairs, table)]
         for head in (head for head, its in leading.items() if its == role):
-            attention = pairs.of(clean.run.of(head)[0]).double()  # [row, source]
+            attention = pairs.of(clean.run.of(head)[0])  # [row, source]
             each = (_contrast(attention, named, pairs.of(own[role]), pairs, table, level) for table in tables)
             found[head] = tuple(one for one in each if one is not None)
     return found
@@ -125,8 +125,8 @@ def _contrast(
     apart = own & favoured.any(dim=1) & ~(favoured & named).any(dim=1)
     if not bool(apart.any()):
         return None
-    on_role = (attention * named).sum(dim=1)
-    on_table = (attention * favoured).sum(dim=1) / favoured.sum(dim=1).clamp(min=1)
+    on_role = (attention * named).sum(dim=1, dtype=torch.double)
+    on_table = (attention * favoured).sum(dim=1, dtype=torch.double) / favoured.sum(dim=1).clamp(min=1)
     lead, rows = (pairs.by_example(part * apart)[:, None] for part in (on_role - on_table, torch.ones_like(on_role)))
     value, low, high = (float(part) for part in mean_interval(lead, rows, level, 1))
     estimate = Estimate(value, low, high, int((rows > 0).sum()))
@@ -136,7 +136,7 @@ def _contrast(
 def _paired(own: Int[Tensor, "row"], source: Int[Tensor, "row source"]) -> Int[Tensor, "row source"]:
     """A number for each pair; where numbers are many more than pairs, as of a language's words, only those that there are."""
     pair = own[:, None] * (int(source.max()) + 1) + source
-    return pair if int(pair.max()) < pair.numel() else pair.unique(return_inverse=True)[1]
+    return (pair if int(pair.max()) < pair.numel() else pair.unique(return_inverse=True)[1]).int()
 
 
 def _sums(values: Shaped[Tensor, "row source"], entry: Int[Tensor, "row source"], size: int) -> Float[Tensor, "entry"]:
@@ -156,7 +156,6 @@ def _numbers(attention: Float[Tensor, "row source"], pairs: Pairs, table: str) -
     """For each pair the mean attention of its entry in the other half; -1 where that holds none, or the source is not seen."""
     entry = pairs.entries[table]
     size = int(entry.max()) + 1
-    mine, other = (entry + size * half[:, None] for half in (pairs.second, ~pairs.second))
-    total, seen = (_sums(part, mine, 2 * size) for part in (attention, pairs.sees))
+    total, seen = (_sums(part, entry + size * pairs.second[:, None].int(), 2 * size) for part in (attention, pairs.sees))
     mean = (total / seen.clamp(min=1)).where(seen > 0, -1.0)
-    return mean[other].where(pairs.sees, -1.0)
+    return mean[entry + size * (~pairs.second)[:, None].int()].where(pairs.sees, -1.0)

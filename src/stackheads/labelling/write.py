@@ -32,13 +32,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from stackheads.interventions import destination_rows, rerun, source_edit
+from stackheads.interventions.engine import edit_of
 from stackheads.labelling.bench import Bench
 from stackheads.labelling.readouts import Readout
 from stackheads.labelling.rewired import Part, counterfactuals
 from stackheads.labelling.roles import role_targets
 from stackheads.labelling.statistics import Resampling, Shares, mean_interval
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.models.hooks import CarryEdit
+from stackheads.models.hooks import CarryEdit, Edit
 from stackheads.tasks import OPERANDS, Batch, Operand, Task
 from stackheads.types import NOWHERE, HeadId, Role, Where
 
@@ -74,15 +75,15 @@ class WriteEvidence:
 
 @dataclass(frozen=True)
 class _Tried:
-    """One counterfactual's part of the answer to a question: by how much the patch moves each readout, and its own run does,
-    in sums of (logit of its answer - logit of the clean answer), over how many answers that it changes.
+    """What counterfactuals answer to a question: by how much the patch moves each readout, and their own run does, in sums of
+    (logit of its answer - logit of the clean answer), over how many answers that it changes.
     """
 
-    name: str
-    moved: Float[Tensor, "example readout"]
-    gap: Float[Tensor, "example readout"]
-    differs: Float[Tensor, "example readout"]
-    acts: Bool[Tensor, "example"]
+    names: Sequence[str]
+    moved: Float[Tensor, "counterfactual example readout"]
+    gap: Float[Tensor, "counterfactual example readout"]
+    differs: Float[Tensor, "counterfactual example readout"]
+    acts: Bool[Tensor, "counterfactual example"]
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class Writes:
         self.bench, self.model, self.task, self.clean = bench, bench.model, bench.task, bench.clean
         self.scorer, self.baseline = bench.scorer, bench.baseline
         self.draws, self.thresholds, self.generator = draws, thresholds, generator
+        self.largest: dict[HeadId, Tensor] = {}
         self.deepest = deepest or max(readout.hop for readout in self.scorer.readouts)
 
     def answer(self, questions: Sequence[Question]) -> list[WriteEvidence]:
@@ -133,21 +135,19 @@ class Writes:
             return {}
         heads = {head for question in questions for head in question.heads}
         least = {question: self._least(question) for question in questions}
-        tried: dict[Question, list[_Tried]] = {question: [] for question in questions}
-        for other in counterfactuals(self.bench, operand, self.deepest, heads, self.generator):
-            for some in tried.values():
-                some.append(self._nothing(other.name))
-            for part in other.parts:
-                changed = reached_otherwise(self.task, part.clean.batch, part.other)
-                named = {role: self._brought(role, part, changed) for role in {question.role for question in questions}}
-                for question, found in tried.items():
-                    self._patch(question, part, named[question.role], least[question], found[-1])
-        return {question: self._shown(parts) for question, parts in tried.items()}
+        tried = {question: self._nothing(operand) for question in questions}
+        for part in counterfactuals(self.bench, operand, self.deepest, heads, self.generator):
+            changed = reached_otherwise(self.task, part.clean.batch, part.other)
+            brought = {role: self._brought(role, part, changed) for role in {question.role for question in questions}}
+            for question, found in tried.items():
+                self._patch(question, part, brought[question.role], least[question], found)
+        return {question: self._shown(found) for question, found in tried.items()}
 
-    def _nothing(self, name: str) -> _Tried:
-        """What examples show that a counterfactual leaves as they are."""
-        none = torch.zeros_like(self.baseline.clean.margin)
-        return _Tried(name, none, none.clone(), self.scorer.where.new_zeros(none.shape), none[:, 0] > 0)
+    def _nothing(self, operand: Operand) -> _Tried:
+        """What examples show that counterfactuals leave as they are."""
+        names = [f"hop {hop}" if operand == "value" else f"the {operand} of hop {hop}" for hop in range(1, self.deepest + 1)]
+        none = self.baseline.clean.margin.new_zeros(len(names), *self.baseline.clean.margin.shape)
+        return _Tried(names, none, none.clone(), self.scorer.where.new_zeros(none.shape), none[..., 0] > 0)
 
     def _brought(self, role: Role, part: Part, changed: Bool[Tensor, "some pos"]) -> Bool[Tensor, "some pos source"]:
         """The sources of a role by which another batch can show what they bring: named in both, with another content."""
@@ -162,38 +162,52 @@ class Writes:
         least: Sequence[Tensor],
         found: _Tried,
     ) -> None:
-        """Write what a part of the examples shows."""
-        clean, scorer, there = part.clean, part.scorer, sources.any(dim=-1)
+        """Write what some pairs of counterfactual and example show."""
+        clean, scorer, there, at = part.clean, part.scorer, sources.any(dim=-1), (part.number, part.example)
         rows = destination_rows(clean.batch, question.destination)
         heads = question.heads if bool((rows & there).any()) else ()
         edits = [source_edit(clean, part.v[head], head, rows & there, sources) for head in heads]
-        patched = rerun(self.model, clean, edits, read=scorer.read)
         # An answer of the destination's own that no source can bring stays out: it is taken for one that is not changed.
         targets = clean.batch.targets.where((rows & ~there)[:, :, None], part.other.targets)
-        start, moved, goal = (scorer.towards(logits, targets) for logits in (clean.run.logits, patched, part.logits))
-        found.moved[part.some], found.gap[part.some] = moved - start, goal - start
-        found.differs[part.some] = scorer.differs(targets)
+        start, goal = (scorer.towards(logits, targets) for logits in (clean.run.logits, part.logits))
+        differs = scorer.differs(targets)
+        found.gap[at], found.differs[at] = goal - start, differs
         if edits:
-            found.acts[part.some] = self._acts(edits, least)
+            found.acts[at] = self._acts(edits, least)
+            told = (differs[:, self.baseline.open.to(differs.device)] > 0).any(dim=1) & _changed(edits)
+            found.moved[at] = self._moved(part, edits, targets, told if part.fast else told.new_ones(len(told)))
 
-    def _shown(self, tried: Sequence[_Tried]) -> _Pairs:
+    def _moved(
+        self, part: Part, edits: Sequence[Edit], targets: Tensor, told: Bool[Tensor, "pair"]
+    ) -> Float[Tensor, "pair readout"]:
+        """By how much edits move the readouts, run where that can tell of one that the model answers; 0 elsewhere."""
+        moved, clean, scorer = torch.zeros_like(self.baseline.clean.margin[part.example]), part.clean, part.scorer
+        if not bool(told.any()):
+            return moved
+        if not bool(told.all()):
+            some = told.nonzero().flatten()
+            clean, scorer, edits = clean.part(some), scorer.part(some), [edit_of(edit, some) for edit in edits]
+        patched = rerun(self.model, clean, edits, read=part.scorer.read)
+        after, before = (scorer.towards(logits, targets[told]) for logits in (patched, clean.run.logits))
+        moved[told] = after - before
+        return moved
+
+    def _shown(self, tried: _Tried) -> _Pairs:
         """The pairs of counterfactual and readout that can show something."""
-        gap, differs, moved = (
-            torch.cat([getattr(part, name) for part in tried], dim=1) for name in ("gap", "differs", "moved")
-        )
-        acting = torch.stack([part.acts for part in tried], dim=1)  # [example, counterfactual]
+        gap, differs, moved = (part.movedim(0, 1).flatten(1) for part in (tried.gap, tried.differs, tried.moved))
+        acting = tried.acts.T  # [example, counterfactual]
         n_readouts = len(self.scorer.readouts)
         shown = (differs > 0) & acting.repeat_interleave(n_readouts, dim=1)
         often = shown.sum(dim=0) >= self.thresholds.min_asked
         value, low, _ = mean_interval(gap, differs, self.thresholds.confidence, max(1, int(often.sum())))
-        is_open = self.baseline.open.to(often.device).repeat(len(tried))
+        is_open = self.baseline.open.to(often.device).repeat(len(tried.names))
         at = (often & is_open & (low > value / 2)).nonzero().flatten().tolist()
         readouts = tuple(number % n_readouts for number in at)
         names = tuple(
-            f"its source from the counterfactual at {tried[number // n_readouts].name} moves {self.scorer.readouts[readout]}"
+            f"its source from the counterfactual at {tried.names[number // n_readouts]} moves {self.scorer.readouts[readout]}"
             for number, readout in zip(at, readouts, strict=True)
         )
-        ever = (shown.sum(dim=0) > 0).unflatten(0, (len(tried), n_readouts)).any(dim=0)
+        ever = (shown.sum(dim=0) > 0).unflatten(0, (len(tried.names), n_readouts)).any(dim=0)
         return _Pairs(moved[:, at], gap[:, at], differs[:, at] > 0, readouts, names, ever, acting.any(dim=1))
 
     def matched(
@@ -232,12 +246,14 @@ class Writes:
 
     def _destroyed(self, edits: Sequence[CarryEdit], but_for: Collection[int] = ()) -> _Pairs:
         """The readouts, but for some, that edits by a matched example can destroy."""
-        clean, baseline = self.clean, self.baseline
-        margin = self.scorer.margin(rerun(self.model, clean, list(edits), read=self.scorer.read))
-        acts = self._acts(edits)
+        baseline, acts = self.baseline, self._acts(edits)
+        wanted = [number for number in baseline.open.nonzero().flatten().tolist() if number not in but_for]
+        asked = baseline.asked[:, wanted].any(dim=1) & _changed(edits)
+        scores, _ = self.bench.scores(lambda clean: [[edit_of(edit, clean.numbers) for edit in edits]], asked)
+        (margin,) = [score.margin for score in scores] or [baseline.clean.margin]
         shown = baseline.asked & acts[:, None]
-        often = baseline.open.to(margin.device) & (shown.sum(dim=0) >= self.thresholds.min_asked)
-        at = [number for number in often.nonzero().flatten().tolist() if number not in but_for]
+        often = shown.sum(dim=0) >= self.thresholds.min_asked
+        at = [number for number in wanted if often[number]]
         names = tuple(f"its source from a matched example destroys {baseline.readouts[number]}" for number in at)
         moved = (baseline.clean.margin - margin)[:, at]
         return _Pairs(moved, baseline.gap[:, at], baseline.asked[:, at], tuple(at), names, shown.any(dim=0), acts)
@@ -270,9 +286,15 @@ class Writes:
         """The examples in which some edit changes its head's output beyond rounding, and by more than the least that counts."""
         acts = []
         for number, edit in enumerate(edits):
-            rounding = ACTS * self.clean.run.of(edit.head)[1].abs().max()
+            rounding = ACTS * self._largest(edit.head)
             acts.append(largest_change(edit) > (rounding if least is None else rounding.maximum(least[number])))
         return torch.stack(acts).any(dim=0)
+
+    def _largest(self, head: HeadId) -> Float[Tensor, ""]:
+        """The largest number of a head's value vectors."""
+        if head not in self.largest:
+            self.largest[head] = self.clean.run.of(head)[1].abs().max()
+        return self.largest[head]
 
     def _least(self, question: Question) -> list[Tensor]:
         """What a counterfactual must change of each head's output."""
@@ -282,6 +304,11 @@ class Writes:
 def largest_change(edit: CarryEdit) -> Float[Tensor, "example"]:
     """The largest change of a head's output at any of the rows."""
     return (edit.change.abs().amax(dim=-1) * edit.rows).amax(dim=-1)
+
+
+def _changed(edits: Sequence[CarryEdit]) -> Bool[Tensor, "example"]:
+    """The examples in which any edit changes anything."""
+    return torch.stack([largest_change(edit) > 0 for edit in edits]).any(dim=0)
 
 
 def rewired_operand(role: Role | None) -> Operand | None:
