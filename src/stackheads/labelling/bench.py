@@ -117,9 +117,13 @@ class Bench:
 def make_bench(
     model: Model, task: Task, examples: int, seed: int, thresholds: Thresholds, name: Stream = Stream.CIRCUIT
 ) -> Bench:
-    """Draw examples of a stream that labels were not made on, and run the model on them. Cost: one forward pass."""
+    """Draw examples of a stream that labels were not made on, and run the model on them. Cost: one forward pass.
+
+    The run is kept whole, since many are made from it.
+    """
     batch = task.sample(examples, stream(seed, name)).to(next(model.parameters()).device)
-    return bench_of(model, task, batch, thresholds)
+    bench = bench_of(model, task, batch, thresholds)
+    return replace(bench, clean=replace(bench.clean, run=bench.clean.run.whole()))
 
 
 def bench_of(model: Model, task: Task, batch: Batch, thresholds: Thresholds) -> Bench:
