@@ -48,7 +48,8 @@ class Record:
                   null_p, readout (where the effect was measured), effect_mean, effect_zero (other ablations, same place);
                   evidence: exact, or screened where the effect is only guessed (`labelling/screening.py`).
     `readouts`    one row per question: destination, hop, accuracy, chance_accuracy, margin, gap, open.
-    `effects`     one row per (head, destination, gate, ablation, readout): effect and accuracy_effect, on all examples.
+    `effects`     one row per (head, destination, gate, ablation, readout): effect and accuracy_effect, on all examples; nothing
+                  for a readout that the model does not answer if examples that ask for nothing else were not run.
     `mechanism`   doubling, tripling, one hop per layer, other or none (`explanation/mechanism.py`); `mechanism_reason` why.
     `program`     the confirmed heads written out as a program (`explanation/program.py`); `program_agreement` the share of
                   fresh examples, per hop at the query, on which the program compiled and the model give the same answer.

@@ -33,7 +33,7 @@ def test_parts_say_what_whole_runs_say(name, monkeypatch):
     thresholds = Thresholds()
     draws = resampling(EXAMPLES, 100, thresholds.confidence, stream(0, Stream.BOOTSTRAP))
     bench = bench_of(model, task, labelling_batch(task, EXAMPLES, 0), thresholds)
-    parts = next(counterfactuals(bench, "value", 1, [HeadId(0, 0)], stream(0, Stream.COUNTERFACTUALS))).parts
+    parts = counterfactuals(bench, "value", 1, [HeadId(0, 0)], stream(0, Stream.COUNTERFACTUALS))
     assert len(list(parts)) > 1  # and so not whole
     whole = replace(bench, clean=replace(bench.clean, hooked="here all runs are whole"))
     with analysing(model):
@@ -59,7 +59,7 @@ def test_a_model_that_embeds_in_its_own_way_is_run_as_it_is(monkeypatch):
     monkeypatch.setattr(model, "input_to_embed", louder)
     bench = bench_of(model, task, labelling_batch(task, EXAMPLES, 0), Thresholds())
     with analysing(model):
-        (whole,) = next(counterfactuals(bench, "value", 1, [HeadId(0, 0)], stream(0, Stream.COUNTERFACTUALS))).parts
+        (whole,) = counterfactuals(bench, "value", 1, [HeadId(0, 0)], stream(0, Stream.COUNTERFACTUALS))
         logits, _ = record_values(model, whole.other.tokens)
     assert bench.clean.hooked is None
     assert torch.equal(whole.logits, logits)

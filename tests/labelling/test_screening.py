@@ -36,9 +36,9 @@ def assert_same(found, expected):
     """The same labels; mean and zero ablations only where resample ablation found something."""
     beside = ["effect_mean", "effect_zero"]
     matters = expected["effect"].abs() >= 0.02
-    pd.testing.assert_frame_equal(found[matters], expected[matters])
+    pd.testing.assert_frame_equal(found[matters], expected[matters], atol=1e-6)
     columns = [name for name in expected.columns if name not in [*beside, "reason"]]
-    pd.testing.assert_frame_equal(found[columns], expected[columns])
+    pd.testing.assert_frame_equal(found[columns], expected[columns], atol=1e-6)
 
 
 def test_candidates_get_the_labels_they_get_without_screening(whole, screened):

@@ -56,7 +56,9 @@ class Examples(Looks):
     """
 
     def __init__(self, bench: Bench):
-        batch, run = bench.clean.batch, bench.clean.run
+        run = bench.clean.run.whole()
+        bench = replace(bench, clean=replace(bench.clean, run=run))
+        batch = bench.clean.batch
         often = (bench.baseline.count.sum(dim=0) >= LEAST_ASKED).cpu()
         self.open = bench.baseline.open & often
         if not bool(self.open.any()):

@@ -49,9 +49,9 @@ def ideal_edits(bench: Bench, labels: Sequence[Label], silence: str = "mean") ->
     unnamed = [rows & ~targets.any(dim=-1) for rows, targets in zip(at, sources, strict=True)]
     look_through(unnamed)
     for label, rows, targets, silent in zip(labels, at, sources, unnamed, strict=True):
-        edits.append(PatternEdit(label.head, rows & ~silent, evenly(targets, bench.clean.run.pattern.dtype)))
+        edits.append(PatternEdit(label.head, rows & ~silent, evenly(targets, bench.clean.run.z.dtype)))
         if marked(silent):
-            z = bench.clean.run.of(label.head)[2]
+            z = bench.clean.run.output(label.head)
             place = bench.clean.places
             quiet = mean_where(z, silent, place).expand_as(z) if silence == "mean" else _other_where(z, silent, place)
             edits.append(HeadEdit(label.head, silent, quiet))

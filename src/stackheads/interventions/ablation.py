@@ -28,20 +28,21 @@ Ablation = Callable[[Recorded, HeadId], Float[Tensor, "batch pos d_head"]]
 
 def resample(clean: Recorded, head: HeadId) -> Float[Tensor, "batch pos d_head"]:
     """The head's output on each example's matched example. Raises `InterventionError` if no example has another one."""
-    return clean.matched.of(clean.run.of(head)[2])
+    return clean.matched.of(clean.origin.run.output(head))
 
 
 def positional_mean(clean: Recorded, head: HeadId) -> Float[Tensor, "batch pos d_head"]:
     """The head's mean output at each position. Raises `InterventionError` if all examples are one and the same."""
-    place, z = clean.places, clean.run.of(head)[2]
-    if place is None:
-        return z.mean(dim=0, keepdim=True).expand_as(z)
-    return mean_where(z, torch.ones_like(place, dtype=torch.bool), place)
+    origin, z = clean.origin, clean.run.output(head)
+    if origin.places is None:
+        return origin.means[head.layer, :, head.index].expand_as(z)
+    mean = mean_where(origin.run.output(head), torch.ones_like(origin.places, dtype=torch.bool), origin.places)
+    return mean if clean.part_of is None else mean[clean.part_of[1]]
 
 
 def zero(clean: Recorded, head: HeadId) -> Float[Tensor, "batch pos d_head"]:
     """Nothing."""
-    return clean.run.of(head)[2].new_zeros(()).expand_as(clean.run.of(head)[2])
+    return clean.run.output(head).new_zeros(()).expand_as(clean.run.output(head))
 
 
 ABLATIONS: MappingProxyType[str, Ablation] = MappingProxyType({"resample": resample, "mean": positional_mean, "zero": zero})

@@ -1,17 +1,17 @@
 """What an analysis keeps of its runs, so that no run is made twice: the clean run, and one for each counterfactual."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stackheads.errors import InterventionError
+from stackheads.models.condensed import Run
 from stackheads.models.forwards.replay import marked
-from stackheads.models.hooks import Recording
 from stackheads.tasks import Batch, gates
 from stackheads.tasks.layout import Matched, matched, one_layout, places
 from stackheads.types import Destination, Gated, HeadId, Where
@@ -27,25 +27,54 @@ class Recorded:
     """
 
     batch: Batch
-    run: Recording
+    run: Run
     hooked: str | None = "nothing is proved of a run that was put together by hand"
     state: tuple[Any, ...] = field(default=(), compare=False, repr=False)
     edited: bool = False
+    part_of: "tuple[Recorded, Int[Tensor, 'some']] | None" = field(default=None, compare=False, repr=False)
+
+    def part(self, some: "slice | Int[Tensor, 'some']") -> "Recorded":
+        """Some examples, by a slice or by their numbers, with all that is known of their run.
+
+        What is matched with them, and means over examples, stay those of the whole batch, `origin`.
+        """
+        return replace(self, batch=self.batch[some], run=self.run.part(some), part_of=(self.origin, self.numbers[some]))
+
+    @property
+    def numbers(self) -> "Int[Tensor, 'some']":
+        """Which examples of `origin` these are."""
+        return torch.arange(len(self.batch), device=self.batch.tokens.device) if self.part_of is None else self.part_of[1]
+
+    @property
+    def origin(self) -> "Recorded":
+        """The record that this one is a part of: itself if it is none."""
+        return self if self.part_of is None else self.part_of[0]
 
     @cached_property
     def matched(self) -> Matched:
-        """What stands in another example where each position stands: in the next one of the same layout, where there is one.
+        """What stands in another example of `origin` where each position stands: in the next of its layout, if there is one.
 
         Raises `InterventionError` if every example's is the example itself over again.
         """
+        if self.part_of is not None:
+            return self.origin.matched.part(self.part_of[1])
         self._check_others()
         return matched(self.batch)
 
     @cached_property
     def places(self) -> Int[Tensor, "batch pos"] | None:
         """The places that means are over (`tasks/layout.py`); None where they are the positions. Raises as `matched` does."""
+        if self.part_of is not None:
+            place = self.origin.places
+            return None if place is None else place[self.part_of[1]]
         self._check_others()
         return None if one_layout(self.batch) else places(self.batch)
+
+    @cached_property
+    def means(self) -> Float[Tensor, "layer pos head d_head"]:
+        """The heads' mean outputs over examples, by position."""
+        self._check_others()
+        return self.run.z.mean(dim=1)
 
     def _check_others(self) -> None:
         n, tokens = len(self.batch), self.batch.tokens

@@ -13,20 +13,21 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stackheads.errors import InterventionError
 from stackheads.interventions.activations import Recorded
+from stackheads.models.condensed import Run
 from stackheads.models.forwards.hooked import hooked_logits
 from stackheads.models.forwards.replay import Replay, Rows, edited_rows, look_through, marked
-from stackheads.models.hooks import Edit, HeadEdit, PatternEdit, Recording, analysing, check_head, run_edited
+from stackheads.models.hooks import CarryEdit, Edit, HeadEdit, PatternEdit, analysing, check_head, run_edited
 from stackheads.models.kinds import check_model
 from stackheads.models.protocol import Model
 from stackheads.models.trust import obstacle, state, tell
 from stackheads.types import HeadId
 
-MEMORY = 256 * 1024**2
+MEMORY = 64 * 1024**2
 """Bytes that one batch of variants may take, about."""
 
 Read = Bool[Tensor, "pos"] | None
@@ -87,7 +88,7 @@ def replayable(model: Model, clean: Recorded) -> bool:
     Where it can't, a `StackheadsWarning` says why, once for each model and reason.
     """
     reason = clean.hooked
-    if reason is None and (clean.run.residual is None or clean.run.q is None):
+    if reason is None and not clean.run.resumable:
         reason = "the run was recorded without its residual stream"
     if reason is None:
         reason = obstacle(model)
@@ -167,12 +168,14 @@ def fitting(model: Model, n_pos: int, dtype: torch.dtype, memory: int = MEMORY) 
 class Engine:
     """A run ready to be taken up again, and how much of it fits in memory at once. For runs on which that is proved."""
 
-    def __init__(self, model: Model, run: Recording, read: Rows, memory: int, frozen_norms: bool = False):
+    def __init__(self, model: Model, run: Run, read: Rows, memory: int, frozen_norms: bool = False):
         self.model, self.logits, self.read = model, run.logits, read
         batch, size = len(run.logits), fitting(model, run.logits.shape[1], run.logits.dtype, memory)
         self.variants = max(1, size // batch)
         self.parts = [slice(start, start + size) for start in range(0, batch, size)]
-        self.replays = [Replay(model, run if len(self.parts) == 1 else run.part(part), frozen_norms) for part in self.parts]
+        self.replays = [
+            Replay(model, run.whole() if len(self.parts) == 1 else run.part(part), frozen_norms) for part in self.parts
+        ]
 
     def run(self, live: Rows, variants: Sequence[Sequence[Edit]]) -> Iterator[Tensor]:
         """Logits for lists of edits that begin in one layer at the rows `live`."""
@@ -214,9 +217,11 @@ class Engine:
             yield logits
 
 
-def edit_of(edit: Edit, part: slice) -> Edit:
+def edit_of(edit: Edit, part: "slice | Int[Tensor, 'some']") -> Edit:
     """The edit on some examples."""
     match edit:
+        case CarryEdit():
+            return replace(edit, rows=edit.rows[part], z=edit.z[part], change=edit.change[part])
         case HeadEdit():
             return HeadEdit(edit.head, edit.rows[part], edit.z[part])
         case PatternEdit():

@@ -50,7 +50,7 @@ def patch_edits(
         )
     everywhere = torch.ones_like(into.batch.slots, dtype=torch.bool)
     rows = everywhere if destination is None else acting_rows(into.batch, destination)
-    return [HeadEdit(head, rows, source.run.of(head)[2]) for head in the_heads(heads)]
+    return [HeadEdit(head, rows, source.run.output(head)) for head in the_heads(heads)]
 
 
 def patch_heads(

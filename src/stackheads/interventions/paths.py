@@ -138,13 +138,13 @@ def _residuals(clean: Recorded) -> Float[Tensor, "layer batch pos d_model"]:
 
 def _written(model: Model, clean: Recorded, sender: Sender) -> Float[Tensor, "batch pos d_model"]:
     """What the sender's change writes."""
-    change = (sender.z - clean.run.of(sender.head)[2]) * sender.rows[..., None]
+    change = (sender.z - clean.run.output(sender.head)) * sender.rows[..., None]
     return FusedForward(model).writes(model.blocks[sender.head.layer].attn, sender.head.index, change)
 
 
 def _recorded_inputs(clean: Recorded, receiver: HeadId) -> dict[Input, Tensor]:
     """The receiver's queries, keys and values in the recorded run, each [1, batch, pos, d_head]."""
-    run, layer, index = clean.run, receiver.layer, receiver.index
+    run, layer, index = clean.run.whole(), receiver.layer, receiver.index
     assert run.q is not None
     assert run.k is not None
     return {"q": run.q[layer][None, :, index], "k": run.k[layer][None, :, index], "v": run.v[layer][None, :, :, index]}

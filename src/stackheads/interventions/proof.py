@@ -10,6 +10,8 @@ Three things are compared with what the model itself does, the caller's hooks in
 They may differ by rounding (`models/trust.py`). One that differs more, a part or setting that is not known, or a hook of the
 caller's, and every edited run on this batch goes through the model's own hooks: slower, and right by definition.
 
+Where a record is condensed, patterns and values that are made again are compared with those that were recorded, too.
+
 Cost: one forward pass for the record, one for the hooked run and about one for the two replays.
 """
 
@@ -20,6 +22,8 @@ from torch import Tensor
 from stackheads.errors import InterventionError
 from stackheads.interventions.activations import Recorded
 from stackheads.interventions.engine import MEMORY, Engine, edit_of, fitting
+from stackheads.models.condensed import Condensed
+from stackheads.models.forwards.fused import supported
 from stackheads.models.forwards.replay import Rows
 from stackheads.models.hooks import Edit, HeadEdit, PatternEdit, Recording, analysing, record, run_edited
 from stackheads.models.protocol import Model
@@ -27,19 +31,59 @@ from stackheads.models.trust import MATTERS, differs, obstacle, state
 from stackheads.tasks import Batch
 from stackheads.types import HeadId
 
+WHOLE = 2 * MEMORY
+"""Bytes of a recording from which on it is condensed (`models/condensed.py`)."""
+
 
 def recorded(model: Model, batch: Batch, like: Recorded | None = None) -> Recorded:
     """Run the model once on a batch and keep both, and how the run may be taken up again.
 
-    `like`: a record of the same model, whose proof holds for this batch too (a counterfactual). Raises `InterventionError` if
-    logits or weights are not finite, `ConfigError` for what is no model. Cost: one forward pass, and two for the proof.
+    A record of more than `WHOLE` bytes is condensed where that can be. `like`: a record of the same model, whose proof holds
+    for this batch too (a counterfactual). Raises `InterventionError` if logits or weights are not finite, `ConfigError` for
+    what is no model. Cost: one forward pass, and two for the proof.
     """
     part = None if obstacle(model) else _part(model, batch)
-    run = record(model, batch.tokens, batch.pads, part)
+    large = like is None and part is not None and is_large(model, batch)
+    run, why = _condensed(model, batch) if large else (None, None)
+    if run is None:
+        run = record(model, batch.tokens, batch.pads, part)
+        why = like.hooked if like is not None else why or why_hooked(model, batch, run)
     check_finite(model, run.logits)
-    if like is not None:
-        return Recorded(batch, run, like.hooked, like.state)
-    return Recorded(batch, run, why_hooked(model, batch, run), state(model))
+    return Recorded(batch, run, why, state(model) if like is None else like.state)
+
+
+def is_large(model: Model, batch: Batch) -> bool:
+    """Whether a batch's recording takes much memory, and can do with less."""
+    cfg, (n, n_pos) = model.cfg, batch.tokens.shape
+    numbers = n_pos * (cfg.d_model + 4 * cfg.n_heads * cfg.d_head + cfg.n_heads * n_pos)  # of an example and a layer
+    size = n * cfg.n_layers * numbers * next(model.parameters()).element_size()
+    return size > WHOLE and supported(model) and (batch.pads is None or not bool(batch.pads.any()))
+
+
+def _condensed(model: Model, batch: Batch) -> tuple[Condensed | None, str | None]:
+    """Record and prove a part of the examples after the other. No record if that fails, and why, if a whole one fails too."""
+    size, kept = _part(model, batch), None
+    for start in range(0, len(batch), size):
+        some = slice(start, start + size)
+        run = record(model, batch.tokens[some])
+        if reason := why_hooked(model, batch[some], run):
+            return None, reason
+        assert run.residual is not None
+        if not _made_again(Condensed(model, run.logits, run.z, run.residual, state(model)), run):
+            return None, None
+        if kept is None:
+            shapes = ((len(batch), *run.logits.shape[1:]), *((len(x), len(batch), *x.shape[2:]) for x in (run.z, run.residual)))
+            kept = [run.logits.new_empty(shape) for shape in shapes]
+        kept[0][some], kept[1][:, some], kept[2][:, some] = run.logits, run.z, run.residual
+    assert kept is not None
+    return Condensed(model, *kept, made_in=state(model)), None
+
+
+def _made_again(condensed: Condensed, run: Recording) -> bool:
+    """Whether patterns and values made from what is kept are those that were recorded."""
+    again = condensed.whole()
+    off = max((again.pattern - run.pattern).abs().max().item(), (again.v - run.v).abs().max().item() / run.v.abs().max().item())
+    return off <= MATTERS
 
 
 def why_hooked(model: Model, batch: Batch, run: Recording) -> str | None:

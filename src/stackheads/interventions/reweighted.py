@@ -7,7 +7,7 @@ is recorded and proved like any other model.
 """
 
 from stackheads.interventions.activations import Recorded
-from stackheads.interventions.proof import check_finite, recorded
+from stackheads.interventions.proof import check_finite, is_large, recorded
 from stackheads.models.forwards.fused import supported
 from stackheads.models.forwards.recording import record_fused
 from stackheads.models.hooks import Recording, analysing
@@ -26,15 +26,15 @@ def is_fast(model: Model, batch: Batch) -> bool:
     if batch.pads is not None or not supported(model):
         return False
     few = recorded(model, batch[:FEW])
-    return few.hooked is None and _alike(record_fused(model, few.batch.tokens), few.run)
+    return few.hooked is None and _alike(record_fused(model, few.batch.tokens), few.run.whole())
 
 
 def recorded_again(model: Model, batch: Batch, fast: bool) -> Recorded:
     """Run the model once on a batch and keep both; `fast` is what `is_fast` says of a model built like it.
 
-    Raises as `recorded` does. Cost: a forward pass without hooks, and one on `FEW` examples; where not fast that of `recorded`.
+    Raises as `recorded` does. Cost: a forward pass without hooks, and one on `FEW` examples; where not fast, or a record would take too much memory, that of `recorded`.
     """
-    if not fast:
+    if not fast or is_large(model, batch):
         return recorded(model, batch)
     run, some = record_fused(model, batch.tokens), batch.tokens[:FEW]
     check_finite(model, run.logits)

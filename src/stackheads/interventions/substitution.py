@@ -22,14 +22,14 @@ def pattern_edit(
     Raises `InterventionError` for an unknown head or destination, a source past the last position, and where nothing could be
     substituted: the batch has no such destination, or none of its rows a source.
     """
-    head, n_pos = HeadId.of(head).check(*clean.run.pattern.shape[0:3:2]), source.shape[1]
+    head, n_pos = HeadId.of(head).check(*clean.run.z.shape[0:4:3]), source.shape[1]
     rows = acting_rows(clean.batch, destination) & (source >= 0)
     if not bool(rows.any()) or int(source[rows].max()) >= n_pos:
         found = f"{int(source[rows].max())}" if bool(rows.any()) else "none at any row"
         raise InterventionError(
             f"a pattern is put on sources in 0..{n_pos - 1}, got {found} @{destination}: give their positions"
         )
-    pattern = torch.nn.functional.one_hot(source.clamp(0, n_pos - 1), n_pos).to(clean.run.pattern.dtype)
+    pattern = torch.nn.functional.one_hot(source.clamp(0, n_pos - 1), n_pos).to(clean.run.z.dtype)
     return PatternEdit(head, rows, pattern)
 
 

@@ -5,16 +5,17 @@ answers, summed over examples. 1 is the whole of the clean run, 0 nothing, above
 of sums stand the median and the 10th percentile of the same ratio for single examples, with the mean chance of each readout.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from stackheads.interventions import Recorded, recorded, rerun, run_variants
-from stackheads.labelling.readouts import Baseline, Readout, Scorer, make_scorer, measure_baseline
+from stackheads.interventions import Recorded, recorded, replayable, rerun, run_variants
+from stackheads.interventions.engine import fitting
+from stackheads.labelling.readouts import Baseline, Readout, Score, Scorer, make_scorer, measure_baseline
 from stackheads.labelling.statistics import shares
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.models.hooks import Edit, analysing
@@ -72,6 +73,28 @@ class Bench:
         for logits in run_variants(self.model, self.clean, variants, read=self.scorer.read):
             yield self.scorer.margin(logits)
 
+    def scores(
+        self, edits: Callable[[Recorded], Sequence[Sequence[Edit]]], some: Bool[Tensor, "example"] | None = None
+    ) -> tuple[list[Score], Bool[Tensor, "example"]]:
+        """Score each list of edits that are made for a part of the examples, a part after the other; and on which that was.
+
+        `some`: on these examples alone, if runs go without hooks; the others score as in the clean run. Cost: as `margins`.
+        """
+        ran = torch.ones(len(self.clean.batch), dtype=torch.bool)
+        if some is not None and replayable(self.model, self.clean):
+            ran = some.cpu()
+        found: list[Score] = []
+        for part in at_once(self.model, self.clean, ran):
+            clean, scorer = self.clean.part(part), self.scorer.part(part)
+            start = scorer.score(clean.run.logits)  # so that what does not change does not by rounding either
+            for number, logits in enumerate(run_variants(self.model, clean, edits(clean), read=scorer.read)):
+                if number == len(found):
+                    found.append(Score(self.baseline.clean.margin.clone(), self.baseline.clean.right.clone()))
+                score = scorer.score(logits)
+                found[number].margin[part] += score.margin - start.margin
+                found[number].right[part] += score.right - start.right
+        return found, ran
+
     def recovered(self, margin: Float[Tensor, "example readout"]) -> Float[Tensor, "readout"]:
         """The share of the clean run's gap that these margins keep, as a ratio of sums."""
         return shares(margin - self.baseline.chance.margin, self.baseline.gap)
@@ -95,9 +118,13 @@ class Bench:
 def make_bench(
     model: Model, task: Task, examples: int, seed: int, thresholds: Thresholds, name: Stream = Stream.CIRCUIT
 ) -> Bench:
-    """Draw examples of a stream that labels were not made on, and run the model on them. Cost: one forward pass."""
+    """Draw examples of a stream that labels were not made on, and run the model on them. Cost: one forward pass.
+
+    The run is kept whole, since many are made from it.
+    """
     batch = draw(task, examples, stream(seed, name)).to(next(model.parameters()).device)
-    return bench_of(model, task, batch, thresholds)
+    bench = bench_of(model, task, batch, thresholds)
+    return replace(bench, clean=replace(bench.clean, run=bench.clean.run.whole()))
 
 
 def bench_of(model: Model, task: Task, batch: Batch, thresholds: Thresholds) -> Bench:
@@ -106,6 +133,17 @@ def bench_of(model: Model, task: Task, batch: Batch, thresholds: Thresholds) -> 
         clean = recorded(model, batch)
         scorer = make_scorer(task, batch)
         return Bench(model, task, clean, scorer, measure_baseline(scorer, clean, thresholds))
+
+
+def at_once(model: Model, clean: Recorded, some: Bool[Tensor, "example"]) -> "list[slice | Int[Tensor, 'part']]":
+    """These examples in parts that fit in memory; as one where runs go through hooks, which may expect all of them."""
+    if not replayable(model, clean):
+        return [slice(None)]
+    n, n_pos = clean.batch.tokens.shape
+    size, numbers = fitting(model, n_pos, clean.run.logits.dtype), some.cpu().nonzero().flatten()
+    if len(numbers) == n:
+        return [slice(start, start + size) for start in range(0, n, size)]
+    return list(numbers.to(clean.batch.tokens.device).split(size)) if len(numbers) else []
 
 
 def opened(bench: Bench, readouts: Iterable[Readout]) -> Bench:

@@ -2,21 +2,23 @@
 
 effect = Σ (clean margin - ablated margin) / Σ (clean margin - margin on unrelated answers), over examples, per readout.
 Resample ablation carries the verdict; positional mean and zero ablation are measured beside it. The effects on all open
-readouts are tried together, with simultaneous intervals (`statistics.py`). Cost: one forward pass per (head, destination,
+readouts are tried together, with simultaneous intervals (`statistics.py`). Only examples in which one of these is asked are
+run, unless runs go through hooks: on others there is nothing to destroy. Cost: at most one forward pass per (head, destination,
 ablation).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from stackheads.interventions import ABLATIONS, ablate, ablation_edits, run_variants
+from stackheads.interventions import ABLATIONS, Recorded, destination_rows
+from stackheads.interventions.activations import acting_rows
 from stackheads.labelling.bench import Bench
 from stackheads.labelling.readouts import Baseline, Readout, Score
 from stackheads.labelling.statistics import Resampling, Shares, brought, no_shares, shares
+from stackheads.models.hooks import HeadEdit
 from stackheads.types import HeadId, Where
 
 Cell = tuple[HeadId, Where]
@@ -26,10 +28,13 @@ CARRYING = ("resample",)
 
 @dataclass(frozen=True)
 class AblationEffects:
-    """One ablation's result per readout, on all examples: effect, and share of answers that are lost."""
+    """One ablation's result per readout, on all examples: effect, and share of answers that are lost.
 
-    effect: list[float]
-    accuracy_effect: list[float]
+    None for a readout that the model does not answer, if examples in which it is asked were not run.
+    """
+
+    effect: list[float | None]
+    accuracy_effect: list[float | None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,12 @@ class CauseEvidence:
     def other(self, number: int) -> dict[str, float]:
         """The effect of the other ablations on one of `readouts`."""
         at = self.every.index(self.readouts[number])
-        return {method: found.effect[at] for method, found in self.ablations.items() if method != "resample"}
+        others = {method: found.effect[at] for method, found in self.ablations.items() if method != "resample"}
+        return {method: effect for method, effect in others.items() if effect is not None}
+
+
+Group = tuple[Sequence[HeadId], Where]
+"""Heads that are ablated together, and where."""
 
 
 def cause_evidence(
@@ -70,47 +80,52 @@ def cause_evidence(
     methods: Sequence[str] = tuple(ABLATIONS),
 ) -> CauseEvidence:
     """Ablate these heads together at a destination, with each method; resample ablation must be one of them."""
-    (found,) = causes_of_each(bench, [(heads, destination)], draws, methods)
+    (found,) = causes_of(bench, [(heads, destination)], draws, methods)
     return found
 
 
-def causes_of_each(
-    bench: Bench,
-    cells: Iterable[tuple[Sequence[HeadId], Where]],
-    draws: Resampling,
-    methods: Sequence[str] = tuple(ABLATIONS),
+def causes_of(
+    bench: Bench, groups: Sequence[Group], draws: Resampling, methods: Sequence[str] = tuple(ABLATIONS)
 ) -> list[CauseEvidence]:
-    """The same of each of several; what is measured comes to the CPU for all of them at once."""
-    scores = [_ablated(bench, heads, destination, methods) for heads, destination in cells]
-    return [_told(dict(zip(methods, each, strict=True)), bench.baseline.on_cpu, draws) for each in brought(scores)]
+    """The same of each group, run together: cheaper where those of a layer and a destination stand together. What is measured
+    comes to the CPU for all of them at once.
+    """
+    for _, destination in groups:
+        acting_rows(bench.clean.batch, destination)
+
+    def edits(clean: Recorded) -> list[list[HeadEdit]]:
+        rows = {destination: destination_rows(clean.batch, destination) for _, destination in groups}
+        every = {(method, head) for heads, _ in groups for head in heads for method in methods}
+        z = {(method, head): ABLATIONS[method](clean, head) for method, head in every}
+        return [
+            [HeadEdit(head, rows[destination], z[method, head]) for head in heads]
+            for heads, destination in groups
+            for method in methods
+        ]
+
+    baseline = bench.baseline.on_cpu
+    scores, ran = bench.scores(edits, baseline.answered)
+    scores = scores or [baseline.clean] * (len(groups) * len(methods))  # where the model answers nothing
+    margins, right = (brought([getattr(score, name) for score in scores]) for name in ("margin", "right"))
+    every = iter([Score(*each) for each in zip(margins, right, strict=True)])
+    return [_told({method: next(every) for method in methods}, ran, baseline, draws) for _ in groups]
 
 
 def resampled_causes(bench: Bench, cells: Sequence[Cell], draws: Resampling) -> dict[Cell, CauseEvidence]:
-    """That of many cells by resample ablation alone, in one batch. Cost: at most one forward pass each."""
+    """That of many cells by resample ablation alone. Cost: at most one forward pass each."""
     together = sorted(cells, key=lambda cell: (cell[0].layer, str(cell[1])))  # those that are taken up at the same rows
-    variants = [ablation_edits(bench.clean, [head], place) for head, place in together]
-    scores = map(bench.scorer.score, run_variants(bench.model, bench.clean, variants, read=bench.scorer.read))
-    each = brought([torch.stack([score.margin, score.right]) for score in scores])
-    return {cell: _told({"resample": one}, bench.baseline.on_cpu, draws) for cell, one in zip(together, each, strict=True)}
+    return dict(zip(together, causes_of(bench, [([head], place) for head, place in together], draws, CARRYING), strict=True))
 
 
-def _ablated(
-    bench: Bench, heads: Sequence[HeadId], destination: Where, methods: Sequence[str]
-) -> Float[Tensor, "method 2 example readout"]:
-    """Margins and right answers."""
-    model, clean, scorer = bench.model, bench.clean, bench.scorer
-    scores = [scorer.score(ablate(model, clean, heads, destination, method, scorer.read)) for method in methods]
-    return torch.stack([torch.stack([score.margin, score.right]) for score in scores])
-
-
-def _told(scores: Mapping[str, Float[Tensor, "2 example readout"]], baseline: Baseline, draws: Resampling) -> CauseEvidence:
-    ablations = {method: _effects(Score(*score), baseline) for method, score in scores.items()}
-    moved = baseline.clean.margin - scores["resample"][0]
+def _told(scores: Mapping[str, Score], ran: Bool[Tensor, "example"], baseline: Baseline, draws: Resampling) -> CauseEvidence:
+    """What is known of one group, from its score under each ablation."""
+    ablations = {method: _effects(score, ran, baseline) for method, score in scores.items()}
+    moved = baseline.clean.margin - scores["resample"].margin
     lost = ablations["resample"].accuracy_effect
     return CauseEvidence(
         readouts=_marked(baseline, baseline.open),
         effects=effects_on_open(moved, baseline, draws),
-        accuracy_effect=tuple(share for share, is_open in zip(lost, baseline.open.tolist(), strict=True) if is_open),
+        accuracy_effect=tuple(float(lost[number] or 0.0) for number in baseline.open.nonzero().flatten().tolist()),
         unclear=_marked(baseline, baseline.unclear),
         examples=len(moved),
         every=baseline.readouts,
@@ -136,8 +151,13 @@ def _marked(baseline: Baseline, marks: Tensor) -> tuple[Readout, ...]:
     return tuple(readout for readout, marked in zip(baseline.readouts, marks.tolist(), strict=True) if marked)
 
 
-def _effects(score: Score, baseline: Baseline) -> AblationEffects:
+def _effects(score: Score, ran: Bool[Tensor, "example"], baseline: Baseline) -> AblationEffects:
     """Plain numbers: tensors kept from every cell would pin the memory between them."""
     moved = baseline.clean.margin - score.margin
     lost = (baseline.clean.right - score.right).sum(dim=0) / baseline.count.sum(dim=0)
-    return AblationEffects(shares(moved, baseline.gap).tolist(), lost.tolist())
+    known = (ran[:, None] | ~baseline.asked).all(dim=0).tolist()
+    effect, accuracy_effect = (
+        [value if is_known else None for value, is_known in zip(each.tolist(), known, strict=True)]
+        for each in (shares(moved, baseline.gap), lost)
+    )
+    return AblationEffects(effect, accuracy_effect)

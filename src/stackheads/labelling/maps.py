@@ -20,7 +20,7 @@ from stackheads.tasks import Batch, Task
 from stackheads.tasks.layout import Matched, next_one
 from stackheads.types import Role
 
-CHUNK = 32
+CHUNK = 16
 """Examples whose maps, [role, example, row, source], are held at a time."""
 
 
@@ -133,15 +133,15 @@ def role_maps(task: Task, batch: Batch) -> RoleMaps:
 
 def make_maps(clean: Recorded, said: RoleMaps) -> Maps:
     """How much attention the heads of a recorded run have where the roles of its batch say."""
-    _, n, _, n_pos, _ = clean.run.pattern.shape
-    found: list[list[Tensor]] = [[], []]
+    (n, n_pos), heads = clean.batch.tokens.shape, clean.run.z.shape[0] * clean.run.z.shape[3]
+    mass, null = (clean.run.z.new_empty(len(said.roles), heads, n, n_pos) for _ in range(2))
     for start, *each in zip(range(0, n, CHUNK), said.own, said.null, strict=True):
-        pattern = clean.run.pattern[:, start : start + CHUNK]
+        some = slice(start, start + CHUNK)
+        pattern = clean.run.part(some).pattern
         attention = rearrange(pattern, "layer some head pos source -> (some pos source) (layer head)")
         shape = len(said.roles), pattern.shape[1], n_pos
-        for part, sources in zip(found, each, strict=True):
-            part.append(rearrange(sources.mass(attention, shape), "role some pos head -> role head some pos"))
-    mass, null = (torch.cat(part, dim=2) for part in found)
+        for whole, sources in zip((mass, null), each, strict=True):
+            whole[:, :, some] = rearrange(sources.mass(attention, shape), "role some pos head -> role head some pos")
     return Maps(mass, null, said.uniform, said.exists, said.null_exists, said.distinct, said.first, clean.places)
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from stackheads.errors import ConfigError
 from stackheads.interventions import ABLATIONS, destination_rows
 from stackheads.labelling.bench import Bench, bench_of
-from stackheads.labelling.cause import CARRYING, CauseEvidence, causes_of_each, screened_cause
+from stackheads.labelling.cause import CARRYING, CauseEvidence, causes_of, screened_cause
 from stackheads.labelling.gating import gated_patterns, settled
 from stackheads.labelling.needed import examples_needed
 from stackheads.labelling.patterns import pattern_evidence
@@ -193,14 +193,17 @@ def with_write(evidence: Sequence[Evidence], writes: Writes, thresholds: Thresho
 def _causes(
     bench: Bench, cells: Sequence[Place], draws: Resampling, methods: tuple[str, ...], progress: bool
 ) -> dict[Place, CauseEvidence]:
-    """What ablating each cell does."""
-    asked = (([head], where) for head, where in _shown(cells, "cause", progress))
-    return dict(zip(cells, causes_of_each(bench, asked, draws, methods), strict=True))
+    """What ablating each cell does, a layer at a time."""
+    found: dict[Place, CauseEvidence] = {}
+    for layer in _shown(sorted({head.layer for head, _ in cells}), "cause", progress):
+        some = [cell for cell in cells if cell[0].layer == layer]
+        found |= zip(some, causes_of(bench, [([head], place) for head, place in some], draws, methods), strict=True)
+    return found
 
 
 def joint_causes(bench: Bench, draws: Resampling, groups: Sequence[Sequence[Evidence]]) -> list[CauseEvidence]:
     """What ablating the heads of each group together does."""
-    return causes_of_each(bench, (([item.head for item in group], group[0].where) for group in groups), draws, CARRYING)
+    return causes_of(bench, [([item.head for item in group], group[0].where) for group in groups], draws, CARRYING)
 
 
 def _shown(items: Iterable[Any], what: str, progress: bool) -> Iterator[Any]:

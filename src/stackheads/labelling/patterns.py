@@ -29,6 +29,9 @@ from stackheads.labelling.thresholds import Thresholds
 from stackheads.tasks import Task, operand_roles
 from stackheads.types import Destination, HeadId, Role, Where
 
+HEADS = 4
+"""Heads that are scored at a time, in double precision."""
+
 
 @dataclass(frozen=True)
 class PatternEvidence:
@@ -115,13 +118,15 @@ class Looking:
     ) -> dict[HeadId, PatternEvidence]:
         """Score heads at these rows against every role, one of `tests` times so many in all. `draws` is over all examples."""
         numbers = [number for number, head in enumerate(self.heads) if head in heads]
-        scores = _scores(self.maps, numbers, self.positional, rows, thresholds)
-        every = tests * len(self.roles)
-        best = [_best(self.roles, scores, at, every, thresholds) for at in range(len(numbers))]
-        found = {
-            self.heads[number]: replace(item, lead_draws=leads)
-            for number, item, leads in zip(numbers, best, self._lead_draws(scores, best, draws), strict=True)
-        }
+        every, found = tests * len(self.roles), dict[HeadId, PatternEvidence]()
+        for start in range(0, len(numbers), HEADS):
+            some = numbers[start : start + HEADS]
+            scores = _scores(self.maps, some, self.positional, rows, thresholds)
+            best = [_best(self.roles, scores, at, every, thresholds) for at in range(len(some))]
+            drawn = self._lead_draws(scores, best, draws)
+            found |= {
+                self.heads[at]: replace(item, lead_draws=leads) for at, item, leads in zip(some, best, drawn, strict=True)
+            }
         leading = {
             head: item.role for head, item in found.items() if item.role and item.lead.value >= thresholds.pattern_margin
         }
@@ -144,7 +149,7 @@ class Looking:
 def looking(task: Task, clean: Recorded, said: RoleMaps | None = None) -> Looking:
     """Where all heads look in a recorded run; `said`: what the roles say about its batch, if that is known. No forward pass."""
     said = said or role_maps(task, clean.batch)
-    roles, heads = said.roles, clean.run.pattern.shape[2]
+    roles, heads = said.roles, clean.run.z.shape[3]
     maps = make_maps(clean, said)
     still = maps.stands_still(torch.ones_like(clean.batch.slots, dtype=torch.bool))
     placed = {role for role in operand_roles(task) if still[roles.index(role)]}
@@ -169,7 +174,7 @@ def pattern_evidence(
 def null_p_values(task: Task, clean: Recorded, destination: Destination) -> dict[Role, dict[HeadId, float]]:
     """For every role and head the p-value of the null alone, not corrected for how many there are: for calibration."""
     looks = looking(task, clean)
-    positional = torch.tensor([role.positional for role in looks.roles], device=clean.run.pattern.device)
+    positional = torch.tensor([role.positional for role in looks.roles], device=clean.run.z.device)
     every = list(range(len(looks.heads)))
     scores = _scores(looks.maps, every, positional, destination_rows(clean.batch, destination), Thresholds())
     return {

@@ -67,6 +67,11 @@ class Baseline:
         return self.count > 0
 
     @property
+    def answered(self) -> Bool[Tensor, "example"]:
+        """The examples in which something is asked that the model answers."""
+        return self.asked[:, self.open.to(self.count.device)].any(dim=1)
+
+    @property
     def gap(self) -> Float[Tensor, "example readout"]:
         """Clean margin minus margin on unrelated answers."""
         return self.clean.margin - self.chance.margin

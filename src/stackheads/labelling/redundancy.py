@@ -78,7 +78,7 @@ def _alone(item: Evidence, thresholds: Thresholds, places: Collection[Place]) ->
 def _single(item: Evidence, together: CauseEvidence) -> list[float]:
     """Its own effect on the readouts of a joint ablation, none below zero."""
     own = dict(zip(item.cause.every, item.cause.ablations["resample"].effect, strict=True))
-    return [max(0.0, own.get(readout, 0.0)) for readout in together.readouts]
+    return [max(0.0, own.get(readout) or 0.0) for readout in together.readouts]
 
 
 def _question(one: Evidence, other: Evidence) -> Question:

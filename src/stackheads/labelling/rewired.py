@@ -5,8 +5,8 @@ others stand in the order of the first token that changes, so that in each part 
 (`models/forwards/other_tokens.py`). Where the fast forward is not proved, all examples are one part, in their own order.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -14,75 +14,88 @@ from torch import Tensor
 
 from stackheads.interventions import Recorded, replayable
 from stackheads.interventions.engine import fitting
-from stackheads.labelling.bench import Bench
+from stackheads.labelling.bench import Bench, at_once
 from stackheads.labelling.readouts import Scorer
 from stackheads.models.forwards.other_tokens import values_on
 from stackheads.models.hooks import record_values
 from stackheads.models.trust import why_not_fused
 from stackheads.tasks import Batch, Operand, rewired
+from stackheads.tasks.base import joined
 from stackheads.types import HeadId
 
 PARTS, WORTH = 4, 8
 """At least so many parts, so that the examples of one change at about the same place; but none that takes less than this part
 of the memory, since a run of few examples is no cheaper.
 """
+TOGETHER = 8
+"""Counterfactuals that are held at once: pairs of more of them are more alike in what changes, and what a condensed run does
+not keep is made once for all.
+"""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some examples: which, what is recorded of them, their counterfactuals, the logits there (where something is asked) and
-    the value vectors of the heads that are asked about.
+    """Some pairs of counterfactual and example, by their numbers: what is recorded of the examples, their counterfactuals, the
+    logits there (where something is asked) and the value vectors of the heads that are asked about. `fast`: runs can be taken
+    up again.
     """
 
-    some: Int[Tensor, "some"]
+    number: Int[Tensor, "pair"]
+    example: Int[Tensor, "pair"]
     clean: Recorded
     scorer: Scorer
     other: Batch
-    logits: Float[Tensor, "some pos d_vocab_out"]
-    v: dict[HeadId, Float[Tensor, "some pos d_head"]]
-
-
-@dataclass(frozen=True)
-class Counterfactual:
-    """A counterfactual at one operand of one hop, in words, and the parts of the examples that it changes."""
-
-    name: str
-    parts: Iterator[Part]
+    logits: Float[Tensor, "pair pos d_vocab_out"]
+    v: dict[HeadId, Float[Tensor, "pair pos d_head"]]
+    fast: bool
 
 
 def counterfactuals(
     bench: Bench, operand: Operand, deepest: int, heads: Iterable[HeadId], generator: torch.Generator
-) -> Iterator[Counterfactual]:
-    """One for each hop up to `deepest`, run when its turn comes. Cost: at most one forward pass each, and two on few examples
-    to see whether the fast forward is the model's from the tokens on.
+) -> Iterator[Part]:
+    """One for each hop up to `deepest`, numbered from 0: all pairs of one and an example that it changes, a part at a time.
+
+    Cost: at most one forward pass each, and two on few examples to see whether the fast forward is the model's from the tokens
+    on; where the run is condensed, a third of one for every `TOGETHER` of them.
     """
-    batch = bench.clean.batch
+    batch, asked = bench.clean.batch, sorted(set(heads))
     fast = replayable(bench.model, bench.clean) and why_not_fused(bench.model, batch.tokens) is None
-    for hop in range(1, deepest + 1):
-        other = rewired(bench.task, batch, hop, generator, operand)
-        name = f"hop {hop}" if operand == "value" else f"the {operand} of hop {hop}"
-        yield Counterfactual(name, _parts(bench, other, sorted(set(heads)), fast))
+    for start in range(0, deepest, TOGETHER):
+        numbers = range(start, min(start + TOGETHER, deepest))
+        others = {number: rewired(bench.task, batch, number + 1, generator, operand) for number in numbers}
+        yield from _fast(bench, others, asked) if fast else _hooked(bench, others, asked)
 
 
-def _parts(bench: Bench, other: Batch, heads: list[HeadId], fast: bool) -> Iterator[Part]:
-    model, clean, scorer = bench.model, bench.clean, bench.scorer
-    if not fast:
-        logits, v = record_values(model, other.tokens, other.pads)
-        yield Part(torch.arange(len(other), device=v.device), clean, scorer, other, logits, _of(v, heads))
-        return
-    changes = clean.batch.tokens != other.tokens
-    first = changes.to(torch.uint8).argmax(dim=1).where(changes.any(dim=1), changes.shape[1])
-    order = first.argsort(stable=True)
-    order = order[: int(changes.any(dim=1).sum())]
-    most = fitting(model, changes.shape[1], clean.run.logits.dtype)
-    size = min(most, max(-(-len(order) // PARTS), most // WORTH, 1))
-    for some in order.split(size) if len(order) else ():
-        mine = replace(clean, batch=clean.batch[some], run=clean.run.part(some))
-        own = scorer.part(some)
-        logits, v = values_on(model, mine.run, other.tokens[some], int(first[some[0]]), own.read.nonzero().flatten())
-        yield Part(some, mine, own, other[some], logits, _of(v, heads))
+def _hooked(bench: Bench, others: Mapping[int, Batch], heads: Sequence[HeadId]) -> Iterator[Part]:
+    """All examples of a counterfactual at once, through the model's hooks."""
+    for number, other in others.items():
+        logits, v = record_values(bench.model, other.tokens, other.pads)
+        every = torch.arange(len(other), device=v.device)
+        one = torch.full_like(every, number)
+        yield Part(one, every, bench.clean, bench.scorer, other, logits, _of(v, heads), fast=False)
 
 
-def _of(v: Float[Tensor, "layer some pos head d_head"], heads: list[HeadId]) -> dict[HeadId, Tensor]:
+def _fast(bench: Bench, others: Mapping[int, Batch], heads: Sequence[HeadId]) -> Iterator[Part]:
+    """As many examples as fit in memory after the other, with all counterfactuals, in the order of what these change."""
+    model, tokens = bench.model, bench.clean.batch.tokens
+    changes = torch.stack([other.tokens != tokens for other in others.values()])  # [counterfactual, example, pos]
+    first = changes.to(torch.uint8).argmax(dim=2).where(changes.any(dim=2), tokens.shape[1])
+    examples, numbers = torch.arange(len(tokens), device=tokens.device), torch.tensor([*others], device=tokens.device)
+    # The recording of a part, which holds all layers, stands beside its run.
+    most = max(1, fitting(model, tokens.shape[1], bench.clean.run.logits.dtype) // model.cfg.n_layers)
+    for chunk in at_once(model, bench.clean, changes.any(dim=2).any(dim=0)):
+        clean, scorer, at = bench.clean.part(chunk), bench.scorer.part(chunk), examples[chunk]
+        begin = first[:, at].flatten()  # [counterfactual and example]
+        order = begin.argsort(stable=True)[: int((begin < tokens.shape[1]).sum())]
+        every = joined([other[at] for other in others.values()])
+        for pairs in order.split(min(most, max(-(-len(order) // PARTS), most // WORTH, 1))) if len(order) else ():
+            local, other = pairs % len(at), every[pairs]
+            mine, own = clean.part(local), scorer.part(local)
+            read = own.read.nonzero().flatten()
+            logits, v = values_on(model, mine.run.whole(), other.tokens, int(begin[pairs[0]]), read)
+            yield Part(numbers[pairs // len(at)], at[local], mine, own, other, logits, _of(v, heads), fast=True)
+
+
+def _of(v: Float[Tensor, "layer some pos head d_head"], heads: Sequence[HeadId]) -> dict[HeadId, Tensor]:
     """The value vectors of these heads, so that the others' need not be kept."""
     return {head: v[head.layer, :, :, head.index].clone() for head in heads}

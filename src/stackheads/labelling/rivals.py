@@ -90,7 +90,7 @@ def contrasts(
         named = pairs.of(role_targets(task, clean.batch, [role])[0])  # [row, source]: the role's
         tables = [table for table in TABLES if not _is_one(named, pairs, table)]
         for head in (head for head, its in leading.items() if its == role):
-            attention = pairs.of(clean.run.of(head)[0]).double()  # [row, source]
+            attention = pairs.of(clean.run.of(head)[0])  # [row, source]
             asked += [(head, table) for table in tables]
             sums += [_apart(attention, named, pairs.of(own[role]), pairs, table) for table in tables]
     found: dict[HeadId, tuple[Contrast, ...]] = dict.fromkeys(leading, ())
@@ -131,8 +131,8 @@ def _apart(
     number = _numbers(attention, pairs, table)
     favoured = (number >= number.amax(dim=1, keepdim=True) - ALIKE) & (number >= 0)
     apart = own & favoured.any(dim=1) & ~(favoured & named).any(dim=1)
-    on_role = (attention * named).sum(dim=1)
-    on_table = (attention * favoured).sum(dim=1) / favoured.sum(dim=1).clamp(min=1)
+    on_role = (attention * named).sum(dim=1, dtype=torch.double)
+    on_table = (attention * favoured).sum(dim=1, dtype=torch.double) / favoured.sum(dim=1).clamp(min=1)
     parts = (on_role - on_table, torch.ones_like(on_role), on_role, on_table)
     return torch.stack([pairs.by_example(part * apart) for part in parts])
 
@@ -151,7 +151,7 @@ def _contrast(table: str, sums: Float[Tensor, "4 batch"], level: float) -> Contr
 def _paired(own: Int[Tensor, "row"], source: Int[Tensor, "row source"]) -> Int[Tensor, "row source"]:
     """A number for each pair; where numbers are many more than pairs, as of a language's words, only those that there are."""
     pair = own[:, None] * (int(source.max()) + 1) + source
-    return pair if int(pair.max()) < pair.numel() else pair.unique(return_inverse=True)[1]
+    return (pair if int(pair.max()) < pair.numel() else pair.unique(return_inverse=True)[1]).int()
 
 
 def _sums(values: Shaped[Tensor, "row source"], entry: Int[Tensor, "row source"], size: int) -> Float[Tensor, "entry"]:
@@ -171,7 +171,6 @@ def _numbers(attention: Float[Tensor, "row source"], pairs: Pairs, table: str) -
     """For each pair the mean attention of its entry in the other half; -1 where that holds none, or the source is not seen."""
     entry = pairs.entries[table]
     size = pairs.sizes[table]
-    mine, other = (entry + size * half[:, None] for half in (pairs.second, ~pairs.second))
-    total, seen = (_sums(part, mine, 2 * size) for part in (attention, pairs.sees))
+    total, seen = (_sums(part, entry + size * pairs.second[:, None].int(), 2 * size) for part in (attention, pairs.sees))
     mean = (total / seen.clamp(min=1)).where(seen > 0, -1.0)
-    return mean[other].where(pairs.sees, -1.0)
+    return mean[entry + size * (~pairs.second)[:, None].int()].where(pairs.sees, -1.0)

@@ -26,13 +26,13 @@ on the examples that it changes alone (`rewired.py`), and one for each question 
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from stackheads.interventions import destination_rows, rerun, source_edit
+from stackheads.interventions import Recorded, destination_rows, rerun, source_edit
+from stackheads.interventions.engine import edit_of
 from stackheads.labelling.bench import Bench
 from stackheads.labelling.readouts import Readout
 from stackheads.labelling.rewired import Part, counterfactuals
@@ -40,7 +40,7 @@ from stackheads.labelling.roles import role_targets
 from stackheads.labelling.statistics import Resampling, Shares, brought, mean_interval
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.models.forwards.replay import look_through, marked
-from stackheads.models.hooks import CarryEdit
+from stackheads.models.hooks import CarryEdit, Edit
 from stackheads.tasks import OPERANDS, Batch, Operand, Task
 from stackheads.types import NOWHERE, HeadId, Role, Where
 
@@ -78,15 +78,27 @@ class WriteEvidence:
 
 @dataclass(frozen=True)
 class _Tried:
-    """One counterfactual's part of the answer to a question: by how much the patch moves each readout, and its own run does,
-    in sums of (logit of its answer - logit of the clean answer), over how many answers that it changes.
+    """What counterfactuals answer to a question: by how much the patch moves each readout, and their own run does, in sums of
+    (logit of its answer - logit of the clean answer), over how many answers that it changes.
     """
 
-    name: str
-    moved: Float[Tensor, "example readout"]
-    gap: Float[Tensor, "example readout"]
-    differs: Float[Tensor, "example readout"]
-    acts: Bool[Tensor, "example"]
+    names: Sequence[str]
+    moved: Float[Tensor, "counterfactual example readout"]
+    gap: Float[Tensor, "counterfactual example readout"]
+    differs: Float[Tensor, "counterfactual example readout"]
+    acts: Bool[Tensor, "counterfactual example"]
+
+
+@dataclass(frozen=True)
+class _Patch:
+    """What is asked of some pairs of counterfactual and example: the edits, the answers that these are to bring, how many of
+    them are other ones, and the pairs in which that may tell of a readout that the model answers.
+    """
+
+    edits: list[CarryEdit]
+    targets: Int[Tensor, "pair pos slot"]
+    differs: Float[Tensor, "pair readout"]
+    told: Bool[Tensor, "pair"]
 
 
 @dataclass(frozen=True)
@@ -115,6 +127,7 @@ class Writes:
         self.bench, self.model, self.task, self.clean = bench, bench.model, bench.task, bench.clean
         self.scorer, self.baseline = bench.scorer, bench.baseline.on_cpu
         self.draws, self.thresholds, self.generator = draws, thresholds, generator
+        self.largest: dict[HeadId, Tensor] = {}
         self.deepest = deepest or max(readout.hop for readout in self.scorer.readouts)
 
     def answer(self, questions: Sequence[Question]) -> list[WriteEvidence]:
@@ -135,23 +148,60 @@ class Writes:
             return {}
         heads = {head for question in questions for head in question.heads}
         least = {question: self._least(question) for question in questions}
-        tried: dict[Question, list[_Tried]] = {question: [] for question in questions}
-        for other in counterfactuals(self.bench, operand, self.deepest, heads, self.generator):
-            for some in tried.values():
-                some.append(self._nothing(other.name))
-            for part in other.parts:
-                changed = reached_otherwise(self.task, part.clean.batch, part.other)
-                named = {role: self._brought(role, part, changed) for role in {question.role for question in questions}}
-                rows = [self._read(question, part, named[question.role]) for question in tried]
-                look_through(rows)
-                for (question, found), at in zip(tried.items(), rows, strict=True):
-                    self._patch(question, part, named[question.role], at, least[question], found[-1])
-        return {question: self._shown(parts) for question, parts in _on_cpu(tried).items()}
+        tried = {question: self._nothing(operand) for question in questions}
+        for part in counterfactuals(self.bench, operand, self.deepest, heads, self.generator):
+            self._patch(part, tried, least)
+        return {question: self._shown(found) for question, found in _on_cpu(tried).items()}
 
-    def _nothing(self, name: str) -> _Tried:
-        """What examples show that a counterfactual leaves as they are."""
-        none = torch.zeros_like(self.bench.baseline.clean.margin)
-        return _Tried(name, none, none.clone(), self.scorer.where.new_zeros(none.shape), none[:, 0] > 0)
+    def _nothing(self, operand: Operand) -> _Tried:
+        """What examples show that counterfactuals leave as they are."""
+        names = [f"hop {hop}" if operand == "value" else f"the {operand} of hop {hop}" for hop in range(1, self.deepest + 1)]
+        margin = self.bench.baseline.clean.margin
+        none = margin.new_zeros(len(names), *margin.shape)
+        return _Tried(names, none, none.clone(), self.scorer.where.new_zeros(none.shape), none[..., 0] > 0)
+
+    def _patch(self, part: Part, tried: Mapping[Question, _Tried], least: Mapping[Question, Sequence[Tensor]]) -> None:
+        """Write what some pairs of counterfactual and example show about each question."""
+        changed = reached_otherwise(self.task, part.clean.batch, part.other)
+        named = {role: self._brought(role, part, changed) for role in {question.role for question in tried}}
+        rows = {question: self._read(question, part, named[question.role]) for question in tried}
+        look_through(rows.values())
+        patches = [self._patched(question, part, named[question.role], at) for question, at in rows.items()]
+        at, told = (part.number, part.example), brought([patch.told for patch in patches])
+        for (question, found), patch, run in zip(tried.items(), patches, told, strict=True):
+            start, goal = (part.scorer.towards(logits, patch.targets) for logits in (part.clean.run.logits, part.logits))
+            found.gap[at], found.differs[at] = goal - start, patch.differs
+            if patch.edits:
+                found.acts[at] = self._acts(patch.edits, least[question])
+                found.moved[at] = self._moved(part, patch, run)
+
+    def _patched(
+        self, question: Question, part: Part, sources: Bool[Tensor, "pair pos source"], rows: Bool[Tensor, "pair pos"]
+    ) -> _Patch:
+        """What is asked about a question at these rows; of runs through hooks all pairs are run."""
+        clean, heads = part.clean, question.heads if marked(rows) else ()
+        edits = [source_edit(clean, part.v[head], head, rows, sources) for head in heads]
+        # An answer of the destination's own that no source can bring stays out: it is taken for one that is not changed.
+        elsewhere = destination_rows(clean.batch, question.destination) & ~rows
+        targets = clean.batch.targets.where(elsewhere[:, :, None], part.other.targets)
+        differs = part.scorer.differs(targets)
+        told = differs.new_ones(len(differs), dtype=torch.bool)
+        if part.fast and edits:
+            told = (differs[:, self.bench.open_readouts] > 0).any(dim=1) & _changed(edits)
+        return _Patch(edits, targets, differs, told)
+
+    def _moved(self, part: Part, patch: _Patch, told: Bool[Tensor, "pair"]) -> Float[Tensor, "pair readout"]:
+        """By how much edits move the readouts, run where something is `told`, which is known on the CPU; 0 elsewhere."""
+        moved, clean, scorer, edits = torch.zeros_like(patch.differs), part.clean, part.scorer, list[Edit](patch.edits)
+        some = told.nonzero().flatten().to(moved.device)
+        if not len(some):
+            return moved
+        if len(some) < len(told):
+            clean, scorer, edits = clean.part(some), scorer.part(some), [edit_of(edit, some) for edit in edits]
+        patched = rerun(self.model, clean, edits, read=part.scorer.read)
+        after, before = (scorer.towards(logits, patch.targets[some]) for logits in (patched, clean.run.logits))
+        moved[some] = after - before
+        return moved
 
     def _brought(self, role: Role, part: Part, changed: Bool[Tensor, "some pos"]) -> Bool[Tensor, "some pos source"]:
         """The sources of a role by which another batch can show what they bring: named in both, with another content."""
@@ -162,47 +212,22 @@ class Writes:
         """The rows of a question's destination from which such a source is read."""
         return destination_rows(part.clean.batch, question.destination) & sources.any(dim=-1)
 
-    def _patch(
-        self,
-        question: Question,
-        part: Part,
-        sources: Bool[Tensor, "some pos source"],
-        rows: Bool[Tensor, "some pos"],
-        least: Sequence[Tensor],
-        found: _Tried,
-    ) -> None:
-        """Write what a part of the examples shows, patched at these rows."""
-        clean, scorer = part.clean, part.scorer
-        heads = question.heads if marked(rows) else ()
-        edits = [source_edit(clean, part.v[head], head, rows, sources) for head in heads]
-        patched = rerun(self.model, clean, edits, read=scorer.read)
-        # An answer of the destination's own that no source can bring stays out: it is taken for one that is not changed.
-        elsewhere = destination_rows(clean.batch, question.destination) & ~rows
-        targets = clean.batch.targets.where(elsewhere[:, :, None], part.other.targets)
-        start, moved, goal = (scorer.towards(logits, targets) for logits in (clean.run.logits, patched, part.logits))
-        found.moved[part.some], found.gap[part.some] = moved - start, goal - start
-        found.differs[part.some] = scorer.differs(targets)
-        if edits:
-            found.acts[part.some] = self._acts(edits, least)
-
-    def _shown(self, tried: Sequence[_Tried]) -> _Pairs:
+    def _shown(self, tried: _Tried) -> _Pairs:
         """The pairs of counterfactual and readout that can show something."""
-        gap, differs, moved = (
-            torch.cat([getattr(part, name) for part in tried], dim=1) for name in ("gap", "differs", "moved")
-        )
-        acting = torch.stack([part.acts for part in tried], dim=1)  # [example, counterfactual]
+        gap, differs, moved = (part.movedim(0, 1).flatten(1) for part in (tried.gap, tried.differs, tried.moved))
+        acting = tried.acts.T  # [example, counterfactual]
         n_readouts = len(self.scorer.readouts)
         shown = (differs > 0) & acting.repeat_interleave(n_readouts, dim=1)
         often = shown.sum(dim=0) >= self.thresholds.min_asked
         value, low, _ = mean_interval(gap, differs, self.thresholds.confidence, max(1, int(often.sum())))
-        is_open = self.baseline.open.repeat(len(tried))
+        is_open = self.baseline.open.repeat(len(tried.names))
         at = (often & is_open & (low > value / 2)).nonzero().flatten().tolist()
         readouts = tuple(number % n_readouts for number in at)
         names = tuple(
-            f"its source from the counterfactual at {tried[number // n_readouts].name} moves {self.scorer.readouts[readout]}"
+            f"its source from the counterfactual at {tried.names[number // n_readouts]} moves {self.scorer.readouts[readout]}"
             for number, readout in zip(at, readouts, strict=True)
         )
-        ever = (shown.sum(dim=0) > 0).unflatten(0, (len(tried), n_readouts)).any(dim=0)
+        ever = (shown.sum(dim=0) > 0).unflatten(0, (len(tried.names), n_readouts)).any(dim=0)
         return _Pairs(moved[:, at], gap[:, at], differs[:, at] > 0, readouts, names, ever, acting.any(dim=1))
 
     def matched(self, asked: Iterable[tuple[HeadId, Where, Sources]]) -> list[WriteEvidence]:
@@ -239,10 +264,17 @@ class Writes:
         """For each list of edits by a matched example the readouts, but for some, that they can destroy."""
         margins, acting, told = list[Tensor](), list[Tensor](), list[Collection[int]]()
         for edits, but_for in asked:
-            margins.append(self.scorer.margin(rerun(self.model, self.clean, list(edits), read=self.scorer.read)))
+            margins.append(self._without(edits, but_for))
             acting.append(self._acts(edits))
             told.append(but_for)
         return [self._pairs(*each) for each in zip(brought(margins), brought(acting), told, strict=True)]
+
+    def _without(self, edits: Sequence[CarryEdit], but_for: Collection[int]) -> Float[Tensor, "example readout"]:
+        """Margins with edits, run where a readout is asked that they may destroy."""
+        wanted = [number for number in self.bench.open_readouts if number not in but_for]
+        some = self.baseline.asked[:, wanted].any(dim=1)
+        scores, _ = self.bench.scores(lambda clean: [[_cut(edit, clean) for edit in edits]], some)
+        return scores[0].margin if scores else self.bench.baseline.clean.margin
 
     def _pairs(
         self, margin: Float[Tensor, "example readout"], acts: Bool[Tensor, "example"], but_for: Collection[int]
@@ -283,28 +315,41 @@ class Writes:
         """The examples in which some edit changes its head's output beyond rounding, and by more than the least that counts."""
         acts = []
         for number, edit in enumerate(edits):
-            rounding = ACTS * self.clean.run.of(edit.head)[1].abs().max()
+            rounding = ACTS * self._largest(edit.head)
             acts.append(largest_change(edit) > (rounding if least is None else rounding.maximum(least[number])))
         return torch.stack(acts).any(dim=0)
+
+    def _largest(self, head: HeadId) -> Float[Tensor, ""]:
+        """The largest number of a head's value vectors."""
+        if head not in self.largest:
+            self.largest[head] = self.clean.run.of(head)[1].abs().max()
+        return self.largest[head]
 
     def _least(self, question: Question) -> list[Tensor]:
         """What a counterfactual must change of each head's output."""
         return [BROUGHT * largest_change(edit).mean() for edit in self._elsewhere(question)]
 
 
-def _on_cpu(tried: Mapping[Question, Sequence[_Tried]]) -> dict[Question, list[_Tried]]:
+def _on_cpu(tried: Mapping[Question, _Tried]) -> dict[Question, _Tried]:
     """What was tried, brought to the CPU for all questions at once."""
-    every = [part for parts in tried.values() for part in parts]
-    numbers = zip(
-        *(brought([getattr(part, name) for part in every]) for name in ("moved", "gap", "differs", "acts")), strict=True
-    )
-    found = iter([_Tried(part.name, *each) for part, each in zip(every, numbers, strict=True)])
-    return {question: list(islice(found, len(parts))) for question, parts in tried.items()}
+    names = ("moved", "gap", "differs", "acts")
+    numbers = zip(*(brought([getattr(found, name) for found in tried.values()]) for name in names), strict=True)
+    return {question: _Tried(found.names, *each) for (question, found), each in zip(tried.items(), numbers, strict=True)}
+
+
+def _cut(edit: CarryEdit, clean: Recorded) -> Edit:
+    """An edit of all examples on those of a part."""
+    return edit if len(clean.batch) == len(edit.rows) else edit_of(edit, clean.numbers)
 
 
 def largest_change(edit: CarryEdit) -> Float[Tensor, "example"]:
     """The largest change of a head's output at any of the rows."""
     return (edit.change.abs().amax(dim=-1) * edit.rows).amax(dim=-1)
+
+
+def _changed(edits: Sequence[CarryEdit]) -> Bool[Tensor, "example"]:
+    """The examples in which any edit changes anything."""
+    return torch.stack([largest_change(edit) > 0 for edit in edits]).any(dim=0)
 
 
 def rewired_operand(role: Role | None) -> Operand | None:

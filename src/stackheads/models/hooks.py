@@ -90,6 +90,19 @@ class Recording:
         layer, index = head.layer, head.index
         return self.pattern[layer, :, index], self.v[layer, :, :, index], self.z[layer, :, :, index]
 
+    @property
+    def resumable(self) -> bool:
+        """Whether a run can be taken up again from it."""
+        return self.residual is not None and self.q is not None
+
+    def whole(self) -> "Recording":
+        """The whole of it, which it is (`models/condensed.py`)."""
+        return self
+
+    def output(self, head: HeadId | str) -> Float[Tensor, "batch pos d_head"]:
+        """This head's z. Raises `InterventionError` if there is no such head."""
+        return self.of(head)[2]
+
     def part(self, some: "slice | Tensor") -> "Recording":
         """The recording of some examples, by a slice or by their numbers."""
         inputs = (None if each is None else each[:, some] for each in (self.residual, self.q, self.k))

@@ -5,7 +5,7 @@ position of the value slot of the statement whose value is f^j(s) (Sanford, Hsu 
 the ground truth that attention patterns are compared with.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -80,6 +80,15 @@ class Batch:
         changed: dict[str, Any] = {name: None if tensor is None else change(tensor) for name, tensor in tensors.items()}
         gates = None if self.gates is None else {name: change(values) for name, values in self.gates.items()}
         return Batch(**changed, gates=gates)
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """The examples of several batches of one task, one after the other."""
+    every: dict[str, Any] = {field.name: [getattr(batch, field.name) for batch in batches] for field in fields(Batch)}
+    known = every.pop("gates")
+    tensors: dict[str, Any] = {name: None if parts[0] is None else torch.cat(parts) for name, parts in every.items()}
+    gates = None if known[0] is None else {name: torch.cat([each[name] for each in known]) for name in known[0]}
+    return Batch(**tensors, gates=gates)
 
 
 class StoredTask(BaseModel):

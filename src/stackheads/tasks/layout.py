@@ -33,12 +33,16 @@ class Matched:
     example: Int[Tensor, "batch"] | Int[Tensor, "batch pos"]
     position: Int[Tensor, "batch pos"] | None = None
 
-    def of(self, values: Shaped[Tensor, "batch pos *rest"]) -> Shaped[Tensor, "batch pos *rest"]:
+    def of(self, values: Shaped[Tensor, "every pos *rest"]) -> Shaped[Tensor, "batch pos *rest"]:
         """What is there; anything where nothing matches."""
         if self.position is None:
             return values[self.example]
         example = self.example if self.example.ndim == 2 else self.example[:, None]
         return values[example, self.position.clamp(min=0)]
+
+    def part(self, some: "slice | Tensor") -> "Matched":
+        """What is matched with some examples, by a slice or by their numbers; `of` takes the values of all."""
+        return Matched(self.example[some], None if self.position is None else self.position[some])
 
     def at(self, example: Int[Tensor, "row"], position: Int[Tensor, "row"]) -> tuple[Int[Tensor, "row"], Int[Tensor, "row"]]:
         """Example and position of what is matched with these rows; anything where nothing matches."""

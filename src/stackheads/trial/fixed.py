@@ -73,7 +73,7 @@ def map_edit(bench: Bench, label: Label, name: str) -> Edit:
     role = next(role for role in candidate_roles(bench.task) if str(role) == name)
     targets = role_targets(bench.task, bench.clean.batch, [role])[0]
     rows = destination_rows(bench.clean.batch, label.where) & targets.any(dim=-1)
-    return PatternEdit(label.head, rows, evenly(targets, bench.clean.run.pattern.dtype))
+    return PatternEdit(label.head, rows, evenly(targets, bench.clean.run.z.dtype))
 
 
 def _edit(bench: Bench, label: Label, way: str | None) -> Edit:

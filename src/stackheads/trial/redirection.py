@@ -103,7 +103,7 @@ def _is(label: Label, hop: int, destination: Destination) -> bool:
 def _pointed(clean: Recorded, task: StatementTask, heads: Sequence[HeadId], destination: Destination, to: int) -> list[Edit]:
     targets = role_targets(task, clean.batch, [Role("hop", to)])[0]
     rows = destination_rows(clean.batch, destination) & targets.any(dim=-1)
-    pattern = evenly(targets, clean.run.pattern.dtype)
+    pattern = evenly(targets, clean.run.z.dtype)
     return [PatternEdit(head, rows, pattern) for head in heads]
 
 

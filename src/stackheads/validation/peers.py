@@ -175,4 +175,4 @@ def _maps_scores(
 def _largest(item: Evidence, method: str) -> float:
     """The largest effect of an ablation on a readout that the model answers."""
     effects = dict(zip(item.cause.every, item.cause.ablations[method].effect, strict=True))
-    return max((effects[readout] for readout in item.cause.readouts), key=abs, default=0.0)
+    return max((effects[readout] or 0.0 for readout in item.cause.readouts), key=abs, default=0.0)

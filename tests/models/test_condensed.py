@@ -1,0 +1,74 @@
+"""A run of which little is kept says what the whole record says, and is refused where the rest could not be made again."""
+
+import pytest
+import torch
+from subjects import subject
+
+from stackheads.errors import InterventionError
+from stackheads.interventions import proof, recorded
+from stackheads.labelling import bench, rewired
+from stackheads.labelling.measure import Look, measure
+from stackheads.labelling.rows import label_row
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.models.condensed import Condensed
+from stackheads.models.hooks import Recording, all_heads
+from stackheads.tasks import labelling_batch
+
+NAMES = ["cycle-d4-l3", "khop-k2-l3"]
+
+
+def both(name, monkeypatch, examples=24):
+    model, task = subject(name)
+    batch = labelling_batch(task, examples, 0)
+    whole = recorded(model, batch)
+    monkeypatch.setattr(proof, "WHOLE", 0)
+    monkeypatch.setattr(proof, "_part", lambda *_: 7)
+    return model, whole, recorded(model, batch)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_made_again_is_what_was_recorded(name, monkeypatch):
+    model, whole, little = both(name, monkeypatch)
+    assert isinstance(little.run, Condensed)
+    assert little.hooked is None
+    some = torch.tensor([5, 2, 2])
+    for one, other in ((little.run.whole(), whole.run), (little.run.part(some), whole.run.part(some))):
+        for part in ("logits", "pattern", "v", "z", "residual", "q", "k"):
+            assert torch.allclose(getattr(one, part), getattr(other, part), atol=1e-4)
+    for head in all_heads(model):
+        for one, other in zip(little.run.of(head), whole.run.of(head), strict=True):
+            assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_labels_are_the_same_in_small_parts(monkeypatch):
+    model, task = subject("cycle-d4-l3")
+    settings = model, task, Look(64, 0), Thresholds()
+    rows = [label_row(item, Thresholds()) for item in measure(*settings)[0]]
+    monkeypatch.setattr(proof, "WHOLE", 0)
+    for room in (bench, rewired):
+        monkeypatch.setattr(room, "fitting", lambda *_: 24)
+    found = [label_row(item, Thresholds()) for item in measure(*settings)[0]]
+    assert [row["status"] for row in found] == [row["status"] for row in rows]
+    for one, other in zip(rows, found, strict=True):
+        named = ["head", "destination", "role", "gate", "looks_like", "pattern", "write", "null_p"]
+        if abs(one["effect"]) >= 0.02:  # below, where it is measured is chosen by rounding
+            named += ["readout", "effect", "effect_low", "effect_high", "effect_mean", "effect_zero"]
+        for name in named:
+            value = one[name]
+            assert other[name] == (pytest.approx(value, abs=1e-3, nan_ok=True) if isinstance(value, float) else value)
+
+
+def test_a_model_that_has_changed_makes_nothing(monkeypatch):
+    model, _, little = both("cycle-d4-l3", monkeypatch)
+    weight = next(model.parameters())
+    with torch.no_grad():
+        weight.mul_(1.0)
+    with pytest.raises(InterventionError, match="record it anew"):
+        little.run.whole()
+
+
+def test_a_model_with_a_hook_is_recorded_whole(monkeypatch):
+    model, task = subject("cycle-d4-l3")
+    monkeypatch.setattr(proof, "WHOLE", 0)
+    with model.hooks(fwd_hooks=[("blocks.0.attn.hook_z", lambda value, hook: value)]):
+        assert isinstance(recorded(model, labelling_batch(task, 8, 0)).run, Recording)
