@@ -86,7 +86,8 @@ def _fast(bench: Bench, others: Mapping[int, Batch], heads: Sequence[HeadId]) ->
     changes = torch.stack([other.tokens != tokens for other in others.values()])  # [counterfactual, example, pos]
     first = changes.to(torch.uint8).argmax(dim=2).where(changes.any(dim=2), tokens.shape[1])
     examples, numbers = torch.arange(len(tokens), device=tokens.device), torch.tensor([*others], device=tokens.device)
-    most = fitting(model, tokens.shape[1], bench.clean.run.logits.dtype)
+    # The recording of a part, which holds all layers, stands beside its run.
+    most = max(1, fitting(model, tokens.shape[1], bench.clean.run.logits.dtype) // model.cfg.n_layers)
     for chunk in at_once(model, bench.clean, changes.any(dim=2).any(dim=0)):
         clean, scorer, at = bench.clean.part(chunk), bench.scorer.part(chunk), examples[chunk]
         begin = first[:, at].flatten()  # [counterfactual and example]
