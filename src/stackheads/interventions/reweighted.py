@@ -32,7 +32,8 @@ def is_fast(model: Model, batch: Batch) -> bool:
 def recorded_again(model: Model, batch: Batch, fast: bool) -> Recorded:
     """Run the model once on a batch and keep both; `fast` is what `is_fast` says of a model built like it.
 
-    Raises as `recorded` does. Cost: a forward pass without hooks, and one on `FEW` examples; where not fast, or a record would take too much memory, that of `recorded`.
+    Raises as `recorded` does. Cost: a forward pass without hooks, and one on `FEW` examples; where not fast, or where a whole
+    record takes much memory, that of `recorded`.
     """
     if not fast or is_large(model, batch):
         return recorded(model, batch)
