@@ -154,7 +154,8 @@ def test_the_first_wrong_value_is_named(tmp_path):
         ({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}, "training.a.c = 2, got 3"),
         ({"a": 1}, {"a": 1, "b": 2}, "training.b = None, got 2"),
         ({"a": 1}, None, "training = {'a': 1}, got None"),
-        ([1, 2], [1, 3], "training = [1, 2], got [1, 3]"),
+        ([1, 2], [1, 3], "training[1] = 2, got 3"),
+        ({"seeds": [*range(99)]}, {"seeds": [*range(98)]}, "the number of training.seeds = 99, got 98"),
     ],
 )
 def test_the_first_setting_that_differs_is_named_by_its_path(before, after, found):

@@ -84,6 +84,12 @@ def first_difference(before: Any, after: Any, where: str = "") -> str:
         for name in {**old, **new}:
             if old.get(name) != new.get(name):
                 return first_difference(old.get(name), new.get(name), f"{where}.{name}".lstrip("."))
+    if isinstance(before, list) and isinstance(after, list):
+        olds, news = cast(list[Any], before), cast(list[Any], after)
+        for number, (old, new) in enumerate(zip(olds, news, strict=False)):
+            if old != new:
+                return first_difference(old, new, f"{where}[{number}]")
+        where, before, after = f"the number of {where}", len(olds), len(news)
     return f"{where} = {_short(before)}, got {_short(after)}"
 
 

@@ -49,7 +49,7 @@ def marked(values, where, value):
 STRUCTURE = {
     "no batch": (lambda batch: batch.tokens, r"sample must give a tasks\.Batch, got Tensor"),
     "float tokens": (wrong(tokens=lambda batch: batch.tokens.float()), "tokens must be a tensor of int64, got float32"),
-    "int32 find": (wrong(find=lambda batch: batch.find.int()), "find must be a tensor of int64, got int32"),
+    "bool slots": (wrong(slots=lambda batch: batch.slots == Slot.KEY), "slots must be a tensor of int64, got bool"),
     "a list": (wrong(slots=lambda batch: batch.slots.tolist()), "slots must be a tensor of int64, got list"),
     "no targets": (wrong(targets=lambda batch: None), "targets must be a tensor of int64, got NoneType"),
     "on meta": (lambda batch: batch.to("meta"), "must hold numbers"),
@@ -73,7 +73,7 @@ STRUCTURE = {
         "targets must be below the readout's 6 answers",
     ),
     "beyond the end": (wrong(find=lambda batch: marked(batch.find, batch.find >= 0, 13)), "must name positions, or -1"),
-    "ahead": (wrong(find=lambda batch: marked(batch.find, batch.find < 0, 12)), "must not point ahead"),
+    "pads in a list": (wrong(pads=lambda batch: [False] * 13), "pads must be a tensor of bool, got list"),
     "pads as numbers": (wrong(pads=lambda batch: torch.zeros_like(batch.tokens)), r"pads must be bool .* int64 \[16, 13\]"),
     "pads in slots": (wrong(pads=lambda batch: batch.slots == Slot.KEY), "pads must stand before or behind"),
     "gates in a list": (wrong(gates=lambda batch: [batch.tokens]), "gates must be tensors by name, got list"),
@@ -91,6 +91,16 @@ def test_examples_that_nothing_can_be_counted_on_are_refused(spoil, rule):
         with pytest.raises(TaskError, match=rule) as caught:
             refused(Spoilt(spoil))
         assert "\n" not in str(caught.value)
+
+
+def test_whole_numbers_of_other_sizes_are_the_same_numbers():
+    smaller = wrong(
+        **{name: lambda batch, name=name: getattr(batch, name).to(torch.int16) for name in ("tokens", "find", "slots")}
+    )
+    found, expected = (draw(Spoilt(spoil), 16, torch.Generator().manual_seed(0)) for spoil in (smaller, lambda batch: batch))
+    for name in ("tokens", "find", "slots", "targets"):
+        assert getattr(found, name).dtype == torch.long
+        assert torch.equal(getattr(found, name), getattr(expected, name))
 
 
 READOUTS = {

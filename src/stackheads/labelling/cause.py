@@ -58,7 +58,7 @@ class CauseEvidence:
 
     @property
     def exact(self) -> bool:
-        """Whether an intervention was made."""
+        """Whether this was seen, and is no guess: by an intervention, or because the model answers nothing."""
         return self.guess is None
 
     def other(self, number: int) -> dict[str, float]:

@@ -44,8 +44,8 @@ class _Sources:
         self, attention: Float[Tensor, "attention head"], shape: tuple[int, int, int]
     ) -> Float[Tensor, "role some pos head"]:
         """The attention that lies on them, summed for each row."""
-        rows = attention.new_zeros(math.prod(shape), attention.shape[1])
-        return rows.index_add_(0, self.row.long(), attention.index_select(0, self.at)).unflatten(0, shape)
+        rows = attention.new_zeros(math.prod(shape), attention.shape[1], dtype=torch.double)  # in whatever order a device adds
+        return rows.index_add_(0, self.row.long(), attention.index_select(0, self.at).double()).unflatten(0, shape)
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,8 @@ class Writes:
 
     def _moved(self, part: Part, patch: _Patch, told: Bool[Tensor, "pair"]) -> Float[Tensor, "pair readout"]:
         """By how much edits move the readouts, run where something is `told`, which is known on the CPU; 0 elsewhere."""
-        moved, clean, scorer, edits = torch.zeros_like(patch.differs), part.clean, part.scorer, list[Edit](patch.edits)
+        clean, scorer, edits = part.clean, part.scorer, list[Edit](patch.edits)
+        moved = self.bench.baseline.clean.margin.new_zeros(patch.differs.shape)
         some = told.nonzero().flatten().to(moved.device)
         if not len(some):
             return moved

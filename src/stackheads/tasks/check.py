@@ -33,7 +33,7 @@ def check(task: Task, examples: int = 256, seed: int = 0) -> None:
     same = all(_equal(getattr(batch, field.name), getattr(again, field.name)) for field in fields(batch))
     if not same:
         raise TaskError("the same generator state must give the same examples, it gave others: draw from the generator only")
-    for rule in (_query, gate_values, _composition, _answers):
+    for rule in (_query, gate_values, _ahead, _composition, _answers):
         raise_first(rule(task, batch))
     if not one_layout(batch):
         _tell_layouts(batch)
@@ -75,6 +75,12 @@ def _query(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
     yield "an example must have a query", no_query, "mark the position that is asked as Slot.QUERY"
     nothing = (batch.targets < 0).all().expand(len(batch))
     yield "something must be asked in some example", nothing, "set targets, and the hop that each is"
+
+
+def _ahead(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
+    maps = batch.find if batch.operands is None else torch.cat([batch.find, batch.operands], dim=1)
+    ahead = (maps > torch.arange(maps.shape[2], device=maps.device)).flatten(1).any(dim=1) & (task.attention_dir == "causal")
+    yield "where attention is causal find maps must not point ahead", ahead, "use -1 for sources that can't be seen"
 
 
 def _composition(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:

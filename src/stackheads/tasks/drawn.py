@@ -6,6 +6,7 @@ the truth about its sources and answers is for `check` to say.
 """
 
 import inspect
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ def check_task(task: object) -> None:
             raise ConfigError(f"a task's {name} is called as {call}, that of {kind} can't be: write it so")
     given: Any = task
     hops = list(given.hops)
-    if len(set(hops)) < len(hops) or not all(isinstance(hop, int) for hop in hops):
+    if len(set(hops)) < len(hops) or not all(isinstance(hop, Integral) for hop in hops):
         raise ConfigError(f"a task's hops are different whole numbers, got {tuple(hops)}: name each find map once")
 
 

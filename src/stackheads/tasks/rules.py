@@ -5,6 +5,7 @@ the cure; the next may take for granted what those before it demand.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,8 @@ from stackheads.types import IGNORE, NOWHERE, Slot
 
 LEAST_EACH = 16
 """Rows there must be, on average, for each value of a gate."""
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+"""What is taken for int64: whole numbers of other sizes are the same numbers."""
 WHOLE = ("tokens", "slots", "targets", "target_hop", "find", "operands")
 FEW = 2
 """Examples on which a readout is tried."""
@@ -29,8 +32,13 @@ def check_structure(task: Task, batch: object, source: str, n: int) -> Batch:
         raise TaskError(f"a task's {source} must give a tasks.Batch, got {type(batch).__name__}: make one of its tensors")
     for name in WHOLE:
         value: object = getattr(batch, name)
-        if (value is not None or name != "operands") and not (isinstance(value, Tensor) and value.dtype == torch.long):
+        if (value is not None or name != "operands") and not (isinstance(value, Tensor) and value.dtype in INTEGERS):
             raise TaskError(f"a batch's {name} must be a tensor of int64, got {_kind(value)}: convert it")
+    if batch.pads is not None and not isinstance(batch.pads, Tensor):
+        raise TaskError(f"a batch's pads must be a tensor of bool, got {_kind(batch.pads)}: convert it")
+    values = {name: getattr(batch, name) for name in WHOLE}
+    if others := {name: value.long() for name, value in values.items() if value is not None and value.dtype != torch.long}:
+        batch = replace(batch, **others)
     known: Any = batch.gates
     if known is not None and not (isinstance(known, Mapping) and all(isinstance(each, Tensor) for each in known.values())):
         raise TaskError(f"a batch's gates must be tensors by name, got {_kind(known)}: give a dictionary of tensors")
@@ -93,14 +101,11 @@ def _targets(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
 
 
 def _sources(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
-    """Find maps and operands name positions that can be attended to, or nowhere."""
+    """Find maps and operands name positions, or nowhere; what can't be attended to is no source, whatever they name."""
     n_pos = batch.tokens.shape[1]
     maps = batch.find if batch.operands is None else torch.cat([batch.find, batch.operands], dim=1)
     outside = ((maps < NOWHERE) | (maps >= n_pos)).flatten(1).any(dim=1)
     yield "find maps must name positions, or -1", outside, "correct the maps"
-    if task.attention_dir == "causal":
-        ahead = (maps > torch.arange(n_pos, device=maps.device)).flatten(1).any(dim=1)
-        yield "where attention is causal find maps must not point ahead", ahead, "use -1 for sources that can't be seen"
 
 
 def _pads(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:

@@ -96,6 +96,9 @@ OTHERS = [
     "h.0.attn.q_norm.weight",
     "h.1.mlp.c_gate.weight",
     "h.0.attn.c_attn.lora_A.weight",
+    "h.0.attn.c_attn.lora_A",
+    "h.1.mlp.c_fc.weight_scale",
+    "wte.lora_embedding_A.default",
     "h.0.crossattention.c_attn.weight",
 ]
 

@@ -8,6 +8,7 @@ shape of the first `c_attn` tells which it is. A prefix before the names does no
 
 import warnings
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ Unembed = str | Float[Tensor, "d_vocab_out d_model"]
 HEAD, HEAD_BIAS, ANCHOR = "lm_head.weight", "lm_head.bias", "wpe.weight"
 PARTS = ("wte", "wpe", "ln_f", "lm_head")
 LAYER_PARTS = ("ln_1", "ln_2", "attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
-MASKS = ("attn.bias", "attn.masked_bias")
-"""Buffers that older versions of transformers save in each layer: the causal mask, and what stands for minus infinity."""
+MASKS = ("attn.bias", "attn.masked_bias", "attn.mask")
+"""Buffers that others save in each layer: the causal mask, and what stands for minus infinity."""
 TRIED, CHANCE = 64, 0.1
 """Examples on which a model's answers are tried, and by how much more than chance they should be right."""
 
@@ -93,7 +94,7 @@ def from_gpt2(
     layers, heads = _count_layers(tensors), settings.heads
     if heads is None:
         raise CheckpointError("a state dict does not tell its number of heads, got none: give n_heads, or --heads N")
-    if not isinstance(heads, int) or not 1 <= heads <= d_model or d_model % heads:
+    if not isinstance(heads, Integral) or not 1 <= heads <= d_model or d_model % heads:
         raise CheckpointError(f"heads must divide the width of the model, {d_model}, got {heads!r}: give its number of heads")
     linear = _shape(tensors, "h.0.attn.c_attn.weight")[0] != d_model
     d_mlp = _shape(tensors, "h.0.mlp.c_fc.weight")[0 if linear else 1]
@@ -175,10 +176,10 @@ def _without_prefix(state_dict: Mapping[str, Tensor], tied: bool | None) -> dict
 def _refuse_others(tensors: Mapping[str, Tensor], whole: bool) -> None:
     """Raise `CheckpointError` for tensors that a GPT-2 does not compute with; `whole`: the names are those of nothing else."""
     for name in tensors:
-        part = name.rsplit(".", 1)[0]
         inside = name.split(".", 2)[2] if name.startswith("h.") and name.count(".") > 1 else None
-        known = part in PARTS if inside is None else inside in MASKS or inside.rsplit(".", 1)[0] in LAYER_PARTS
-        if not known and (whole or name.startswith("h.")):
+        part, _, kind = (name if inside is None else inside).rpartition(".")
+        known = inside in MASKS or (kind in ("weight", "bias") and part in (PARTS if inside is None else LAYER_PARTS))
+        if not known and (whole or name.split(".")[0] in ("h", *PARTS)):
             rule = f"a GPT-2 computes with all of its weights, and {name} is none of them"
             raise CheckpointError(f"{rule}: merge it into the others, or bridge the model (models.bridge)")
 
