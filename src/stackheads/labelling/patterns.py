@@ -22,15 +22,13 @@ from scipy import stats
 from torch import Tensor
 
 from stackheads.interventions import Recorded, destination_rows
+from stackheads.interventions.engine import MEMORY
 from stackheads.labelling.maps import Maps, RoleMaps, make_maps, role_maps
 from stackheads.labelling.rivals import TABLES, Contrast, contrasts
 from stackheads.labelling.statistics import Estimate, Resampling, mean_interval
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.tasks import Task, operand_roles
 from stackheads.types import Destination, HeadId, Role, Where
-
-HEADS = 4
-"""Heads that are scored at a time, in double precision."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +117,9 @@ class Looking:
         """Score heads at these rows against every role, one of `tests` times so many in all. `draws` is over all examples."""
         numbers = [number for number, head in enumerate(self.heads) if head in heads]
         every, found = tests * len(self.roles), dict[HeadId, PatternEvidence]()
-        for start in range(0, len(numbers), HEADS):
-            some = numbers[start : start + HEADS]
+        at_once = max(1, MEMORY // (8 * self.maps.mass[:, 0].numel()))  # heads, in double precision
+        for start in range(0, len(numbers), at_once):
+            some = numbers[start : start + at_once]
             scores = _scores(self.maps, some, self.positional, rows, thresholds)
             best = [_best(self.roles, scores, at, every, thresholds) for at in range(len(some))]
             drawn = self._lead_draws(scores, best, draws)
