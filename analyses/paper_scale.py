@@ -80,6 +80,7 @@ def main() -> None:
     """Run the script from the command line."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     runs = pd.read_csv(RESULTS / "scale-runs.csv")
+    runs = runs[runs["arm"].str.startswith("scale-curriculum-")]  # the others are `scale_layers.py`'s
     print(tell(runs))
     save_figure(draw(runs), RESULTS / "scale.png")
 
