@@ -29,13 +29,14 @@ from stackheads.interventions import destination_rows
 from stackheads.labelling.bench import bench_of, make_bench, read_labels
 from stackheads.labelling.cause import cause_evidence
 from stackheads.labelling.gating import gated_patterns
+from stackheads.labelling.patched import Question
 from stackheads.labelling.patterns import pattern_evidence
 from stackheads.labelling.rows import label_row
 from stackheads.labelling.stability import bootstrap_jaccard
 from stackheads.labelling.statistics import resampling
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, Evidence, pattern_answer
-from stackheads.labelling.write import Question, Writes
+from stackheads.labelling.write import Writes
 from stackheads.models import ModelConfig, build, load_gpt2
 from stackheads.models.hooks import all_heads, analysing, record
 from stackheads.seeds import Stream, stream

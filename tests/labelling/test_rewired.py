@@ -8,10 +8,11 @@ from subjects import subject
 
 from stackheads.labelling import rewired
 from stackheads.labelling.bench import bench_of
+from stackheads.labelling.patched import Question
 from stackheads.labelling.rewired import counterfactuals
 from stackheads.labelling.statistics import resampling
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.labelling.write import Question, Writes
+from stackheads.labelling.write import Writes
 from stackheads.models.hooks import analysing, record_values
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import labelling_batch

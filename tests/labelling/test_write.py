@@ -8,9 +8,10 @@ from subjects import subject
 
 from stackheads import analyze
 from stackheads.labelling.bench import bench_of
+from stackheads.labelling.patched import Question, reached_otherwise
 from stackheads.labelling.statistics import resampling
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.labelling.write import Question, Writes, reached_otherwise
+from stackheads.labelling.write import Writes
 from stackheads.seeds import Stream, stream
 from stackheads.tables import records
 from stackheads.tasks import Cycle, KHopInduction, Retrieval, labelling_batch

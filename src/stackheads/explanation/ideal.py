@@ -14,7 +14,7 @@ from stackheads.interventions import ABLATIONS, destination_rows
 from stackheads.labelling.bench import Bench, Label
 from stackheads.labelling.roles import role_targets
 from stackheads.models.forwards.patterned import mean_where
-from stackheads.models.forwards.replay import look_through, marked
+from stackheads.models.forwards.rows import look_through, marked
 from stackheads.models.hooks import Edit, HeadEdit, PatternEdit
 from stackheads.types import HeadId, Where
 

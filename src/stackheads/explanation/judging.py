@@ -27,11 +27,12 @@ from torch import Tensor
 from stackheads.explanation.attention_fit import fitted_to_attention, steepest
 from stackheads.explanation.examples import Examples
 from stackheads.explanation.sums import LEAST, Part, Sum, Taken, cross_entropy, left
+from stackheads.labelling.patched import Question
 from stackheads.labelling.selectors import Kind, Rows, Selector, make_rows
 from stackheads.labelling.statistics import Estimate, Resampling, Shares, mean_interval
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import SelectorEvidence, asks_what_is_carried
-from stackheads.labelling.write import Question, WriteEvidence, Writes
+from stackheads.labelling.write import WriteEvidence, Writes
 from stackheads.seeds import Stream, stream
 from stackheads.types import Destination, Gate, Role, Status, Where, ranges, where
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stackheads.errors import InterventionError
 from stackheads.models.condensed import Run
-from stackheads.models.forwards.replay import marked
+from stackheads.models.forwards.rows import marked
 from stackheads.tasks import Batch, gates
 from stackheads.tasks.layout import Matched, matched, one_layout, places
 from stackheads.types import Destination, Gated, HeadId, Where

@@ -20,7 +20,8 @@ from stackheads.errors import InterventionError
 from stackheads.interventions.activations import Recorded
 from stackheads.models.condensed import Run
 from stackheads.models.forwards.hooked import hooked_logits
-from stackheads.models.forwards.replay import Replay, Rows, edited_rows, look_through, marked
+from stackheads.models.forwards.replay import Replay
+from stackheads.models.forwards.rows import Rows, edited_rows, look_through, marked
 from stackheads.models.hooks import CarryEdit, Edit, HeadEdit, PatternEdit, analysing, check_head, run_edited
 from stackheads.models.kinds import check_model
 from stackheads.models.protocol import Model

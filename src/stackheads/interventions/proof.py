@@ -24,7 +24,7 @@ from stackheads.interventions.activations import Recorded
 from stackheads.interventions.engine import MEMORY, Engine, edit_of, fitting
 from stackheads.models.condensed import Condensed
 from stackheads.models.forwards.fused import supported
-from stackheads.models.forwards.replay import Rows
+from stackheads.models.forwards.rows import Rows
 from stackheads.models.hooks import Edit, HeadEdit, PatternEdit, Recording, analysing, record, run_edited
 from stackheads.models.protocol import Model
 from stackheads.models.trust import MATTERS, differs, obstacle, state

@@ -20,6 +20,7 @@ from stackheads.labelling.bench import Bench, bench_of
 from stackheads.labelling.cause import CARRYING, CauseEvidence, causes_of, screened_cause
 from stackheads.labelling.gating import gated_patterns, settled
 from stackheads.labelling.needed import examples_needed
+from stackheads.labelling.patched import Question
 from stackheads.labelling.patterns import pattern_evidence
 from stackheads.labelling.readouts import Baseline
 from stackheads.labelling.redundancy import with_joint_evidence
@@ -27,7 +28,7 @@ from stackheads.labelling.screening import Screen, candidates, guessed_effects
 from stackheads.labelling.statistics import Resampling, resampling
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, Evidence, cause_answer, pattern_answer
-from stackheads.labelling.write import Question, Writes
+from stackheads.labelling.write import Writes
 from stackheads.models.hooks import all_heads, analysing
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream

@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import combinations
 
 from stackheads.labelling.cause import CauseEvidence
+from stackheads.labelling.patched import Question
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import (
     Answer,
@@ -21,7 +22,7 @@ from stackheads.labelling.verdict import (
     joint_answer,
     pattern_answer,
 )
-from stackheads.labelling.write import Question, WriteEvidence
+from stackheads.labelling.write import WriteEvidence
 from stackheads.types import HeadId, Where
 
 JointCause = Callable[[Sequence[Sequence[Evidence]]], list[CauseEvidence]]
