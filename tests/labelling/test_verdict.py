@@ -11,6 +11,7 @@ from stackheads.labelling.cause import AblationEffects, CauseEvidence
 from stackheads.labelling.needed import examples_needed
 from stackheads.labelling.patterns import PatternEvidence
 from stackheads.labelling.readouts import Readout
+from stackheads.labelling.redundancy import with_joint_evidence
 from stackheads.labelling.rivals import Contrast
 from stackheads.labelling.rows import label_row, reason
 from stackheads.labelling.statistics import Estimate, Shares, no_shares, unseen
@@ -83,6 +84,24 @@ def evidence(looks, matters, written=None, redundant=False, **more):
     return Evidence(
         HeadId(1, 0), Destination.QUERY, pattern(looks), cause(matters, **more), write(written) if written else None, joint
     )
+
+
+def test_what_was_not_measured_alone_is_no_zero_beside_a_joint_effect():
+    """A readout may open on more examples than those on which one of the two was ablated, and then its effect is not known."""
+    alone = evidence("yes", "no")
+    pair = [replace(alone, head=HeadId(1, number)) for number in range(2)]
+    every = [(item.head, item.where) for item in pair]
+
+    def joint(one):
+        return with_joint_evidence([one, pair[1]], lambda groups: [cause("yes")] * len(groups), answers, THRESHOLDS, every)
+
+    def answers(questions):
+        return [write("yes")] * len(questions)
+
+    unknown = AblationEffects([None, 0.0], [None, 0.1])
+    hidden = replace(pair[0], cause=replace(pair[0].cause, ablations={"resample": unknown}))
+    assert [status(item, THRESHOLDS) for item in joint(pair[0])] == [Status.REDUNDANT] * 2
+    assert [item.joint for item in joint(hidden)] == [None, None]
 
 
 @pytest.mark.parametrize(

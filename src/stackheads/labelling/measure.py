@@ -111,9 +111,8 @@ def measure(
             causes = {cell: screened_cause(guess, baseline) for cell, guess in guesses.items() if cell in cells}
         causes |= _causes(bench, chosen, draws, methods, progress)
         if screen is not None:  # the other ablations only where that which carries the verdict finds something
-            found = (Answer.YES, Answer.AGAINST)
-            again = [cell for cell in chosen if cause_answer(causes[cell], thresholds) in found]
-            causes |= _causes(bench, again, draws, look.methods, progress)
+            needed = [cell for cell in chosen if cause_answer(causes[cell], thresholds) in (Answer.YES, Answer.AGAINST)]
+            causes |= _causes(bench, needed, draws, look.methods, progress)
         evidence = [Evidence(*cell, patterns[cell], causes[cell], None) for cell in cells]
         writes = Writes(bench, draws, thresholds, stream(look.seed, Stream.COUNTERFACTUALS))
         evidence = _together(every, look.known, settled(with_write(evidence, writes, thresholds), thresholds))

@@ -6,6 +6,7 @@ channel 3. Heads of a role that together have no effect at all are screened out 
 its pairs. Cost: one forward pass per group, and per pair one for the ablation and those of channel 3.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -77,9 +78,12 @@ def _alone(item: Evidence, thresholds: Thresholds, places: Collection[Place]) ->
 
 
 def _single(item: Evidence, together: CauseEvidence) -> list[float]:
-    """Its own effect on the readouts of a joint ablation, none below zero."""
+    """Its own effect on the readouts of a joint ablation, none below zero; one that was not measured, by a look at fewer
+    examples on which the readout was not open, is no 0: no joint effect exceeds it.
+    """
     own = dict(zip(item.cause.every, item.cause.ablations["resample"].effect, strict=True))
-    return [max(0.0, own.get(readout) or 0.0) for readout in together.readouts]
+    found = (own.get(readout) for readout in together.readouts)
+    return [math.inf if effect is None else max(0.0, effect) for effect in found]
 
 
 def _question(one: Evidence, other: Evidence) -> Question:
