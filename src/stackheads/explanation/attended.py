@@ -20,7 +20,7 @@ So heads that only tell later ones where to look get their selectors, too, and w
 offered. Deterministic. Cost: no forward pass.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -49,6 +49,8 @@ NEWTON = 25
 """Steps of Newton's method: more than a number of at most `LARGEST` needs."""
 SETTLED = 1e-6
 """Where its steps end."""
+AT_ONCE = 2**18
+"""Numbers of candidates, heads and rows that gains are found of at once: few enough to stay in the cache."""
 SCALINGS = 3
 """Steps of iterative scaling, each of which tells attention better."""
 STRIDE = 2.0
@@ -96,7 +98,9 @@ def _attended(chosen: Sum, fit: Looks, judge: Looks, min_gain: float, progress: 
     every = offered(fit, kinds, gated)
     for number in tqdm(sorted({rank(taken[1]) for taken in every}), desc="selectors", disable=None if progress else True):
         here = {taken: shape for taken, shape in every.items() if rank(taken[1]) == number}
-        chosen = without_superfluous(_of_rank(chosen, here, fit, judge, min_gain), fit, judge, min_gain)
+        more = _of_rank(chosen, here, fit, judge, min_gain)
+        others = {part[:2] for part in set(more.taken()) ^ set(chosen.taken())}  # of all else the same would be found again
+        chosen = without_superfluous(more, fit, judge, min_gain, others)
     return without_replaceable(chosen, fit, judge, min_gain).without_bare()
 
 
@@ -136,9 +140,14 @@ def _best(
             continue
         rows, target = fit.rows[place], fit.attention[place][heads]
         pattern = rows.patterns({selector: weight[heads] for selector, weight in chosen.at(place).items()}, len(heads))
-        gains, weights, on = [], [], dict[Selector, tuple[Tensor, Tensor]]()
+        single = [selector for selector in selectors if here[place, selector][0] == 1]
+        found_of = _gains(single, rows, target, pattern)
         for selector in selectors:
-            gain, weight = _gain(selector, here[place, selector], rows, target, pattern, on)
+            if selector not in found_of:
+                found_of[selector] = _gain_of_table(selector, here[place, selector], rows, target, pattern)
+        gains, weights = [], []
+        for selector in selectors:
+            gain, weight = found_of[selector]
             has = chosen.has.get((place, selector), torch.zeros_like(marks))
             gains.append(gain.masked_fill(has[heads], -torch.inf))
             weights.append(weight)
@@ -149,26 +158,52 @@ def _best(
     return found
 
 
-def _gain(
+Gain = tuple[Float[Tensor, "head"], Float[Tensor, "head size value"]]
+"""The gain of one candidate beside what each head has, and its best weights."""
+
+
+def _gains(
+    selectors: Sequence[Selector],
+    rows: Rows,
+    target: Float[Tensor, "head row source"],
+    pattern: Float[Tensor, "head row source"],
+) -> dict[Selector, Gain]:
+    """The gain of each candidate of one number; `target` is the attention of these heads, `pattern` what is said of it."""
+    of_gate: dict[str | None, list[Selector]] = {}
+    for selector in selectors:
+        of_gate.setdefault(selector.gate, []).append(selector)
+    on = {plain: (rows.on(plain, target), rows.on(plain, pattern)) for plain in dict.fromkeys(map(_plain, selectors))}
+    found: dict[Selector, Gain] = {}
+    for name, some in of_gate.items():
+        gate = torch.zeros_like(rows.at[:, 0]) if name is None else rows.gates[name]
+        for part in _parts(some, max(1, AT_ONCE // max(1, target[..., 0].numel()))):
+            wanted, told = (torch.cat(each) for each in zip(*(on[_plain(selector)] for selector in part), strict=True))
+            best, gain_of = best_weights(wanted, told, gate, rows.values(name))
+            weights, gains = best.split(len(target)), gain_of.split(len(target))
+            for selector, weight, gain in zip(part, weights, gains, strict=True):
+                named = rows.names(selector)
+                found[selector] = gain[:, named].sum(dim=1) / named.sum().clamp(min=1), weight[:, None]
+    return found
+
+
+def _plain(selector: Selector) -> Selector:
+    """The same without a gate: it names the same sources."""
+    return replace(selector, gate=None)
+
+
+def _parts(selectors: Sequence[Selector], size: int) -> list[Sequence[Selector]]:
+    return [selectors[start : start + size] for start in range(0, len(selectors), size)]
+
+
+def _gain_of_table(
     selector: Selector,
     shape: tuple[int, int],
     rows: Rows,
     target: Float[Tensor, "head row source"],
     pattern: Float[Tensor, "head row source"],
-    on: dict[Selector, tuple[Tensor, Tensor]],
-) -> tuple[Float[Tensor, "head"], Float[Tensor, "head size value"]]:
-    """The gain of one candidate beside what each head has, and its best weights; `target` is the attention of these heads,
-    `pattern` what is said of it. `on` keeps what both have on its sources, which is the same under every gate.
-    """
-    named = rows.names(selector)
-    if shape[0] == 1:
-        gate = torch.zeros_like(rows.at[:, 0]) if selector.gate is None else rows.gates[selector.gate]
-        always = replace(selector, gate=None)
-        if always not in on:
-            on[always] = rows.on(always, target), rows.on(always, pattern)
-        weight, gain = best_weights(*on[always], gate, shape[1])
-        return gain[:, named].sum(dim=1) / named.sum().clamp(min=1), weight[:, None]
-    weight, told = target.new_zeros(len(target), *shape), pattern
+) -> Gain:
+    """That of a candidate with several numbers for each value of its gate, from below."""
+    named, weight, told = rows.names(selector), target.new_zeros(len(target), *shape), pattern
     wanted = _on_each(rows, selector, target, weight)
     for _ in range(SCALINGS):
         step = (wanted.clamp(min=FLOOR) / _on_each(rows, selector, told, weight).clamp(min=FLOOR)).log()
@@ -196,14 +231,16 @@ def best_weights(
     there = pattern.clamp(FLOOR, 1 - FLOOR)
     weight = target.new_zeros(len(target), values)
     of_value = torch.nn.functional.one_hot(gate, values).to(target.dtype)  # [row, value]
-    wanted = target @ of_value
+    wanted, going = target @ of_value, torch.arange(len(target), device=target.device)
     for _ in range(NEWTON):
-        odds = there * weight[:, gate].exp()
-        now = odds / (1 - there + odds)
-        slope, curve = now @ of_value - wanted, (now * (1 - now)) @ of_value
-        step = (slope / curve.clamp(min=FLOOR)).clamp(-STRIDE, STRIDE)
-        weight = (weight - step).clamp(-LARGEST, LARGEST)
-        if float(step.abs().max()) < SETTLED:
+        mine, before = there if len(going) == len(there) else there[going], weight[going]
+        odds = mine * before.exp()[:, gate]
+        now = odds / (1 - mine + odds)
+        slope, curve = now @ of_value - wanted[going], (now * (1 - now)) @ of_value
+        after = (before - (slope / curve.clamp(min=FLOOR)).clamp(-STRIDE, STRIDE)).clamp(-LARGEST, LARGEST)
+        weight[going] = after
+        going = going[(after - before).abs().amax(dim=1) >= SETTLED]
+        if not len(going):
             break
     at = weight[:, gate]
     return weight, at * target - torch.log1p(there * torch.expm1(at))
@@ -218,7 +255,7 @@ def _with(chosen: Sum, best: Best, shapes: dict[Taken, tuple[int, int]], device:
         if taken not in has:
             weights[taken] = torch.zeros(chosen.heads, *shapes[taken], device=device)
             has[taken] = torch.zeros(chosen.heads, dtype=torch.bool, device=device)
-        plain = place, replace(selector, gate=None)
+        plain = place, _plain(selector)
         if plain != taken and plain in has and bool(has[plain][head]):
             weight = weight + weights[plain][head]
             has[plain][head] = False

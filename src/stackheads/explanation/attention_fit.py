@@ -94,13 +94,16 @@ def _of_one(
     }
 
 
-def steepest(chosen: Sum, examples: Looks) -> dict[Taken, Float[Tensor, "head"]]:
-    """How steeply, in nats, the cross-entropy of each head's attention still changes with some weight of each selector.
+def steepest(
+    chosen: Sum, examples: Looks, cells: Iterable[tuple[Destination, int]] | None = None
+) -> dict[Taken, Float[Tensor, "head"]]:
+    """How steeply, in nats, the cross-entropy of each head's attention still changes with some weight of each selector; of
+    these heads at these destinations alone, or of all.
 
     0 where no weight may change: the head is silent or has the selector not, or its weight is as large as weights become.
     """
     slopes = {taken: weight.new_zeros(chosen.heads) for taken, weight in chosen.weights.items()}
-    for place, heads in _by_place(chosen.cells(), examples.device).items():
+    for place, heads in _by_place(chosen.cells() if cells is None else cells, examples.device).items():
         mine, has = _of(chosen, place, heads)
         if not mine:
             continue

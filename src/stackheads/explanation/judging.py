@@ -114,16 +114,16 @@ def _fits(chosen: Sum, fit: Examples) -> _Fits:
     whole = chosen
     for number in sorted({rank(selector) for _, _, selector in chosen.taken()}):
         later = [cell for cell in chosen.taken() if rank(cell[2]) > number]
-        whole = fitted_to_attention(replace(chosen, weights=whole.weights).without(later), fit)
-        flat = steepest(whole, fit)
         of_cell: dict[tuple[Destination, int], list[Cell]] = {}
         for cell in chosen.taken():
             if rank(cell[2]) == number:
                 of_cell.setdefault(cell[:2], []).append(cell)
+        whole = fitted_to_attention(replace(chosen, weights=whole.weights).without(later), fit, list(of_cell))
+        flat = steepest(whole, fit, of_cell)
         for turn in range(max(map(len, of_cell.values()))):
             gone = [cells[turn] for cells in of_cell.values() if len(cells) > turn]
             rest = fitted_to_attention(whole.without(gone), fit, [cell[:2] for cell in gone])
-            rest_flat = steepest(rest, fit)
+            rest_flat = steepest(rest, fit, {cell[:2] for cell in gone})
             for cell in gone:
                 slope = max(_of_cell(flat, whole, cell), _of_cell(rest_flat, rest, cell))
                 fits.whole[cell], fits.without[cell], fits.ended[cell] = whole, rest, slope < FLAT

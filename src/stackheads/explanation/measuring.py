@@ -168,9 +168,10 @@ class _Measured:
             rows += self._level(level, part)
             fewer = size
         if self.live and not chosen.own and min(row["recovered"] for row in rows if row["selectors"] == fewer) < GOOD:
-            roles = chosen.only(*LEVELS["roles"]).without_bare()
-            for level, part in ((ROLES_TO_ANSWER, roles), (TO_ANSWER, chosen)):
-                rows += self._level(level, fitted_to_answers(part, self.fit, STEPS))
+            roles, whole = chosen.only(*LEVELS["roles"]).without_bare(), fitted_to_answers(chosen, self.fit, STEPS)
+            every = len(roles.taken()) == len(chosen.taken())
+            rows += self._level(ROLES_TO_ANSWER, whole if every else fitted_to_answers(roles, self.fit, STEPS))
+            rows += self._level(TO_ANSWER, whole)
         return rows
 
     def _level(self, name: str, part: Sum) -> list[dict[str, Any]]:

@@ -27,10 +27,13 @@ Own = tuple[Destination, int, Selector]
 """A selector of a head at a destination."""
 
 
-def without_superfluous(chosen: Sum, fit: Looks, judge: Looks, min_gain: float) -> Sum:
-    """Without what the other selectors of its head make superfluous."""
+def without_superfluous(
+    chosen: Sum, fit: Looks, judge: Looks, min_gain: float, cells: Collection[tuple[Destination, int]]
+) -> Sum:
+    """Without what the other selectors of these heads, at these destinations, make superfluous."""
     while True:
-        parts, least = chosen.taken(), dict[tuple[Destination, int], tuple[float, Part]]()
+        parts = [part for part in chosen.taken() if part[:2] in cells]
+        least = dict[tuple[Destination, int], tuple[float, Part]]()
         told = entropies(chosen, judge, {part[:2] for part in parts})
         for part in parts:
             place, head, selector = part
@@ -41,7 +44,8 @@ def without_superfluous(chosen: Sum, fit: Looks, judge: Looks, min_gain: float) 
         gone = [part for loss, part in least.values() if loss < min_gain]
         if not gone:
             return chosen
-        chosen = fitted_to_attention(chosen.without(gone), fit, [part[:2] for part in gone])
+        cells = [part[:2] for part in gone]
+        chosen = fitted_to_attention(chosen.without(gone), fit, cells)
 
 
 def without_replaceable(chosen: Sum, fit: Looks, judge: Looks, min_gain: float) -> Sum:

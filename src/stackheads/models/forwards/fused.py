@@ -198,6 +198,13 @@ class FusedForward:
         ).unbind()
         return q, k, v
 
+    def values(self, attn: Any, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch head pos d_head"]:
+        """Values alone, for patterns that are given."""
+        weight, bias = self._joined(attn)
+        first = len(bias) // 3 * 2
+        v = functional.linear(x, weight[first:], bias[first:])
+        return rearrange(v, "batch pos (head d_head) -> batch head pos d_head", head=attn.W_V.shape[0])
+
     def _joined(self, attn: Any) -> tuple[Tensor, Tensor]:
         """The weights and biases of query, key and value as one linear map."""
         if self.joined is not None and attn in self.joined:

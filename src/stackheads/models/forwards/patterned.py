@@ -98,8 +98,10 @@ class Patterned:
     def _layer(self, layer: int, stream: Tensor, pattern: Tensor, silent: Tensor) -> Tensor:
         forward, block = self._forward, self.model.blocks[layer]
         x = forward.norm(getattr(block, "ln1", None), stream)
-        q, k, v = forward.qkv(block.attn, x, torch.arange(x.shape[1], device=x.device))
-        if not self._everywhere:
+        if self._everywhere:
+            v = forward.values(block.attn, x)
+        else:
+            q, k, v = forward.qkv(block.attn, x, torch.arange(x.shape[1], device=x.device))
             own = attention(q, k, forward.scale, forward.causal)
             pattern = torch.where(self.rows[:, None, :, None], pattern, own)
         z = torch.einsum("bhps,bhsd->bphd", pattern, v)

@@ -45,6 +45,12 @@ class RotaryForward:
         cos, sin = self.model.rotary_emb.original_component(x, positions[None])
         return _turned(q, cos, sin), _turned(k, cos, sin), v
 
+    def values(self, attn: Any, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch head pos d_head"]:
+        """Values alone, for patterns that are given."""
+        v = functional.linear(x, attn.v.weight, attn.v.bias)
+        v = rearrange(v, "batch pos (head d_head) -> batch head pos d_head", d_head=self.model.cfg.d_head)
+        return v.repeat_interleave(self.model.cfg.n_heads // v.shape[1], dim=1)
+
     def project(self, attn: Any, z: Float[Tensor, "*rows head_by_d_head"]) -> Float[Tensor, "*rows d_model"]:
         """What the heads write to the residual stream."""
         return functional.linear(z, attn.o.weight, attn.o.bias)
