@@ -61,22 +61,24 @@ def order_guesses(task: StatementTask) -> dict[Key, float]:
     return {key: right[key] / total[key] for key in total}
 
 
-def confined(model: Any, task: StatementTask, layer: int, examples: int, seed: int) -> dict[tuple[Destination, int], float]:
-    """Accuracy per destination and hop if the heads of one layer attend only where something they know is shared.
+def confined(
+    model: Any, task: StatementTask, layer: int | None, examples: int, seed: int
+) -> dict[tuple[Destination, int], float]:
+    """Accuracy per destination and hop if the heads of one layer, or of none, attend only where something they know is shared.
 
     Known is what the simulation of `theory/flow.py` says after the layers before; scores elsewhere become minus infinity.
     """
     batch = task.sample(examples, bare(seed))
     known = list(knowledge(batch.tokens, task.attention_dir))
-    knows, edges = known[min(layer, len(known) - 1)].float(), joined(batch.tokens).float()
-    touching = (knows @ edges).clamp(max=1) @ knows.mT > 0
-
-    def confine(scores: torch.Tensor, hook: Any) -> torch.Tensor:
-        return scores.masked_fill(~touching[:, None], -torch.inf)
+    hooks: list[tuple[str, Any]] = []
+    if layer is not None:
+        knows, edges = known[min(layer, len(known) - 1)].float(), joined(batch.tokens).float()
+        touching = (knows @ edges).clamp(max=1) @ knows.mT > 0
+        hooks.append((hook_name(layer, "attn_scores"), lambda scores, hook: scores.masked_fill(~touching[:, None], -torch.inf)))
 
     scorer = make_scorer(task, batch)
     asked = scorer.summed(torch.ones_like(batch.targets, dtype=torch.float32)).sum(dim=0)
-    with analysing(model), model.hooks(fwd_hooks=[(hook_name(layer, "attn_scores"), confine)]):
+    with analysing(model), model.hooks(fwd_hooks=hooks):
         right = scorer.score(model(batch.tokens)).right.sum(dim=0)
     shares = zip(scorer.readouts, (right / asked).tolist(), strict=True)
     return {(readout.destination, readout.hop): share for readout, share in shares}
