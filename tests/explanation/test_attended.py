@@ -120,6 +120,21 @@ def test_the_best_weight_of_some_sources_is_the_best(data):
             assert float(entropy(other).sum()) >= float(entropy(weight[0]).sum()) - 1e-4
 
 
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), values=st.integers(1, 3), heads=st.integers(2, 6))
+def test_the_best_weights_of_many_are_those_of_each(seed, values, heads):
+    """Whoever is there first waits for nobody, also where a weight is as large as weights become."""
+    numbers = torch.Generator().manual_seed(seed)
+    target, pattern = (torch.rand(heads, 10, generator=numbers) for _ in range(2))
+    target[0] = 1.0  # all of the attention: no weight is large enough
+    gate = torch.randint(values, (10,), generator=numbers)
+    weights, gains = best_weights(target, pattern, gate, values)
+    for head in range(heads):
+        weight, gain = best_weights(target[head, None], pattern[head, None], gate, values)
+        assert torch.allclose(gains[head], gain[0], atol=1e-4)
+        assert head == 0 or torch.allclose(weights[head], weight[0], atol=1e-3)  # what is large enough is not sharp
+
+
 def test_a_fit_of_some_heads_is_that_of_all_and_leaves_the_others(benches):
     truth, (fit, _) = looking(benches, [{HOP: 3.0, PREVIOUS: 1.0}, {HOP: 1.0, PREVIOUS: 2.0}])
     start = Sum({taken: torch.zeros_like(weight) for taken, weight in truth.weights.items()}, truth.has, truth.live)

@@ -11,6 +11,7 @@ from stackheads import analyze
 from stackheads.errors import ConfigError
 from stackheads.interventions import ablate, patch, recorded, run_variants, sweep_positions
 from stackheads.models import ModelConfig, bridge, from_gpt2, to_gpt2
+from stackheads.models.forwards.patterned import Patterned
 from stackheads.models.hooks import HeadEdit, record, run_edited
 from stackheads.tasks import KHopInduction
 from stackheads.types import HeadId
@@ -176,6 +177,18 @@ def test_the_engine_equals_one_hooked_run_for_each_intervention(generator, read)
     rows = slice(None) if wanted is None else wanted
     for edits, logits in zip(variants, run_variants(model, clean, variants, read=wanted, memory=10**5), strict=True):
         torch.testing.assert_close(logits[:, rows], run_edited(model, clean.batch.tokens, edits)[:, rows], atol=1e-4, rtol=1e-4)
+
+
+def test_runs_of_a_llama_whose_patterns_are_all_given_are_its_own(generator):
+    """With as many values as heads, though several heads share one."""
+    task = KHopInduction(max_hops=2, context=10, symbols=4)
+    model = bridge(llama(task.d_vocab, task.n_ctx))
+    clean = recorded(model, task.sample(3, generator))
+    assert clean.hooked is None
+    everywhere = torch.ones_like(clean.batch.slots, dtype=torch.bool)
+    patterned = Patterned(model, clean.batch.tokens, clean.run, everywhere, hooked=False)
+    silent = torch.zeros(3, *everywhere.shape, HEADS, dtype=torch.bool)
+    torch.testing.assert_close(patterned.logits(clean.run.pattern, silent), clean.run.logits, atol=1e-4, rtol=1e-4)
 
 
 def test_a_sweep_over_positions_equals_hooked_runs(generator):
