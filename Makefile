@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-processors test-tl4 lint types docs notebooks clean
+.PHONY: demo test test-processors test-tl4 lint types types-src types-analyses docs notebooks clean
 
 demo: .venv/installed
 	$(BIN)/stackheads analyze checkpoints/cycle-d4-l3
 
-test: lint types
+test: .venv/installed-dev
+	$(MAKE) --jobs 2 lint types
 	$(BIN)/pytest -n 2 --dist loadscope
 	$(BIN)/stackheads validate --quick --quiet
 
@@ -28,8 +29,12 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-types: .venv/installed-dev
+types: types-src types-analyses
+
+types-src: .venv/installed-dev
 	$(BIN)/pyright
+
+types-analyses: .venv/installed-dev
 	$(BIN)/pyright --project analyses/pyright.json
 
 # The site, in site/; a warning is an error. The variable silences an announcement about other software.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typechecking  # noqa: F401  before stackheads, whose functions it checks
 from hypothesis import HealthCheck, settings
 
 from stackheads.models import ModelConfig, build

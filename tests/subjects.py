@@ -4,7 +4,8 @@ from functools import cache
 from pathlib import Path
 
 from stackheads import load
-from stackheads.validation.specimens import CIRCUITS, Guise, specimen
+from stackheads.validation.further import SMALL
+from stackheads.validation.specimens import Guise, specimen
 
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 COMPILED = {
@@ -21,7 +22,7 @@ SUBJECTS = (*COMPILED, *TRAINED)
 def subject(name):
     """A model and its task."""
     if name in COMPILED:
-        made = specimen(name, CIRCUITS[name](), COMPILED[name])
+        made = specimen(name, SMALL[name](), COMPILED[name])
         return made.model, made.task
     checkpoint = load(CHECKPOINTS / name)
     return checkpoint.model, checkpoint.task

@@ -11,16 +11,31 @@ from forked import stackheads_text as run
 from stackheads.cli.task_options import TASKS
 from stackheads.tasks import KINDS
 
+WANTED = ("--examples", 64, "--trial", "--selectors", "--fitted-to", "attention")
 
-def test_analyze_prints_accuracy_labels_and_verdict(checkpoints):
-    result = run("analyze", checkpoints / "cycle-d4-l3", "--examples", 64, "--trial")
-    assert result.returncode == 0, result.stderr
-    assert "1: 100.0%" in result.stdout
-    assert "hop 3: L2H0 @query" in result.stdout
-    assert "previous: L0H1" in result.stdout
-    assert "redirection: the predicted new answer in" in result.stdout
-    assert all(len(line) <= 80 for line in result.stdout.splitlines())
-    assert "\x1b" not in result.stdout
+
+@pytest.fixture(scope="module")
+def printed(checkpoints):
+    """What `analyze` prints of a checkpoint, with all that can be asked beside the labels."""
+    return run("analyze", checkpoints / "cycle-d4-l3", *WANTED)
+
+
+@pytest.fixture(scope="module")
+def written(checkpoints, tmp_path_factory):
+    """The same as JSON, and the folder in which it wrote all that it can write."""
+    place = tmp_path_factory.mktemp("written")
+    files = ["--output-dir", place / "out", "--figures", place / "figures", "--html", place / "report.html"]
+    return run("analyze", checkpoints / "cycle-d4-l3", *WANTED, "--json", *files), place
+
+
+def test_analyze_prints_accuracy_labels_and_verdict(printed):
+    assert printed.returncode == 0, printed.stderr
+    assert "1: 100.0%" in printed.stdout
+    assert "hop 3: L2H0 @query" in printed.stdout
+    assert "previous: L0H1" in printed.stdout
+    assert "redirection: the predicted new answer in" in printed.stdout
+    assert all(len(line) <= 80 for line in printed.stdout.splitlines())
+    assert "\x1b" not in printed.stdout
 
 
 def test_a_trial_of_a_model_that_answers_nothing_says_so(checkpoints):
@@ -28,25 +43,33 @@ def test_a_trial_of_a_model_that_answers_nothing_says_so(checkpoints):
     assert "there is nothing to recover" in result.stdout
 
 
-def test_a_trial_is_part_of_the_json_and_of_the_page(checkpoints, tmp_path):
-    page = tmp_path / "report.html"
-    result = run("analyze", checkpoints / "cycle-d4-l3", "--examples", 64, "--trial", "--json", "--html", page)
+def test_a_trial_is_part_of_the_json_and_of_the_page(written):
+    result, place = written
     content = json.loads(result.stdout)
-    assert "Sufficiency: share of the answer" in page.read_text()
-    assert [path.name for path in tmp_path.iterdir()] == [page.name]
+    assert "Sufficiency: share of the answer" in (place / "report.html").read_text()
+    assert {path.name for path in place.iterdir()} == {"out", "figures", "report.html"}
     assert {"recovered", "redirected", "necessity", "fixed"} <= content["trial"].keys()
     assert {"nodes", "edges", "faithfulness"} <= content["circuit"].keys()
 
 
-def test_json_is_one_object_and_output_dir_holds_the_same(checkpoints, tmp_path):
-    drawn = tmp_path / "figures"
-    options = ["--examples", 64, "--json", "--output-dir", tmp_path / "out", "--figures", drawn]
-    result = run("analyze", checkpoints / "cycle-d4-l3", *options)
+def test_json_is_one_object_and_output_dir_holds_the_same(written):
+    result, place = written
     content = json.loads(result.stdout)
-    assert {path.name for path in drawn.iterdir()} >= {"circuit.png", "circuit.svg", "evidence.png", "reach.svg"}
+    assert {path.name for path in (place / "figures").iterdir()} >= {"circuit.png", "circuit.svg", "evidence.png", "reach.svg"}
     assert result.stderr == ""
     assert {"format", "model", "task", "seed", "examples", "accuracy", "labels", "hops"} <= content.keys()
-    assert content == json.loads((tmp_path / "out" / "analysis.json").read_text())
+    parts = {name: json.loads((place / "out" / f"{name}.json").read_text()) for name in ("analysis", "trial", "selectors")}
+    assert content == parts.pop("analysis") | parts
+
+
+def test_what_heads_look_at_is_printed_and_in_json(printed, written):
+    found = json.loads(written[0].stdout)["selectors"]
+    assert found["fitted_to"] == "attention"
+    assert "selectors fitted to attention" in printed.stdout
+    assert "previous" in printed.stdout.split("selectors fitted to attention")[1]
+    confirmed = {(row["head"], row["destination"], row["what"]) for row in found["table"] if row["status"] == "confirmed"}
+    assert ("L0H1", "value", "previous") in confirmed
+    assert ("L2H0", "query", "hop 3") in confirmed
 
 
 def test_emerge_prints_when_heads_and_hops_appear(tmp_path):
@@ -101,17 +124,6 @@ def test_theory_writes_the_json_it_prints(tmp_path):
     assert [hop["query"]["simulated"] for hop in content["hops"]] == [2, 2, 3, 3]
     assert {(cut["hop"], cut["kind"]) for cut in content["shortcuts"]} == {(3, "elimination"), (4, "wrap-around")}
     assert content == json.loads((tmp_path / "out" / "theory.json").read_text())
-
-
-def test_what_heads_look_at_is_printed_and_in_json(checkpoints):
-    command = ["analyze", checkpoints / "cycle-d4-l3", "--examples", 128, "--selectors", "--fitted-to", "attention", "--quiet"]
-    printed, found = run(*command).stdout, json.loads(run(*command, "--json").stdout)["selectors"]
-    assert found["fitted_to"] == "attention"
-    assert "selectors fitted to attention" in printed
-    assert "previous" in printed.split("selectors fitted to attention")[1]
-    confirmed = {(row["head"], row["destination"], row["what"]) for row in found["table"] if row["status"] == "confirmed"}
-    assert ("L0H1", "value", "previous") in confirmed
-    assert ("L2H0", "query", "hop 3") in confirmed
 
 
 def test_an_automaton_is_trained_with_its_language(tmp_path):

@@ -3,11 +3,11 @@
 import json
 import os
 import re
-import subprocess
-import sys
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
+from forked import started
 
 pty = pytest.importorskip("pty", reason="there are no pseudo-terminals here")
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -22,21 +22,14 @@ def on_terminal(*arguments):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "CI")}
-    command = [str(Path(sys.executable).parent / "stackheads"), *map(str, arguments)]
-    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-    with subprocess.Popen(command, **streams, env=environment | {"TERM": "xterm-256color"}) as process:
-        os.close(theirs)
-        received = bytearray()
-        while True:
-            try:
-                part = os.read(ours, 65536)
-            except OSError:  # how Linux says that the other side has closed
-                break
-            if not part:
-                break
-            received += part
+    name, received = Path(os.ttyname(theirs)), bytearray()
+    process = started(*arguments, out=name, error=name, environment=environment | {"TERM": "xterm-256color"})
+    while ours in wait([ours, process.sentinel]):
+        received += os.read(ours, 65536)
+    process.join()
+    os.close(theirs)
     os.close(ours)
-    return received.decode(), process.returncode
+    return received.decode(), process.exitcode
 
 
 def lines_left(text):

@@ -28,6 +28,7 @@ VALUE, QUERY = Destination.VALUE, Destination.QUERY
 KNOWN = ("one hop per layer", "tripling", "cycle-d4-l3", "chain-d4-l4")
 HOP, AGAIN, PREVIOUS = (Selector("role", role) for role in (Role("hop", 1), Role("hop", 2), Role("previous")))
 OWN = "own symbol"
+EXAMPLES = 128
 
 
 @pytest.fixture(scope="module")
@@ -188,8 +189,8 @@ def explained():
     """Analysis and selectors of attention of each known circuit."""
     found = {}
     for name in KNOWN:
-        analysis = analyze(*subject(name), examples=256, explain=False, progress=False)
-        found[name] = analysis, analysis.selectors(examples=256, progress=False, fitted_to="attention")
+        analysis = analyze(*subject(name), examples=EXAMPLES, explain=False, progress=False)
+        found[name] = analysis, analysis.selectors(examples=EXAMPLES, progress=False, fitted_to="attention")
     return found
 
 
@@ -214,7 +215,7 @@ def test_selectors_of_attention_name_the_mechanism(explained, name, mechanism):
 def test_the_same_again_whatever_surrounds_the_call(explained):
     analysis, selected = explained["tripling"]
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        again = analysis.selectors(examples=256, progress=False, fitted_to="attention")
+        again = analysis.selectors(examples=EXAMPLES, progress=False, fitted_to="attention")
     assert again.to_dict() == selected.to_dict()
 
 
@@ -225,12 +226,11 @@ def test_in_double_precision_and_through_the_model_s_own_hooks(explained):
     double.cfg.dtype = torch.float64
     hooked = copy.deepcopy(model)
     hooked.add_hook("blocks.0.attn.hook_z", lambda value, hook: value, is_permanent=True)
-    first = explained["tripling"][1].table
+    analysis, selected = explained["tripling"]
     for other in (double, hooked):
-        analysis = analyze(other, task, examples=256, explain=False, progress=False)
-        table = analysis.selectors(examples=256, progress=False, fitted_to="attention").table
+        table = analysis.selectors(other, task, examples=EXAMPLES, progress=False, fitted_to="attention").table
         named = ["head", "destination", "what", "status"]
-        doing = [rows[rows["effect"].abs() > 0.1][named].values.tolist() for rows in (first, table)]
+        doing = [rows[rows["effect"].abs() > 0.1][named].values.tolist() for rows in (selected.table, table)]
         assert doing[0] == doing[1]
         assert len(doing[0]) > 4
 
@@ -247,9 +247,9 @@ def test_a_head_without_effect_does_nothing_whatever_its_selectors_do(explained)
 def test_heads_that_look_at_several_things_are_said_to(name):
     """Every job by construction is confirmed, under its gate, and no other role."""
     made = specimen(name, BLENDS[name](), Guise(seed=3, normalization=None))
-    analysis = analyze(made.model, made.task, examples=256, explain=False, progress=False)
+    analysis = analyze(made.model, made.task, examples=EXAMPLES, explain=False, progress=False)
     assert min(analysis.accuracy.values()) > 0.99
-    table = records(analysis.selectors(examples=256, progress=False, fitted_to="attention").table)
+    table = records(analysis.selectors(examples=EXAMPLES, progress=False, fitted_to="attention").table)
     confirmed = {
         (row["head"], row["destination"], row["what"])
         for row in table

@@ -21,6 +21,7 @@ from stackheads.tables import records
 from stackheads.tasks import Batch, Cycle, check
 
 KNOWN = ("one hop per layer", "tripling", "cycle-d4-l3")
+EXAMPLES = 256
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +29,8 @@ def explained():
     """Analysis and selectors of each known circuit."""
     found = {}
     for name in KNOWN:
-        analysis = analyze(*subject(name), examples=256, explain=False, progress=False)
-        found[name] = analysis, analysis.selectors(examples=256, progress=False)
+        analysis = analyze(*subject(name), examples=EXAMPLES, explain=False, progress=False)
+        found[name] = analysis, analysis.selectors(examples=EXAMPLES, progress=False)
     return found
 
 
@@ -112,16 +113,17 @@ def test_every_part_can_be_dropped_alone():
 def test_the_same_selectors_again_whatever_surrounds_the_call(explained):
     analysis, selected = explained["tripling"]
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        assert analysis.selectors(examples=256, progress=False).to_dict() == selected.to_dict()
+        assert analysis.selectors(examples=EXAMPLES, progress=False).to_dict() == selected.to_dict()
 
 
 def test_a_model_in_double_precision_has_the_same_selectors(explained):
     model, task = subject("tripling")
     double = copy.deepcopy(model).double()
     double.cfg.dtype = torch.float64
-    found = analyze(double, task, examples=256, explain=False, progress=False).selectors(examples=256, progress=False)
-    assert found.hops == explained["tripling"][1].hops
-    assert found.worst == pytest.approx(explained["tripling"][1].worst, abs=0.01)
+    analysis, selected = explained["tripling"]
+    found = analysis.selectors(double, task, examples=EXAMPLES, progress=False)
+    assert found.hops == selected.hops
+    assert found.worst == pytest.approx(selected.worst, abs=0.01)
 
 
 class Gated(Cycle):

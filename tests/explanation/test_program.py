@@ -4,17 +4,21 @@ import pytest
 
 from stackheads import Analysis, analyze
 from stackheads.explanation.mechanism import name_mechanism
-from stackheads.explanation.program import extract_program
-from stackheads.validation.specimens import CIRCUITS, Guise, specimen
+from stackheads.explanation.program import agreement, extract_program
+from stackheads.explanation.reach import reach
+from stackheads.validation.further import SMALL
+from stackheads.validation.specimens import Guise, specimen
 
 
 @pytest.mark.parametrize("normalization", ["LN", None])
 @pytest.mark.parametrize("name", ["one hop per layer", "doubling", "tripling"])
 def test_compiled_circuits_are_read_back(name, normalization):
-    made = specimen(name, CIRCUITS[name](), Guise(seed=11, idle=1, normalization=normalization))
-    analysis = analyze(made.model, made.task, examples=128, progress=False)
-    assert analysis.mechanism == name
-    assert analysis.program_agreement == dict.fromkeys(made.task.readout_hops, 1.0)
+    made = specimen(name, SMALL[name](), Guise(seed=11, idle=1, normalization=normalization))
+    labels = analyze(made.model, made.task, examples=128, progress=False, explain=False).labels
+    extracted = extract_program(labels, made.task)
+    assert extracted is not None
+    assert name_mechanism(extracted, made.task, reach(made.model, made.task, 0)).name == name
+    assert agreement(extracted, made.model, made.task) == dict.fromkeys(made.task.readout_hops, 1.0)
 
 
 def test_the_program_of_a_trained_model_answers_like_it(checkpoints, tmp_path):
@@ -31,7 +35,7 @@ def test_steps_that_nothing_confirmed_explains_are_left_out_and_named(checkpoint
     """Without the previous-token head no hop head can find its source."""
     analysis = analyze(checkpoints / "cycle-d4-l3", examples=128, progress=False)
     labels = analysis.labels[analysis.labels["role"] != "previous"]
-    made = specimen("tripling", CIRCUITS["tripling"](), Guise())
+    made = specimen("tripling", SMALL["tripling"](), Guise())
     extracted = extract_program(labels, made.task)
     assert extracted is not None
     assert len(extracted.dropped) == 7

@@ -2,16 +2,14 @@
 
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from forked import started
 
 from stackheads.errors import ConfigError
 from stackheads.report.sweep import print_sweep
@@ -35,7 +33,6 @@ grid:
   task.supervision: [chain, final]
   training.seed: {range: 2}
 """
-COMMAND = [sys.executable, "-c", "from stackheads.cli import main; main()", "sweep"]
 
 
 @pytest.fixture
@@ -45,15 +42,15 @@ def file(tmp_path) -> Path:
     return path
 
 
-def started(file: Path, folder: Path, *more: str) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [*COMMAND, str(file), "--output-dir", str(folder), "--quiet", *more]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
+def sweep(file: Path, folder: Path, *more: str) -> BaseProcess:
+    """`stackheads sweep` while it runs; what it prints of mistakes lies beside the file."""
+    told = ("--output-dir", folder, "--quiet", *more)
+    return started("sweep", file, *told, out=file.with_name("out"), error=file.with_name("error"))
 
 
-def wait_for(condition, process: subprocess.Popen) -> None:
+def wait_for(condition, process: BaseProcess, file: Path) -> None:
     while not condition():
-        assert process.poll() is None, process.stderr and process.stderr.read().decode()
+        assert process.is_alive(), file.with_name("error").read_text()
         time.sleep(0.05)
 
 
@@ -82,11 +79,11 @@ def test_a_killed_sweep_goes_on_to_the_same_results(file, tmp_path):
     whole = run_here(file, tmp_path / "whole")
     assert not whole.failures
     folder = tmp_path / "killed"
-    process = started(file, folder, "--workers", "1")
-    wait_for(lambda: in_the_middle(folder), process)
+    process = sweep(file, folder, "--workers", "1")
+    wait_for(lambda: in_the_middle(folder), process, file)
     done = {path: path.stat().st_mtime_ns for path in folder.glob("cells/*/result.json")}
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert 0 < len(list(folder.glob("cells/*/result.json"))) < 3
     outcome = run_sweep(read_sweep(file), folder, workers=2, progress=False)
     assert not outcome.failures
@@ -104,10 +101,11 @@ def test_a_ray_cluster_may_lose_a_node(file, tmp_path):
     try:
         node = cluster.add_node(num_cpus=1)
         folder = tmp_path / "ray"
-        process = started(file, folder, "--ray", cluster.address)
-        wait_for(lambda: len(list(folder.glob("cells/*/state.safetensors"))) >= 2, process)
+        process = sweep(file, folder, "--ray", cluster.address)
+        wait_for(lambda: len(list(folder.glob("cells/*/state.safetensors"))) >= 2, process, file)
         cluster.remove_node(node, allow_graceful=False)
-        assert process.wait() == 0, process.stderr and process.stderr.read().decode()
+        process.join()
+        assert process.exitcode == 0, file.with_name("error").read_text()
     finally:
         cluster.shutdown()
     table = pd.read_csv(folder / "results.csv")

@@ -13,7 +13,8 @@ from stackheads.models.hooks import analysing
 from stackheads.seeds import Stream
 from stackheads.trial.redirection import redirection
 from stackheads.trial.sufficiency import sufficiency, unexplained
-from stackheads.validation.specimens import CIRCUITS, Guise, specimen
+from stackheads.validation.further import SMALL
+from stackheads.validation.specimens import Guise, specimen
 
 NAMES = ["one hop per layer", "doubling", "tripling"]
 EXAMPLES = 64
@@ -24,7 +25,7 @@ def known():
     """A circuit of each mechanism, with LayerNorm, its analysis and its trial."""
     found = {}
     for name in NAMES:
-        made = specimen(name, CIRCUITS[name](), Guise(seed=5, idle=int(name != "doubling")))
+        made = specimen(name, SMALL[name](), Guise(seed=5, idle=int(name != "doubling")))
         analysis = analyze(made.model, made.task, examples=EXAMPLES, progress=False, explain=False)
         found[name] = (made, analysis, analysis.trial(examples=EXAMPLES))
     return found

@@ -9,8 +9,9 @@ from stackheads.labelling.roles import candidate_roles, role_targets
 from stackheads.tables import records
 from stackheads.tasks import labelling_batch
 from stackheads.types import Destination, HeadId
+from stackheads.validation.further import SMALL
 from stackheads.validation.peers import ALWAYS, CARRIES, LABELS, LOOKS, OURS, PEERS, said_of
-from stackheads.validation.specimens import CIRCUITS, Guise, specimen
+from stackheads.validation.specimens import Guise, specimen
 
 DEAD, GUISE = "a: no output", Guise(seed=2, normalization=None)
 QUERY = Destination.QUERY
@@ -18,7 +19,7 @@ QUERY = Destination.QUERY
 
 @pytest.fixture(scope="module")
 def made():
-    return specimen(DEAD, CIRCUITS[DEAD](), GUISE)
+    return specimen(DEAD, SMALL[DEAD](), GUISE)
 
 
 @pytest.fixture(scope="module")

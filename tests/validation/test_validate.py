@@ -7,22 +7,16 @@ from stackheads import analyze
 from stackheads.models.nulls import permuted_heads
 from stackheads.tables import records
 from stackheads.types import Destination, Gate, HeadId
+from stackheads.validation.further import SMALL
 from stackheads.validation.scores import Judged, NullHead, Validation, score
-from stackheads.validation.specimens import CIRCUITS, Guise, specimen
+from stackheads.validation.specimens import Guise, specimen
 from stackheads.validation.validate import is_rest
 
 
-@pytest.mark.parametrize("name", [name for name in CIRCUITS if name != "e: backups"])
+@pytest.mark.parametrize("name", SMALL)
 def test_every_head_of_a_known_circuit_gets_its_label(name):
     """In the plainest guise; `make test` also runs `stackheads validate --quick`, with others and with noise."""
-    check_labels(specimen(name, CIRCUITS[name](), Guise(seed=7, normalization=None, rotate=False)))
-
-
-def test_backups_are_redundant():
-    check_labels(specimen("e: backups", CIRCUITS["e: backups"](), Guise(seed=7, normalization=None, rotate=False)))
-
-
-def check_labels(made):
+    made = specimen(name, SMALL[name](), Guise(seed=7, normalization=None, rotate=False))
     gated = any(truth.gate for truth in made.truth.values())
     labels = analyze(made.model, made.task, examples=512 if gated else 256, progress=False, explain=False).labels
     for row in records(labels):
@@ -35,7 +29,7 @@ def check_labels(made):
 
 
 def test_the_ambiguous_layout_says_so():
-    made = specimen("h", CIRCUITS["h: ambiguous"](), Guise())
+    made = specimen("h", SMALL["h: ambiguous"](), Guise())
     row = (
         analyze(made.model, made.task, examples=256, progress=False, explain=False)
         .labels.query("destination == 'query'")
@@ -47,7 +41,7 @@ def test_the_ambiguous_layout_says_so():
 
 @pytest.mark.parametrize("name", ["doubling", "tripling"])
 def test_heads_taken_apart_are_not_confirmed(name):
-    made = specimen(name, CIRCUITS[name](), Guise(seed=3, idle=2))
+    made = specimen(name, SMALL[name](), Guise(seed=3, idle=2))
     labels = analyze(permuted_heads(made.model, 3), made.task, examples=256, progress=False, explain=False).labels
     assert not (labels["status"] == "confirmed").any()
 
@@ -72,7 +66,7 @@ def test_scores_by_hand():
 
 
 def test_shuffled_answers_are_another_examples():
-    task = CIRCUITS["tripling"]().task
+    task = SMALL["tripling"]().task
     shuffled = task.model_copy(update={"answers": "shuffled"})
     one, two = (each.sample(8, torch.Generator().manual_seed(0)) for each in (task, shuffled))
     assert torch.equal(one.tokens, two.tokens)
