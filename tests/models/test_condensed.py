@@ -11,7 +11,8 @@ from stackheads.labelling.measure import Look, measure
 from stackheads.labelling.rows import label_row
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.models.condensed import Condensed
-from stackheads.models.hooks import Recording, all_heads
+from stackheads.models.hooks import all_heads
+from stackheads.models.runs import Recording
 from stackheads.tasks import labelling_batch
 
 NAMES = ["cycle-d4-l3", "khop-k2-l3"]
