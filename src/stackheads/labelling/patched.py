@@ -123,7 +123,8 @@ def _patch(bench: Bench, part: Part, tried: Mapping[Question, _Tried], least: Le
     """Write what some pairs of counterfactual and example show about each question."""
     changed = reached_otherwise(bench.task, part.clean.batch, part.other)
     named = {role: _brought(bench.task, role, part, changed) for role in {question.role for question in tried}}
-    rows = {question: _read(question, part, named[question.role]) for question in tried}
+    read = {role: sources.any(dim=-1) for role, sources in named.items()}
+    rows = {question: destination_rows(part.clean.batch, question.destination) & read[question.role] for question in tried}
     look_through(rows.values())
     patches = [_patched(bench, question, part, named[question.role], at) for question, at in rows.items()]
     at, asked = (part.number, part.example), list[_Asked]()
@@ -194,11 +195,6 @@ def _brought(task: Task, role: Role, part: Part, changed: Bool[Tensor, "some pos
     """The sources of a role by which another batch can show what they bring: named in both, with another content."""
     mine, its = (role_targets(task, batch, [role])[0] for batch in (part.clean.batch, part.other))
     return mine & (mine == its).all(dim=-1, keepdim=True) & (mine & changed[:, None]).any(dim=-1, keepdim=True)
-
-
-def _read(question: Question, part: Part, sources: Bool[Tensor, "some pos source"]) -> Bool[Tensor, "some pos"]:
-    """The rows of a question's destination from which such a source is read."""
-    return destination_rows(part.clean.batch, question.destination) & sources.any(dim=-1)
 
 
 def _shown(bench: Bench, tried: _Tried, thresholds: Thresholds) -> Pairs:

@@ -116,7 +116,7 @@ class Looking:
         """Score heads at these rows against every role, one of `tests` times so many in all. `draws` is over all examples."""
         numbers = [number for number, head in enumerate(self.heads) if head in heads]
         every, found = tests * len(self.roles), dict[HeadId, PatternEvidence]()
-        at_once = max(1, MEMORY // (32 * self.maps.mass[:, 0].numel()))  # heads, in double precision, several times
+        at_once = max(1, MEMORY // (48 * self.maps.mass[:, 0].numel()))  # heads, in double precision, several times
         for start in range(0, len(numbers), at_once):
             some = numbers[start : start + at_once]
             scores = _scores(self.maps, some, self.positional, rows, thresholds)

@@ -133,7 +133,7 @@ def _pairs(task: Task, clean: Recorded, rows: Bool[Tensor, "batch pos"]) -> Pair
     of_source = symbols * len(Slot) + batch.slots
     entries = {
         "symbols": _paired(symbols[example, position], of_source[example]),
-        "places": _paired(places[example, position], position[:, None] - source + n_pos - 1),
+        "places": _paired(places[example, position], position.int()[:, None] - source.int() + n_pos - 1),
     }
     sizes = {table: int(entry.max()) + 1 for table, entry in entries.items()}
     return Pairs(
@@ -180,7 +180,10 @@ def _contrast(table: str, sums: Float[Tensor, "4 batch"], level: float) -> Contr
 
 def _paired(own: Int[Tensor, "row"], source: Int[Tensor, "row source"]) -> Int[Tensor, "row source"]:
     """A number for each pair; where numbers are many more than pairs, as of a language's words, only those that there are."""
-    pair = own[:, None] * (int(source.max()) + 1) + source
+    most, every = int(own.max()) + 1, int(source.max()) + 1
+    if most * every <= torch.iinfo(torch.int).max:  # half the memory
+        own, source = own.int(), source.int()
+    pair = own[:, None] * every + source
     return (pair if int(pair.max()) < pair.numel() else pair.unique(return_inverse=True)[1]).int()
 
 

@@ -8,6 +8,7 @@ model's hooks gave up to rounding. For models of which a `FusedForward` can be b
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
@@ -19,6 +20,9 @@ from stackheads.models.protocol import Model
 from stackheads.models.runs import Kind, Layered, Recording
 from stackheads.models.trust import state
 from stackheads.types import HeadId
+
+AT_ONCE = 64
+"""Examples of which a head's pattern is made at a time."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,15 @@ class Condensed:
         return *self.last[head], self.output(head)
 
     def _of(self, head: HeadId, forward: FusedForward) -> tuple[Tensor, Tensor]:
-        block = self.model.blocks[head.layer]
+        """Its pattern and values, made a part of the examples at a time: what is made on the way takes more than these."""
+        block, made = self.model.blocks[head.layer], list[tuple[Tensor, Tensor]]()
         with analysing(self.model):
-            x = forward.norm(getattr(block, "ln1", None), self.residual[head.layer])
-            q, k, v = (forward.reads(block.attn, head.index, part, x) for part in "qkv")
-            return attention(q[:, None], k[:, None], forward.scale, forward.causal)[:, 0], v
+            for stream in self.residual[head.layer].split(AT_ONCE):
+                x = forward.norm(getattr(block, "ln1", None), stream)
+                q, k, v = (forward.reads(block.attn, head.index, part, x) for part in "qkv")
+                made.append((attention(q[:, None], k[:, None], forward.scale, forward.causal)[:, 0], v))
+        pattern, v = (torch.cat(parts) for parts in zip(*made, strict=True))
+        return pattern, v
 
     def output(self, head: HeadId | str) -> Float[Tensor, "batch pos d_head"]:
         """This head's z. Raises `InterventionError` if there is no such head."""

@@ -148,14 +148,18 @@ class Part(Layered):
     def __init__(self, run: Recording | Layered, some: "slice | Tensor", layers: int, heads: int):
         super().__init__(run.logits[some], layers, heads, run.resumable)
         self.run, self.some = run, some
+        self._of: dict[HeadId, tuple[Tensor, Tensor, Tensor]] = {}
 
     def _take(self, kind: Kind, number: int) -> Tensor:
         return self.run.layer(kind, number)[self.some]
 
     def of(self, head: HeadId | str) -> tuple[Tensor, Tensor, Tensor]:
         """This head's pattern, v and z: those of the others need not be copied."""
-        pattern, v, z = (each[self.some] for each in self.run.of(head))
-        return pattern, v, z
+        head = HeadId.of(head)
+        if head not in self._of:
+            pattern, v, z = (each[self.some] for each in self.run.of(head))
+            self._of[head] = pattern, v, z
+        return self._of[head]
 
 
 Layers = Recording | Layered
