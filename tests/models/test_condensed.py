@@ -27,15 +27,26 @@ def both(name, monkeypatch, examples=24):
     return model, whole, recorded(model, batch)
 
 
+def alike(little, whole):
+    """Both runs, and parts of them by numbers, by a slice, and of a part."""
+    some, fewer = torch.tensor([5, 2, 2]), torch.tensor([2, 0])
+    yield little.whole(), whole
+    yield little.part(some), whole.part(some)
+    yield little.part(slice(3, 9)), whole.part(slice(3, 9))
+    yield little.part(some).part(fewer), whole.part(some[fewer]).whole()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_made_again_is_what_was_recorded(name, monkeypatch):
     model, whole, little = both(name, monkeypatch)
     assert isinstance(little.run, Condensed)
     assert little.hooked is None
-    some = torch.tensor([5, 2, 2])
-    for one, other in ((little.run.whole(), whole.run), (little.run.part(some), whole.run.part(some))):
+    for one, other in alike(little.run, whole.run):
         for part in ("logits", "pattern", "v", "z", "residual", "q", "k"):
             assert torch.allclose(getattr(one, part), getattr(other, part), atol=1e-4)
+        for head in all_heads(model):
+            assert torch.equal(one.output(head), one.z[head.layer, :, :, head.index])
+            assert torch.equal(one.of(head)[0], one.pattern[head.layer, :, head.index])
     for head in all_heads(model):
         for one, other in zip(little.run.of(head), whole.run.of(head), strict=True):
             assert torch.allclose(one, other, atol=1e-4)

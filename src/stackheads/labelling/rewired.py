@@ -60,10 +60,13 @@ def counterfactuals(
     """
     batch, asked = bench.clean.batch, sorted(set(heads))
     fast = replayable(bench.model, bench.clean) and why_not_fused(bench.model, batch.tokens) is None
+
+    def some(numbers: range) -> dict[int, Batch]:
+        return {number: rewired(bench.task, batch, number + 1, generator, operand) for number in numbers}
+
     for start in range(0, deepest, TOGETHER):
-        numbers = range(start, min(start + TOGETHER, deepest))
-        others = {number: rewired(bench.task, batch, number + 1, generator, operand) for number in numbers}
-        yield from _fast(bench, others, asked) if fast else _hooked(bench, others, asked)
+        numbers = range(start, min(start + TOGETHER, deepest))  # nothing here holds these while the next are drawn
+        yield from _fast(bench, some(numbers), asked) if fast else _hooked(bench, some(numbers), asked)
 
 
 def _hooked(bench: Bench, others: Mapping[int, Batch], heads: Sequence[HeadId]) -> Iterator[Part]:
