@@ -1,5 +1,7 @@
 """A run of which little is kept says what the whole record says, and is refused where the rest could not be made again."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from subjects import subject
@@ -50,6 +52,14 @@ def test_what_is_made_again_is_what_was_recorded(name, monkeypatch):
     for head in all_heads(model):
         for one, other in zip(little.run.of(head), whole.run.of(head), strict=True):
             assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_a_part_has_what_the_whole_has():
+    model, task = subject("cycle-d4-l3")
+    run = recorded(model, labelling_batch(task, 8, 0)).run
+    bare = replace(run, residual=None).part(torch.tensor([1, 3]))
+    assert (bare.resumable, bare.residual, bare.whole().residual) == (False, None, None)
+    assert torch.equal(bare.q, run.q[:, [1, 3]])
 
 
 def test_labels_are_the_same_in_small_parts(monkeypatch):

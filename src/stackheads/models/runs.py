@@ -63,8 +63,12 @@ class Recording:
         inputs = (None if each is None else each[:, some] for each in (self.residual, self.q, self.k))
         return Recording(self.logits[some], self.pattern[:, some], self.v[:, some], self.z[:, some], *inputs)
 
+    def has(self, kind: Kind) -> bool:
+        """Whether it was recorded."""
+        return getattr(self, kind) is not None
+
     def layer(self, kind: Kind, number: int) -> Tensor:
-        """What is recorded of a layer; there must be such."""
+        """What is recorded of a layer, of a kind that is there (`has`)."""
         return getattr(self, kind)[number]
 
 
@@ -108,6 +112,10 @@ class Layered(ABC):
         """The whole recording."""
         return Recording(self.logits, self.pattern, self.v, self.z, self.residual, self.q, self.k)
 
+    def has(self, kind: Kind) -> bool:
+        """Whether it was recorded."""
+        return True
+
     def _all(self, kind: Kind) -> Tensor:
         return torch.stack([self.layer(kind, number) for number in range(self.layers)])
 
@@ -127,19 +135,19 @@ class Layered(ABC):
         return self._all("z")
 
     @property
-    def residual(self) -> Tensor:
-        """The residual streams."""
-        return self._all("residual")
+    def residual(self) -> Tensor | None:
+        """The residual streams, if there are any, as of queries and keys."""
+        return self._all("residual") if self.has("residual") else None
 
     @property
-    def q(self) -> Tensor:
+    def q(self) -> Tensor | None:
         """The queries."""
-        return self._all("q")
+        return self._all("q") if self.has("q") else None
 
     @property
-    def k(self) -> Tensor:
+    def k(self) -> Tensor | None:
         """The keys."""
-        return self._all("k")
+        return self._all("k") if self.has("k") else None
 
 
 class Part(Layered):
@@ -149,6 +157,10 @@ class Part(Layered):
         super().__init__(run.logits[some], layers, heads, run.resumable)
         self.run, self.some = run, some
         self._of: dict[HeadId, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def has(self, kind: Kind) -> bool:
+        """Whether it was recorded."""
+        return self.run.has(kind)
 
     def _take(self, kind: Kind, number: int) -> Tensor:
         return self.run.layer(kind, number)[self.some]
