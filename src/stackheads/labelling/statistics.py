@@ -119,8 +119,8 @@ class Resampling:
 
 
 def brought(values: Sequence[Tensor]) -> list[Tensor]:
-    """Tensors of one shape and type on the CPU, by one copy: each alone would have the processor wait for its device. Those that
-    are there are not copied.
+    """Tensors of one shape and type on the CPU, by one copy: each alone would have the processor wait for its device. Those
+    that are there are not copied.
     """
     every = list(values)
     return every if not every or every[0].device.type == "cpu" else list(torch.stack(every).cpu())
