@@ -9,7 +9,7 @@ from stackheads.labelling.roles import candidate_roles, role_targets, visible
 from stackheads.labelling.statistics import resampling
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, pattern_answer
-from stackheads.models.hooks import Recording
+from stackheads.models.runs import Recording
 from stackheads.tasks import Conditional, Cycle, Retrieval
 from stackheads.types import Destination, HeadId, Role
 

@@ -8,6 +8,8 @@ from scipy import stats
 
 from stackheads.labelling.statistics import (
     bootstrap_counts,
+    exceeded,
+    exceeding,
     mean_interval,
     normal,
     resampling,
@@ -120,6 +122,15 @@ def test_normal_and_student_are_each_others_inverse_and_near_the_exact_ones():
         assert t.tolist() == pytest.approx(exact.tolist(), rel=0.02)
 
 
+def test_how_often_t_is_exceeded_is_what_scipy_stats_says():
+    df = torch.tensor([1, 2, 15, 511, 4095])
+    for t in (-3.0, 0.0, 0.5, 4.0, 40.0):
+        exact = stats.t.sf(t, df.numpy())
+        assert exceeding(torch.full((3, 5), t).double(), df).tolist() == [pytest.approx(exact.tolist(), rel=1e-12)] * 3
+    for share in (0.4, 5e-3, 1e-9):
+        assert exceeded(share, df).tolist() == pytest.approx(stats.t.isf(share, df.numpy()).tolist(), rel=1e-9)
+
+
 def test_mean_intervals_are_student_intervals():
     generator = torch.Generator().manual_seed(0)
     value = torch.randn(40, 1, generator=generator).double()
@@ -157,6 +168,9 @@ def test_bootstrap_samples_have_the_size_of_the_sample():
 def test_wilson_by_formula():
     low, high = wilson(3, 16, 0.95)
     assert (low, high) == (pytest.approx(0.0659, abs=1e-4), pytest.approx(0.4301, abs=1e-4))
+    for successes, n, confidence in ((0, 9, 0.95), (1, 9, 0.99), (5, 9, 0.9), (9, 9, 0.95), (400, 4096, 0.999)):
+        exact = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
+        assert wilson(successes, n, confidence) == (pytest.approx(exact.low, abs=1e-12), pytest.approx(exact.high, abs=1e-12))
     assert wilson(0, 0, 0.95) == (0.0, 1.0)
     assert wilson(16, 16, 0.95)[1] == 1.0
 

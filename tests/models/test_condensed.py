@@ -1,5 +1,7 @@
 """A run of which little is kept says what the whole record says, and is refused where the rest could not be made again."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from subjects import subject
@@ -11,7 +13,8 @@ from stackheads.labelling.measure import Look, measure
 from stackheads.labelling.rows import label_row
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.models.condensed import Condensed
-from stackheads.models.hooks import Recording, all_heads
+from stackheads.models.hooks import all_heads
+from stackheads.models.runs import Recording
 from stackheads.tasks import labelling_batch
 
 NAMES = ["cycle-d4-l3", "khop-k2-l3"]
@@ -26,18 +29,37 @@ def both(name, monkeypatch, examples=24):
     return model, whole, recorded(model, batch)
 
 
+def alike(little, whole):
+    """Both runs, and parts of them by numbers, by a slice, and of a part."""
+    some, fewer = torch.tensor([5, 2, 2]), torch.tensor([2, 0])
+    yield little.whole(), whole
+    yield little.part(some), whole.part(some)
+    yield little.part(slice(3, 9)), whole.part(slice(3, 9))
+    yield little.part(some).part(fewer), whole.part(some[fewer]).whole()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_made_again_is_what_was_recorded(name, monkeypatch):
     model, whole, little = both(name, monkeypatch)
     assert isinstance(little.run, Condensed)
     assert little.hooked is None
-    some = torch.tensor([5, 2, 2])
-    for one, other in ((little.run.whole(), whole.run), (little.run.part(some), whole.run.part(some))):
+    for one, other in alike(little.run, whole.run):
         for part in ("logits", "pattern", "v", "z", "residual", "q", "k"):
             assert torch.allclose(getattr(one, part), getattr(other, part), atol=1e-4)
+        for head in all_heads(model):
+            assert torch.equal(one.output(head), one.z[head.layer, :, :, head.index])
+            assert torch.equal(one.of(head)[0], one.pattern[head.layer, :, head.index])
     for head in all_heads(model):
         for one, other in zip(little.run.of(head), whole.run.of(head), strict=True):
             assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_a_part_has_what_the_whole_has():
+    model, task = subject("cycle-d4-l3")
+    run = recorded(model, labelling_batch(task, 8, 0)).run
+    bare = replace(run, residual=None).part(torch.tensor([1, 3]))
+    assert (bare.resumable, bare.residual, bare.whole().residual) == (False, None, None)
+    assert torch.equal(bare.q, run.q[:, [1, 3]])
 
 
 def test_labels_are_the_same_in_small_parts(monkeypatch):

@@ -174,9 +174,7 @@ class Engine:
         batch, size = len(run.logits), fitting(model, run.logits.shape[1], run.logits.dtype, memory)
         self.variants = max(1, size // batch)
         self.parts = [slice(start, start + size) for start in range(0, batch, size)]
-        self.replays = [
-            Replay(model, run.whole() if len(self.parts) == 1 else run.part(part), frozen_norms) for part in self.parts
-        ]
+        self.replays = [Replay(model, run.part(part), frozen_norms) for part in self.parts]
 
     def run(self, live: Rows, variants: Sequence[Sequence[Edit]]) -> Iterator[Tensor]:
         """Logits for lists of edits that begin in one layer at the rows `live`."""
@@ -201,7 +199,7 @@ class Engine:
             found = []
             with analysing(self.model):
                 for replayed, part in zip(self.replays, self.parts, strict=True):
-                    new = replayed.run.z[layer, :, None, position].unsqueeze(0).repeat(len(which), 1, 1, 1, 1)
+                    new = replayed.run.layer("z", layer)[:, None, position].unsqueeze(0).repeat(len(which), 1, 1, 1, 1)
                     new[torch.arange(len(which)), :, 0, which] = z[part, which].transpose(0, 1)
                     found.append(replayed.from_z(layer, live, new, self.read))
             yield from self._whole(found)

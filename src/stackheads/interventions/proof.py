@@ -25,8 +25,9 @@ from stackheads.interventions.engine import MEMORY, Engine, edit_of, fitting
 from stackheads.models.condensed import Condensed
 from stackheads.models.forwards.fused import supported
 from stackheads.models.forwards.rows import Rows
-from stackheads.models.hooks import Edit, HeadEdit, PatternEdit, Recording, analysing, record, run_edited
+from stackheads.models.hooks import Edit, HeadEdit, PatternEdit, analysing, record, run_edited
 from stackheads.models.protocol import Model
+from stackheads.models.runs import Recording
 from stackheads.models.trust import MATTERS, differs, obstacle, state
 from stackheads.tasks import Batch
 from stackheads.types import HeadId

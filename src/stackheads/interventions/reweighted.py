@@ -10,8 +10,9 @@ from stackheads.interventions.activations import Recorded
 from stackheads.interventions.proof import check_finite, is_large, recorded
 from stackheads.models.forwards.fused import supported
 from stackheads.models.forwards.recording import record_fused
-from stackheads.models.hooks import Recording, analysing
+from stackheads.models.hooks import analysing
 from stackheads.models.protocol import Model
+from stackheads.models.runs import Recording
 from stackheads.models.trust import MATTERS, differs, state
 from stackheads.tasks import Batch
 

@@ -8,6 +8,7 @@ counterfactual, on the examples that it changes.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,7 +24,7 @@ from stackheads.labelling.thresholds import Thresholds
 from stackheads.models.forwards.rows import look_through, marked
 from stackheads.models.hooks import CarryEdit, Edit
 from stackheads.tasks import Batch, Operand, Task
-from stackheads.types import NOWHERE, HeadId, Role, Where
+from stackheads.types import NOWHERE, HeadId, Role, Where, destination_of
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,16 @@ class _Patch:
     told: Bool[Tensor, "pair"]
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A question's patch, the pairs in which something may be told, by their numbers, and where the readouts start there."""
+
+    question: Question
+    patch: _Patch
+    some: Int[Tensor, "some"]
+    start: Float[Tensor, "some readout"]
+
+
 Least = Mapping[Question, Sequence[Tensor]]
 """For each question what a counterfactual must change of each head's output."""
 Acts = Callable[[Sequence[CarryEdit], Sequence[Tensor]], Bool[Tensor, "pair"]]
@@ -112,16 +123,21 @@ def _patch(bench: Bench, part: Part, tried: Mapping[Question, _Tried], least: Le
     """Write what some pairs of counterfactual and example show about each question."""
     changed = reached_otherwise(bench.task, part.clean.batch, part.other)
     named = {role: _brought(bench.task, role, part, changed) for role in {question.role for question in tried}}
-    rows = {question: _read(question, part, named[question.role]) for question in tried}
+    read = {role: sources.any(dim=-1) for role, sources in named.items()}
+    rows = {question: destination_rows(part.clean.batch, question.destination) & read[question.role] for question in tried}
     look_through(rows.values())
     patches = [_patched(bench, question, part, named[question.role], at) for question, at in rows.items()]
-    at, told = (part.number, part.example), brought([patch.told for patch in patches])
-    for (question, found), patch, run in zip(tried.items(), patches, told, strict=True):
+    at, asked = (part.number, part.example), list[_Asked]()
+    for (question, found), patch, told in zip(tried.items(), patches, brought([patch.told for patch in patches]), strict=True):
         start, goal = (part.scorer.towards(logits, patch.targets) for logits in (part.clean.run.logits, part.logits))
         found.gap[at], found.differs[at] = goal - start, patch.differs
         if patch.edits:
             found.acts[at] = acts(patch.edits, least[question])
-            found.moved[at] = _moved(bench, part, patch, run)
+            some = told.nonzero().flatten().to(start.device)
+            asked.append(_Asked(question, patch, some, start[some]))
+    for together in _together(asked, part.fast):
+        for one, moved in zip(together, _moved(bench, part, together), strict=True):
+            tried[one.question].moved[part.number[one.some], part.example[one.some]] = moved
 
 
 def _patched(
@@ -140,30 +156,45 @@ def _patched(
     return _Patch(edits, targets, differs, told)
 
 
-def _moved(bench: Bench, part: Part, patch: _Patch, told: Bool[Tensor, "pair"]) -> Float[Tensor, "pair readout"]:
-    """By how much edits move the readouts, run where something is `told`, which is known on the CPU; 0 elsewhere."""
-    clean, scorer, edits = part.clean, part.scorer, list[Edit](patch.edits)
-    moved = bench.baseline.clean.margin.new_zeros(patch.differs.shape)
-    some = told.nonzero().flatten().to(moved.device)
-    if not len(some):
-        return moved
-    if len(some) < len(told):
-        clean, scorer, edits = clean.part(some), scorer.part(some), [edit_of(edit, some) for edit in edits]
-    patched = rerun(bench.model, clean, edits, read=part.scorer.read)
-    after, before = (scorer.towards(logits, patch.targets[some]) for logits in (patched, clean.run.logits))
-    moved[some] = after - before
-    return moved
+def _together(asked: Sequence[_Asked], fast: bool) -> list[list[_Asked]]:
+    """What may be run at once, so that runs are few and large: what begins at the same rows. Through hooks each alone."""
+    groups: dict[Any, list[_Asked]] = {}
+    for number, one in enumerate(asked):
+        if len(one.some):
+            begins = min(edit.head.layer for edit in one.patch.edits), destination_of(one.question.destination)
+            groups.setdefault(begins if fast else number, []).append(one)
+    return list(groups.values())
+
+
+def _moved(bench: Bench, part: Part, asked: Sequence[_Asked]) -> tuple[Float[Tensor, "pair readout"], ...]:
+    """By how much the edits of each question move the readouts in its pairs, which stand one after the other in one run."""
+    some, targets = torch.cat([one.some for one in asked]), torch.cat([one.patch.targets[one.some] for one in asked])
+    clean, scorer = part.clean.part(some), part.scorer.part(some)
+    after = scorer.towards(rerun(bench.model, clean, _one_after_another(asked), read=part.scorer.read), targets)
+    return (after - torch.cat([one.start for one in asked])).split([len(one.some) for one in asked])
+
+
+def _one_after_another(asked: Sequence[_Asked]) -> list[Edit]:
+    """The edits of all questions, of each in its pairs alone; those of one head are one."""
+    if len(asked) == 1:
+        return [edit_of(edit, asked[0].some) for edit in asked[0].patch.edits]
+    edits, begin, total = dict[HeadId, CarryEdit](), 0, sum(len(one.some) for one in asked)
+    for one in asked:
+        for edit in one.patch.edits:
+            if edit.head not in edits:
+                empty = (each.new_zeros(total, *each.shape[1:]) for each in (edit.rows, edit.z, edit.change))
+                edits[edit.head] = CarryEdit(edit.head, *empty)
+            whole = edits[edit.head]
+            for into, each in zip((whole.rows, whole.z, whole.change), (edit.rows, edit.z, edit.change), strict=True):
+                into[begin : begin + len(one.some)] = each[one.some]
+        begin += len(one.some)
+    return list(edits.values())
 
 
 def _brought(task: Task, role: Role, part: Part, changed: Bool[Tensor, "some pos"]) -> Bool[Tensor, "some pos source"]:
     """The sources of a role by which another batch can show what they bring: named in both, with another content."""
     mine, its = (role_targets(task, batch, [role])[0] for batch in (part.clean.batch, part.other))
     return mine & (mine == its).all(dim=-1, keepdim=True) & (mine & changed[:, None]).any(dim=-1, keepdim=True)
-
-
-def _read(question: Question, part: Part, sources: Bool[Tensor, "some pos source"]) -> Bool[Tensor, "some pos"]:
-    """The rows of a question's destination from which such a source is read."""
-    return destination_rows(part.clean.batch, question.destination) & sources.any(dim=-1)
 
 
 def _shown(bench: Bench, tried: _Tried, thresholds: Thresholds) -> Pairs:

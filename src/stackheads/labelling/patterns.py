@@ -18,14 +18,13 @@ from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy import stats
 from torch import Tensor
 
 from stackheads.interventions import Recorded, destination_rows
 from stackheads.interventions.engine import MEMORY
 from stackheads.labelling.maps import Maps, RoleMaps, make_maps, role_maps
 from stackheads.labelling.rivals import TABLES, Contrast, contrasts
-from stackheads.labelling.statistics import Estimate, Resampling, mean_interval
+from stackheads.labelling.statistics import Estimate, Resampling, exceeding, mean_interval
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.tasks import Task, operand_roles
 from stackheads.types import Destination, HeadId, Role, Where
@@ -117,7 +116,7 @@ class Looking:
         """Score heads at these rows against every role, one of `tests` times so many in all. `draws` is over all examples."""
         numbers = [number for number, head in enumerate(self.heads) if head in heads]
         every, found = tests * len(self.roles), dict[HeadId, PatternEvidence]()
-        at_once = max(1, MEMORY // (8 * self.maps.mass[:, 0].numel()))  # heads, in double precision
+        at_once = max(1, MEMORY // (48 * self.maps.mass[:, 0].numel()))  # heads, in double precision, several times
         for start in range(0, len(numbers), at_once):
             some = numbers[start : start + at_once]
             scores = _scores(self.maps, some, self.positional, rows, thresholds)
@@ -262,7 +261,7 @@ def _p_values(difference: Float[Tensor, "role head batch"], rows: Float[Tensor, 
     variance = ((value - mean[..., None]).square() * used).sum(dim=2) / (n - 1).clamp(min=1)
     t = mean / (variance / n.clamp(min=1)).sqrt().clamp(min=1e-12)
     t, n = t.cpu(), n.cpu()
-    return torch.from_numpy(stats.t.sf(t.numpy(), (n - 1).clamp(min=1).numpy())).where(n >= 2, 1.0)
+    return exceeding(t, (n.long() - 1).clamp(min=1)).where(n >= 2, 1.0)
 
 
 def _best(roles: list[Role], scores: _Scores, head: int, tests: int, thresholds: Thresholds) -> PatternEvidence:

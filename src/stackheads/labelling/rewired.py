@@ -60,10 +60,13 @@ def counterfactuals(
     """
     batch, asked = bench.clean.batch, sorted(set(heads))
     fast = replayable(bench.model, bench.clean) and why_not_fused(bench.model, batch.tokens) is None
+
+    def some(numbers: range) -> dict[int, Batch]:
+        return {number: rewired(bench.task, batch, number + 1, generator, operand) for number in numbers}
+
     for start in range(0, deepest, TOGETHER):
-        numbers = range(start, min(start + TOGETHER, deepest))
-        others = {number: rewired(bench.task, batch, number + 1, generator, operand) for number in numbers}
-        yield from _fast(bench, others, asked) if fast else _hooked(bench, others, asked)
+        numbers = range(start, min(start + TOGETHER, deepest))  # nothing here holds these while the next are drawn
+        yield from _fast(bench, some(numbers), asked) if fast else _hooked(bench, some(numbers), asked)
 
 
 def _hooked(bench: Bench, others: Mapping[int, Batch], heads: Sequence[HeadId]) -> Iterator[Part]:
@@ -81,8 +84,8 @@ def _fast(bench: Bench, others: Mapping[int, Batch], heads: Sequence[HeadId]) ->
     changes = torch.stack([other.tokens != tokens for other in others.values()])  # [counterfactual, example, pos]
     first = changes.to(torch.uint8).argmax(dim=2).where(changes.any(dim=2), tokens.shape[1])
     examples, numbers = torch.arange(len(tokens), device=tokens.device), torch.tensor([*others], device=tokens.device)
-    # The recording of a part, which holds all layers, stands beside its run.
-    most = max(1, fitting(model, tokens.shape[1], bench.clean.run.logits.dtype) // model.cfg.n_layers)
+    # Keys and values of all layers stand beside the run of a part: half of what is kept of a layer while it is run.
+    most = max(1, 2 * fitting(model, tokens.shape[1], bench.clean.run.logits.dtype) // (2 + model.cfg.n_layers))
     for chunk in at_once(model, bench.clean, changes.any(dim=2).any(dim=0)):
         clean, scorer, at = bench.clean.part(chunk), bench.scorer.part(chunk), examples[chunk]
         begin = first[:, at].flatten()  # [counterfactual and example]
@@ -92,7 +95,7 @@ def _fast(bench: Bench, others: Mapping[int, Batch], heads: Sequence[HeadId]) ->
             local, other = pairs % len(at), every[pairs]
             mine, own = clean.part(local), scorer.part(local)
             read = own.read.nonzero().flatten()
-            logits, v = values_on(model, mine.run.whole(), other.tokens, int(begin[pairs[0]]), read)
+            logits, v = values_on(model, mine.run.part(slice(None)), other.tokens, int(begin[pairs[0]]), read)
             yield Part(numbers[pairs // len(at)], at[local], mine, own, other, logits, _of(v, heads), fast=True)
 
 

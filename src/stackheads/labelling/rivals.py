@@ -15,14 +15,16 @@ nothing is no favourite. Examples are halved by twos, so that every second one o
 is halved too. No forward pass.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from stackheads.interventions import Recorded
+from stackheads.interventions.engine import MEMORY
 from stackheads.labelling.roles import role_targets, visible
 from stackheads.labelling.statistics import Estimate, brought, mean_interval
 from stackheads.tasks import Task
@@ -51,7 +53,7 @@ class Pairs:
     """Rows that tables are read off from, with all sources, and the entry of each table that a pair belongs to.
 
     `sees`: whether the row can attend to the source; `second`: whether its example, of so many `examples`, is of the second
-    half.
+    half; `parts` of the rows are looked at one after the other, since a head's numbers for all pairs take much memory.
     """
 
     example: Int[Tensor, "row"]
@@ -62,13 +64,34 @@ class Pairs:
     entries: dict[str, Int[Tensor, "row source"]]
     sizes: dict[str, int]
 
-    def of(self, values: Shaped[Tensor, "batch pos *rest"]) -> Shaped[Tensor, "row *rest"]:
-        """What stands at these rows."""
-        return values[self.example, self.position]
+    @property
+    def parts(self) -> list[slice]:
+        """So many rows that a number in double precision for each of their pairs takes a 64th of `MEMORY`."""
+        n, size = len(self.example), max(1, MEMORY // (512 * self.sees.shape[1]))
+        return [slice(start, start + size) for start in range(0, n, size)]
 
-    def by_example(self, values: Float[Tensor, "row"]) -> Float[Tensor, "batch"]:
-        """Sums over the rows of each example."""
-        return values.new_zeros(self.examples).index_add_(0, self.example, values)
+    def of(self, values: Shaped[Tensor, "batch pos *rest"], part: slice = slice(None)) -> Shaped[Tensor, "row *rest"]:
+        """What stands at these rows."""
+        return values[self.example[part], self.position[part]]
+
+    @cached_property
+    def seen(self) -> dict[str, Float[Tensor, "half entry"]]:
+        """How many pairs there are of each entry."""
+        return {table: self.sums(table, lambda part: self.sees[part]) for table in TABLES}
+
+    def sums(self, table: str, values: Callable[[slice], Shaped[Tensor, "some source"]]) -> Float[Tensor, "half entry"]:
+        """What the pairs of some rows have, summed over each entry in each half."""
+        found = torch.zeros(2 * self.sizes[table], dtype=torch.double, device=self.example.device)
+        for part in self.parts:
+            found.index_add_(0, self._at(table, self.second, part).flatten(), values(part).double().flatten())
+        return found.unflatten(0, (2, -1))
+
+    def in_other(self, table: str, numbers: Float[Tensor, "half entry"], part: slice) -> Float[Tensor, "some source"]:
+        """What pairs have by the numbers of the half that their rows are not of."""
+        return numbers.flatten()[self._at(table, ~self.second, part)]
+
+    def _at(self, table: str, second: Bool[Tensor, "row"], part: slice) -> Int[Tensor, "some source"]:
+        return self.entries[table][part] + self.sizes[table] * second[part, None].int()
 
 
 def contrasts(
@@ -90,9 +113,9 @@ def contrasts(
         named = pairs.of(role_targets(task, clean.batch, [role])[0])  # [row, source]: the role's
         tables = [table for table in TABLES if not _is_one(named, pairs, table)]
         for head in (head for head, its in leading.items() if its == role):
-            attention = pairs.of(clean.run.of(head)[0])  # [row, source]
+            pattern = clean.run.of(head)[0]
             asked += [(head, table) for table in tables]
-            sums += [_apart(attention, named, pairs.of(own[role]), pairs, table) for table in tables]
+            sums += [_apart(pattern, named, pairs.of(own[role]), pairs, table) for table in tables]
     found: dict[HeadId, tuple[Contrast, ...]] = dict.fromkeys(leading, ())
     for (head, table), each in zip(asked, brought(sums), strict=True):
         if (one := _contrast(table, each, level)) is not None:
@@ -110,7 +133,7 @@ def _pairs(task: Task, clean: Recorded, rows: Bool[Tensor, "batch pos"]) -> Pair
     of_source = symbols * len(Slot) + batch.slots
     entries = {
         "symbols": _paired(symbols[example, position], of_source[example]),
-        "places": _paired(places[example, position], position[:, None] - source + n_pos - 1),
+        "places": _paired(places[example, position], position.int()[:, None] - source.int() + n_pos - 1),
     }
     sizes = {table: int(entry.max()) + 1 for table, entry in entries.items()}
     return Pairs(
@@ -119,7 +142,7 @@ def _pairs(task: Task, clean: Recorded, rows: Bool[Tensor, "batch pos"]) -> Pair
 
 
 def _apart(
-    attention: Float[Tensor, "row source"],
+    pattern: Float[Tensor, "batch pos source"],
     named: Bool[Tensor, "row source"],
     own: Bool[Tensor, "row"],
     pairs: Pairs,
@@ -128,13 +151,20 @@ def _apart(
     """Where a role and one table differ, summed over an example's rows: by how much the role leads, how many they are, and the
     attention on the sources of the role and of the table.
     """
-    number = _numbers(attention, pairs, table)
-    favoured = (number >= number.amax(dim=1, keepdim=True) - ALIKE) & (number >= 0)
-    apart = own & favoured.any(dim=1) & ~(favoured & named).any(dim=1)
-    on_role = (attention * named).sum(dim=1, dtype=torch.double)
-    on_table = (attention * favoured).sum(dim=1, dtype=torch.double) / favoured.sum(dim=1).clamp(min=1)
-    parts = (on_role - on_table, torch.ones_like(on_role), on_role, on_table)
-    return torch.stack([pairs.by_example(part * apart) for part in parts])
+    total, seen = pairs.sums(table, lambda part: pairs.of(pattern, part)), pairs.seen[table]
+    mean = (total / seen.clamp(min=1)).where(seen > 0, -1.0)
+    sums = mean.new_zeros(4, pairs.examples)
+    for part in pairs.parts:
+        attention, its = pairs.of(pattern, part), named[part]
+        # For each pair the mean attention of its entry in the other half; -1 where that holds none, or it is not seen.
+        number = pairs.in_other(table, mean, part).where(pairs.sees[part], -1.0)
+        favoured = (number >= number.amax(dim=1, keepdim=True) - ALIKE) & (number >= 0)
+        apart = own[part] & favoured.any(dim=1) & ~(favoured & its).any(dim=1)
+        on_role = (attention * its).sum(dim=1, dtype=torch.double)
+        on_table = (attention * favoured).sum(dim=1, dtype=torch.double) / favoured.sum(dim=1).clamp(min=1)
+        each = torch.stack([on_role - on_table, torch.ones_like(on_role), on_role, on_table])
+        sums.index_add_(1, pairs.example[part], each * apart)
+    return sums
 
 
 def _contrast(table: str, sums: Float[Tensor, "4 batch"], level: float) -> Contrast | None:
@@ -150,27 +180,14 @@ def _contrast(table: str, sums: Float[Tensor, "4 batch"], level: float) -> Contr
 
 def _paired(own: Int[Tensor, "row"], source: Int[Tensor, "row source"]) -> Int[Tensor, "row source"]:
     """A number for each pair; where numbers are many more than pairs, as of a language's words, only those that there are."""
-    pair = own[:, None] * (int(source.max()) + 1) + source
+    most, every = int(own.max()) + 1, int(source.max()) + 1
+    if most * every <= torch.iinfo(torch.int).max:  # half the memory
+        own, source = own.int(), source.int()
+    pair = own[:, None] * every + source
     return (pair if int(pair.max()) < pair.numel() else pair.unique(return_inverse=True)[1]).int()
-
-
-def _sums(values: Shaped[Tensor, "row source"], entry: Int[Tensor, "row source"], size: int) -> Float[Tensor, "entry"]:
-    """What pairs have, summed over each of so many entries."""
-    sums = torch.zeros(size, dtype=torch.double, device=entry.device)
-    return sums.index_add_(0, entry.flatten(), values.double().flatten())
 
 
 def _is_one(named: Bool[Tensor, "row source"], pairs: Pairs, table: str) -> bool:
     """Whether a role is a table of the kind: it names each entry whenever that is seen, or never."""
-    entry = pairs.entries[table]
-    hits, seen = (_sums(part, entry, pairs.sizes[table]) for part in (named, pairs.sees))
+    hits, seen = pairs.sums(table, lambda part: named[part]).sum(dim=0), pairs.seen[table].sum(dim=0)
     return bool(((hits == 0) | (hits == seen)).all())
-
-
-def _numbers(attention: Float[Tensor, "row source"], pairs: Pairs, table: str) -> Float[Tensor, "row source"]:
-    """For each pair the mean attention of its entry in the other half; -1 where that holds none, or the source is not seen."""
-    entry = pairs.entries[table]
-    size = pairs.sizes[table]
-    total, seen = (_sums(part, entry + size * pairs.second[:, None].int(), 2 * size) for part in (attention, pairs.sees))
-    mean = (total / seen.clamp(min=1)).where(seen > 0, -1.0)
-    return mean[entry + size * (~pairs.second)[:, None].int()].where(pairs.sees, -1.0)

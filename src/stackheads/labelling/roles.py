@@ -5,7 +5,7 @@ stands more than once all places of a hop.
 """
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from stackheads.interventions import source_mask
@@ -25,29 +25,31 @@ def role_targets(task: Task, batch: Batch, roles: list[Role]) -> Bool[Tensor, "r
     """The sources each role names, for every row; nothing where it names none or none that attention can reach."""
     n_pos = batch.tokens.shape[1]
     position = torch.arange(n_pos, device=batch.tokens.device).expand_as(batch.tokens)
-    reachable = visible(task, batch)
-    first = real(batch).to(torch.uint8).argmax(dim=1, keepdim=True).expand_as(batch.tokens)
-    same = batch.tokens[:, :, None] == batch.tokens[:, None, :]
     eye = torch.eye(n_pos, dtype=torch.bool, device=batch.tokens.device)
     masks = {
-        Role("previous"): source_mask(position - 1, n_pos),
-        Role("duplicate"): same & ~eye,
-        Role("self"): eye.expand_as(same),
-        Role("start"): source_mask(first, n_pos) & ~eye,
+        Role("previous"): lambda: source_mask(position - 1, n_pos),
+        Role("duplicate"): lambda: (batch.tokens[:, :, None] == batch.tokens[:, None, :]) & ~eye,
+        Role("self"): lambda: eye.expand(len(batch), -1, -1),
+        Role("start"): lambda: source_mask(_first(batch), n_pos) & ~eye,
     }
-    targets = [masks[role] if role in masks else _named_sources(task, batch, role) for role in roles]
-    return torch.stack(targets) & reachable
+    targets = [masks[role]() if role in masks else _named_sources(task, batch, role) for role in roles]
+    return torch.stack(targets) & visible(task, batch)
+
+
+def _first(batch: Batch) -> Int[Tensor, "batch pos"]:
+    """Where each example begins."""
+    return real(batch).to(torch.uint8).argmax(dim=1, keepdim=True).expand_as(batch.tokens)
 
 
 def _named_sources(task: Task, batch: Batch, role: Role) -> Bool[Tensor, "batch pos source"]:
     """The sources of a hop, by its find map, and of what else the task names so, by all of its maps of that name; none of a
     role that the task does not have.
     """
-    maps = [torch.full_like(batch.tokens, NOWHERE)]
-    maps += [batch.find[:, number] for number, hop in enumerate(task.hops) if role == Role("hop", hop)]
+    maps = [batch.find[:, number] for number, hop in enumerate(task.hops) if role == Role("hop", hop)]
     if batch.operands is not None:
         maps += [batch.operands[:, number] for number, other in enumerate(operand_roles(task)) if other == role]
-    return torch.stack([source_mask(one, batch.tokens.shape[1]) for one in maps]).any(dim=0)
+    masks = [source_mask(one, batch.tokens.shape[1]) for one in maps or [torch.full_like(batch.tokens, NOWHERE)]]
+    return masks[0] if len(masks) == 1 else torch.stack(masks).any(dim=0)
 
 
 def visible(task: Task, batch: Batch) -> Bool[Tensor, "#batch pos source"]:

@@ -118,6 +118,7 @@ class Writes:
         edits = []
         for head in question.heads:
             pattern, v, z = self.clean.run.of(head)
+            self.largest.setdefault(head, v.abs().max())  # while the head is at hand
             read = (pattern * mine).where(somewhere[..., None], 0.0)
             change = read.sum(dim=-1, keepdim=True) * matched.of(evenly @ v) - read @ v
             edits.append(CarryEdit(head, marks, z + change, change))

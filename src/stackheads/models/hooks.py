@@ -23,6 +23,7 @@ from stackheads.models.forwards.rotary import input_hooks
 from stackheads.models.kinds import check_model
 from stackheads.models.memory import kept_memory
 from stackheads.models.protocol import Model
+from stackheads.models.runs import Recording
 from stackheads.types import HeadId
 
 
@@ -63,50 +64,6 @@ class PatternEdit:
 Edit = HeadEdit | PatternEdit
 Pads = Bool[Tensor, "batch pos"] | None
 """Positions that are not there (`Batch.pads`)."""
-
-
-@dataclass(frozen=True)
-class Recording:
-    """One run of a model: logits and, for each layer and head, attention pattern, value vectors and outputs z.
-
-    `residual` is the residual stream before each layer, `q` and `k` the queries and keys, from which a run can be taken up
-    again (`replay.py`), those that have been turned where positions are rotary; `q` and `k` are None where no forward is known.
-    """
-
-    logits: Float[Tensor, "batch pos d_vocab_out"]
-    pattern: Float[Tensor, "layer batch head pos source"]
-    v: Float[Tensor, "layer batch pos head d_head"]
-    z: Float[Tensor, "layer batch pos head d_head"]
-    residual: Float[Tensor, "layer batch pos d_model"] | None = None
-    q: Float[Tensor, "layer batch head pos d_head"] | None = None
-    k: Float[Tensor, "layer batch head pos d_head"] | None = None
-
-    def of(self, head: HeadId | str) -> tuple[Tensor, Tensor, Tensor]:
-        """This head's pattern [batch, pos, source], v [batch, pos, d_head] and z [batch, pos, d_head].
-
-        Raises `InterventionError` if there is no such head.
-        """
-        head = HeadId.of(head).check(self.pattern.shape[0], self.pattern.shape[2])
-        layer, index = head.layer, head.index
-        return self.pattern[layer, :, index], self.v[layer, :, :, index], self.z[layer, :, :, index]
-
-    @property
-    def resumable(self) -> bool:
-        """Whether a run can be taken up again from it."""
-        return self.residual is not None and self.q is not None
-
-    def whole(self) -> "Recording":
-        """The whole of it, which it is (`models/condensed.py`)."""
-        return self
-
-    def output(self, head: HeadId | str) -> Float[Tensor, "batch pos d_head"]:
-        """This head's z. Raises `InterventionError` if there is no such head."""
-        return self.of(head)[2]
-
-    def part(self, some: "slice | Tensor") -> "Recording":
-        """The recording of some examples, by a slice or by their numbers."""
-        inputs = (None if each is None else each[:, some] for each in (self.residual, self.q, self.k))
-        return Recording(self.logits[some], self.pattern[:, some], self.v[:, some], self.z[:, some], *inputs)
 
 
 def hook_name(layer: int, what: str) -> str:

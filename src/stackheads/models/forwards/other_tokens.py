@@ -13,29 +13,29 @@ from torch import Tensor
 from torch.nn import functional
 
 from stackheads.models.forwards.fused import FusedForward
-from stackheads.models.hooks import Recording, analysing
+from stackheads.models.hooks import analysing
 from stackheads.models.protocol import Model
+from stackheads.models.runs import Layers
 
 
 def values_on(
-    model: Model, run: Recording, tokens: Int[Tensor, "batch pos"], first: int, read: Int[Tensor, "read"]
+    model: Model, run: Layers, tokens: Int[Tensor, "batch pos"], first: int, read: Int[Tensor, "read"]
 ) -> tuple[Float[Tensor, "batch pos d_vocab_out"], Float[Tensor, "layer batch pos head d_head"]]:
     """Logits at the positions `read` (ascending; elsewhere the recorded ones) and value vectors of the run on these tokens,
     which are the recorded run's before position `first`. Cost: at most a forward pass without hooks.
     """
-    assert run.k is not None
     with analysing(model):
         forward = FusedForward(model, fixed=True)
         first = first if forward.causal else 0
         n_pos, at = tokens.shape[1], read[read >= first] - first
         sees = torch.ones(n_pos, n_pos, dtype=torch.bool, device=tokens.device).tril()[first:] if forward.causal else None
-        values, stream = run.v.clone(), forward.embed(tokens)[:, first:]
+        values, stream = _values(run, model.cfg.n_layers), forward.embed(tokens)[:, first:]
         for layer, block in enumerate(forward.model.blocks):
             q, k, v = forward.qkv(block.attn, forward.norm(getattr(block, "ln1", None), stream))
             values[layer][:, first:] = rearrange(v, "b h r d -> b r h d")
             if layer == model.cfg.n_layers - 1:  # [batch, row, d_model] at the rows that are read alone
                 q, stream, sees = q[:, :, at], stream[:, at], None if sees is None else sees[at]
-            k = torch.cat([run.k[layer][:, :, :first], k], dim=2)
+            k = torch.cat([run.layer("k", layer)[:, :, :first], k], dim=2)
             z = functional.scaled_dot_product_attention(
                 q, k, rearrange(values[layer], "b s h d -> b h s d"), attn_mask=sees, scale=forward.scale
             )
@@ -43,3 +43,8 @@ def values_on(
         logits = run.logits.clone()
         logits[:, at + first] = forward.unembed(stream)
         return logits, values
+
+
+def _values(run: Layers, layers: int) -> Float[Tensor, "layer batch pos head d_head"]:
+    """A copy of the recorded ones."""
+    return torch.stack([run.layer("v", layer) for layer in range(layers)])

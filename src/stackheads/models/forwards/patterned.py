@@ -16,8 +16,9 @@ from torch import Tensor
 
 from stackheads.models.forwards.fused import attention
 from stackheads.models.forwards.rotary import forward_of
-from stackheads.models.hooks import Recording, evaluating, hook_name, logits_of, precise
+from stackheads.models.hooks import evaluating, hook_name, logits_of, precise
 from stackheads.models.protocol import Forward, Model
+from stackheads.models.runs import Recording
 
 Pattern = Float[Tensor, "layer batch head pos source"]
 Silent = Bool[Tensor, "layer batch pos head"]

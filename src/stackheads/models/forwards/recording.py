@@ -8,8 +8,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from stackheads.models.forwards.fused import FusedForward, attention
-from stackheads.models.hooks import Recording, analysing
+from stackheads.models.hooks import analysing
 from stackheads.models.protocol import Model
+from stackheads.models.runs import Recording
 
 
 def record_fused(model: Model, tokens: Int[Tensor, "batch pos"]) -> Recording:

@@ -27,8 +27,9 @@ from torch.nn import functional
 
 from stackheads.models.forwards.rotary import forward_of
 from stackheads.models.forwards.rows import Rows, edited_rows
-from stackheads.models.hooks import Edit, HeadEdit, PatternEdit, Recording
+from stackheads.models.hooks import Edit, HeadEdit, PatternEdit
 from stackheads.models.protocol import Model
+from stackheads.models.runs import Layers
 
 
 class Replay:
@@ -38,16 +39,12 @@ class Replay:
     and not by how long it leaves the residual stream.
     """
 
-    def __init__(self, model: Model, run: Recording, frozen_norms: bool = False):
-        assert run.residual is not None
-        assert run.q is not None
-        assert run.k is not None
+    def __init__(self, model: Model, run: Layers, frozen_norms: bool = False):
         self.model, self.run, self.frozen = model, run, frozen_norms
         forward = forward_of(model)
         assert forward is not None
         self.forward = forward
-        self.residual, self.q, self.k = run.residual, run.q, run.k
-        self.layers, _, self.n_pos = self.residual.shape[:3]
+        self.layers, self.n_pos = model.cfg.n_layers, run.logits.shape[1]
         self.rest: dict[tuple[int, int, Rows], tuple[Tensor, Tensor]] = {}
 
     def variants(
@@ -64,8 +61,8 @@ class Replay:
             return self.run.logits[:, read.index].expand(len(edits), -1, -1, -1)
         here = [[edit for edit in some if edit.head.layer == layer] for some in edits]
         later = [[edit for edit in some if edit.head.layer > layer] for some in edits]
-        z = self.run.z[layer][:, live.index].expand(len(edits), -1, -1, -1, -1).clone()
-        v = self.run.v[layer].expand(len(edits), -1, -1, -1, -1)
+        z = self.run.layer("z", layer)[:, live.index].expand(len(edits), -1, -1, -1, -1).clone()
+        v = self.run.layer("v", layer).expand(len(edits), -1, -1, -1, -1)
         _put(z, here, v, live)
         return self.from_z(layer, live, z, read, later)
 
@@ -79,7 +76,7 @@ class Replay:
     ) -> Float[Tensor, "variant batch read d_vocab_out"]:
         """Logits at the rows `read`, where the layer's heads give `z` at the rows `live`; `later`: edits in later layers."""
         written = self.forward.project(self.model.blocks[layer].attn, rearrange(z, "n b r h d -> n b r (h d)"))
-        stream = self._mlp(layer, self.residual[layer][:, live.index] + written, live)
+        stream = self._mlp(layer, self.run.layer("residual", layer)[:, live.index] + written, live)
         for number in range(layer + 1, self.layers):
             here = [[edit for edit in some if edit.head.layer == number] for some in later]
             out = self._seeing(live, here)
@@ -114,11 +111,11 @@ class Replay:
         z = None
         if out != live:
             rest, log_sum = self._rest(layer, p, out)
-            score = torch.einsum("bhod,nbhd->nboh", self.q[layer][:, :, out.index], k) * scale
+            score = torch.einsum("bhod,nbhd->nboh", self.run.layer("q", layer)[:, :, out.index], k) * scale
             weight = torch.sigmoid(score - log_sum)[..., None]
             z = torch.lerp(rest.expand(len(stream), -1, -1, -1, -1), v[:, :, None], weight)
         if live & out:
-            score = torch.einsum("nbhd,bhsd->nbhs", q, self.k[layer]) * scale
+            score = torch.einsum("nbhd,bhsd->nbhs", q, self.run.layer("k", layer)) * scale
             score[..., p] = (q * k).sum(dim=-1) * scale
             if self.forward.causal:
                 score[..., p + 1 :] = -torch.inf
@@ -138,7 +135,9 @@ class Replay:
         """
         if (layer, p, rows) not in self.rest:
             self.rest.clear()  # a sweep comes to each place once
-            score = (self.q[layer][:, :, rows.index] @ self.k[layer].transpose(-1, -2)) * self.forward.scale
+            score = (
+                self.run.layer("q", layer)[:, :, rows.index] @ self.run.layer("k", layer).transpose(-1, -2)
+            ) * self.forward.scale
             hidden = ~self._visible(rows) if self.forward.causal else torch.zeros_like(self._visible(rows))
             hidden[:, p] = torch.tensor([row != p for row in rows.positions], device=hidden.device)
             score = score.masked_fill(hidden, -torch.inf)
@@ -153,7 +152,7 @@ class Replay:
         attn, scale, heads = self.model.blocks[layer].attn, self.forward.scale, self.model.cfg.n_heads
         x = self._norm(layer, stream, live)
         inside = out & live
-        q = self.q[layer][:, :, out.index].expand(len(x), -1, -1, -1, -1)
+        q = self.run.layer("q", layer)[:, :, out.index].expand(len(x), -1, -1, -1, -1)
         if inside:
             rows = x[:, :, inside.within(live)]
             new = torch.einsum("nbom,hmd->nbhod", rows, attn.W_Q) + attn.b_Q[:, None]
@@ -162,7 +161,7 @@ class Replay:
         score = rearrange(x @ through, "n b s (h o) -> n b h o s", h=heads) + (q * attn.b_K[:, None]).sum(dim=-1, keepdim=True)
         whole = len(live) == self.n_pos
         if not whole:
-            score = _replaced(q @ self.k[layer].transpose(-1, -2), score, live.index)
+            score = _replaced(q @ self.run.layer("k", layer).transpose(-1, -2), score, live.index)
         score = score * scale
         if self.forward.causal:
             score = score.masked_fill(~self._visible(out), -torch.inf)
@@ -177,11 +176,11 @@ class Replay:
 
     def _all_rows(self, layer: int, stream: Tensor, live: Rows, out: Rows, here: Sequence[Sequence[Edit]]) -> Tensor:
         q, k, v = self._qkv(layer, stream, live)
-        k = self._whole(self.k[layer], k, live)
+        k = self._whole(self.run.layer("k", layer), k, live)
         v = self._whole(self._v(layer), v, live)
         if out != live:
             inside = out & live == out
-            q = q[:, :, :, out.within(live)] if inside else self._whole(self.q[layer], q, live)[:, :, :, out.index]
+            q = q[:, :, :, out.within(live)] if inside else self._whole(self.run.layer("q", layer), q, live)[:, :, :, out.index]
         mask = None if not self.forward.causal or len(out) == self.n_pos else self._visible(out)
         flat = (rearrange(part, "n b h s d -> (n b) h s d") for part in (q, k, v))
         causal = self.forward.causal and len(out) == self.n_pos
@@ -204,10 +203,10 @@ class Replay:
         if inside == out:
             new += stream if out == live else stream[:, :, out.within(live)]
         else:
-            new += self.residual[layer][:, out.index]
+            new += self.run.layer("residual", layer)[:, out.index]
             if inside:
                 changed = stream if inside == live else stream[:, :, inside.within(live)]
-                new[:, :, inside.within(out)] += changed - self.residual[layer][:, inside.index]
+                new[:, :, inside.within(out)] += changed - self.run.layer("residual", layer)[:, inside.index]
         return self._mlp(layer, new, out)
 
     def _logits(self, stream: Tensor, live: Rows, read: Rows) -> Tensor:
@@ -221,7 +220,7 @@ class Replay:
         return new if wanted == read else _replaced(known, new, wanted.within(read), dim=2)
 
     def _norm(self, layer: int, stream: Tensor, live: Rows) -> Tensor:
-        like = self.residual[layer][:, live.index] if self.frozen else None
+        like = self.run.layer("residual", layer)[:, live.index] if self.frozen else None
         return self.forward.norm(getattr(self.model.blocks[layer], "ln1", None), stream, like)
 
     def _qkv(self, layer: int, stream: Tensor, live: Rows) -> tuple[Tensor, Tensor, Tensor]:
@@ -240,8 +239,8 @@ class Replay:
 
     def _middle(self, layer: int) -> Tensor:
         """The recorded stream after a layer's heads, before its MLP."""
-        z = rearrange(self.run.z[layer], "b p h d -> b p (h d)")
-        return self.residual[layer] + self.forward.project(self.model.blocks[layer].attn, z)
+        z = rearrange(self.run.layer("z", layer), "b p h d -> b p (h d)")
+        return self.run.layer("residual", layer) + self.forward.project(self.model.blocks[layer].attn, z)
 
     @cached_property
     def _final(self) -> Tensor:
@@ -249,11 +248,11 @@ class Replay:
         return self.forward.mlp(self.model.blocks[self.layers - 1], self._middle(self.layers - 1))
 
     def _v(self, layer: int) -> Tensor:
-        return rearrange(self.run.v[layer], "b s h d -> b h s d")
+        return rearrange(self.run.layer("v", layer), "b s h d -> b h s d")
 
     def _visible(self, rows: Rows) -> Tensor:
         """Which sources these rows see where attention is causal [row, source]."""
-        everything = torch.ones(self.n_pos, self.n_pos, dtype=torch.bool, device=self.residual.device).tril()
+        everything = torch.ones(self.n_pos, self.n_pos, dtype=torch.bool, device=self.run.logits.device).tril()
         return everything[rows.index].clone()
 
 
