@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from stackheads.interventions import recorded
 from stackheads.models import ModelConfig, build, named_weights
-from stackheads.models.hooks import HeadEdit, PatternEdit
+from stackheads.models.hooks import CarryEdit, HeadEdit, PatternEdit
 from stackheads.tasks import Cycle
 from stackheads.types import HeadId
 
@@ -31,9 +31,10 @@ def configs(draw, positions=("standard",), dtypes=("float32", "float64")):
 
 @st.composite
 def places(draw, config, at_most=3):
-    """Where edits are made: (layer, head, "z" or "pattern", which rows)."""
+    """Where edits are made: (layer, head, of its output, its pattern or what it carries, which rows)."""
     layer, head = st.integers(0, config.layers - 1), st.integers(0, config.heads - 1)
-    return draw(st.lists(st.tuples(layer, head, st.sampled_from(["z", "pattern"]), st.sampled_from(ROWS)), max_size=at_most))
+    kind = st.sampled_from(["z", "pattern", "carried"])
+    return draw(st.lists(st.tuples(layer, head, kind, st.sampled_from(ROWS)), max_size=at_most))
 
 
 def random_run(config, direction, seed, symbols=5, examples=3, sharp=False):
@@ -61,8 +62,11 @@ def make_edit(batch, config, place, generator):
         "none": position < 0,
     }[where]
     dtype = getattr(torch, config.dtype)
+    output = torch.randn(n, p, config.d_head, generator=generator).to(dtype)
     if kind == "z":
-        return HeadEdit(HeadId(layer, index), rows, torch.randn(n, p, config.d_head, generator=generator).to(dtype))
+        return HeadEdit(HeadId(layer, index), rows, output)
+    if kind == "carried":
+        return CarryEdit(HeadId(layer, index), rows, output, output)
     pattern = torch.rand(n, p, p, generator=generator).tril().to(dtype)
     return PatternEdit(HeadId(layer, index), rows, pattern / pattern.sum(dim=-1, keepdim=True))
 

@@ -19,6 +19,9 @@ MEMORIES = st.sampled_from([1, 10**4, 10**9])
 SMALL = ModelConfig(layers=1, heads=1, d_model=8, d_head=4)
 CONFLICT = ((SMALL, [[(0, 0, "z", "query"), (0, 0, "pattern", "query")]]), "causal", "all", 0, 10**9, False)
 """Output and pattern of one head edited at one row: the output wins, whatever the order."""
+DEEPER = SMALL.model_copy(update={"layers": 3})
+CARRIED = ((DEEPER, [[(0, 0, "carried", "value"), (1, 0, "carried", "query")]]), "causal", "all", 0, 10**9, True)
+"""What is carried, changed in two layers: the later head has heard of the first change; its output is that, changed."""
 
 
 @st.composite
@@ -30,6 +33,7 @@ def sweeps(draw):
 @settings(max_examples=30)
 @given(sweeps(), DIRECTIONS, READS, SEEDS, MEMORIES, st.booleans())
 @example(*CONFLICT)
+@example(*CARRIED)
 def test_variants_equal_hooked_runs(case, direction, read, seed, memory, sharp):
     config, lists = case
     config = config.model_copy(update={"dtype": "float64"}) if sharp else config

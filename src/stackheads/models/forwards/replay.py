@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from stackheads.models.forwards.rotary import forward_of
 from stackheads.models.forwards.rows import Rows, edited_rows
-from stackheads.models.hooks import Edit, HeadEdit, PatternEdit
+from stackheads.models.hooks import CarryEdit, Edit, HeadEdit, PatternEdit
 from stackheads.models.protocol import Model
 from stackheads.models.runs import Layers
 
@@ -271,9 +271,11 @@ def _put(
 ) -> None:
     """Write the edits of one layer into z, which holds the rows `rows`; an output is what comes after its pattern."""
     for number, some in enumerate(edits):
-        for edit in sorted(some, key=lambda edit: isinstance(edit, HeadEdit)):
+        for edit in sorted(some, key=lambda edit: isinstance(edit, HeadEdit) + (type(edit) is HeadEdit)):  # as through hooks
             head = edit.head.index
             match edit:
+                case CarryEdit():
+                    new = z[number, :, :, head] + edit.change[:, rows.index]
                 case HeadEdit():
                     new = edit.z[:, rows.index]
                 case PatternEdit():
