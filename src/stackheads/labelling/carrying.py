@@ -60,9 +60,7 @@ def carries(found: ScrubEvidence, thresholds: Thresholds) -> Carried:
     if not mattering:
         return Carried(Answer.UNDECIDED, None)
     kept = [[_kept(found, one, readout) for readout in mattering] for one in every]
-    least, logits = (
-        tuple(_least(share for shares in mine for share in shares[at]) for mine in kept) for at in (MARGINS, LOGITS)
-    )
+    least, logits = (tuple(_least(mine, at) for mine in kept) for at in (MARGINS, LOGITS))
     order = tuple(sorted(every, key=lambda one: -min(least[one].value, logits[one].value)))
     passing = tuple(one for one in order if all(_keeps(shares, thresholds) for shares in kept[one]))
     if passing:
@@ -73,8 +71,9 @@ def carries(found: ScrubEvidence, thresholds: Thresholds) -> Carried:
     return Carried(Answer.NO if denied else Answer.UNDECIDED, None, order, least, logits)
 
 
-def _least(shares: Iterable[Estimate]) -> Estimate:
-    return min(shares, key=lambda share: share.value)
+def _least(kept: Iterable[Sequence[Estimate]], measures: slice) -> Estimate:
+    """What is kept least over readouts, by some measures."""
+    return min((share for shares in kept for share in shares[measures]), key=lambda share: share.value)
 
 
 def _kept(found: ScrubEvidence, one: int, readout: int) -> list[Estimate]:
