@@ -166,6 +166,7 @@ def analyze(
     explain: bool = True,
     screen: Screen | None = None,
     budget: int = BUDGET,
+    carried: bool = False,
 ) -> Analysis:
     """Label every (head, destination) of a model by the rules of evidence (docs/method/evidence.md).
 
@@ -174,13 +175,13 @@ def analyze(
     `device` None means where the model is, CPU for a path; a model that is given is moved to a device that is given. Its
     weights, hooks and mode stay as they are. `examples`: a number, or `auto`: 512, and while rows are undecided that more would
     decide, twice as many for these rows, up to `budget` (`labelling/measure.py`).
-    `explain` adds what heads carry that no label explains (`labelling/carrying.py`), and how heads work together: mechanism,
-    program, reach, circuit.
+    `explain` adds how the heads work together: mechanism, program, reach, circuit.
+    `carried` adds what heads carry that matter and have no role, wherever they look (`labelling/scrubbed.py`).
     `screen` is for models of many heads: exact interventions for candidates only, and the column `evidence` of the labels says
     for which (`labelling/screening.py`); nothing is explained then.
 
     Cost: 1 + D + 3 × heads × destinations forward passes on `examples` examples, and up to D more for each pattern found;
-    with `explain` those of `labelling/scrubbed.py`, one on 4,096 examples, and on 192 the circuit's (`explanation/circuit.py`).
+    with `explain` one on 4,096 examples, and on 192 the circuit's (`explanation/circuit.py`).
 
     Raises `ConfigError` (examples, device), `CheckpointError`, `TaskMismatchError`.
     """
@@ -196,11 +197,10 @@ def analyze(
         found = measure_until_decided(analysed, task, seed, thresholds, budget, progress, screen)
     else:
         found = Measured(*measure(analysed, task, Look(examples, seed), thresholds, progress, screen), (examples,), thresholds)
-    labels, explain = label_frame([label_row(item, found.thresholds) for item in found.evidence]), explain and screen is None
-    carried = None
-    if explain:
-        carried = carried_frame(analysed, task, found.evidence, seed, found.thresholds)
-        labels = with_carried(labels, carried)
+    labels, brought = label_frame([label_row(item, found.thresholds) for item in found.evidence]), None
+    if carried:
+        brought = carried_frame(analysed, task, found.evidence, seed, found.thresholds)
+        labels = with_carried(labels, brought)
     return Analysis(
         model=described,
         task={"name": task.name, **(task.model_dump() if isinstance(task, StoredTask) else {})},
@@ -209,12 +209,12 @@ def analyze(
         thresholds=found.thresholds,
         versions={name: version(name) for name in ("stackheads", "torch", "transformer-lens")},
         labels=labels,
-        carried=carried,
+        carried=brought,
         readouts=_readout_frame(found.baseline),
         effects=_effect_frame(found.evidence),
         bootstrap_jaccard=bootstrap_jaccard(found.evidence, found.thresholds),
         subject=(analysed, task),
-        **(_explanation(labels, analysed, task, seed, thresholds) if explain else {}),
+        **(_explanation(labels, analysed, task, seed, thresholds) if explain and screen is None else {}),
     )
 
 

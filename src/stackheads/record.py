@@ -55,7 +55,7 @@ class Record:
                   role whose token the head carries, wherever it looks; `also` other names of the same token), kept with its
                   interval kept_low to kept_high, logits (kept of all answers' logits), attention (on that role's source),
                   readout, destroyed and control (there, by donors drawn regardless and of another token), next and next_kept
-                  (the role that keeps most beside), rows, left_out, examples, reason (`labelling/scrubbed.py`, `carrying.py`); None where it was not asked.
+                  (the role that keeps most beside), rows, left_out, examples, reason; None where it was not asked
     `mechanism`   doubling, tripling, one hop per layer, other or none (`explanation/mechanism.py`); `mechanism_reason` why.
     `program`     the confirmed heads written out as a program (`explanation/program.py`); `program_agreement` the share of
                   fresh examples, per hop at the query, on which the program compiled and the model give the same answer.

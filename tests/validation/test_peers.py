@@ -9,7 +9,18 @@ from stackheads.labelling.roles import candidate_roles, role_targets
 from stackheads.tables import records
 from stackheads.tasks import labelling_batch
 from stackheads.types import Destination, HeadId
-from stackheads.validation.peers import ALWAYS, CARRIES, LABELS, LOOKS, OURS, PEERS, said_of
+from stackheads.validation.peers import (
+    ALONE,
+    ALWAYS,
+    BESIDE,
+    CARRIES,
+    LABELS,
+    LOOKS,
+    OURS,
+    PEERS,
+    UNSCRUBBED,
+    said_of,
+)
 from stackheads.validation.specimens import CIRCUITS, Guise, specimen
 
 DEAD, GUISE = "a: no output", Guise(seed=2, normalization=None)
@@ -30,8 +41,11 @@ def test_each_way_speaks_of_each_cell(made, said):
     assert set(said.of) == {
         *PEERS,
         OURS,
+        UNSCRUBBED,
         LABELS,
+        ALONE,
         LOOKS,
+        BESIDE,
         "labels without pattern",
         "labels without cause",
         "labels without write",

@@ -95,7 +95,7 @@ def _loses(shares: Sequence[Estimate], hidden: float, thresholds: Thresholds) ->
 def _destroys_else(found: ScrubEvidence, one: int, thresholds: Thresholds) -> bool:
     """Whether donors of another token destroy: that the answer needs this token, and not only that it does not need more."""
     shares = (found.control_of(one, readout) for readout in range(len(found.readouts)))
-    return any(share.value >= thresholds.min_effect and share.low > 0 for share in shares)
+    return any(share is not None and share.value >= thresholds.min_effect and share.low > 0 for share in shares)
 
 
 def carried_of(bench: Bench, evidence: Sequence[Evidence], seed: int, thresholds: Thresholds) -> list[ScrubEvidence]:
@@ -133,7 +133,8 @@ def carried_row(item: Evidence, found: ScrubEvidence, thresholds: Thresholds) ->
     rest = [one for one in verdict.order if one != shown]
     share = None if shown is None else verdict.least[shown]
     named = None if verdict.which is None else found.roles[verdict.which]
-    told = telling(found.destroyed, thresholds.min_effect) if len(found.destroyed) else None
+    told: int | None = telling(found.destroyed, thresholds.min_effect) if len(found.destroyed) else None
+    other = None if told is None or shown is None else found.control_of(shown, told)
     return {
         "head": str(item.head),
         "layer": item.head.layer,
@@ -149,7 +150,7 @@ def carried_row(item: Evidence, found: ScrubEvidence, thresholds: Thresholds) ->
         "attention": named and item.pattern.masses.get(named[0]),
         "readout": None if told is None else str(found.readouts[told]),
         "destroyed": None if told is None else found.destroyed.at(told).value,
-        "control": None if told is None or shown is None else found.control_of(shown, told).value,
+        "control": other and other.value,
         "next": str(found.roles[rest[0]][0]) if rest else None,
         "next_kept": verdict.least[rest[0]].value if rest else None,
         "rows": found.rows,

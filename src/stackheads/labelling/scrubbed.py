@@ -31,11 +31,12 @@ distribution of the task. A head that carries two tokens, or a place, or whether
 with fewer than `DONORS` donors, and roles for which these are more than `SCARCE` of the rows, or whose sources hold several
 tokens.
 
-Cost: for each cell one forward pass, and two for each role's tokens, on its examples; one for the clean run, with its proof.
+Cost: for each cell one forward pass, one for each role's tokens, and one for those that keep half of some readout; one for the
+clean run, with its proof.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -63,6 +64,8 @@ PLAIN = ("previous", "self", "start", "duplicate")
 Cell = tuple[HeadId, Where]
 Rows = Bool[Tensor, "batch pos"]
 Tokens = Int[Tensor, "batch pos"]
+Variant = tuple[Int[Tensor, "batch pos"], Rows]
+"""Donors, and the rows at which they give."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,8 @@ class ScrubEvidence:
     `roles` are the hypotheses, each by its roles; `finer` says for each which others determine its token and are not determined
     by it. `readouts` are those on which it is known what donors drawn regardless destroy,
     `destroyed` as shares of the gap; `kept` [measure × hypothesis × readout] is what stays of that, `control` [hypothesis ×
-    readout] what donors of another token destroy. `rows` were scrubbed, `left_out` not.
+    readout] what donors of another token destroy, of the `controlled` hypotheses, which keep half of some readout. `rows` were
+    scrubbed, `left_out` not.
     """
 
     head: HeadId
@@ -101,6 +105,7 @@ class ScrubEvidence:
     destroyed: Shares
     kept: Shares
     control: Shares
+    controlled: tuple[int, ...]
     examples: int
     rows: int
     left_out: int
@@ -109,24 +114,30 @@ class ScrubEvidence:
         """What one hypothesis keeps on one readout."""
         return self.kept.at((measure * len(self.roles) + hypothesis) * len(self.readouts) + readout)
 
-    def control_of(self, hypothesis: int, readout: int) -> Estimate:
-        """What donors of another token destroy on one readout."""
-        return self.control.at(hypothesis * len(self.readouts) + readout)
+    def control_of(self, hypothesis: int, readout: int) -> Estimate | None:
+        """What donors of another token destroy on one readout; None where that was not measured."""
+        if hypothesis not in self.controlled:
+            return None
+        return self.control.at(self.controlled.index(hypothesis) * len(self.readouts) + readout)
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is scrubbed at a destination, the same for all heads: the rows, and the donors of each hypothesis."""
+    """What is scrubbed at a destination, the same for all heads: the rows, and the donors: drawn regardless, and for each
+    hypothesis of the same token and of another.
+    """
 
     rows: Rows
     asked: tuple[Hypothesis, ...]
     finer: tuple[frozenset[int], ...]
-    variants: tuple[tuple[Int[Tensor, "batch pos"], Rows], ...]
+    anyone: Variant
+    same: tuple[Variant, ...]
+    other: tuple[Variant, ...]
 
     @property
     def scrubbed(self) -> Rows:
         """The rows at which every hypothesis has donors."""
-        return self.variants[0][1]
+        return self.anyone[1]
 
 
 def scrubs(bench: Bench, cells: Sequence[Cell], draws: Resampling, seed: int) -> list[ScrubEvidence]:
@@ -143,18 +154,41 @@ def _plan(bench: Bench, where: Where, seed: int) -> _Plan:
     every = [(one, _donors(one.tokens, rows, numbers)) for one in hypotheses(bench.task, batch, rows)]
     asked = [(one, found) for one, found in every if int((rows & ~found.enough).sum()) <= SCARCE * int(rows.sum())]
     scrub = torch.stack([rows, *(found.enough for _, found in asked)]).all(dim=0)
-    same = ((found.same, scrub) for _, found in asked)
-    other = ((found.other, scrub & found.has_other) for _, found in asked)
+    same = tuple((found.same, scrub) for _, found in asked)
+    other = tuple((found.other, scrub & found.has_other) for _, found in asked)
     named = tuple(one for one, _ in asked)
-    return _Plan(rows, named, _finer(named, scrub), ((anyone, scrub), *same, *other))
+    return _Plan(rows, named, _finer(named, scrub), (anyone, scrub), same, other)
 
 
 def _scrubbed(bench: Bench, head: HeadId, where: Where, plan: _Plan, draws: Resampling) -> ScrubEvidence:
-    changed = _changes(bench, head, plan.variants) if bool(plan.scrubbed.any()) else []
-    readouts, destroyed, kept, control = _shares(bench, changed, len(plan.asked), draws)
-    rows, total = int(plan.scrubbed.sum()), int(plan.rows.sum())
-    roles, examples = tuple(one.roles for one in plan.asked), len(bench.clean.batch)
-    return ScrubEvidence(head, where, roles, plan.finer, readouts, destroyed, kept, control, examples, rows, total - rows)
+    baseline, rows, total = bench.baseline.on_cpu, int(plan.scrubbed.sum()), int(plan.rows.sum())
+    roles, size = tuple(one.roles for one in plan.asked), (len(bench.clean.batch), rows, total - rows)
+    nothing = ScrubEvidence(head, where, roles, plan.finer, (), no_shares(), no_shares(), no_shares(), (), *size)
+    if not plan.asked or not rows or not bench.open_readouts:
+        return nothing
+    (regardless,) = _changes(bench, head, [plan.anyone])
+    at = _telling(bench, regardless[0], draws)
+    if not at:
+        return nothing
+    gap, asked, regardless = baseline.gap[:, at], baseline.asked[:, at], regardless[:, :, at]
+    within = torch.stack(_changes(bench, head, plan.same))[..., at].transpose(0, 1)  # [measure, hypothesis, example, readout]
+    of = regardless[:, None].expand_as(within)
+    stays, of = (each.movedim(2, 0).flatten(1) for each in (of - within, of))
+    kept = draws.shares(stays, of, asked.repeat(1, len(MEASURES) * len(roles)))
+    lost = kept.value[: len(roles) * len(at)].unflatten(0, (len(roles), len(at)))
+    controlled = tuple((lost >= 0.5).any(dim=1).nonzero().flatten().tolist())
+    others = [each[0][:, at] for each in _changes(bench, head, [plan.other[one] for one in controlled])]
+    every = torch.cat(others, dim=1) if others else gap[:, :0]
+    control = draws.shares(every, gap.repeat(1, len(others)), asked.repeat(1, len(others)))
+    readouts, destroyed = tuple(baseline.readouts[number] for number in at), draws.shares(regardless[0], gap, asked)
+    return replace(nothing, readouts=readouts, destroyed=destroyed, kept=kept, control=control, controlled=controlled)
+
+
+def _telling(bench: Bench, lost: Float[Tensor, "example readout"], draws: Resampling) -> list[int]:
+    """The numbers of the open readouts of which it is known to within its half what is destroyed: shares of that are told."""
+    baseline, at = bench.baseline.on_cpu, bench.open_readouts
+    found = draws.shares(lost[:, at], baseline.gap[:, at], baseline.asked[:, at])
+    return [at[number] for number in ((found.value > 0) & (found.low > found.value / 2)).nonzero().flatten().tolist()]
 
 
 def _finer(asked: Sequence[Hypothesis], rows: Rows) -> tuple[frozenset[int], ...]:
@@ -243,9 +277,7 @@ def _below(bound: Int[Tensor, "row"], generator: torch.Generator) -> Int[Tensor,
     return (drawn * bound).long().minimum(bound - 1).clamp(min=0)
 
 
-def _changes(
-    bench: Bench, head: HeadId, variants: Sequence[tuple[Int[Tensor, "batch pos"], Rows]]
-) -> list[Float[Tensor, "measure example readout"]]:
+def _changes(bench: Bench, head: HeadId, variants: Sequence[Variant]) -> list[Float[Tensor, "measure example readout"]]:
     """What changes, by each measure, when these rows get the head's output in their donors; on the CPU."""
     n, readouts = bench.baseline.count.shape
     found = [bench.baseline.count.new_zeros(len(MEASURES), n, readouts) for _ in variants]
@@ -257,26 +289,3 @@ def _changes(
         for number, logits in enumerate(run_variants(bench.model, clean, edits, read=scorer.read)):
             found[number][:, part] = torch.stack(scorer.changes(clean.run.logits, logits))
     return brought(found)
-
-
-def _shares(
-    bench: Bench, changed: Sequence[Float[Tensor, "measure example readout"]], count: int, draws: Resampling
-) -> tuple[tuple[Readout, ...], Shares, Shares, Shares]:
-    """What is destroyed, kept and destroyed by the control, on the readouts that tell: of which it is known to within its half
-    what is destroyed regardless, since shares of that are told.
-    """
-    baseline, is_open = bench.baseline.on_cpu, bench.open_readouts
-    at = list[int]()
-    if changed and count and is_open:
-        found = draws.shares(changed[0][0][:, is_open], baseline.gap[:, is_open], baseline.asked[:, is_open])
-        at = [is_open[number] for number in ((found.value > 0) & (found.low > found.value / 2)).nonzero().flatten().tolist()]
-    if not at:
-        return (), no_shares(), no_shares(), no_shares()
-    gap, asked, regardless = baseline.gap[:, at], baseline.asked[:, at], changed[0][:, :, at]
-    within, others = torch.stack(list(changed[1 : count + 1])), torch.stack([each[0] for each in changed[count + 1 :]])
-    stays = regardless[:, None] - within.transpose(0, 1)[..., at]  # [measure, hypothesis, example, readout]
-    of = regardless[:, None].expand_as(stays)
-    stays, of = (each.movedim(2, 0).flatten(1) for each in (stays, of))
-    kept = draws.shares(stays, of, asked.repeat(1, len(MEASURES) * count))
-    control = draws.shares(others[..., at].movedim(1, 0).flatten(1), gap.repeat(1, count), asked.repeat(1, count))
-    return tuple(baseline.readouts[number] for number in at), draws.shares(regardless[0], gap, asked), kept, control
