@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import cache
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from stackheads import Analysis, analyze
 from stackheads.interventions import destination_rows
 from stackheads.labelling.bench import bench_of
-from stackheads.labelling.carrying import COLUMNS, carried_frame, carried_of, carries, unexplained
+from stackheads.labelling.carrying import COLUMNS, carried_frame, carried_of, carries, unexplained, with_carried
 from stackheads.labelling.measure import Look, measure
 from stackheads.labelling.readouts import Readout
 from stackheads.labelling.scrubbed import DONORS, MEASURES, ScrubEvidence, _donors, hypotheses, scrubs
@@ -165,6 +166,17 @@ def test_a_carried_table_is_saved_and_analyses_without_one_are_read(tmp_path):
     assert Analysis.load(tmp_path / "with").carried.equals(analysis().carried)
     replace(analysis(), carried=None).save(tmp_path / "without")
     assert Analysis.load(tmp_path / "without").carried is None
+
+
+def test_what_is_carried_stands_in_the_reason_of_its_own_part():
+    """With and without a gate in one table, whatever stands for none there."""
+    gates = (None, "asked 1", "asked 2")
+    labels = pd.DataFrame([{"head": "L0H0", "destination": "query", "gate": gate, "reason": "why"} for gate in gates])
+    rows = [(None, "yes", "a"), ("asked 1", "yes", "b"), ("asked 2", "no", "c")]
+    carried = pd.DataFrame(
+        [{"head": "L0H0", "destination": "query", "gate": gate, "answer": said, "reason": more} for gate, said, more in rows]
+    )
+    assert list(with_carried(labels, carried)["reason"]) == ["why; a", "why; b", "why"]
 
 
 def test_heads_that_do_nothing_or_have_a_label_are_not_asked():

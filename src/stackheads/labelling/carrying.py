@@ -21,6 +21,7 @@ from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, Evidence, cause_answer, status, telling
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
+from stackheads.tables import records
 from stackheads.tasks import Task, labelling_batch
 from stackheads.types import Status
 
@@ -187,9 +188,10 @@ def _reason(item: Evidence, found: ScrubEvidence, verdict: Carried) -> str:
 
 def with_carried(labels: pd.DataFrame, carried: pd.DataFrame) -> pd.DataFrame:
     """The labels, saying in their reasons what is carried where that is known."""
-    known = carried[carried["answer"] == Answer.YES]
-    keys = ("head", "destination", "gate")
-    said = dict(zip(zip(*(known[name] for name in keys), strict=True), known["reason"], strict=True))
-    rows = zip(*(labels[name] for name in keys), strict=True)
-    reasons = [f"{why}; {said[row]}" if row in said else why for row, why in zip(rows, labels["reason"], strict=True)]
-    return labels.assign(reason=reasons)
+
+    def cell(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["head"], row["destination"], row["gate"]
+
+    said = {cell(row): row["reason"] for row in records(carried) if row["answer"] == Answer.YES}
+    rows = [(row["reason"], said.get(cell(row))) for row in records(labels)]
+    return labels.assign(reason=[why if more is None else f"{why}; {more}" for why, more in rows])
