@@ -6,10 +6,11 @@
 
 Each model is labelled as it is, on 512 examples, seed 0. A (head, destination) is *found* if it carries a step and has a
 confirmed row with the step's role, else *missed*; *wrong* if it has a confirmed row with another role, or carries nothing and
-has a confirmed row. Prints, for each model, what was measured of the model itself and which cells are found, missed and wrong,
-then precision and recall as means over models, those of further seeds (`NAME-seed-SEED`), which had no part in making the
-labeller, by themselves. The numbers behind a step are the head's attention on the step's source, at its own rows, and on each
-other position of the source's slot: an exchange proves what a head carries, not where it looks.
+has a confirmed row; *named* if what it is said to carry (`carried`, asked of what is causal-unclassified) is the step's token,
+*misnamed* if another. Prints, for each model, what was measured of the model itself and which cells are found, missed and
+wrong, then precision and recall as means over models, those of further seeds (`NAME-seed-SEED`), which had no part in making
+the labeller, by themselves. The numbers behind a step are the head's attention on the step's source, at its own rows, and on
+each other position of the source's slot: an exchange proves what a head carries, not where it looks.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from tqdm import tqdm
 from stackheads import analyze
 from stackheads.files import write_file
 from stackheads.tables import records
-from stackheads.types import HeadId
+from stackheads.types import Destination, HeadId
 from stackheads.validation.exchanged import attention_on_sources
 from stackheads.validation.known import SEED, Known, known_models
 
@@ -33,16 +34,18 @@ EXAMPLES, LOOKS = 512, 0.5
 
 
 def cells(known: Known) -> list[dict[str, Any]]:
-    """One row for each (head, destination) that carries a step or has a confirmed row."""
-    labels = records(analyze(known.model, known.task, examples=EXAMPLES, progress=False, explain=False).labels)
+    """One row for each (head, destination) that carries a step, has a confirmed row, or is said to carry a token."""
+    analysis = analyze(known.model, known.task, examples=EXAMPLES, progress=False, explain=False, carried=True)
+    labels, carried = records(analysis.labels), records(analysis.carried)
     looks = attention_on_sources(known.assigned, known.model, EXAMPLES)
     rows = []
     for (head, place), truth in known.truth.items():
-        mine = [row for row in labels if HeadId.parse(row["head"]) == head and row["destination"] == place]
+        mine, brought = ([row for row in rows_of if _is_of(row, head, place)] for rows_of in (labels, carried))
         said = [row for row in mine if row["status"] == "confirmed"]
         role = truth.role
         right = role is not None and any((row["role"], row["hop"]) == (role.name, role.hop) for row in said)
-        if role is None and not said:
+        named = {row["carries"] for row in brought if row["carries"]}
+        if role is None and not said and not named:
             continue
         on_source, on_others = looks.get((head, place), (0.0, 0.0))
         wrong = any(role is None or (row["role"], row["hop"]) != (role.name, role.hop) for row in said)
@@ -55,12 +58,25 @@ def cells(known: Known) -> list[dict[str, Any]]:
                 "beside": f"{on_others:.2f}",
                 "truth": "nothing" if role is None else str(role),
                 "labels": "; ".join(_said(row) for row in mine),
+                "carried": "; ".join(_brought(row) for row in brought),
                 "reason": "; ".join(row["reason"] for row in mine),
                 "found": right,
                 "wrong": wrong,
+                "named": str(role) in named,
+                "misnamed": bool(named - {str(role)}),
             }
         )
     return rows
+
+
+def _is_of(row: dict[str, Any], head: HeadId, place: Destination) -> bool:
+    return HeadId.parse(row["head"]) == head and row["destination"] == place
+
+
+def _brought(row: dict[str, Any]) -> str:
+    """What is carried in words: the token with what is kept, or the answer."""
+    what = row["answer"] if row["carries"] is None else f"{row['carries']} ({row['kept']:.2f})"
+    return what if row["gate"] is None else f"{what} when {row['gate']}"
 
 
 def _said(row: dict[str, Any]) -> str:
@@ -92,6 +108,7 @@ def _cells(rows: pd.DataFrame) -> str:
     """Cells with what stands at them and what was said."""
     said = (
         f"{row.head} {row.destination[0]} {row.truth} ({row.looks}, {row.beside}): {row.labels.strip()}"
+        + (f", carries {row.carried}" if row.carried else "")
         for row in rows.itertuples()
     )
     return "; ".join(said) or "none"
@@ -104,7 +121,10 @@ def figures(found: pd.DataFrame) -> str:
     overall = f"{found['found'].sum()} of {steps.sum()} cells found, {found['wrong'].sum()} wrong"
     means = f"means over models: recall {recall.mean():.3f}, precision {precision.mean():.3f}"
     looking = found[steps & (found["looks"].astype(float) >= LOOKS)]
-    return f"{overall}; {means}; of {len(looking)} that look at their source with half their attention {looking['found'].sum()}"
+    look = f"of {len(looking)} that look at their source with half their attention {looking['found'].sum()}"
+    missed = found[~found["found"]]
+    carried = f"of {(steps & ~found['found']).sum()} missed {missed['named'].sum()} said to carry their step's token"
+    return f"{overall}; {means}; {look}; {carried}, {found['misnamed'].sum()} cells another"
 
 
 def labelled(models: list[Known]) -> pd.DataFrame:
@@ -124,8 +144,8 @@ def main() -> None:
     else:
         if arguments.write:
             write_file(PATH, lambda path: labelled(models).to_csv(path, index=False))
-        found = pd.read_csv(PATH, dtype=str)
-        found = found.assign(found=found["found"] == "True", wrong=found["wrong"] == "True")
+        found = pd.read_csv(PATH, dtype=str, keep_default_na=False)
+        found = found.assign(**{name: found[name] == "True" for name in ("found", "wrong", "named", "misnamed")})
     header = [
         "model",
         "layers × heads",

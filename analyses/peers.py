@@ -105,7 +105,7 @@ def draw(table: pd.DataFrame) -> Any:
             x = [place + 0.8 * (number / max(1, len(ways) - 1) - 0.5) for place in range(len(mine))]
             y = [row["score"] for row in rows]
             ends = [[row["score"] - row["low"] for row in rows], [row["high"] - row["score"] for row in rows]]
-            colour, marker = ("#009E73", "D") if way == OURS else (f"C{number}", "o")
+            colour, marker = ("#009E73", "D") if way == OURS else (f"C{number}", "o" if number < 10 else "s")
             axes.errorbar(x, y, yerr=ends, fmt=marker, color=colour, markersize=5, linewidth=1, label=way)
             axes.set_xticks(range(len(mine)), [fill(name, 10) for name in mine])
     left.set_ylabel("F1, 95 % over circuits")

@@ -19,6 +19,7 @@ from stackheads.explanation.program import agreement, extract_program
 from stackheads.explanation.reach import reach
 from stackheads.explanation.together import together
 from stackheads.labelling.bench import make_bench, read_labels
+from stackheads.labelling.carrying import carried_frame, with_carried
 from stackheads.labelling.gating import by_gate
 from stackheads.labelling.measure import BUDGET, MIN_EXAMPLES, Look, Measured, measure, measure_until_decided
 from stackheads.labelling.readouts import Baseline
@@ -165,6 +166,7 @@ def analyze(
     explain: bool = True,
     screen: Screen | None = None,
     budget: int = BUDGET,
+    carried: bool = False,
 ) -> Analysis:
     """Label every (head, destination) of a model by the rules of evidence (docs/method/evidence.md).
 
@@ -174,6 +176,7 @@ def analyze(
     weights, hooks and mode stay as they are. `examples`: a number, or `auto`: 512, and while rows are undecided that more would
     decide, twice as many for these rows, up to `budget` (`labelling/measure.py`).
     `explain` adds how the heads work together: mechanism, program, reach, circuit.
+    `carried` adds what heads carry that matter and have no role, wherever they look (`labelling/scrubbed.py`).
     `screen` is for models of many heads: exact interventions for candidates only, and the column `evidence` of the labels says
     for which (`labelling/screening.py`); nothing is explained then.
 
@@ -194,7 +197,10 @@ def analyze(
         found = measure_until_decided(analysed, task, seed, thresholds, budget, progress, screen)
     else:
         found = Measured(*measure(analysed, task, Look(examples, seed), thresholds, progress, screen), (examples,), thresholds)
-    labels = label_frame([label_row(item, found.thresholds) for item in found.evidence])
+    labels, brought = label_frame([label_row(item, found.thresholds) for item in found.evidence]), None
+    if carried:
+        brought = carried_frame(analysed, task, found.evidence, seed, found.thresholds)
+        labels = with_carried(labels, brought)
     return Analysis(
         model=described,
         task={"name": task.name, **(task.model_dump() if isinstance(task, StoredTask) else {})},
@@ -203,6 +209,7 @@ def analyze(
         thresholds=found.thresholds,
         versions={name: version(name) for name in ("stackheads", "torch", "transformer-lens")},
         labels=labels,
+        carried=brought,
         readouts=_readout_frame(found.baseline),
         effects=_effect_frame(found.evidence),
         bootstrap_jaccard=bootstrap_jaccard(found.evidence, found.thresholds),

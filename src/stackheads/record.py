@@ -14,6 +14,7 @@ from stackheads.errors import CheckpointError
 from stackheads.explanation.circuit import Circuit, no_circuit
 from stackheads.explanation.reach import reach_frame, reach_records
 from stackheads.files import check_file, check_folder, checked, read_json, write_folder, write_json
+from stackheads.labelling.carrying import carried_table
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.stored import StoredAnalysis
 from stackheads.tables import label_frame, natural, place_of, records
@@ -50,6 +51,11 @@ class Record:
     `readouts`    one row per question: destination, hop, accuracy, chance_accuracy, margin, gap, open.
     `effects`     one row per (head, destination, gate, ablation, readout): effect and accuracy_effect, on all examples; nothing
                   for a readout that the model does not answer if examples that ask for nothing else were not run.
+    `carried`     one row for each row of the labels that is causal-unclassified: answer (yes, no, not decided), carries (the
+                  role whose token the head carries, wherever it looks; `also` other names of the same token), kept with its
+                  interval kept_low to kept_high, logits (kept of all answers' logits), attention (on that role's source),
+                  readout, destroyed and control (there, by donors drawn regardless and of another token), next and next_kept
+                  (the role that keeps most beside), rows, left_out, examples, reason; None where it was not asked
     `mechanism`   doubling, tripling, one hop per layer, other or none (`explanation/mechanism.py`); `mechanism_reason` why.
     `program`     the confirmed heads written out as a program (`explanation/program.py`); `program_agreement` the share of
                   fresh examples, per hop at the query, on which the program compiled and the model give the same answer.
@@ -69,6 +75,7 @@ class Record:
     labels: pd.DataFrame
     readouts: pd.DataFrame
     effects: pd.DataFrame
+    carried: pd.DataFrame | None = None
     mechanism: str | None = None
     mechanism_reason: str | None = None
     program: str | None = None
@@ -138,6 +145,7 @@ class Record:
             "examples": self.examples,
             "accuracy": {str(hop): share for hop, share in self.accuracy.items()},
             "labels": records(self.labels),
+            "carried": None if self.carried is None else records(self.carried),
             "hops": {str(hop): heads for hop, heads in self.hops.items()},
             "conditions": {str(hop): heads for hop, heads in self.conditions.items()},
             "mechanism": self.mechanism,
@@ -190,6 +198,7 @@ def read_record(folder: Path | str) -> dict[str, Any]:
     content = read_json(path, CURE, FORMAT)
     checked(StoredAnalysis, content, path, CURE)
     agreement, reached, drawn = content["program_agreement"] or {}, content["reach"], content["circuit"]
+    carried = content.get("carried")  # analyses that were saved before it was asked have none
     as_they_are = (
         "model",
         "task",
@@ -206,6 +215,7 @@ def read_record(folder: Path | str) -> dict[str, Any]:
         "labels": label_frame(content["labels"]),
         "readouts": pd.DataFrame(content["readouts"]),
         "effects": pd.DataFrame(content["effects"]),
+        "carried": None if carried is None else carried_table(carried),
         "program_agreement": {int(hop): share for hop, share in agreement.items()} or None,
         "reach": None if reached is None else reach_frame(reached),
         "circuit": no_circuit() if drawn is None else Circuit.from_dict(drawn),

@@ -40,6 +40,7 @@ class Stream(StrEnum):
 
     LABELLING = "labelling", "the examples that labels are made on"
     COUNTERFACTUALS = "counterfactuals", "which link of a labelled example is rewired, and to what"
+    DONORS = "donors", "from which other examples a scrubbed head's output comes"
     BOOTSTRAP = "bootstrap", "resampled examples behind the intervals of an analysis"
     REACH = "reach", "the examples on which linear probes read hops"
     CIRCUIT = "circuit", "the examples on which edges of the circuit are measured"

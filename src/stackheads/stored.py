@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from stackheads.errors import InterventionError
 from stackheads.files import Stored
 from stackheads.labelling.thresholds import Thresholds
+from stackheads.labelling.verdict import Answer
 from stackheads.types import Destination, Gate, RoleName, Status
 
 Whole = Annotated[int, Field(ge=-(2**31), lt=2**31)]
@@ -87,6 +88,32 @@ class EffectRow(Stored):
     readout: str
     effect: Share
     accuracy_effect: Share
+
+
+class CarriedRow(Stored):
+    """A row of `Analysis.carried`."""
+
+    head: Head
+    layer: Whole
+    destination: Destination
+    gate: Gated
+    answer: Answer
+    carries: str | None
+    also: str | None
+    kept: Share
+    kept_low: Share
+    kept_high: Share
+    logits: Share
+    attention: Share
+    readout: str | None
+    destroyed: Share
+    control: Share
+    next: str | None
+    next_kept: Share
+    rows: Whole
+    left_out: Whole
+    examples: Whole
+    reason: str
 
 
 class ReachRow(Stored):
@@ -202,6 +229,7 @@ class StoredAnalysis(Stored):
     thresholds: Thresholds
     versions: dict[str, str]
     labels: list[LabelRow] = Field(min_length=1)
+    carried: list[CarriedRow] | None = None
     readouts: list[ReadoutRow] = Field(min_length=1)
     effects: list[EffectRow]
     mechanism: str | None

@@ -14,6 +14,7 @@ from stackheads.explanation.explained import Explained
 from stackheads.explanation.groups import GROUPS
 from stackheads.explanation.measuring import CHANNELS, CURVE, EFFECT, TABLE
 from stackheads.explanation.weights import WEIGHTS
+from stackheads.labelling.carrying import carried_table
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.tables import label_frame
 from stackheads.timeline.emergence import step_row
@@ -67,6 +68,22 @@ def label(head, place, role, status):
         "examples": 64,
         "would_decide": 2048 if status == Status.UNDECIDED else None,
     }
+
+
+def carried(head, place, role):
+    """A row of what heads carry that no label explains."""
+    named = {"head": str(head), "layer": head.layer, "destination": str(destination_of(place)), "gate": gate_text(place)}
+    kept = dict.fromkeys(("kept", "kept_low", "kept_high", "logits", "destroyed", "control"), 0.95) | {"attention": 0.05}
+    beside = {
+        "also": None,
+        "readout": "hop 1 @query",
+        "next": "start",
+        "next_kept": 0.1,
+        "rows": 64,
+        "left_out": 0,
+        "examples": 64,
+    }
+    return named | {"answer": "yes", "carries": str(role), **kept, **beside, "reason": f"carries the token of {role}"}
 
 
 def circuit():
@@ -127,6 +144,7 @@ def analysis():
                 }
             ]
         ),
+        carried=carried_table([carried(*cell[:3]) for cell in cells() if cell[3] == Status.CAUSAL_UNCLASSIFIED]),
         mechanism="other",
         mechanism_reason="it was made up",
         program="layer 0: nothing",

@@ -271,3 +271,17 @@ def test_selectors_are_plain_data():
     }
     assert all(isinstance(row["hop"], int | None) for row in rows)
     assert rows[-1]["weight"] is None
+
+
+def test_what_heads_carry_is_said_in_the_terminal_and_on_the_page(made):
+    """Of each role, and nowhere where it was not asked."""
+    told, shown = printed(print_analysis, made), html.unescape(page(made, examples=0))
+    title = "What heads carry that no label explains"
+    assert title.lower() in told.lower()
+    assert title in shown
+    for row in records(made.carried):
+        assert row["reason"] in shown
+        assert row["reason"] in " ".join(told.split())
+    unasked = replace(made, carried=None)
+    assert title.lower() not in printed(print_analysis, unasked).lower()
+    assert title not in page(unasked, examples=0)

@@ -10,7 +10,18 @@ from stackheads.tables import records
 from stackheads.tasks import labelling_batch
 from stackheads.types import Destination, HeadId
 from stackheads.validation.further import SMALL
-from stackheads.validation.peers import ALWAYS, CARRIES, LABELS, LOOKS, OURS, PEERS, said_of
+from stackheads.validation.peers import (
+    ALONE,
+    ALWAYS,
+    BESIDE,
+    CARRIES,
+    LABELS,
+    LOOKS,
+    OURS,
+    PEERS,
+    UNSCRUBBED,
+    said_of,
+)
 from stackheads.validation.specimens import Guise, specimen
 
 DEAD, GUISE = "a: no output", Guise(seed=2, normalization=None)
@@ -31,8 +42,11 @@ def test_each_way_speaks_of_each_cell(made, said):
     assert set(said.of) == {
         *PEERS,
         OURS,
+        UNSCRUBBED,
         LABELS,
+        ALONE,
         LOOKS,
+        BESIDE,
         "labels without pattern",
         "labels without cause",
         "labels without write",

@@ -58,6 +58,9 @@ class Wanted:
     fitted_to: Annotated[
         str, typer.Option(help="What --selectors fits: the answer, or each head's attention.", metavar="answer|attention")
     ] = "answer"
+    carried: Annotated[
+        bool, typer.Option("--carried", help="Also say what heads carry that matter and have no role, wherever they look.")
+    ] = False
     html: Annotated[Path | None, typer.Option(help="Also write one offline HTML page to this file.")] = None
 
     def check(self) -> None:
@@ -121,7 +124,8 @@ def analyze(
     wanted.check()
     number = _examples(examples)
     subject = _subject(path, other, options, common.device)
-    analysis = run(**subject, examples=number, budget=budget, seed=common.seed, progress=not common.quiet)
+    asked: dict[str, Any] = {"examples": number, "budget": budget, "seed": common.seed, "carried": wanted.carried}
+    analysis = run(**subject, **asked, progress=not common.quiet)
     verdict = analysis.trial(examples=512 if number == "auto" else number) if wanted.trial else None
     explained = analysis.selectors(progress=not common.quiet, fitted_to=wanted.fitted_to) if wanted.selectors else None
     wanted.write(analysis, verdict, explained)

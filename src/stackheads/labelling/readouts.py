@@ -126,6 +126,18 @@ class Scorer:
         """The margin alone, which is half the work."""
         return self._sums(margins(*self._at_places(logits)))
 
+    def changes(
+        self, before: Float[Tensor, "example pos d_vocab_out"], after: Float[Tensor, "example pos d_vocab_out"]
+    ) -> tuple[Float[Tensor, "example readout"], Float[Tensor, "example readout"], Float[Tensor, "example readout"]]:
+        """How much margin is lost between two runs, the squares of that at each place, and those of all answers' logits, less
+        what all of them change by; summed per example and readout.
+        """
+        (was, targets), (now, _) = self._at_places(before), self._at_places(after)
+        lost = margins(was, targets) - margins(now, targets)
+        shift = now - was
+        spread = (shift - shift.mean(dim=-1, keepdim=True)).square().sum(dim=-1)
+        return self._sums(lost), self._sums(lost.square()), self._sums(spread)
+
     def summed(self, values: Float[Tensor, "example pos slot"]) -> Float[Tensor, "example readout"]:
         """Sum values at the asked positions of each readout."""
         return self._sums(values.flatten(1)[:, self._asked[0], None])

@@ -13,6 +13,10 @@ class Thresholds:
     `min_rows`          rows that tell a role apart from all others, below which nothing is said about it.
     `min_effect`        share of the margin gap that ablation must destroy: below 2 % a head is of no use to a reader.
     `min_write`         share of the gap that the attended source alone must move; the same bar.
+    `min_kept`          share of what resampling a head destroys that must stay where its donors have the same token, for it to
+                        be said to carry that token: nine tenths, so that what it carries beside is a small part.
+    `min_kept_low`      the least that the intervals of that share, and of the answers' logits, may hold: half, so that no two
+                        tokens that are independent of each other can both be what is carried.
     `confidence`        coverage of the intervals, simultaneous over all that was tried for one question: with three channels
                         that must all say yes, less than one verdict in a hundred is wrong by chance.
     `resampling_draws`  sign flips behind an interval: ten of a thousand lie beyond it.
@@ -38,6 +42,8 @@ class Thresholds:
     min_rows: int = 32
     min_effect: float = 0.02
     min_write: float = 0.02
+    min_kept: float = 0.9
+    min_kept_low: float = 0.5
     confidence: float = 0.99
     resampling_draws: int = 1000
     min_asked: int = 16

@@ -42,6 +42,9 @@ def print_analysis(analysis: Record, file: TextIO | None = None) -> None:
     if any(row["status"] != Status.NONE for row in rows):
         _title(console, "why")
         console.print(_reasons(rows))
+    if analysis.carried is not None and len(analysis.carried):
+        _title(console, "what heads carry that no label explains")
+        console.print(_reasons(records(analysis.carried)))
     _title(console, "which heads implement which hop")
     console.print(Text(analysis.verdict))
     if analysis.mechanism is not None:
@@ -105,7 +108,7 @@ def _reasons(rows: list[dict[str, Any]]) -> "Table":
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for row in rows:
-        if row["status"] != Status.NONE:
+        if row.get("status") != Status.NONE:
             table.add_row("\n".join((f"{row['head']} @{row['destination']}", *_when(row))), row["reason"])
     return table
 

@@ -9,9 +9,11 @@ its threshold. None of the authors states one for tasks like these (`compared.py
     ablation        share of the answer that zero ablation takes, role by attention mass
     attribution     a gradient's guess of resample ablation (Nanda 2023; Syed et al. 2023, arXiv 2310.10348), role as before
     ours            what labels say, by all three channels, and confirmed selectors of attention: several things where a head
-                    looks at several; and without selectors, without labels; labels alone without pattern, cause or write
+                    looks at several; where neither says anything of a head that matters, what it carries, by scrubbing
+                    (`labelling/scrubbed.py`); and without scrubbing, without selectors, without both, without labels; and with
+                    what is carried also where selectors speak; labels alone without pattern, cause or write
 
-Cost: that of labels and selectors, and a forward and a backward pass for each readout.
+Cost: that of labels, selectors and scrubbing, and a forward and a backward pass for each readout.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +28,7 @@ from stackheads.explanation.explained import Explained
 from stackheads.explanation.measuring import explain_heads
 from stackheads.interventions import destination_rows
 from stackheads.labelling.bench import Bench, bench_of
+from stackheads.labelling.carrying import carried_of, carries, unexplained
 from stackheads.labelling.measure import Look, measure
 from stackheads.labelling.readouts import Readout
 from stackheads.labelling.roles import candidate_roles, role_targets
@@ -40,7 +43,8 @@ from stackheads.types import Destination, HeadId, Role, Status
 EXAMPLES, SELECTORS = 512, 256
 """Examples for labels and for selectors."""
 OURS = "ours"
-LABELS, LOOKS = f"{OURS} without selectors", f"{OURS} without labels"
+UNSCRUBBED, LABELS, LOOKS = f"{OURS} without scrubbing", f"{OURS} without selectors", f"{OURS} without labels"
+ALONE, BESIDE = f"{OURS} without selectors and scrubbing", f"{OURS} and what is carried beside selectors"
 PEERS = ("cosine", "head detector", "attention mass", "ablation", "attribution")
 RESTING = Role("start")
 """Where heads look that have nothing to do; no way is asked about it."""
@@ -78,7 +82,11 @@ def said_of(model: Model, task: Task, seed: int, examples: int = EXAMPLES, selec
     found["ablation"] = {cell: {by_mass[cell]: effect} for cell, effect in zero.items()}
     found["attribution"] = {(head, place): {by_mass[head, place]: abs(guesses[head, place])} for head, place in by_mass}
     found[LOOKS] = _looks(bench, selectors, seed, thresholds)
-    found[OURS] = {cell: found[LABELS][cell] | found[LOOKS].get(cell, {}) for cell in found[LABELS]}
+    carried = _carried(bench, evidence, seed, thresholds)
+    found[UNSCRUBBED] = {cell: said | found[LOOKS].get(cell, {}) for cell, said in found[ALONE].items()}
+    found[OURS] = {cell: said or carried.get(cell, {}) for cell, said in found[UNSCRUBBED].items()}
+    found[LABELS] = {cell: said or carried.get(cell, {}) for cell, said in found[ALONE].items()}
+    found[BESIDE] = {cell: said | found[LOOKS].get(cell, {}) for cell, said in found[LABELS].items()}
     statuses: dict[Cell, tuple[Status, ...]] = {}
     for item in evidence:
         cell = item.head, item.destination
@@ -94,7 +102,7 @@ def _labels(evidence: Sequence[Evidence], thresholds: Thresholds) -> dict[str, O
         return pattern_answer(item.pattern, thresholds) == Answer.YES
 
     rules: dict[str, Callable[[Evidence], bool]] = {
-        LABELS: lambda item: status(item, thresholds) in CARRIES,
+        ALONE: lambda item: status(item, thresholds) in CARRIES,
         "labels without pattern": lambda item: cause_answer(item.cause, thresholds) in yes,
         "labels without cause": lambda item: looks(item) and write_answer(item.write, thresholds) in yes,
         "labels without write": lambda item: looks(item) and cause_answer(item.cause, thresholds) in yes,
@@ -105,6 +113,16 @@ def _labels(evidence: Sequence[Evidence], thresholds: Thresholds) -> dict[str, O
             said = found[name].setdefault((item.head, item.destination), {})
             if rule(item) and item.pattern.role not in (None, RESTING):
                 said[str(item.pattern.role)] = ALWAYS
+    return found
+
+
+def _carried(bench: Bench, evidence: Sequence[Evidence], seed: int, thresholds: Thresholds) -> OfCells:
+    """What heads carry of which labels only say that they matter, by the simplest name of its token."""
+    asked, found = unexplained(evidence, thresholds), dict[Cell, dict[str, float]]()
+    for item, scrubbed in zip(asked, carried_of(bench, asked, seed, thresholds), strict=True):
+        which = carries(scrubbed, thresholds).which
+        if which is not None and scrubbed.roles[which][0] != RESTING:
+            found.setdefault((item.head, item.destination), {})[str(scrubbed.roles[which][0])] = ALWAYS
     return found
 
 

@@ -40,6 +40,7 @@ def content(analysis: Record, trial: Trial | None) -> dict[str, Any]:
         "readouts": table(records(analysis.readouts)),
         "columns": [column | {"essential": column["name"] in with_gate(ESSENTIAL, labels)} for column in _columns(labels)],
         "labels": labels,
+        "carried": _carried(analysis.carried),
         "counts": {status.value: count for status in Status if (count := sum(row["status"] == status for row in labels))},
         "symbols": {status.value: status.symbol for status in Status},
         "places": [place.value for place in Destination],
@@ -53,6 +54,14 @@ def content(analysis: Record, trial: Trial | None) -> dict[str, Any]:
         "thresholds": asdict(analysis.thresholds),
         "settings": flat({"model": analysis.model, "task": analysis.task}),
     }
+
+
+def _carried(carried: pd.DataFrame | None) -> dict[str, Any] | None:
+    """What heads carry that no label explains, the columns that say it; None where nothing was asked."""
+    rows = [] if carried is None else records(carried)
+    names = ("answer", "carries", "kept", "kept_low", "attention", "readout", "destroyed", "control", "next", "next_kept")
+    cells = [{"cell": f"{row['head']} @{place_of(row)}"} | {name: row[name] for name in (*names, "reason")} for row in rows]
+    return table(cells) if cells else None
 
 
 def sentence(analysis: Record) -> str:
