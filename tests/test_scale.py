@@ -13,6 +13,7 @@ ANALYSES = Path(__file__).parent.parent / "analyses"
 sys.path.append(str(ANALYSES))
 
 import collect_scale  # noqa: E402
+import scale_confined  # noqa: E402
 import train_in_turn  # noqa: E402
 from scale_layers import layers_of  # noqa: E402
 
@@ -195,3 +196,19 @@ def test_a_run_in_one_row():
     row = collect_scale.summary(result, history)
     assert (row["half_1"], row["half_2"], row["learnt_1"], row["learnt_2"], row["half_3"]) == (10, 30, 20, None, None)
     assert (row["accuracy_2"], row["accuracy_3"], row["seconds"]) == (0.71, None, 12)
+
+
+@pytest.mark.parametrize(
+    ("hop_1", "hop_2", "said"),
+    [
+        ([1.0, 0.995], [0.5, 0.4], "shown"),
+        ([1.0, 1.0, 1.0], [0.5, 0.4, 0.7], "not shown"),
+        ([1.0, 1.0], [0.5, 0.7], "contradicted"),
+        ([1.0, 0.9], [0.5, 0.4], "contradicted"),
+    ],
+    ids=["falls", "falls in most", "stays", "disturbed"],
+)
+def test_what_confined_attention_says(hop_1, hop_2, said):
+    """A guess of hop 2 by two layers is right in 56 %."""
+    rows = [(seed, hop, 1.0, 0.0, share) for hop, last in ((1, hop_1), (2, hop_2)) for seed, share in enumerate(last)]
+    assert scale_confined.verdict(pd.DataFrame(rows, columns=[*scale_confined.KEY, *scale_confined.COLUMNS])) == said
