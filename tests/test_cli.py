@@ -11,7 +11,7 @@ from forked import stackheads_text as run
 from stackheads.cli.task_options import TASKS
 from stackheads.tasks import KINDS
 
-WANTED = ("--examples", 64, "--trial", "--selectors", "--fitted-to", "attention")
+WANTED = ("--examples", 64, "--trial", "--selectors", "--fitted-to", "attention", "--carried")
 
 
 @pytest.fixture(scope="module")

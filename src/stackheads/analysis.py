@@ -176,7 +176,8 @@ def analyze(
     weights, hooks and mode stay as they are. `examples`: a number, or `auto`: 512, and while rows are undecided that more would
     decide, twice as many for these rows, up to `budget` (`labelling/measure.py`).
     `explain` adds how the heads work together: mechanism, program, reach, circuit.
-    `carried` adds what heads carry that matter and have no role, wherever they look (`labelling/scrubbed.py`).
+    `carried` adds what heads carry that matter and have no role, wherever they look (`labelling/scrubbed.py`): for each of
+    these some ten forward passes, one for each role and for each that is a candidate.
     `screen` is for models of many heads: exact interventions for candidates only, and the column `evidence` of the labels says
     for which (`labelling/screening.py`); nothing is explained then.
 

@@ -51,11 +51,11 @@ class Record:
     `readouts`    one row per question: destination, hop, accuracy, chance_accuracy, margin, gap, open.
     `effects`     one row per (head, destination, gate, ablation, readout): effect and accuracy_effect, on all examples; nothing
                   for a readout that the model does not answer if examples that ask for nothing else were not run.
-    `carried`     one row for each row of the labels that is causal-unclassified: answer (yes, no, not decided), carries (the
-                  role whose token the head carries, wherever it looks; `also` other names of the same token), kept with its
-                  interval kept_low to kept_high, logits (kept of all answers' logits), attention (on that role's source),
-                  readout, destroyed and control (there, by donors drawn regardless and of another token), next and next_kept
-                  (the role that keeps most beside), rows, left_out, examples, reason; None where it was not asked
+    `carried`     one row for each row of the labels that is causal-unclassified: answer (yes, no, not decided, not tested),
+                  carries (the role whose token the head carries, wherever it looks; `also` other names of the same token), kept
+                  with its interval kept_low to kept_high, logits (kept of all answers' logits), attention (on that role's
+                  source), readout, effect and control (there, of donors drawn regardless and of another token), rival and
+                  rival_kept (the role that keeps most beside), rows, left_out, examples, reason; None where it was not asked
     `mechanism`   doubling, tripling, one hop per layer, other or none (`explanation/mechanism.py`); `mechanism_reason` why.
     `program`     the confirmed heads written out as a program (`explanation/program.py`); `program_agreement` the share of
                   fresh examples, per hop at the query, on which the program compiled and the model give the same answer.

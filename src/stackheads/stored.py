@@ -106,10 +106,10 @@ class CarriedRow(Stored):
     logits: Share
     attention: Share
     readout: str | None
-    destroyed: Share
+    effect: Share
     control: Share
-    next: str | None
-    next_kept: Share
+    rival: str | None
+    rival_kept: Share
     rows: Whole
     left_out: Whole
     examples: Whole

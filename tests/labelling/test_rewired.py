@@ -25,8 +25,9 @@ QUESTIONS = [
     for place in (Destination.QUERY, Destination.VALUE)
     for role in (Role("hop", 1), Role("hop", 2), Role("previous"))
 ]
-QUESTIONS += [Question((HeadId(1, 0), HeadId(1, 1)), place, Role("hop", 1)) for place in (Destination.QUERY, Destination.VALUE)]
-"""Of several heads, too: what begins at the same rows is run together."""
+PAIRS = ((HeadId(1, 0), HeadId(1, 1)), (HeadId(0, 0), HeadId(2, 0)))
+QUESTIONS += [Question(pair, place, Role("hop", 1)) for pair in PAIRS for place in (Destination.QUERY, Destination.VALUE)]
+"""Of several heads, too, of one layer or of two: what begins at the same rows is run together."""
 
 
 @pytest.mark.parametrize("name", ["cycle-d4-l3", "chain-d4-l4", "khop-k2-l3"])

@@ -73,12 +73,12 @@ def label(head, place, role, status):
 def carried(head, place, role):
     """A row of what heads carry that no label explains."""
     named = {"head": str(head), "layer": head.layer, "destination": str(destination_of(place)), "gate": gate_text(place)}
-    kept = dict.fromkeys(("kept", "kept_low", "kept_high", "logits", "destroyed", "control"), 0.95) | {"attention": 0.05}
+    kept = dict.fromkeys(("kept", "kept_low", "kept_high", "logits", "effect", "control"), 0.95) | {"attention": 0.05}
     beside = {
         "also": None,
         "readout": "hop 1 @query",
-        "next": "start",
-        "next_kept": 0.1,
+        "rival": "start",
+        "rival_kept": 0.1,
         "rows": 64,
         "left_out": 0,
         "examples": 64,

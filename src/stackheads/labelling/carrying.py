@@ -1,11 +1,12 @@
 """What a head carries, from what scrubbing found (`scrubbed.py`): the verdict, in one sentence, as rows of `analysis.carried`.
 
 A token is carried (*yes*) if donors that hold it keep `min_kept` of what donors drawn regardless change, in margins lost and
-moved, on every readout of which these destroy `min_effect`; if no interval of that, nor of the answers' logits, goes below
-`min_kept_low`; and if donors of another token destroy `min_effect` of some readout. Of several such tokens the one that all
-others determine, and that determines none of them, is named. *No* – no one role's token is what the head carries – is said
-where each keeps less on some readout by some measure, with its interval. All else is *not decided*. Asked are heads whose
-ablation destroys and that get no other word (causal-unclassified).
+moved, on every readout of which these destroy `min_effect`, and that is known to within its half; if no interval of that, nor
+of the answers' logits, goes below `min_kept_low`; and if donors of another token destroy `min_effect` of some readout. Of
+several such tokens the one that all others determine, and that determines none of them, is named. *No* – no one role's token is
+what the head carries – is said where each keeps less on some readout by some measure, with its interval, and no role was left
+untested. *Not tested* is what no role could be asked about; all else is *not decided*. Asked are heads whose ablation destroys
+and that get no other word (causal-unclassified).
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ from stackheads.labelling.scrubbed import MEASURES, ScrubEvidence, scrubs
 from stackheads.labelling.statistics import Estimate, resampling, unseen
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, Evidence, cause_answer, status, telling
+from stackheads.models.hooks import analysing
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
 from stackheads.tables import records
@@ -26,7 +28,7 @@ from stackheads.tasks import Task, labelling_batch
 from stackheads.types import Status
 
 COLUMNS = ["head", "layer", "destination", "gate", "answer", "carries", "also", "kept", "kept_low", "kept_high", "logits"]
-COLUMNS.extend(("attention", "readout", "destroyed", "control", "next", "next_kept", "rows", "left_out", "examples", "reason"))
+COLUMNS.extend(("attention", "readout", "effect", "control", "rival", "rival_kept", "rows", "left_out", "examples", "reason"))
 """Columns of `analysis.carried`."""
 MARGINS, LOGITS = slice(2), slice(2, None)
 """The measures of which most must be kept, and that of which half must: training says little of wrong answers' logits."""
@@ -58,6 +60,8 @@ def carries(found: ScrubEvidence, thresholds: Thresholds) -> Carried:
     """The verdict on one head."""
     mattering = [number for number, share in enumerate(found.destroyed.value.tolist()) if share >= thresholds.min_effect]
     every = range(len(found.roles))
+    if not found.roles:
+        return Carried(Answer.UNTESTED, None)
     if not mattering:
         return Carried(Answer.UNDECIDED, None)
     kept = [[_kept(found, one, readout) for readout in mattering] for one in every]
@@ -68,7 +72,7 @@ def carries(found: ScrubEvidence, thresholds: Thresholds) -> Carried:
         named = [one for one in passing if set(passing) - {one} <= found.finer[one] and _destroys_else(found, one, thresholds)]
         return Carried(Answer.YES if named else Answer.UNDECIDED, named[0] if named else None, order, least, logits, passing)
     hidden = unseen(found.examples, thresholds.confidence)
-    denied = all(any(_loses(shares, hidden, thresholds) for shares in mine) for mine in kept)
+    denied = not found.untested and all(any(_loses(shares, hidden, thresholds) for shares in mine) for mine in kept)
     return Carried(Answer.NO if denied else Answer.UNDECIDED, None, order, least, logits)
 
 
@@ -103,7 +107,7 @@ def carried_of(bench: Bench, evidence: Sequence[Evidence], seed: int, thresholds
     """What scrubbing finds of the rows of `unexplained`, on these examples."""
     numbers = stream(seed, Stream.BOOTSTRAP)
     draws = resampling(len(bench.clean.batch), thresholds.resampling_draws, thresholds.confidence, numbers)
-    return scrubs(bench, [(item.head, item.where) for item in evidence], draws, seed)
+    return scrubs(bench, [(item.head, item.where) for item in evidence], draws, seed, thresholds.min_kept_low)
 
 
 def carried_frame(model: Model, task: Task, evidence: Iterable[Evidence], seed: int, thresholds: Thresholds) -> pd.DataFrame:
@@ -116,13 +120,14 @@ def carried_frame(model: Model, task: Task, evidence: Iterable[Evidence], seed: 
         return carried_table([])
     examples = max(item.cause.examples for item in asked)
     batch = labelling_batch(task, examples, seed).to(next(model.parameters()).device)
-    found = carried_of(bench_of(model, task, batch, thresholds), asked, seed, thresholds)
+    with analysing(model):
+        found = carried_of(bench_of(model, task, batch, thresholds), asked, seed, thresholds)
     return carried_table([carried_row(item, scrubbed, thresholds) for item, scrubbed in zip(asked, found, strict=True)])
 
 
 def carried_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Such rows as a table with stable column types."""
-    numbers = ("kept", "kept_low", "kept_high", "logits", "attention", "destroyed", "control", "next_kept")
+    numbers = ("kept", "kept_low", "kept_high", "logits", "attention", "effect", "control", "rival_kept")
     types = dict.fromkeys(numbers, "Float64") | dict.fromkeys(("layer", "rows", "left_out", "examples"), "int64")
     return pd.DataFrame(rows, columns=COLUMNS).astype(types)
 
@@ -150,10 +155,10 @@ def carried_row(item: Evidence, found: ScrubEvidence, thresholds: Thresholds) ->
         "logits": None if shown is None else verdict.logits[shown].value,
         "attention": named and item.pattern.masses.get(named[0]),
         "readout": None if told is None else str(found.readouts[told]),
-        "destroyed": None if told is None else found.destroyed.at(told).value,
+        "effect": None if told is None else found.destroyed.at(told).value,
         "control": other and other.value,
-        "next": str(found.roles[rest[0]][0]) if rest else None,
-        "next_kept": verdict.least[rest[0]].value if rest else None,
+        "rival": str(found.roles[rest[0]][0]) if rest else None,
+        "rival_kept": verdict.least[rest[0]].value if rest else None,
         "rows": found.rows,
         "left_out": found.left_out,
         "examples": found.examples,
@@ -183,7 +188,10 @@ def _reason(item: Evidence, found: ScrubEvidence, verdict: Carried) -> str:
         return f"not decided what it carries: nothing tells the tokens of {several} apart"
     if verdict.answer == Answer.NO:
         return f"carries no one role's token: that of {text}"
-    return f"not decided what it carries: the token of {text}"
+    if verdict.passing:
+        return f"not decided what it carries: the token of {text}, but it is not known that another one would destroy"
+    untested = f"; not tested: {', '.join(map(str, found.untested))}" if found.untested else ""
+    return f"not decided what it carries: the token of {text}{untested}"
 
 
 def with_carried(labels: pd.DataFrame, carried: pd.DataFrame) -> pd.DataFrame:

@@ -27,9 +27,9 @@ determines and not the other way round is named, since the head needs no more; e
 Where D = 1 hop 1 *is* the answer, of which a head that holds the token somewhere else than another head reads it keeps nothing.
 
 Assumptions: what a head carries is the same thing at all positions of the destination (or its part); donors stand in the
-distribution of the task. A head that carries two tokens, or a place, or whether to act, has no role here. Left out are rows
-with fewer than `DONORS` donors, and roles for which these are more than `SCARCE` of the rows, or whose sources hold several
-tokens.
+distribution of the task. A head that carries two tokens, or a place, or whether to act, has no role here. Left out are roles
+whose sources hold several tokens at a row, or that have fewer than `DONORS` donors at more than `SCARCE` of the rows, which
+are not tested, and so not denied; and rows at which any of the others has fewer.
 
 Cost: for each cell one forward pass, one for each role's tokens, and one for those that keep half of some readout; one for the
 clean run, with its proof.
@@ -91,16 +91,17 @@ class ScrubEvidence:
     """What scrubbing found of one head at one destination, or a part of it: numbers, no verdict.
 
     `roles` are the hypotheses, each by its roles; `finer` says for each which others determine its token and are not determined
-    by it. `readouts` are those on which it is known what donors drawn regardless destroy,
-    `destroyed` as shares of the gap; `kept` [measure × hypothesis × readout] is what stays of that, `control` [hypothesis ×
-    readout] what donors of another token destroy, of the `controlled` hypotheses, which keep half of some readout. `rows` were
-    scrubbed, `left_out` not.
+    by it. `untested` are roles that exist at these rows and could not be asked. `readouts` are those on which it is known, to
+    within its half, what donors drawn regardless destroy, `destroyed` as shares of the gap; `kept` [measure × hypothesis ×
+    readout] is what stays of that, `control` [hypothesis × readout] what donors of another token destroy, of the `controlled`
+    hypotheses, those that may be named. `rows` were scrubbed, `left_out` not.
     """
 
     head: HeadId
     where: Where
     roles: tuple[tuple[Role, ...], ...]
     finer: tuple[frozenset[int], ...]
+    untested: tuple[Role, ...]
     readouts: tuple[Readout, ...]
     destroyed: Shares
     kept: Shares
@@ -130,6 +131,7 @@ class _Plan:
     rows: Rows
     asked: tuple[Hypothesis, ...]
     finer: tuple[frozenset[int], ...]
+    untested: tuple[Role, ...]
     anyone: Variant
     same: tuple[Variant, ...]
     other: tuple[Variant, ...]
@@ -140,10 +142,12 @@ class _Plan:
         return self.anyone[1]
 
 
-def scrubs(bench: Bench, cells: Sequence[Cell], draws: Resampling, seed: int) -> list[ScrubEvidence]:
-    """Scrub each head at its destination, or the part of it, with every role's tokens. Cost: see the module."""
+def scrubs(bench: Bench, cells: Sequence[Cell], draws: Resampling, seed: int, least: float) -> list[ScrubEvidence]:
+    """Scrub each head at its destination, or the part of it, with every role's tokens; controls are of those that keep `least`
+    of some readout. Cost: see the module.
+    """
     plans = {where: _plan(bench, where, seed) for where in dict.fromkeys(where for _, where in cells)}
-    return [_scrubbed(bench, head, where, plans[where], draws) for head, where in cells]
+    return [_scrubbed(bench, head, where, plans[where], draws, least) for head, where in cells]
 
 
 def _plan(bench: Bench, where: Where, seed: int) -> _Plan:
@@ -151,19 +155,22 @@ def _plan(bench: Bench, where: Where, seed: int) -> _Plan:
     batch, numbers = bench.clean.batch, stream(seed, Stream.DONORS, str(where))
     rows = destination_rows(batch, where)
     anyone = _donors(torch.zeros_like(batch.tokens), rows, numbers).same
-    every = [(one, _donors(one.tokens, rows, numbers)) for one in hypotheses(bench.task, batch, rows)]
+    named, several = hypotheses(bench.task, batch, rows)
+    every = [(one, _donors(one.tokens, rows, numbers)) for one in named]
     asked = [(one, found) for one, found in every if int((rows & ~found.enough).sum()) <= SCARCE * int(rows.sum())]
     scrub = torch.stack([rows, *(found.enough for _, found in asked)]).all(dim=0)
     same = tuple((found.same, scrub) for _, found in asked)
     other = tuple((found.other, scrub & found.has_other) for _, found in asked)
-    named = tuple(one for one, _ in asked)
-    return _Plan(rows, named, _finer(named, scrub), (anyone, scrub), same, other)
+    told = tuple(one for one, _ in asked)
+    scarce = tuple(role for one in named if one not in told for role in one.roles)
+    return _Plan(rows, told, _finer(told, scrub), (*several, *scarce), (anyone, scrub), same, other)
 
 
-def _scrubbed(bench: Bench, head: HeadId, where: Where, plan: _Plan, draws: Resampling) -> ScrubEvidence:
+def _scrubbed(bench: Bench, head: HeadId, where: Where, plan: _Plan, draws: Resampling, least: float) -> ScrubEvidence:
     baseline, rows, total = bench.baseline.on_cpu, int(plan.scrubbed.sum()), int(plan.rows.sum())
     roles, size = tuple(one.roles for one in plan.asked), (len(bench.clean.batch), rows, total - rows)
-    nothing = ScrubEvidence(head, where, roles, plan.finer, (), no_shares(), no_shares(), no_shares(), (), *size)
+    none = no_shares()
+    nothing = ScrubEvidence(head, where, roles, plan.finer, plan.untested, (), none, none, none, (), *size)
     if not plan.asked or not rows or not bench.open_readouts:
         return nothing
     (regardless,) = _changes(bench, head, [plan.anyone])
@@ -176,7 +183,7 @@ def _scrubbed(bench: Bench, head: HeadId, where: Where, plan: _Plan, draws: Resa
     stays, of = (each.movedim(2, 0).flatten(1) for each in (of - within, of))
     kept = draws.shares(stays, of, asked.repeat(1, len(MEASURES) * len(roles)))
     lost = kept.value[: len(roles) * len(at)].unflatten(0, (len(roles), len(at)))
-    controlled = tuple((lost >= 0.5).any(dim=1).nonzero().flatten().tolist())
+    controlled = tuple((lost >= least).any(dim=1).nonzero().flatten().tolist())
     others = [each[0][:, at] for each in _changes(bench, head, [plan.other[one] for one in controlled])]
     every = torch.cat(others, dim=1) if others else gap[:, :0]
     control = draws.shares(every, gap.repeat(1, len(others)), asked.repeat(1, len(others)))
@@ -198,18 +205,18 @@ def _finer(asked: Sequence[Hypothesis], rows: Rows) -> tuple[frozenset[int], ...
     return tuple(frozenset(at for at in every if tells[at][one] and not tells[one][at]) for one in every)
 
 
-def hypotheses(task: Task, batch: Batch, rows: Rows) -> list[Hypothesis]:
-    """The tokens that roles name at these rows, each once; without roles whose sources hold several at one row, or exist at
-    none.
-    """
-    found: list[Hypothesis] = []
+def hypotheses(task: Task, batch: Batch, rows: Rows) -> tuple[list[Hypothesis], tuple[Role, ...]]:
+    """The tokens that roles name at these rows, each once; and the roles whose sources hold several at one row."""
+    found, several = list[Hypothesis](), list[Role]()
     roles = sorted(candidate_roles(task), key=_simplicity)
     for role in roles:
         sources = role_targets(task, batch, [role])[0]
         tokens = batch.tokens[:, None, :].where(sources, NOWHERE).amax(dim=-1)
         least = batch.tokens[:, None, :].where(sources, torch.iinfo(torch.long).max).amin(dim=-1)
         exists = sources.any(dim=-1) & rows
-        if not bool(exists.any()) or bool((tokens != least)[exists].any()):
+        if bool((tokens != least)[exists].any()):
+            several.append(role)
+        if role in several or not bool(exists.any()):
             continue
         tokens = tokens.where(rows, NOWHERE)
         alike = [number for number, one in enumerate(found) if torch.equal(one.tokens, tokens)]
@@ -217,7 +224,7 @@ def hypotheses(task: Task, batch: Batch, rows: Rows) -> list[Hypothesis]:
             found[alike[0]] = Hypothesis((*found[alike[0]].roles, role), tokens)
         else:
             found.append(Hypothesis((role,), tokens))
-    return found
+    return found, tuple(several)
 
 
 def _simplicity(role: Role) -> tuple[int, int, bool]:

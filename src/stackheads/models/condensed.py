@@ -89,9 +89,13 @@ class Condensed:
         """All value vectors, made anew each time."""
         return self.part(slice(None)).v
 
-    def _forward(self) -> FusedForward:
+    def check(self) -> None:
+        """Raise `InterventionError` if the model is no longer the one that was recorded."""
         if state(self.model) != self.made_in:
             raise InterventionError("a model must be as it was when the run was recorded, it is not: record it anew")
+
+    def _forward(self) -> FusedForward:
+        self.check()
         return FusedForward(self.model, fixed=True)
 
 
@@ -105,6 +109,7 @@ class Made(Layered):
     def _take(self, kind: Kind, number: int) -> Tensor:
         if kind in ("z", "residual"):
             return getattr(self.run, kind)[number][self.some]
+        self.run.check()
         with analysing(self.run.model):
             if kind == "pattern":
                 return attention(self.layer("q", number), self.layer("k", number), self.forward.scale, self.forward.causal)

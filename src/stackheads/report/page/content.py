@@ -59,7 +59,7 @@ def content(analysis: Record, trial: Trial | None) -> dict[str, Any]:
 def _carried(carried: pd.DataFrame | None) -> dict[str, Any] | None:
     """What heads carry that no label explains, the columns that say it; None where nothing was asked."""
     rows = [] if carried is None else records(carried)
-    names = ("answer", "carries", "kept", "kept_low", "attention", "readout", "destroyed", "control", "next", "next_kept")
+    names = ("answer", "carries", "kept", "kept_low", "attention", "readout", "effect", "control", "rival", "rival_kept")
     cells = [{"cell": f"{row['head']} @{place_of(row)}"} | {name: row[name] for name in (*names, "reason")} for row in rows]
     return table(cells) if cells else None
 
