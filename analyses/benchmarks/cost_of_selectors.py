@@ -33,6 +33,7 @@ from stackheads.labelling.cause import effects_on_open
 from stackheads.labelling.statistics import resampling
 from stackheads.models import Checkpoint
 from stackheads.models.hooks import analysing, precise, record
+from stackheads.models.memory import kept_memory
 from stackheads.seeds import Stream, stream
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,7 +76,7 @@ def tell(name: str, one: Checkpoint, examples: int) -> None:
     analysis, labels = timed(lambda: analyze(one, examples=examples, explain=False, progress=False))
     _, explained = timed(lambda: analyze(one, examples=examples, progress=False))
     _, whole = timed(lambda: analysis.selectors(examples=examples, fitted_to="attention", progress=False))
-    with precise():
+    with precise(), kept_memory():
         of_stages = stages(one, analysis, examples)
     rows = {"labels": labels, "labels, explained": explained, "selectors": whole, **of_stages}
     rows["trial of all together"] = whole - sum(of_stages.values())
