@@ -246,11 +246,14 @@ def test_a_hook_of_the_users_own_is_part_of_the_model(checkpoints):
     pd.testing.assert_frame_equal(one[same][columns], other[same][columns])
 
 
-def test_autocast_does_not_leak_in(checkpoints):
-    path = checkpoints / "cycle-d4-l3"
+@pytest.mark.parametrize("name", ["cycle-d4-l3", "known/cycle-d1-seed-2010"])
+def test_autocast_does_not_leak_in(name, checkpoints):
+    """Nor into what heads carry, of which the second has some."""
+    path, asked = checkpoints / name, {"examples": 128, "progress": False, "explain": False, "carried": True}
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = analyze(path, examples=64, progress=False, explain=False)
-    assert inside.to_json() == analyze(path, examples=64, progress=False, explain=False).to_json()
+        inside = analyze(path, **asked)
+    assert inside.to_json() == analyze(path, **asked).to_json()
+    assert inside.carried.empty == (name == "cycle-d4-l3")
 
 
 def test_a_model_with_a_weight_that_is_not_a_number_is_refused(checkpoints):

@@ -282,6 +282,7 @@ def test_what_heads_carry_is_said_in_the_terminal_and_on_the_page(made):
     for row in records(made.carried):
         assert row["reason"] in shown
         assert row["reason"] in " ".join(told.split())
-    unasked = replace(made, carried=None)
+    unasked, nobody = replace(made, carried=None), replace(made, carried=made.carried[:0])
+    assert "none was asked" in printed(print_analysis, nobody)
     assert title.lower() not in printed(print_analysis, unasked).lower()
     assert title not in page(unasked, examples=0)

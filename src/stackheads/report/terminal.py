@@ -42,9 +42,10 @@ def print_analysis(analysis: Record, file: TextIO | None = None) -> None:
     if any(row["status"] != Status.NONE for row in rows):
         _title(console, "why")
         console.print(_reasons(rows))
-    if analysis.carried is not None and len(analysis.carried):
+    if analysis.carried is not None:
         _title(console, "what heads carry that no label explains")
-        console.print(_reasons(records(analysis.carried)))
+        asked = records(analysis.carried)
+        console.print(_reasons(asked) if asked else Text("no head is causal-unclassified: none was asked"))
     _title(console, "which heads implement which hop")
     console.print(Text(analysis.verdict))
     if analysis.mechanism is not None:
