@@ -37,8 +37,8 @@ COLUMNS = ("clean", BLURRED, "gated and mixed", "decoys", KNOWN, UNSEEN, LOOKING
 DRAWS, CONFIDENCE = 2000, 0.95
 LooksOf = Mapping[Any, Iterable[str]]
 """What heads look at, by (head, destination)."""
-TRIED = 200
-"""Thresholds that are compared, at most."""
+DIGITS = 3
+"""Of the numbers between which thresholds are tried: which are tried, and so which is the best, hangs on no last bit."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,8 @@ def thresholds(results: Sequence[Result], way: str) -> tuple[float, float]:
 
 
 def _best(results: Sequence[Result], way: str) -> float:
-    numbers = sorted({x for one in results for of in one.said[way].values() for x in of.values()})
-    between = [(low + high) / 2 for low, high in pairwise(numbers)]
-    tried = [min(numbers, default=0.0), *between[:: max(1, -(-len(between) // TRIED))]]
+    numbers = sorted({round(x, DIGITS) for one in results for of in one.said[way].values() for x in of.values()})
+    tried = [min(numbers, default=0.0) - 0.5 * 0.1**DIGITS, *((low + high) / 2 for low, high in pairwise(numbers))]
     return max(tried, key=lambda bar: float(_f1(_counts(results, way, (bar, bar)).sum(dim=(0, 1)))))
 
 
