@@ -69,9 +69,9 @@ def confined(
     Known is what the simulation of `theory/flow.py` says after the layers before; scores elsewhere become minus infinity.
     """
     batch = task.sample(examples, bare(seed))
-    known = list(knowledge(batch.tokens, task.attention_dir))
     hooks: list[tuple[str, Any]] = []
     if layer is not None:
+        known = list(knowledge(batch.tokens, task.attention_dir))
         knows, edges = known[min(layer, len(known) - 1)].float(), joined(batch.tokens).float()
         touching = (knows @ edges).clamp(max=1) @ knows.mT > 0
         hooks.append((hook_name(layer, "attn_scores"), lambda scores, hook: scores.masked_fill(~touching[:, None], -torch.inf)))

@@ -31,8 +31,7 @@ from stackheads.types import Destination
 ARM, LAYERS, SEED = "scale-layers-d3-2", 2, 7
 """`SEED` is that of the examples."""
 FILE = RESULTS / "scale-confined.csv"
-FREE = "free"
-COLUMNS = [FREE, "first", "last"]
+COLUMNS = ["free", "first", "last"]
 """As the model is, with the first layer confined, and with the last."""
 KEY = ["seed", "hop"]
 

@@ -20,14 +20,13 @@ from stackheads.explanation.reach import reach
 from stackheads.explanation.together import together
 from stackheads.labelling.bench import make_bench, read_labels
 from stackheads.labelling.carrying import carried_frame, with_carried
+from stackheads.labelling.frames import effect_frame, readout_frame
 from stackheads.labelling.gating import by_gate
 from stackheads.labelling.measure import BUDGET, MIN_EXAMPLES, Look, Measured, measure, measure_until_decided
-from stackheads.labelling.readouts import Baseline
 from stackheads.labelling.rows import label_row
 from stackheads.labelling.screening import Screen
 from stackheads.labelling.stability import bootstrap_jaccard
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.labelling.verdict import Evidence
 from stackheads.models import Checkpoint, check_fit, load, parse_device
 from stackheads.models.config import moved
 from stackheads.models.hooks import analysing
@@ -211,8 +210,8 @@ def analyze(
         versions={name: version(name) for name in ("stackheads", "torch", "transformer-lens")},
         labels=labels,
         carried=brought,
-        readouts=_readout_frame(found.baseline),
-        effects=_effect_frame(found.evidence),
+        readouts=readout_frame(found.baseline),
+        effects=effect_frame(found.evidence),
         bootstrap_jaccard=bootstrap_jaccard(found.evidence, found.thresholds),
         subject=(analysed, task),
         **(_explanation(labels, analysed, task, seed, thresholds) if explain and screen is None else {}),
@@ -269,38 +268,3 @@ def _number(examples: Any, what: str = "examples", least: int = MIN_EXAMPLES, wo
     if not isinstance(examples, Integral) or examples < least:
         raise ConfigError(f"{what} must be a number, at least {least}{words}, got {examples!r}: ask for 512, say")
     return int(examples)
-
-
-def _readout_frame(baseline: Baseline) -> pd.DataFrame:
-    count = baseline.count.sum(dim=0)
-    return pd.DataFrame(
-        {
-            "destination": [str(readout.destination) for readout in baseline.readouts],
-            "hop": [readout.hop for readout in baseline.readouts],
-            "accuracy": baseline.accuracy.tolist(),
-            "chance_accuracy": baseline.chance_accuracy.tolist(),
-            "margin": (baseline.clean.margin.sum(dim=0) / count).tolist(),
-            "gap": (baseline.gap.sum(dim=0) / count).tolist(),
-            "open": baseline.open.tolist(),
-            "unclear": baseline.unclear.tolist(),
-            "asked": baseline.asked.sum(dim=0).tolist(),
-        }
-    )
-
-
-def _effect_frame(evidence: list[Evidence]) -> pd.DataFrame:
-    rows = [
-        {
-            "head": str(item.head),
-            "destination": str(item.destination),
-            "gate": None if item.gate is None else str(item.gate),
-            "ablation": method,
-            "readout": str(readout),
-            "effect": effects.effect[number],
-            "accuracy_effect": effects.accuracy_effect[number],
-        }
-        for item in evidence
-        for method, effects in item.cause.ablations.items()
-        for number, readout in enumerate(item.cause.every)
-    ]
-    return pd.DataFrame(rows)

@@ -1,4 +1,5 @@
-"""From evidence to status (docs/method/evidence.md#status): the one place where thresholds meet numbers.
+"""From evidence to status (docs/method/evidence.md#status): the one place where thresholds meet the numbers of labels and
+selectors. What a head carries, which changes no status, is told in `carrying.py`.
 
 Each channel ends in one `Answer`. *Yes*: a share reaches the bar and its interval lies above zero. *No*: all intervals lie
 inside the bar, by more than what the examples may not have shown (`statistics.unseen`), and nothing was left out that could

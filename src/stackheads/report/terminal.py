@@ -39,9 +39,10 @@ def print_analysis(analysis: Record, file: TextIO | None = None) -> None:
     console.print()
     rows = records(analysis.labels)
     console.print(_label_table(rows))
-    if any(row["status"] != Status.NONE for row in rows):
+    told = [row for row in rows if row["status"] != Status.NONE]
+    if told:
         _title(console, "why")
-        console.print(_reasons(rows))
+        console.print(_reasons(told))
     if analysis.carried is not None:
         _title(console, "what heads carry that no label explains")
         asked = records(analysis.carried)
@@ -102,15 +103,14 @@ def _when(row: dict[str, Any]) -> list[str]:
 
 
 def _reasons(rows: list[dict[str, Any]]) -> "Table":
-    """Why each label is what it is, beside its head and destination."""
+    """The reason of each row, beside its head and destination."""
     from rich.table import Table
 
     table = Table.grid(padding=(0, GAP, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for row in rows:
-        if row.get("status") != Status.NONE:
-            table.add_row("\n".join((f"{row['head']} @{row['destination']}", *_when(row))), row["reason"])
+        table.add_row("\n".join((f"{row['head']} @{row['destination']}", *_when(row))), row["reason"])
     return table
 
 
