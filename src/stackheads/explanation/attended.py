@@ -9,7 +9,9 @@ each head's attention at each destination is told by selectors in the order role
    and found exactly, by Newton's method, from the attention on its sources; for tables of places and symbols generalised
    iterative scaling (Darroch & Ratcliff 1972) gives a bound from below in a few steps;
 2. each head takes the candidate with the largest gain, all its weights are fitted again (convex), and it keeps the candidate if
-   that tells the attention of *other* examples better by `min_gain` there;
+   that tells the attention of *other* examples better by `min_gain` there: than without it, and if it is a table, than with the
+   best of an earlier kind in its place, be that too little to be taken itself. Else a table of places would be taken for little
+   more than the slot that they make up;
 3. until none is left. A selector under a gate replaces the same one without;
 4. after each kind what it has made superfluous goes: of each head the selector without which the attention of the other
    examples is told hardly worse, by less than `min_gain`, one at a time with a fit between; and at the end, tables first, also
@@ -22,6 +24,7 @@ offered. Deterministic. Cost: no forward pass.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from operator import eq, lt
 
 import torch
 from jaxtyping import Bool, Float
@@ -59,6 +62,8 @@ FLOOR = 1e-6
 """Attention that is told is at least this and at most one less, so that weights have an end."""
 
 Cells = Collection[tuple[Destination, int]]
+Shapes = Mapping[Taken, tuple[int, int]]
+"""How many numbers each candidate has, and for how many values of its gate."""
 Best = dict[tuple[Destination, int], tuple[Selector, Float[Tensor, "size value"]]]
 """The candidate that each head takes at each destination, with its weights."""
 
@@ -97,27 +102,27 @@ def _attended(chosen: Sum, fit: Looks, judge: Looks, min_gain: float, progress: 
     kinds, gated = list(LEVELS.values())[-1]
     every = offered(fit, kinds, gated)
     for number in tqdm(sorted({rank(taken[1]) for taken in every}), desc="selectors", disable=None if progress else True):
-        here = {taken: shape for taken, shape in every.items() if rank(taken[1]) == number}
-        more = _of_rank(chosen, here, fit, judge, min_gain)
+        here, earlier = (
+            {taken: shape for taken, shape in every.items() if among(rank(taken[1]), number)} for among in (eq, lt)
+        )
+        more = _of_rank(chosen, here, earlier, fit, judge, min_gain)
         others = {part[:2] for part in set(more.taken()) ^ set(chosen.taken())}  # of all else the same would be found again
         chosen = without_superfluous(more, fit, judge, min_gain, others)
     return without_replaceable(chosen, fit, judge, min_gain).without_bare()
 
 
-def _of_rank(chosen: Sum, here: dict[Taken, tuple[int, int]], fit: Looks, judge: Looks, min_gain: float) -> Sum:
-    """With the selectors of one rank that heads take."""
+def _of_rank(chosen: Sum, here: Shapes, earlier: Shapes, fit: Looks, judge: Looks, min_gain: float) -> Sum:
+    """With the selectors of one rank that heads take, for what those of `earlier` ones could not tell."""
     asking = {place: live.clone() for place, live in chosen.live.items()}
     for _ in range(MOST):
         best = _best(chosen, here, fit, asking, min_gain)
         if not best:
             break
         tried = fitted_to_attention(_with(chosen, best, here, fit.device), fit, list(best))
-        before, after = (entropies(one, judge, best) for one in (chosen, tried))
-        failed = [
-            (place, head)
-            for (place, head), (selector, _) in best.items()
-            if told_worse(after[place, head], before[place, head], judge.rows[place], selector) < min_gain
-        ]
+        failed = _told_by(chosen, tried, best, judge, min_gain)
+        tables = {cell: one for cell, one in best.items() if cell not in failed and here[cell[0], one[0]][0] > 1}
+        if tables:
+            failed |= _told_by(_simpler(chosen, earlier, tables, fit), tried, tables, judge, min_gain)
         chosen = restored(tried, chosen, failed)
         asking = {place: torch.zeros_like(marks) for place, marks in asking.items()}
         for place, head in best.keys() - failed:  # what the others have, and so what each gains them, is as before
@@ -125,9 +130,28 @@ def _of_rank(chosen: Sum, here: dict[Taken, tuple[int, int]], fit: Looks, judge:
     return chosen
 
 
+def _told_by(less: Sum, tried: Sum, best: Best, judge: Looks, min_gain: float) -> set[tuple[Destination, int]]:
+    """Where a candidate tells attention by less than `min_gain` better than another sum does."""
+    before, after = (entropies(one, judge, best) for one in (less, tried))
+    return {
+        (place, head)
+        for (place, head), (selector, _) in best.items()
+        if told_worse(after[place, head], before[place, head], judge.rows[place], selector) < min_gain
+    }
+
+
+def _simpler(chosen: Sum, earlier: Shapes, best: Best, fit: Looks) -> Sum:
+    """With the best candidate of an earlier kind in the place of each of these, however little it tells."""
+    asking = {place: torch.zeros_like(live) for place, live in chosen.live.items()}
+    for place, head in best:
+        asking[place][head] = True
+    found = _best(chosen, earlier, fit, asking, 0.0)
+    return fitted_to_attention(_with(chosen, found, earlier, fit.device), fit, list(found)) if found else chosen
+
+
 def _best(
     chosen: Sum,
-    here: dict[Taken, tuple[int, int]],
+    here: Shapes,
     fit: Looks,
     asking: dict[Destination, Bool[Tensor, "head"]],
     least: float,
@@ -246,7 +270,7 @@ def best_weights(
     return weight, at * target - torch.log1p(there * torch.expm1(at))
 
 
-def _with(chosen: Sum, best: Best, shapes: dict[Taken, tuple[int, int]], device: torch.device) -> Sum:
+def _with(chosen: Sum, best: Best, shapes: Shapes, device: torch.device) -> Sum:
     """With the candidates, each at its weights; one under a gate in the place of the same without."""
     weights = dict(chosen.weights)
     has = {taken: marks.clone() for taken, marks in chosen.has.items()}

@@ -1,9 +1,10 @@
 """What of a head's selectors goes again: what later kinds have made superfluous, and what the others can stand for.
 
 By other examples than the weights are fitted on, in nats of cross-entropy at the rows where a selector names something: what is
-told hardly worse without it, by less than `min_gain`, is not needed. A tie goes to the earlier kind: what told most of a head's
-attention before later kinds came keeps its word, and its weight, if those tell the rest as well beside it. At a destination of
-one position a table of places can say all that `previous` says, and more: then it says the rest. Cost: no forward pass.
+told hardly worse without it, by less than `min_gain`, is not needed. A tie goes to the earlier kind: what told most of what it
+and later kinds tell keeps its word, and its weight, if those tell the rest as well beside it. At a destination of one position
+a table of places can say all that `previous` says, and more, and anywhere all that a slot says: then it says the rest. Cost: no
+forward pass.
 """
 
 from collections.abc import Collection, Iterable
@@ -21,7 +22,7 @@ from stackheads.labelling.selectors import Rows, Selector
 from stackheads.types import Destination
 
 MOSTLY = 0.5
-"""Of what is told of a head's attention: what told as much of it keeps its word."""
+"""Of what is told by a selector and by later kinds together: what told as much of it keeps its word."""
 
 Own = tuple[Destination, int, Selector]
 """A selector of a head at a destination."""
@@ -68,7 +69,7 @@ def without_replaceable(chosen: Sum, fit: Looks, judge: Looks, min_gain: float) 
 def _first(
     chosen: Sum, parts: Iterable[Own], fit: Looks, judge: Looks, min_gain: float, held: Collection[Own]
 ) -> tuple[Sum, list[Own]]:
-    """Those that told most of their head's attention before later kinds came, if these tell the rest as well beside what they
+    """Those that told most of what they and later kinds tell before these came, if these tell the rest as well beside what they
     said then, at most one of a head; and the sum in which all of the parts say that.
     """
     later = {part: [one for one in chosen.taken() if one[:2] == part[:2] and rank(one[2]) > rank(part[2])] for part in parts}
@@ -82,8 +83,7 @@ def _first(
     for place, head, selector in asked:
         weights[place, selector][head] = early.weights[place, selector][head]
     beside = fitted_to_attention(replace(chosen, weights=weights), fit, cells, held={*held, *asked})
-    bare = chosen.without(one for one in chosen.taken() if one[:2] in cells)
-    told, whole, apart = (_lost(*pair, asked, judge) for pair in ((early, before), (chosen, bare), (chosen, beside)))
+    told, whole, apart = (_lost(*pair, asked, judge) for pair in ((early, before), (chosen, before), (chosen, beside)))
     return beside, [part for part in asked if apart[part] < min_gain and told[part] >= MOSTLY * whole[part]]
 
 
