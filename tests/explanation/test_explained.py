@@ -12,6 +12,7 @@ from subjects import subject
 from stackheads import analyze
 from stackheads.errors import ConfigError, TaskError
 from stackheads.explanation.examples import Examples
+from stackheads.explanation.explained import in_words, looks_away
 from stackheads.explanation.measuring import FITTED_TO
 from stackheads.explanation.selected import LEVELS, offered
 from stackheads.labelling.bench import make_bench
@@ -169,3 +170,13 @@ def test_a_model_that_answers_nothing_has_nothing_to_explain():
     for fitted_to in FITTED_TO:
         with pytest.raises(ConfigError, match="examples show none better than chance"):
             analysis.selectors(progress=False, fitted_to=fitted_to)
+
+
+def test_a_table_does_not_say_where_a_head_does_not_look():
+    """Whatever the sign of its largest number, since a constant on all of them changes nothing."""
+    for kind, away in (("role", True), ("slot", True), ("position", False), ("content", False)):
+        row = {"selector": kind, "what": "such", "weight": -2.0, "gate": None, "values": None}
+        assert looks_away(row) == away
+        assert in_words(row) == ("not such" if away else "such")
+        assert not looks_away(row | {"weight": 2.0})
+        assert not looks_away(row | {"weight": None})

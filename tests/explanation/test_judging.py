@@ -90,6 +90,10 @@ def test_a_gate_has_the_values_that_the_examples_have(known):
     assert gate_of(seen, gated, torch.tensor([[9.0, 9.0, 0.0, 0.0]])) is None
     assert gate_of(seen, gated, torch.tensor([[9.0, 9.0, 4.0, 5.0]])) is None
     assert gate_of(seen, gated, -weight) == Gate(name, (3, 4))
+    table, numbers = Selector("position", "place", name), torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    numbers[:, 2] *= 0.1
+    for shift in (0.0, 7.0, -7.0):  # whatever the level of a table, which tells nothing of attention
+        assert gate_of(seen, table, numbers + shift) == Gate(name, (3, 4))
 
 
 def test_a_table_counts_for_what_roles_do_not_tell(known):

@@ -104,9 +104,14 @@ class Explained:
         return "\n".join([self.title, *lines, "", *heads, *named])
 
 
+def looks_away(row: Mapping[str, Any]) -> bool:
+    """Whether a selector says where its head does not look: a role or a slot with a weight below zero. The sign of a table's
+    largest number says nothing.
+    """
+    return row["selector"] in ("role", "slot") and (row["weight"] or 0.0) < 0
+
+
 def in_words(row: Mapping[str, Any]) -> str:
     """A selector as a person says it: "hop 1 when asked 1..4", "not key slots"."""
-    text = str(row["what"])
-    if row["selector"] == "role" or row["selector"] == "slot":
-        text = f"not {text}" if (row["weight"] or 0.0) < 0 else text
+    text = f"not {row['what']}" if looks_away(row) else str(row["what"])
     return text if row["values"] is None else f"{text} when {row['gate']} {row['values']}"

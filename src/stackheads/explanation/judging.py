@@ -37,7 +37,8 @@ from stackheads.seeds import Stream, stream
 from stackheads.types import Destination, Gate, Role, Status, Where, ranges, where
 
 ACTS = 0.5
-"""A gated selector acts at the values at which its weight is this part of its largest one, or more."""
+"""A gated selector acts at the values at which its weight, of a table the span of its numbers, is this part of its largest one,
+or more."""
 UNHELD = (Status.CAUSAL_UNCLASSIFIED, Status.NONE)
 """Statuses of selectors by which the answer can be given, but is not: one of the other channels says no."""
 IDLE = (Status.PATTERN_ONLY, Status.NONE)
@@ -91,7 +92,9 @@ def gate_of(rows: Rows, selector: Selector, weight: Float[Tensor, "size value"])
     if selector.gate is None or selector.kind == "content":
         return None
     seen = rows.gates[selector.gate].unique()
-    there = weight[0, seen.clamp(max=weight.shape[1] - 1)]
+    numbers = weight[:, seen.clamp(max=weight.shape[1] - 1)]
+    # Of a table no number says by itself how much it does: a constant on all of them changes nothing.
+    there = numbers[0] if len(numbers) == 1 else numbers.amax(dim=0) - numbers.amin(dim=0)
     largest = peak(there)
     acting = largest.sign() * there >= ACTS * largest.abs()
     return None if bool(acting.all()) else Gate(selector.gate, tuple(seen[acting].tolist()))

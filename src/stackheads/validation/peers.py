@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from stackheads.errors import ConfigError
-from stackheads.explanation.explained import Explained
+from stackheads.explanation.explained import Explained, looks_away
 from stackheads.explanation.measuring import explain_heads
 from stackheads.interventions import destination_rows
 from stackheads.labelling.bench import Bench, bench_of
@@ -143,7 +143,7 @@ def said_by_selectors(explained: Explained) -> OfCells:
     """What confirmed and opposing selectors say that heads look at."""
     found: OfCells = {}
     for row in records(explained.table):
-        if row["status"] in CARRIES and (row["weight"] or 0.0) > 0 and row["what"] != str(RESTING):
+        if row["status"] in CARRIES and not looks_away(row) and row["what"] != str(RESTING):
             cell = HeadId.parse(row["head"]), Destination(row["destination"])
             found.setdefault(cell, {})[looked_at(row)] = ALWAYS
     return found
