@@ -12,7 +12,8 @@ Prints Markdown: of each cell its label and its selectors, with the share of its
 it of the margin, and its status; then what is left of the margin when these cells look only where their selectors say, level by
 level, and where the selectors of the next cell say. --from-scratch writes selectors_of_a_language_model.csv, -curve.csv and
 -labels.csv to analyses/results/, --at-values asks the same of the cells at values whose ablation takes at least 0.02 of the
-margin in heads_of_a_language_model-labels.csv (D = 1, seed 0, whole interval), and writes -values.csv.
+margin in heads_of_a_language_model-labels.csv (D = 1, seed 0, whole interval), and what of the margin goes when they read at
+the "=" before the value, or at its key, what stands there in the next prompt; it writes -values.csv and -values-read.csv.
 """
 
 import argparse
@@ -54,8 +55,8 @@ def find(source: str) -> dict[str, pd.DataFrame]:
     return {"": selected.table, "-curve": curve, "-labels": analysis.labels.loc[mine, LABEL]}
 
 
-def at_values(source: str) -> pd.DataFrame:
-    """Selectors of the cells at values that matter, on fresh prompts."""
+def at_values(source: str) -> dict[str, pd.DataFrame]:
+    """Selectors of the cells at values that matter, on fresh prompts, and what they read where."""
     from stackheads.explanation.measuring import explain_heads
     from stackheads.labelling.bench import make_bench
     from stackheads.labelling.thresholds import Thresholds
@@ -63,15 +64,45 @@ def at_values(source: str) -> pd.DataFrame:
 
     model, task = subject(source, 1)
     thresholds, start = Thresholds(), time.perf_counter()
-    baseline = make_bench(model, task, TRIED, 0, thresholds).baseline
-    readouts = [one for one, is_open in zip(baseline.readouts, baseline.open.tolist(), strict=True) if is_open]
     known = pd.read_csv(RESULTS / "heads_of_a_language_model-labels.csv")
     asked = known[(known["hops"] == 1) & (known["seed"] == 0) & (known["destination"] == "value")]
-    heads = asked[asked["effect_low"] >= thresholds.min_effect]["head"]
-    cells = [(HeadId.parse(head), Destination.VALUE) for head in heads]
+    heads = [HeadId.parse(head) for head in asked[asked["effect_low"] >= thresholds.min_effect]["head"]]
+    bench = make_bench(model, task, TRIED, 0, thresholds)
+    read, baseline = pd.DataFrame(what_is_read(bench, heads)), bench.baseline
+    del bench  # gigabytes, of which selectors need as many
+    readouts = [one for one, is_open in zip(baseline.readouts, baseline.open.tolist(), strict=True) if is_open]
+    cells = [(head, Destination.VALUE) for head in heads]
     found = explain_heads(model, task, readouts, TRIED, 0, thresholds, fitted_to="attention", cells=cells)
-    print(f"{', '.join(heads)}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
-    return found.table
+    print(f"{', '.join(map(str, heads))}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+    return {"-values": found.table, "-values-read": read}
+
+
+def what_is_read(bench: Any, heads: list[Any]) -> list[dict[str, Any]]:
+    """Of each head at values: its attention on the "=" before and on the key before that, and what share of the margin goes
+    when what it reads there comes from the next prompt, in which the same token stands at the "=".
+    """
+    from stackheads.interventions import destination_rows
+    from stackheads.interventions.patching import source_edit
+    from stackheads.labelling.cause import effects_on_open
+    from stackheads.labelling.roles import role_targets
+    from stackheads.labelling.statistics import resampling
+    from stackheads.seeds import Stream, stream
+    from stackheads.types import Destination, Role
+
+    clean, roles = bench.clean, [Role("previous"), Role("key", 0)]
+    rows, targets = destination_rows(clean.batch, Destination.VALUE), role_targets(bench.task, clean.batch, roles)
+    draws = resampling(len(clean.batch), 1000, 0.99, stream(0, Stream.BOOTSTRAP, "read at values"))
+    found = []
+    for head in heads:
+        pattern, v, _ = clean.run.of(head)
+        for role, there in zip(roles, targets, strict=True):
+            edit = source_edit(clean, clean.matched.of(v), head, rows, there)
+            lost = bench.baseline.clean.margin - bench.margin([edit])
+            effect = effects_on_open(lost, bench.baseline, draws).at(0)
+            on = (pattern * there).sum(dim=-1)[rows].mean().item()
+            row = {"head": str(head), "destination": "value", "source": str(role), "attention": on}
+            found.append(row | {"effect": effect.value, "effect_low": effect.low, "effect_high": effect.high})
+    return found
 
 
 def lines(tables: dict[str, pd.DataFrame]) -> list[str]:
@@ -90,6 +121,25 @@ def lines(tables: dict[str, pd.DataFrame]) -> list[str]:
     first = markdown(["head", "label", "effect", "selectors: share, effect, status"], [])
     kept = [f"| {row['level']} | {selectors(row)} | {row['recovered']:.2f} |" for row in records(tables["-curve"])]
     return [first, *shown, "", markdown(["level", "selectors", "kept of the margin"], []), *kept]
+
+
+def lines_at_values(tables: dict[str, pd.DataFrame]) -> list[str]:
+    """The table of heads at values: what they look at, and what they read there."""
+    shown = [
+        [f"{row['head']} @value", in_words(row), f"{row['share']:.2f}", f"{row['effect']:.2f}", row["status"]]
+        for row in records(tables["-values"])
+    ]
+    read = [
+        [f"{row['head']} @value", row["source"], f"{row['attention']:.2f}", f"{row['effect']:.2f}", interval(row)]
+        for row in records(tables["-values-read"])
+    ]
+    looks = markdown(["head", "selector", "share", "effect", "status"], shown)
+    return [looks, "", markdown(["head", "reads of another prompt", "attention", "effect", "interval"], read)]
+
+
+def interval(row: dict[str, Any]) -> str:
+    """That of an effect."""
+    return f"[{row['effect_low']:.2f}, {row['effect_high']:.2f}]"
 
 
 def said(row: dict[str, Any]) -> str:
@@ -112,13 +162,15 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2", help="smollm2, a GGUF file or a folder that transformers loads")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    paths = {part: RESULTS / f"{NAME}{part}.csv" for part in ("", "-curve", "-labels")}
-    if arguments.from_scratch:
+    paths = {part: RESULTS / f"{NAME}{part}.csv" for part in ("", "-curve", "-labels", "-values", "-values-read")}
+    if arguments.from_scratch or arguments.at_values:
         import torch
 
         torch.set_num_threads(arguments.threads)
         try:
-            made = find(arguments.model)
+            made = (find(arguments.model) if arguments.from_scratch else {}) | (
+                at_values(arguments.model) if arguments.at_values else {}
+            )
         except StackheadsError as error:
             sys.exit(f"error: {error}")
         for part, table in made.items():
@@ -126,6 +178,7 @@ def main() -> None:
             write_file(paths[part], lambda temporary, rounded=rounded: rounded.to_csv(temporary, index=False))
     tables = {part: pd.read_csv(path) for part, path in paths.items()}
     print(*lines(tables | {"-labels": tables["-labels"].astype({"hop": "Int64"})}), sep="\n")
+    print("", *lines_at_values(tables), sep="\n")
 
 
 if __name__ == "__main__":
