@@ -116,21 +116,30 @@ class Bench:
 
 
 def make_bench(
-    model: Model, task: Task, examples: int, seed: int, thresholds: Thresholds, name: Stream = Stream.CIRCUIT
+    model: Model,
+    task: Task,
+    examples: int,
+    seed: int,
+    thresholds: Thresholds,
+    name: Stream = Stream.CIRCUIT,
+    like: Recorded | None = None,
 ) -> Bench:
     """Draw examples of a stream that labels were not made on, and run the model on them. Cost: one forward pass.
 
-    The run is kept whole, since many are made from it.
+    The run is kept whole, since many are made from it. `like` as in `bench_of`.
     """
     batch = draw(task, examples, stream(seed, name)).to(next(model.parameters()).device)
-    bench = bench_of(model, task, batch, thresholds)
+    bench = bench_of(model, task, batch, thresholds, like)
     return replace(bench, clean=replace(bench.clean, run=bench.clean.run.whole()))
 
 
-def bench_of(model: Model, task: Task, batch: Batch, thresholds: Thresholds) -> Bench:
-    """The model on these examples. Cost: one forward pass, and two for its proof (`interventions/proof.py`)."""
+def bench_of(model: Model, task: Task, batch: Batch, thresholds: Thresholds, like: Recorded | None = None) -> Bench:
+    """The model on these examples. Cost: one forward pass, and two for its proof (`interventions/proof.py`), which is spared
+    where neither these nor the examples of `like` have pads: a proved record of the same model on as many more of the task.
+    """
+    proved = like is not None and like.hooked is None and (batch.pads is None or not bool(batch.pads.any()))
     with analysing(model):
-        clean = recorded(model, batch)
+        clean = recorded(model, batch, like if proved else None)
         scorer = make_scorer(task, batch)
         return Bench(model, task, clean, scorer, measure_baseline(scorer, clean, thresholds))
 
