@@ -137,7 +137,7 @@ class _Measured:
     def all(self, chosen: Sum) -> Explained:
         """Every table."""
         parts = self._named(chosen)
-        alone = _alone(parts) if self.live else set[Part]()
+        alone = only_ones(parts) if self.live else set[Part]()
         measured = self._effects(chosen, [part for part in parts if part not in alone], parts)
         effects = measured | {part: measured[part[0], part[1], None] for part in alone}
         of_heads = {part: shares for part, shares in effects.items() if part[2] is None} if self.live else {}
@@ -275,7 +275,7 @@ class _Measured:
         }
 
 
-def _alone(parts: Iterable[Part]) -> set[Part]:
+def only_ones(parts: Iterable[Part]) -> set[Part]:
     """The selectors of heads that have no other."""
     of_cell: dict[tuple[Destination, int], list[Part]] = {}
     for part in parts:
