@@ -25,10 +25,11 @@ from stackheads.explanation.asked import asked_readouts
 from stackheads.explanation.attended import attended
 from stackheads.explanation.examples import Examples
 from stackheads.explanation.judging import judged
-from stackheads.explanation.measuring import FIT
+from stackheads.explanation.measuring import FIT, only_ones
 from stackheads.explanation.sums import Part
 from stackheads.explanation.taken_out import OfModel
-from stackheads.labelling.bench import Bench, make_bench, opened
+from stackheads.interventions import Recorded
+from stackheads.labelling.bench import make_bench, opened
 from stackheads.labelling.cause import effects_on_open
 from stackheads.labelling.statistics import resampling
 from stackheads.models import Checkpoint
@@ -50,20 +51,23 @@ def stages(one: Checkpoint, analysis: Analysis, examples: int) -> dict[str, floa
     """The seconds of each stage, with what the ones before it found."""
     thresholds, seconds, asked = analysis.thresholds, dict[str, float](), asked_readouts(analysis.readouts, analysis.thresholds)
 
-    def bench(name: Stream, n: int) -> Bench:
-        return opened(make_bench(one.model, one.task, n, 0, thresholds, name), asked)
+    def sample(name: Stream, n: int, like: Recorded | None = None) -> Examples:
+        return Examples(opened(make_bench(one.model, one.task, n, 0, thresholds, name, like), asked))
 
     def samples() -> tuple[Examples, Examples, Examples]:
-        fit, judge = (Examples(bench(name, FIT)) for name in (Stream.SELECTORS, Stream.SELECTORS_JUDGED))
-        return fit, judge, Examples(bench(Stream.SELECTORS_TRIED, examples))
+        trial = sample(Stream.SELECTORS_TRIED, examples)
+        fit, judge = (sample(name, FIT, trial.bench.clean) for name in (Stream.SELECTORS, Stream.SELECTORS_JUDGED))
+        return fit, judge, trial
 
     (fit, judge, trial), seconds["their own runs"] = timed(samples)
     chosen, seconds["which selectors"] = timed(lambda: attended(fit, judge, thresholds.min_gain))
-    parts: list[Part] = [*chosen.taken(), *((*cell, None) for cell in chosen.cells())]
+    alone = only_ones(chosen.taken())
+    parts: list[Part] = [*(part for part in chosen.taken() if part not in alone), *((*cell, None) for cell in chosen.cells())]
     lost, seconds[f"channel 2 of {len(parts)} selectors and heads"] = timed(lambda: OfModel(trial).each(chosen, parts))
     draws = resampling(examples, thresholds.resampling_draws, thresholds.confidence, stream(0, Stream.BOOTSTRAP, "selectors"))
     moved = {part: effects_on_open(each, trial.bench.baseline, draws) for part, each in zip(parts, lost, strict=True)}
     of_heads = {part: shares for part, shares in moved.items() if part[2] is None}
+    moved |= {part: moved[part[0], part[1], None] for part in alone}
     _, seconds["channels 1 and 3"] = timed(lambda: judged(chosen, fit, trial, moved, draws, thresholds, 0, of_heads))
     return seconds
 

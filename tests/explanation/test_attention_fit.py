@@ -92,6 +92,8 @@ def test_columns_say_which_number_is_in_which_score(data, name, seed):
                 score = rows.score(selector, numbers)[0].expand(len(rows), rows.n_pos)
                 assert torch.equal(rows.columns(selector, values)[seen] + 1, score[seen].long())
                 assert bool((rows.columns(selector, values)[~seen] == -1).all())
+                on_each = (rows.on_each(selector, pattern, values) * numbers).sum(dim=(1, 2))
+                torch.testing.assert_close(on_each, (pattern * score).sum(dim=(1, 2)), rtol=1e-4, atol=1e-4)
                 if size == 1:
                     there = (pattern * (score > 0)).sum(dim=-1)
                     torch.testing.assert_close(rows.on(selector, pattern), there)

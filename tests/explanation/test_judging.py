@@ -130,7 +130,7 @@ def test_the_selectors_of_another_head_are_never_confirmed():
     streams = (Stream.SELECTORS, Stream.SELECTORS_JUDGED, Stream.SELECTORS_TRIED)
     fit, judge_on, tried = (make_bench(model, task, 256, 0, Thresholds(), name) for name in streams)
     examples, trial = Examples(fit), Examples(tried)
-    chosen = select(fit, judge_on)
+    chosen = select(examples, Examples(judge_on))
     other = rolled(chosen, examples)
     effects = dict.fromkeys(other.taken(), shares(0.5, 0.4, 0.6))
     draws = resampling(256, 100, 0.99, torch.Generator().manual_seed(0))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from stackheads.errors import ConfigError
 from stackheads.tasks import KHopInduction, check, from_config
+from stackheads.tasks.induction import AT_ONCE, find_maps
 
 
 def loop(tokens, max_hops):
@@ -60,6 +61,12 @@ def test_maps_and_answers_are_those_of_a_plain_loop(task, seed):
     if task.supervision == "dense":
         assert (batch.targets[:, 0] == task.blank).all()
         assert (batch.target_hop[:, 0] == 0).all()
+
+
+def test_maps_of_many_examples_are_those_of_each():
+    task = KHopInduction(max_hops=3, symbols=4, context=12)
+    tokens = task.sample(AT_ONCE + 7, torch.Generator().manual_seed(0)).tokens
+    assert torch.equal(find_maps(tokens, 3), torch.cat([find_maps(one, 3) for one in tokens.split(1)]))
 
 
 @settings(max_examples=30)

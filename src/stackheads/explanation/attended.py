@@ -228,20 +228,12 @@ def _gain_of_table(
 ) -> Gain:
     """That of a candidate with several numbers for each value of its gate, from below."""
     named, weight, told = rows.names(selector), target.new_zeros(len(target), *shape), pattern
-    wanted = _on_each(rows, selector, target, weight)
+    wanted = rows.on_each(selector, target, shape[1])
     for _ in range(SCALINGS):
-        step = (wanted.clamp(min=FLOOR) / _on_each(rows, selector, told, weight).clamp(min=FLOOR)).log()
+        step = (wanted.clamp(min=FLOOR) / rows.on_each(selector, told, shape[1]).clamp(min=FLOOR)).log()
         weight = (weight + step).clamp(-LARGEST, LARGEST)
         told = (pattern.clamp(min=LEAST).log() + rows.hidden + rows.score(selector, weight)).softmax(dim=-1)
     return (cross_entropy(target, pattern) - cross_entropy(target, told))[:, named].mean(dim=1), weight
-
-
-def _on_each(rows: Rows, selector: Selector, pattern: Tensor, like: Tensor) -> Float[Tensor, "head size value"]:
-    """The attention on the sources that each number of a selector stands for: scores are linear in the numbers."""
-    numbers = torch.zeros_like(like, requires_grad=True)
-    with torch.enable_grad():
-        (found,) = torch.autograd.grad((rows.score(selector, numbers) * pattern).sum(), numbers)
-    return found
 
 
 def best_weights(

@@ -45,7 +45,8 @@ from stackheads.explanation.selected import AGAIN, GOOD, LEVELS, fitted_to_answe
 from stackheads.explanation.sums import Part, Sum
 from stackheads.explanation.taken_out import OfModel, OfSum, TakenOut
 from stackheads.explanation.weights import weights_table
-from stackheads.labelling.bench import Bench, make_bench, opened
+from stackheads.interventions import Recorded
+from stackheads.labelling.bench import make_bench, opened
 from stackheads.labelling.cause import effects_on_open
 from stackheads.labelling.readouts import Readout
 from stackheads.labelling.rows import carried_share, selector_reason
@@ -97,19 +98,19 @@ def explain_heads(
     """
     readouts, size = list(readouts), _fitting(model, task, cells)
 
-    def bench(name: Stream, n: int) -> Bench:
-        return opened(make_bench(model, task, n, seed, thresholds, name), readouts)
+    def sample(name: Stream, n: int, like: Recorded | None = None) -> Examples:
+        return Examples(opened(make_bench(model, task, n, seed, thresholds, name, like), readouts))
 
     with torch.inference_mode(False), precise(), kept_memory():  # whatever the caller is in: there are gradients to take
-        fit = bench(Stream.SELECTORS, size)
-        check_gates(task, fit.clean.batch)
-        trial, judge = Examples(bench(Stream.SELECTORS_TRIED, examples)), bench(Stream.SELECTORS_JUDGED, size)
+        trial = sample(Stream.SELECTORS_TRIED, examples)
+        fit, judge = (sample(name, size, trial.bench.clean) for name in (Stream.SELECTORS, Stream.SELECTORS_JUDGED))
+        check_gates(task, fit.bench.clean.batch)
         if fitted_to == "answer":
             chosen = select(fit, judge, progress=progress)
         else:
             numbers = None if cells is None else [(place, trial.number(head)) for head, place in cells]
-            chosen = attended(Examples(fit), Examples(judge), thresholds.min_gain, numbers, progress)
-        return _Measured(Examples(fit), trial, seed, thresholds, fitted_to).all(chosen)
+            chosen = attended(fit, judge, thresholds.min_gain, numbers, progress)
+        return _Measured(fit, trial, seed, thresholds, fitted_to).all(chosen)
 
 
 def _fitting(model: Model, task: Task, cells: Collection[tuple[HeadId, Destination]] | None) -> int:
@@ -136,7 +137,9 @@ class _Measured:
     def all(self, chosen: Sum) -> Explained:
         """Every table."""
         parts = self._named(chosen)
-        effects = self._effects(chosen, parts)
+        alone = only_ones(parts) if self.live else set[Part]()
+        measured = self._effects(chosen, [part for part in parts if part not in alone], parts)
+        effects = measured | {part: measured[part[0], part[1], None] for part in alone}
         of_heads = {part: shares for part, shares in effects.items() if part[2] is None} if self.live else {}
         told = judged(chosen, self.fit, self.trial, effects, self.draws, self.thresholds, self.seed, of_heads)
         table = pd.DataFrame(self._rows(chosen, parts, effects, told), columns=[*TABLE, *EFFECT, *CHANNELS])
@@ -150,7 +153,7 @@ class _Measured:
             table=table.astype({"hop": "Int64"}),
             curve=pd.DataFrame(self._curve(tried), columns=CURVE),
             held=self._shares(self.trial.recovered(self._held(chosen, told))),
-            groups=groups_table(chosen, acting, self.trial, self.taken_out, self.draws, self.thresholds),
+            groups=groups_table(chosen, acting, self.trial, self.taken_out, measured, self.draws, self.thresholds),
             swapped=self._shares(self.trial.recovered(rolled(tried, self.trial))),
             shuffled=self._shares(self.trial.recovered_by_another(tried)),
             weights=weights_table(chosen, self.trial),
@@ -228,12 +231,11 @@ class _Measured:
         order = {place: number for number, place in enumerate(Destination)}
         return sorted([*taken, *bare], key=lambda part: (part[1], order[part[0]]))
 
-    def _effects(self, chosen: Sum, parts: Sequence[Part]) -> dict[Part, Shares]:
-        """What is lost of each open readout without each part, and without each head."""
-        every = list(dict.fromkeys([*parts, *((place, head, None) for place, head, _ in parts)]))
+    def _effects(self, chosen: Sum, some: Sequence[Part], parts: Sequence[Part]) -> dict[Part, Shares]:
+        """What is lost of each open readout without each of some parts, and without each head of all."""
+        every = list(dict.fromkeys([*some, *((place, head, None) for place, head, _ in parts)]))
         lost = brought(self.taken_out.each(chosen, every))
-        effects = {part: effects_on_open(moved, self.baseline, self.draws) for part, moved in zip(every, lost, strict=True)}
-        return effects | (_alone(parts, effects) if self.live else {})
+        return {part: effects_on_open(moved, self.baseline, self.draws) for part, moved in zip(every, lost, strict=True)}
 
     def _lost(self, effects: Mapping[Part, Shares], part: Part) -> dict[str, Any]:
         """What is lost of the readout that shows it best."""
@@ -273,12 +275,12 @@ class _Measured:
         }
 
 
-def _alone(parts: Iterable[Part], effects: Mapping[Part, Shares]) -> dict[Part, Shares]:
-    """Those of the head for the only selector that it has."""
-    of_cell: dict[Part, list[Part]] = {}
+def only_ones(parts: Iterable[Part]) -> set[Part]:
+    """The selectors of heads that have no other."""
+    of_cell: dict[tuple[Destination, int], list[Part]] = {}
     for part in parts:
-        of_cell.setdefault((*part[:2], None), []).append(part)
-    return {some[0]: effects[cell] for cell, some in of_cell.items() if len(some) == 1}
+        of_cell.setdefault(part[:2], []).append(part)
+    return {some[0] for some in of_cell.values() if len(some) == 1 and some[0][2] is not None}
 
 
 def rolled(chosen: Sum, examples: Examples) -> Sum:

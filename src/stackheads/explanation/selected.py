@@ -30,7 +30,6 @@ from tqdm import tqdm
 from stackheads.explanation.attention_fit import LARGEST, STEPS, fitted_to_attention, minimise
 from stackheads.explanation.examples import Examples, Looks
 from stackheads.explanation.sums import Sum, Taken
-from stackheads.labelling.bench import Bench
 from stackheads.labelling.selectors import Kind, candidates
 
 LEVELS: Mapping[str, tuple[tuple[Kind, ...], bool]] = {
@@ -58,9 +57,8 @@ AGAIN = 15
 """Steps of L-BFGS after a round of dropping."""
 
 
-def select(bench: Bench, judge: Bench, progress: bool = False) -> Sum:
-    """The fewest selectors that keep the answer, fitted on `bench`; what is dropped is decided on `judge`."""
-    examples, others = Examples(bench), Examples(judge)
+def select(examples: Examples, others: Examples, progress: bool = False) -> Sum:
+    """The fewest selectors that keep the answer, fitted on `examples`; what is dropped is decided on `others`."""
     chosen, _ = dropped(examples.everything(), others, BUDGET / 10)
     best, before = -torch.inf, frozenset[Taken]()
     for kinds, gated in tqdm(LEVELS.values(), desc="selectors", disable=None if progress else True, leave=False):

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from stackheads.explanation.examples import Examples
 from stackheads.explanation.sums import LEAST, Part, Sum
-from stackheads.interventions import ablate
+from stackheads.interventions import ablation_edits
+from stackheads.interventions.engine import MEMORY
 from stackheads.models.hooks import Edit, PatternEdit
 from stackheads.types import Destination
 
@@ -61,30 +62,36 @@ class OfModel:
 
     def each(self, chosen: Sum, parts: Sequence[Part]) -> Lost:
         """Without each part."""
-        clean = self.bench.baseline.clean.margin
-        selectors = [part for part in parts if part[2] is not None]
-        lost = {part: clean - margin for part, margin in zip(selectors, self._margins(chosen, selectors), strict=True)}
-        lost |= {part: clean - self._ablated(part) for part in parts if part[2] is None}
+        clean, lost = self.bench.baseline.clean.margin, dict[Part, Tensor]()
+        for some in self._batches(parts):
+            margins = self.bench.margins([self._edits(chosen, [part]) for part in some])
+            lost |= {part: clean - margin for part, margin in zip(some, margins, strict=True)}
         return [lost[part] for part in parts]
 
     def together(self, chosen: Sum, parts: Sequence[Part]) -> Float[Tensor, "example readout"]:
         """Without all of them, which are selectors."""
         return self.bench.baseline.clean.margin - self.bench.margin(self._edits(chosen, parts))
 
-    def _margins(self, chosen: Sum, parts: Iterable[Part]) -> Iterable[Tensor]:
-        return self.bench.margins([self._edits(chosen, [part]) for part in parts])
-
-    def _ablated(self, part: Part) -> Tensor:
-        place, number, _ = part
-        logits = ablate(self.bench.model, self.bench.clean, [self.trial.head(number)], place, read=self.bench.scorer.read)
-        return self.bench.scorer.margin(logits)
+    def _batches(self, parts: Iterable[Part]) -> Iterable[list[Part]]:
+        """Parts whose runs begin in one layer at the same rows, as many as have patterns of `MEMORY` bytes."""
+        most = max(1, MEMORY // self.bench.clean.run.pattern[0, :, 0].nbytes)
+        groups: dict[tuple[int, Destination], list[Part]] = {}
+        for part in parts:
+            groups.setdefault((self.trial.head(part[1]).layer, part[0]), []).append(part)
+        return (some[start : start + most] for some in groups.values() for start in range(0, len(some), most))
 
     def _edits(self, chosen: Sum, parts: Sequence[Part]) -> list[Edit]:
-        """One for each head and destination, without all of its selectors that are among the parts."""
+        """One for each head and destination, without all of its selectors that are among the parts, or resample-ablated."""
         cells: dict[tuple[Destination, int], list[Part]] = {}
         for part in parts:
             cells.setdefault(part[:2], []).append(part)
-        return [self._edit(chosen, place, number, some) for (place, number), some in cells.items()]
+        edits = list[Edit]()
+        for (place, number), some in cells.items():
+            if (place, number, None) in some:
+                edits += ablation_edits(self.bench.clean, [self.trial.head(number)], place)
+            else:
+                edits.append(self._edit(chosen, place, number, some))
+        return edits
 
     def _edit(self, chosen: Sum, place: Destination, number: int, parts: Sequence[Part]) -> PatternEdit:
         rows, own = self.trial.rows[place], self.trial.attention[place][number]

@@ -18,6 +18,7 @@ from stackheads.interventions.engine import fitting
 from stackheads.labelling.readouts import Baseline, Readout, Score, Scorer, make_scorer, measure_baseline
 from stackheads.labelling.statistics import shares
 from stackheads.labelling.thresholds import Thresholds
+from stackheads.models.condensed import give_back
 from stackheads.models.hooks import Edit, analysing
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
@@ -116,27 +117,44 @@ class Bench:
 
 
 def make_bench(
-    model: Model, task: Task, examples: int, seed: int, thresholds: Thresholds, name: Stream = Stream.CIRCUIT
+    model: Model,
+    task: Task,
+    examples: int,
+    seed: int,
+    thresholds: Thresholds,
+    name: Stream = Stream.CIRCUIT,
+    like: Recorded | None = None,
 ) -> Bench:
     """Draw examples of a stream that labels were not made on, and run the model on them. Cost: one forward pass.
 
-    The run is kept whole, since many are made from it.
+    The run is kept whole, since many are made from it. `like` as in `bench_of`.
     """
     batch = draw(task, examples, stream(seed, name)).to(next(model.parameters()).device)
-    bench = bench_of(model, task, batch, thresholds)
+    bench = bench_of(model, task, batch, thresholds, like)
     return replace(bench, clean=replace(bench.clean, run=bench.clean.run.whole()))
 
 
-def bench_of(model: Model, task: Task, batch: Batch, thresholds: Thresholds) -> Bench:
-    """The model on these examples. Cost: one forward pass, and two for its proof (`interventions/proof.py`)."""
+def bench_of(model: Model, task: Task, batch: Batch, thresholds: Thresholds, like: Recorded | None = None) -> Bench:
+    """The model on these examples. Cost: one forward pass, and two for its proof (`interventions/proof.py`), which is spared
+    where neither these nor the examples of `like` have pads: a proved record of the same model on as many more of the task.
+    """
+    proved = like is not None and like.hooked is None and (batch.pads is None or not bool(batch.pads.any()))
     with analysing(model):
-        clean = recorded(model, batch)
+        clean = recorded(model, batch, like if proved else None)
         scorer = make_scorer(task, batch)
         return Bench(model, task, clean, scorer, measure_baseline(scorer, clean, thresholds))
 
 
-def at_once(model: Model, clean: Recorded, some: Bool[Tensor, "example"]) -> "list[slice | Int[Tensor, 'part']]":
-    """These examples in parts that fit in memory; as one where runs go through hooks, which may expect all of them."""
+def at_once(model: Model, clean: Recorded, some: Bool[Tensor, "example"]) -> "Iterator[slice | Int[Tensor, 'part']]":
+    """These examples in parts that fit in memory, what the one before took given back; as one where runs go through hooks,
+    which may expect all of them.
+    """
+    for part in _parts(model, clean, some):
+        give_back(clean.run)
+        yield part
+
+
+def _parts(model: Model, clean: Recorded, some: Bool[Tensor, "example"]) -> "Sequence[slice | Int[Tensor, 'part']]":
     if not replayable(model, clean):
         return [slice(None)]
     n, n_pos = clean.batch.tokens.shape

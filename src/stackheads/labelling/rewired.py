@@ -16,6 +16,7 @@ from stackheads.interventions import Recorded, replayable
 from stackheads.interventions.engine import fitting
 from stackheads.labelling.bench import Bench, at_once
 from stackheads.labelling.readouts import Scorer
+from stackheads.models.condensed import give_back
 from stackheads.models.forwards.other_tokens import values_on
 from stackheads.models.hooks import record_values
 from stackheads.models.trust import why_not_fused
@@ -27,7 +28,7 @@ PARTS, WORTH = 4, 8
 """At least so many parts, so that the examples of one change at about the same place; but none that takes less than this part
 of the memory, since a run of few examples is no cheaper.
 """
-TOGETHER = 8
+TOGETHER = 4
 """Counterfactuals that are held at once: pairs of more of them are more alike in what changes, and what a condensed run does
 not keep is made once for all.
 """
@@ -92,6 +93,7 @@ def _fast(bench: Bench, others: Mapping[int, Batch], heads: Sequence[HeadId]) ->
         order = begin.argsort(stable=True)[: int((begin < tokens.shape[1]).sum())]
         every = joined([other[at] for other in others.values()])
         for pairs in order.split(min(most, max(-(-len(order) // PARTS), most // WORTH, 1))) if len(order) else ():
+            give_back(bench.clean.run)
             local, other = pairs % len(at), every[pairs]
             mine, own = clean.part(local), scorer.part(local)
             read = own.read.nonzero().flatten()

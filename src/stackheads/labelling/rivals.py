@@ -27,6 +27,7 @@ from stackheads.interventions import Recorded
 from stackheads.interventions.engine import MEMORY
 from stackheads.labelling.roles import role_targets, visible
 from stackheads.labelling.statistics import Estimate, brought, mean_interval
+from stackheads.models.condensed import give_back
 from stackheads.tasks import Task
 from stackheads.types import HeadId, Role, Slot
 
@@ -108,7 +109,9 @@ def contrasts(
     """
     if not leading:
         return {}
+    give_back(clean.run)
     pairs, asked, sums = _pairs(task, clean, rows), list[tuple[HeadId, str]](), list[Tensor]()
+    give_back(clean.run)
     for role in dict.fromkeys(leading.values()):
         named = pairs.of(role_targets(task, clean.batch, [role])[0])  # [row, source]: the role's
         tables = [table for table in TABLES if not _is_one(named, pairs, table)]
@@ -130,7 +133,7 @@ def _pairs(task: Task, clean: Recorded, rows: Bool[Tensor, "batch pos"]) -> Pair
     source = torch.arange(n_pos, device=rows.device)
     places = source.expand_as(rows) if clean.places is None else clean.places
     symbols = batch.tokens.unique(return_inverse=True)[1]
-    of_source = symbols * len(Slot) + batch.slots
+    of_source = (symbols * len(Slot) + batch.slots).int()  # of each row all of them are taken
     entries = {
         "symbols": _paired(symbols[example, position], of_source[example]),
         "places": _paired(places[example, position], position.int()[:, None] - source.int() + n_pos - 1),
@@ -179,12 +182,15 @@ def _contrast(table: str, sums: Float[Tensor, "4 batch"], level: float) -> Contr
 
 
 def _paired(own: Int[Tensor, "row"], source: Int[Tensor, "row source"]) -> Int[Tensor, "row source"]:
-    """A number for each pair; where numbers are many more than pairs, as of a language's words, only those that there are."""
+    """A number for each pair, in the fewest bytes; where numbers are many more than pairs, as of a language's words, only those
+    that there are.
+    """
     most, every = int(own.max()) + 1, int(source.max()) + 1
     if most * every <= torch.iinfo(torch.int).max:  # half the memory
         own, source = own.int(), source.int()
     pair = own[:, None] * every + source
-    return (pair if int(pair.max()) < pair.numel() else pair.unique(return_inverse=True)[1]).int()
+    pair = pair if int(pair.max()) < pair.numel() else pair.unique(return_inverse=True)[1]
+    return pair.to(torch.short if int(pair.max()) <= torch.iinfo(torch.short).max else torch.int)
 
 
 def _is_one(named: Bool[Tensor, "row source"], pairs: Pairs, table: str) -> bool:

@@ -97,19 +97,22 @@ class Rows:
 
     def score(self, selector: Selector, weight: Float[Tensor, "head size value"]) -> Float[Tensor, "head row source"]:
         """What a selector adds to the scores of several heads; may be smaller where it is the same for all rows or sources."""
-        by_row = self._gated(selector, weight)  # [head, size, row or 1]
-        if selector.kind == "position":
-            return self._looked_up(selector, by_row)
-        if selector.kind == "content":
-            table = by_row.transpose(1, 2)  # [head, row, token]
-            return table.gather(2, self.tokens.expand(len(table), -1, -1)) * self._matches(selector)
-        return by_row.transpose(1, 2) * self._matches(selector)
+        if selector.kind == "position" and selector.what == "place" and selector.gate is None:
+            return weight.transpose(1, 2).expand(-1, len(self), -1)
+        if self.size(selector) > 1:
+            numbers = self._entries(selector) * weight.shape[2] + self._own(selector, weight.shape[2])[:, None]
+            found = weight.flatten(1).gather(1, numbers.expand(len(self), self.n_pos).flatten().expand(len(weight), -1))
+            return found.unflatten(1, (len(self), self.n_pos)) * self._matches(selector)
+        return self._gated(selector, weight).transpose(1, 2) * self._matches(selector)
 
     def columns(self, selector: Selector, values: int) -> Int[Tensor, "row source"]:
         """Which of a selector's numbers, size by `values` of its gate, is in the score of each source; -1 where none is."""
-        own = torch.zeros_like(self.at[:, 0]) if selector.gate is None else self.gates[selector.gate].clamp(max=values - 1)
-        numbers = self._entries(selector) * values + own[:, None]
+        numbers = self._entries(selector) * values + self._own(selector, values)[:, None]
         return numbers.where(self._matches(selector) & (self.hidden == 0), -1)
+
+    def _own(self, selector: Selector, values: int) -> Int[Tensor, "row"]:
+        """The value of its gate in each row, of so many that there are weights for."""
+        return torch.zeros_like(self.at[:, 0]) if selector.gate is None else self.gates[selector.gate].clamp(max=values - 1)
 
     def _entries(self, selector: Selector) -> Int[Tensor, "#row #source"]:
         """The number of each source in a selector's table, whatever its gate."""
@@ -143,6 +146,17 @@ class Rows:
             return there.where(source >= 0, 0.0)
         return torch.einsum("hrs,rs->hr", pattern, self._matches(selector).to(pattern.dtype))
 
+    def on_each(
+        self, selector: Selector, pattern: Float[Tensor, "head row source"], values: int
+    ) -> Float[Tensor, "head size value"]:
+        """How much of a pattern, in all rows, is on the sources that each number of a selector stands for."""
+        if selector.what == "place" and selector.gate is None:
+            return pattern.sum(dim=1)[:, :, None]
+        size, numbers = self.size(selector), self.columns(selector, values)
+        found = pattern.new_zeros(len(pattern), size * values + 1)  # the last is that of sources that it says nothing about
+        at = numbers.where(numbers >= 0, size * values).flatten().expand(len(pattern), -1)
+        return found.scatter_add(1, at, pattern.flatten(1))[:, :-1].unflatten(1, (size, values))
+
     def names(self, selector: Selector) -> Bool[Tensor, "row"]:
         """The rows in which there is something that the selector may point at or away from."""
         if selector.kind == "role":
@@ -164,12 +178,9 @@ class Rows:
 
     def _gated(self, selector: Selector, weight: Tensor) -> Tensor:
         """The weight of each row."""
-        return weight if selector.gate is None else weight[:, :, self.gates[selector.gate].clamp(max=weight.shape[2] - 1)]
-
-    def _looked_up(self, selector: Selector, by_row: Tensor) -> Tensor:
-        if selector.what == "place":
-            return by_row.transpose(1, 2).expand(-1, len(self), -1)
-        return by_row[:, :, 0][:, self._entries(selector)]
+        if selector.gate is None:
+            return weight
+        return weight.gather(2, self._own(selector, weight.shape[2]).expand(*weight.shape[:2], -1))
 
     def patterns(
         self, weights: Mapping[Selector, Float[Tensor, "head size value"]], heads: int

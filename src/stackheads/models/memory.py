@@ -35,13 +35,20 @@ def kept_memory() -> Generator[None]:
             _set(USUAL)
 
 
+def given_back() -> None:
+    """Give back freed memory: between stages that take much, and pieces of other sizes."""
+    library = glibc()
+    if library is not None:
+        library.malloc_trim(0)
+
+
 def _set(values: dict[int, int]) -> None:
     library = glibc()
     if library is not None:
         for parameter, value in values.items():
             library.mallopt(parameter, value)
         if values is USUAL:
-            library.malloc_trim(0)
+            given_back()
 
 
 @cache

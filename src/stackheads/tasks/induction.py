@@ -17,6 +17,9 @@ from stackheads.errors import ConfigError
 from stackheads.tasks.base import AttentionDir, Batch, StoredTask
 from stackheads.types import IGNORE, NOWHERE, Slot
 
+AT_ONCE = 64
+"""Examples whose earlier occurrences, [example, position, position], are held at a time."""
+
 
 class KHopInduction(StoredTask):
     """Strings of `context` - 1 characters out of `symbols`, asked for k in 1..max_hops hops; causal.
@@ -149,12 +152,16 @@ class KHopInduction(StoredTask):
 
 def find_maps(tokens: Int[Tensor, "batch pos"], max_hops: int) -> Int[Tensor, "batch hop pos"]:
     """find^1..find^max_hops of every position; NOWHERE where one does not exist. Token 0 is no character."""
-    n_pos = tokens.shape[1]
-    position = torch.arange(n_pos, device=tokens.device)
-    earlier = (tokens[:, :, None] == tokens[:, None, :]) & (position < position[:, None]) & (position > 0)
-    last = (earlier * (position + 1)).amax(dim=-1)  # one more than the last earlier occurrence, 0 without one
+    last = torch.cat([_one_more(part) for part in tokens.split(AT_ONCE)])
     once = last.where(last > 0, NOWHERE)
     maps = [once]
     for _ in range(max_hops - 1):
         maps.append(once.gather(1, maps[-1].clamp(min=0)).where(maps[-1] >= 0, NOWHERE))
     return torch.stack(maps, dim=1)
+
+
+def _one_more(tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
+    """One more than the last earlier occurrence of each position's token, 0 without one."""
+    position = torch.arange(tokens.shape[1], device=tokens.device)
+    earlier = (tokens[:, :, None] == tokens[:, None, :]) & (position < position[:, None]) & (position > 0)
+    return (earlier * (position + 1)).amax(dim=-1)
