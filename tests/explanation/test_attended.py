@@ -10,9 +10,10 @@ from subjects import subject
 
 from stackheads import analyze
 from stackheads.errors import ConfigError
-from stackheads.explanation.attended import attended, best_weights
+from stackheads.explanation.attended import attended
 from stackheads.explanation.attention_fit import RIDGE, fitted_to_attention
 from stackheads.explanation.examples import Examples
+from stackheads.explanation.gains import best_weights
 from stackheads.explanation.sums import Sum, cross_entropy
 from stackheads.explanation.taken_out import OfModel, moved
 from stackheads.labelling.bench import make_bench
@@ -296,27 +297,17 @@ def test_a_tie_goes_to_the_earlier_kind(benches):
     assert (cross_entropy(own, told) - cross_entropy(own, own)).mean() < 0.02
 
 
-def test_a_table_is_taken_for_what_a_simpler_look_cannot_tell(benches):
-    """Key slots that are too little to be said are not said as a table of places either, which can say all that they say; where
-    they are enough they keep their word, and the table has the rest.
-    """
+def test_a_slot_keeps_its_word_beside_a_table_of_places(benches):
+    """Which can say all that it says; a table that is no slot stays alone."""
     rows = benches[0].rows[VALUE]
     keys, place = Selector("slot", Slot.KEY), Selector("position", "place")
-
-    def noise(seed, size):
-        return size * torch.randn(rows.size(place), 1, generator=torch.Generator().manual_seed(seed))
-
-    made = [
-        {HOP: 3.0, keys: 0.6, place: noise(0, 0.25)},
-        {HOP: 3.0, keys: 1.5, place: noise(1, 0.5)},
-        {HOP: 3.0, place: noise(2, 1.0)},
-    ]
+    made = [{HOP: 3.0, keys: 1.5, place: table(1, rows, place) / 6}, {HOP: 3.0, place: table(2, rows, place) / 3}]
     _, (fit, judge) = looking(benches, made)
     chosen = attended(fit, judge, 0.03)
-    found = [{selector for at, number, selector in chosen.taken() if (at, number) == (VALUE, head)} for head in range(3)]
-    assert found == [{HOP}, {HOP, keys, place}, {HOP, place}]
-    keyless = fitted_to_attention(chosen.without([(VALUE, 1, place)]), fit)
-    assert chosen.weights[VALUE, keys][1].item() == pytest.approx(keyless.weights[VALUE, keys][1].item(), abs=0.1)
+    found = [{selector for at, number, selector in chosen.taken() if (at, number) == (VALUE, head)} for head in range(2)]
+    assert found == [{HOP, keys, place}, {HOP, place}]
+    alone = fitted_to_attention(chosen.without([(VALUE, 0, place)]), fit)
+    assert chosen.weights[VALUE, keys][0].item() == pytest.approx(alone.weights[VALUE, keys][0].item(), abs=0.1)
 
 
 def test_a_weight_that_is_held_stays_and_the_others_are_the_best_beside_it(benches):

@@ -22,7 +22,7 @@ from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import SelectorEvidence, selector_status
 from stackheads.labelling.write import WriteEvidence
 from stackheads.seeds import Stream
-from stackheads.types import Destination, Gate, Role
+from stackheads.types import Destination, Gate, Role, Slot
 
 HOP, BACK, PREVIOUS = (Selector("role", role) for role in (Role("hop", 1), Role("hop", -1), Role("previous")))
 VALUE = Destination.VALUE
@@ -74,6 +74,28 @@ def test_a_selector_that_a_head_has_not_gains_nothing(known):
     for (_, _, selector), evidence in found.items():
         assert (evidence.gain.value > 0.5) == (selector == HOP)
         assert abs(evidence.gain.value) < 1e-3 or selector == HOP
+
+
+def test_a_table_gains_what_no_simpler_selector_tells_in_its_place(known):
+    """Key slots as a table of their places gain nothing, and as a slot they do; places that make up no slot gain as a table."""
+    fit, trial = known
+    keys, place = Selector("slot", Slot.KEY), Selector("position", "place")
+    rows = fit.rows[VALUE]
+    as_table, other = torch.zeros(rows.size(place), 1), torch.zeros(rows.size(place), 1)
+    as_table[fit.bench.clean.batch.slots[0] == Slot.KEY] = 1.0
+    other[: rows.size(place) // 2] = 1.0
+    made = []
+    for numbers in (as_table, other):
+        truth = having(fit, {HOP: 3.0})
+        truth.weights[VALUE, place] = numbers.expand(fit.heads, -1, -1).clone()
+        truth.has[VALUE, place] = torch.ones(fit.heads, dtype=torch.bool)
+        some = [copy.copy(examples) for examples in (fit, trial)]
+        for examples in some:
+            examples.attention = {at: each.patterns(truth.at(at), fit.heads) for at, each in examples.rows.items()}
+        made.append((judge(truth, *some), judge(having(fit, {HOP: 3.0, keys: 1.0}), *some)))
+    gains = [[evidence[VALUE, 0, one].gain.value for evidence, one in zip(each, (place, keys), strict=True)] for each in made]
+    assert gains[0][0] < 0.005 < 0.03 < gains[0][1]
+    assert gains[1][0] > 0.03
 
 
 def test_a_gate_has_the_values_that_the_examples_have(known):

@@ -3,9 +3,11 @@
 1. *Pattern.* Selectors are fitted to the answer (`selected.py`), so that their weights say what is needed and not how sharply a
    head looks. Here they are fitted to the head's attention alone: those of the same head and destination up to the selector's
    rank – roles, slots, places, the same under gates, content –, with and without it. By how many nats does it tell the
-   attention better than what comes before it, at the positions where it acts? And by how many better than the same selector
-   reading another example, where it does not say the same in all? Intervals by Student's t over examples, Bonferroni-corrected
-   over selectors. A fit that does not end where nothing changes decides nothing.
+   attention better than what comes before it, at the positions where it acts? A table can say all that simpler selectors say; so
+   it counts for what the best one of an earlier rank does not tell in its place, or places would be named for the slot that they
+   make up. And by how many better than the same selector reading another example, where it does not say the same in all?
+   Intervals by Student's t over examples, Bonferroni-corrected over selectors. A fit that does not end where nothing changes
+   decides nothing.
 2. *Cause.* What is lost of the answer when the selector alone is taken out (`taken_out.py`).
 3. *Write*, where a selector looks there and that matters, since only then its status asks for it. In the model itself, its
    patterns as they are: does what the head carries from where the selector points matter? For a role that it looks at, as for
@@ -25,7 +27,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from stackheads.explanation.attention_fit import fitted_to_attention, steepest
-from stackheads.explanation.examples import Examples
+from stackheads.explanation.examples import Examples, Looks
+from stackheads.explanation.gains import best_candidates, with_candidates
+from stackheads.explanation.selected import EVERY, offered
 from stackheads.explanation.sums import LEAST, Part, Sum, Taken, cross_entropy, left
 from stackheads.labelling.patched import Question
 from stackheads.labelling.selectors import Kind, Rows, Selector, make_rows
@@ -46,13 +50,17 @@ IDLE = (Status.PATTERN_ONLY, Status.NONE)
 FLAT = 3e-3
 """Nats by which the cross-entropy of a head still changes with a weight, below which a fit has ended: a tenth of `min_gain`."""
 ORDER: tuple[Kind, ...] = ("role", "slot", "position", "content")
+TABLES = ("position", "content")
+"""Kinds of which one selector has many numbers."""
 
 Cell = tuple[Destination, int, Selector]
 
 
 @dataclass(frozen=True)
 class _Fits:
-    """For each selector two fits to attention, of its cell's selectors up to its rank, all and all others; did both end?"""
+    """For each selector two fits to attention, of its cell's selectors up to its rank: all, and all others, with a simpler one
+    in the place of a table; did both end?
+    """
 
     whole: dict[Cell, Sum]
     without: dict[Cell, Sum]
@@ -125,12 +133,25 @@ def _fits(chosen: Sum, fit: Examples) -> _Fits:
         flat = steepest(whole, fit, of_cell)
         for turn in range(max(map(len, of_cell.values()))):
             gone = [cells[turn] for cells in of_cell.values() if len(cells) > turn]
-            rest = fitted_to_attention(whole.without(gone), fit, [cell[:2] for cell in gone])
+            rest = fitted_to_attention(_simpler(whole.without(gone), gone, fit), fit, [cell[:2] for cell in gone])
             rest_flat = steepest(rest, fit, {cell[:2] for cell in gone})
             for cell in gone:
                 slope = max(_of_cell(flat, whole, cell), _of_cell(rest_flat, rest, cell))
                 fits.whole[cell], fits.without[cell], fits.ended[cell] = whole, rest, slope < FLAT
     return fits
+
+
+def _simpler(chosen: Sum, gone: Iterable[Cell], fit: Looks) -> Sum:
+    """With the best candidate of an earlier rank in the place of each table of these; they are all of one rank."""
+    tables = [cell for cell in gone if cell[2].kind in TABLES]
+    if not tables:
+        return chosen
+    asking = {place: torch.zeros_like(live) for place, live in chosen.live.items()}
+    for place, head, _ in tables:
+        asking[place][head] = True
+    every = offered(fit, *EVERY)
+    earlier = {taken: shape for taken, shape in every.items() if rank(taken[1]) < rank(tables[0][2])}
+    return with_candidates(chosen, best_candidates(chosen, earlier, fit, asking, 0.0), earlier, fit.device)
 
 
 def _of_cell(slopes: Mapping[Taken, Float[Tensor, "head"]], fit: Sum, cell: Cell) -> float:

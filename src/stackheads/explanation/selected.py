@@ -39,6 +39,8 @@ LEVELS: Mapping[str, tuple[tuple[Kind, ...], bool]] = {
     "content": (("role", "slot", "position", "content"), True),
 }
 """What the stages allow, each more than the one before: kinds of selectors, and whether they may be gated."""
+EVERY = tuple(LEVELS.values())[-1]
+"""All kinds, and under gates."""
 GOOD = 0.98
 """Recovered share on the worst readout from which no further stage is tried."""
 GAIN = 0.02
