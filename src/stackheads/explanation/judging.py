@@ -3,11 +3,11 @@
 1. *Pattern.* Selectors are fitted to the answer (`selected.py`), so that their weights say what is needed and not how sharply a
    head looks. Here they are fitted to the head's attention alone: those of the same head and destination up to the selector's
    rank – roles, slots, places, the same under gates, content –, with and without it. By how many nats does it tell the
-   attention better than what comes before it, at the positions where it acts? A table can say all that simpler selectors say; so
-   it counts for what the best one of an earlier rank does not tell in its place, or places would be named for the slot that they
-   make up. And by how many better than the same selector reading another example, where it does not say the same in all?
-   Intervals by Student's t over examples, Bonferroni-corrected over selectors. A fit that does not end where nothing changes
-   decides nothing.
+   attention better than what comes before it, at the positions where it acts? A table can say all that simpler selectors
+   say; so it counts for what the best one of an earlier rank does not tell in its place, or places would be named for the slot
+   that they make up. And by how many better than the same selector reading another example, where it does not say the same in
+   all? Intervals by Student's t over examples, Bonferroni-corrected over selectors. A fit that does not end where nothing
+   changes decides nothing.
 2. *Cause.* What is lost of the answer when the selector alone is taken out (`taken_out.py`).
 3. *Write*, where a selector looks there and that matters, since only then its status asks for it. In the model itself, its
    patterns as they are: does what the head carries from where the selector points matter? For a role that it looks at, as for
