@@ -15,6 +15,7 @@ for each model.
 import argparse
 import shutil
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -35,7 +36,7 @@ def train_one(name: str, more: int = 0) -> str:
     """Train one model, measure it and store it where it belongs. Returns a line to print."""
     recipe, start = (RECIPES | SHORT)[name], time.monotonic()
     training = recipe.training.model_copy(update={"seed": recipe.training.seed + more})
-    model = train_strictly(recipe.known, recipe.model, training)
+    model = train_strictly(recipe.known, recipe.model, training, recipe.guide)
     found = interchange_accuracy(recipe.known, model, EXAMPLES)
     moved = moved_by_the_rest(recipe.known, model, EXAMPLES)
     least = min(found, key=lambda each: found[each])
@@ -44,7 +45,8 @@ def train_one(name: str, more: int = 0) -> str:
     for place in (used, unused):
         shutil.rmtree(place, ignore_errors=True)
     shares = {str(hop): share for hop, share in accuracy(model, recipe.known.task, FRESH_EXAMPLES).items()}
-    settings = {**training.model_dump(mode="json"), "method": "strict interchange"}
+    guide = {} if recipe.guide is None else {"guide": asdict(recipe.guide)}
+    settings = {**training.model_dump(mode="json"), "method": "strict interchange", **guide}
     metrics = {"examples": FRESH_EXAMPLES, "accuracy": shares}
     save_checkpoint(folder, model, recipe.known.task, recipe.model, settings, metrics)
     write_record(folder, recipe.known, found, moved, EXAMPLES)

@@ -11,8 +11,9 @@ those that they gave on another example at the same positions, and the answers m
   and where the rest alone is exchanged the logits must stay too, or a little would be carried by what carries nothing.
 
 So every head must carry what its step brings, and no more. How it comes to know that is not asked: a head that could tell it by
-elimination need not look at the step's source (`exchanged.attention_on_sources`). Assumes one layout of positions for all
-examples, and a model that the fused forward covers.
+elimination need not look at the step's source (`exchanged.attention_on_sources`). A circuit that is not found so may have a
+guided beginning, which draws heads to their sources (`guided.py`). Assumes one layout of positions for all examples, and a
+model that the fused forward covers.
 """
 
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ from stackheads.tasks.scoring import asked
 from stackheads.training.config import TrainingConfig
 from stackheads.types import IGNORE, Destination
 from stackheads.validation.assigned import Assigned, Step
-from stackheads.validation.interpreter import answers, interpret
+from stackheads.validation.guided import Guide, looking_loss
+from stackheads.validation.interpreter import Meant, answers, interpret
 
 QUIET = 1.0
 """Weight of the squared change of logits, in units of their variance, where only the rest is exchanged."""
@@ -42,16 +44,22 @@ OTHERS = ("frozen_embedding", "balanced", "entropy", "loudness", "drop_heads")
 
 @dataclass(frozen=True)
 class Drawn:
-    """A batch with what is exchanged in it, and the answers then; each example takes from the one before it."""
+    """A batch with the program's run of it, what is exchanged in it, and the answers then; each example takes from the one
+    before it.
+    """
 
     batch: Batch
+    meant: Meant
     swap: Swap
     targets: Int[Tensor, "batch pos readout"]
     only_rest: Bool[Tensor, "batch"]
 
 
-def train_strictly(known: Assigned, config: ModelConfig, training: TrainingConfig) -> Model:
-    """A model of this shape trained as the module says. Raises `ConfigError` for settings of another way of training."""
+def train_strictly(known: Assigned, config: ModelConfig, training: TrainingConfig, guide: Guide | None = None) -> Model:
+    """A model of this shape trained as the module says. Raises `ConfigError` for settings of another way of training.
+
+    Cost: two forward passes for each step.
+    """
     if other := [name for name in OTHERS if getattr(training, name)]:
         raise ConfigError(f"interchange training has no {other[0]}, got {getattr(training, other[0])}: leave it out")
     model = build(config, known.task, seed=training.seed).train()
@@ -63,14 +71,17 @@ def train_strictly(known: Assigned, config: ModelConfig, training: TrainingConfi
         for group in optimiser.param_groups:
             group["lr"] = training.lr_at(step)
         optimiser.zero_grad()
-        interchange_loss(known, forward, draw(known, training.batch, generator)).backward()
+        drawn = draw(known, training.batch, generator)
+        interchange_loss(known, forward, drawn, 0.0 if guide is None else guide.at(step)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
     return model.eval().requires_grad_(False)
 
 
-def interchange_loss(known: Assigned, forward: PatchedForward, drawn: Drawn) -> Float[Tensor, ""]:
-    """Cross-entropy of the plain run and of the exchanged one, and how the rest moves logits. Cost: two forward passes."""
+def interchange_loss(known: Assigned, forward: PatchedForward, drawn: Drawn, guiding: float = 0.0) -> Float[Tensor, ""]:
+    """Cross-entropy of the plain run and of the exchanged one, how the rest moves logits, and by a weight how heads look in the
+    plain run. Cost: two forward passes.
+    """
     batch = drawn.batch
     read = asked(batch).any(dim=-1).any(dim=0).nonzero().squeeze(1)
     logits, outputs = forward.run(batch.tokens, read=read)
@@ -80,7 +91,8 @@ def interchange_loss(known: Assigned, forward: PatchedForward, drawn: Drawn) -> 
     same = asked(there) & drawn.only_rest[:, None, None]
     moved = (after - plain)[same]
     quiet = moved.square().mean() / plain[asked(there)].var().detach() if len(moved) else logits.new_zeros(())
-    return _cross_entropy(plain, there.targets) + _cross_entropy(after, drawn.targets[:, read]) + QUIET * quiet
+    loss = _cross_entropy(plain, there.targets) + _cross_entropy(after, drawn.targets[:, read]) + QUIET * quiet
+    return loss + guiding * looking_loss(known, batch, drawn.meant, outputs.patterns) if guiding else loss
 
 
 def _cross_entropy(answer_logits: Float[Tensor, "batch pos readout symbol"], targets: Tensor) -> Float[Tensor, ""]:
@@ -105,7 +117,7 @@ def draw(known: Assigned, n: int, generator: torch.Generator) -> Drawn:
     beside = _some_rest(known, batch, generator)
     swap = Swap(heads | beside.heads, beside.mlps)
     targets = answers(known, batch, interpret(known, batch, swap.heads, other))
-    return Drawn(batch, swap, targets, ~heads.flatten(2).any(dim=0).any(dim=-1))
+    return Drawn(batch, meant, swap, targets, ~heads.flatten(2).any(dim=0).any(dim=-1))
 
 
 def _rows(
