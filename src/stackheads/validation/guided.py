@@ -22,7 +22,7 @@ from stackheads.validation.assigned import Assigned
 from stackheads.validation.interpreter import Meant
 
 LEAST = 1e-6
-"""Attention below which a head is drawn no further: its logarithm has no end."""
+"""Attention on a source below which a row is left alone, since the logarithm has no end."""
 
 
 @dataclass(frozen=True)
