@@ -38,8 +38,8 @@ KHOP1, KHOP2, KHOP3 = string(1), string(2), string(3)
 KHOP1_LONG, KHOP1_FIVE = string(1, context=16), string(1, context=14, symbols=5)
 PATIENT = {"batch": 128, "lr": 2e-3, "weight_decay": 0.1}
 """Retrieval asks at one position of an example, from which larger batches and smaller steps learn more."""
-GUIDE = Guide(until=500)
-"""Of the first third of training: what is stored has been held up by interchanges alone for the two others."""
+LOOK, CARRY = Guide(until=500), Guide(until=1000, kind="carry")
+"""Of the first third of 1,500 steps, the first half of 2,000: what is stored was then held up by interchanges alone."""
 
 
 def recipe(known: Assigned, steps: int, seed: int, mlps: bool = False, patient: bool = False) -> KnownRecipe:
@@ -49,9 +49,14 @@ def recipe(known: Assigned, steps: int, seed: int, mlps: bool = False, patient: 
     return KnownRecipe(known, model, TrainingConfig(steps=steps, seed=seed, **training))
 
 
-def guided(known: Assigned, seed: int, steps: int = 1500, mlps: bool = False) -> KnownRecipe:
-    """Patient, with a guided beginning."""
-    return replace(recipe(known, steps, seed, mlps, patient=True), guide=GUIDE)
+def guided(known: Assigned, seed: int, mlps: bool = False) -> KnownRecipe:
+    """Patient, and heads are helped to look at first."""
+    return replace(recipe(known, 1500, seed, mlps, patient=True), guide=LOOK)
+
+
+def probed(known: Assigned, seed: int, mlps: bool = False) -> KnownRecipe:
+    """Patient, and heads are helped to carry at first, wherever they look."""
+    return replace(recipe(known, 2000, seed, mlps, patient=True), guide=CARRY)
 
 
 RECIPES: dict[str, KnownRecipe] = {
@@ -84,6 +89,11 @@ GUIDED: dict[str, KnownRecipe] = {
     "chain-d3-two-guided": guided(assign(CHAIN3, walk(CHAIN3), 55, [1, 2, 1, 1]), 55),
     "khop-k3-two-mlp-guided": guided(assign(KHOP3, strings(KHOP3), 56, [1, 2, 1, 1], choosing=True), 56, mlps=True),
     "cycle-d4-guided": guided(assign(CYCLE4, walk(CYCLE4), 57), 57),
+    "chain-d2-probed": probed(assign(CHAIN2, walk(CHAIN2), 60), 60),
+    "cycle-d3-probed": probed(assign(CYCLE3, walk(CYCLE3), 61), 61),
+    "chain-d3-probed": probed(assign(CHAIN3, walk(CHAIN3), 62), 62),
+    "khop-k3-mlp-probed": probed(assign(KHOP3, strings(KHOP3), 63, choosing=True), 63, mlps=True),
+    "chain-d4-probed": probed(assign(CHAIN4, walk(CHAIN4), 64), 64),
 }
 """Deeper ones, of four and five layers but for the first: without a guide such recipes stay on the plateau."""
 RECIPES |= GUIDED

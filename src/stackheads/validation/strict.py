@@ -12,11 +12,13 @@ those that they gave on another example at the same positions, and the answers m
 
 So every head must carry what its step brings, and no more. How it comes to know that is not asked: a head that could tell it by
 elimination need not look at the step's source (`exchanged.attention_on_sources`). A circuit that is not found so may have a
-guided beginning, which draws heads to their sources (`guided.py`). Assumes one layout of positions for all examples, and a
+guided beginning, which draws heads to their steps (`guided.py`). Assumes one layout of positions for all examples, and a
 model that the fused forward covers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,7 +27,7 @@ from torch.nn import functional
 
 from stackheads.errors import ConfigError
 from stackheads.models.config import ModelConfig, build
-from stackheads.models.forwards.patched import PatchedForward, Swap
+from stackheads.models.forwards.patched import Outputs, PatchedForward, Swap
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import Batch
@@ -33,7 +35,7 @@ from stackheads.tasks.scoring import asked
 from stackheads.training.config import TrainingConfig
 from stackheads.types import IGNORE, Destination
 from stackheads.validation.assigned import Assigned, Step
-from stackheads.validation.guided import Guide, looking_loss
+from stackheads.validation.guided import Guidance, Guide
 from stackheads.validation.interpreter import Meant, answers, interpret
 
 QUIET = 1.0
@@ -63,8 +65,13 @@ def train_strictly(known: Assigned, config: ModelConfig, training: TrainingConfi
     if other := [name for name in OTHERS if getattr(training, name)]:
         raise ConfigError(f"interchange training has no {other[0]}, got {getattr(training, other[0])}: leave it out")
     model = build(config, known.task, seed=training.seed).train()
+    guidance = None if guide is None else Guidance(guide, known, model)
     optimiser = torch.optim.AdamW(
-        model.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
+        [*model.parameters(), *(guidance.parameters if guidance else [])],
+        lr=training.lr,
+        betas=training.betas,
+        weight_decay=training.weight_decay,
+        fused=True,
     )
     forward, generator = PatchedForward(model), stream(training.seed_of_data, Stream.INTERCHANGE)
     for step in range(training.steps):
@@ -72,15 +79,18 @@ def train_strictly(known: Assigned, config: ModelConfig, training: TrainingConfi
             group["lr"] = training.lr_at(step)
         optimiser.zero_grad()
         drawn = draw(known, training.batch, generator)
-        interchange_loss(known, forward, drawn, 0.0 if guide is None else guide.at(step)).backward()
+        helped = partial(guidance.loss, step) if guidance and guidance.guide.at(step) else None
+        interchange_loss(known, forward, drawn, helped).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
     return model.eval().requires_grad_(False)
 
 
-def interchange_loss(known: Assigned, forward: PatchedForward, drawn: Drawn, guiding: float = 0.0) -> Float[Tensor, ""]:
-    """Cross-entropy of the plain run and of the exchanged one, how the rest moves logits, and by a weight how heads look in the
-    plain run. Cost: two forward passes.
+def interchange_loss(
+    known: Assigned, forward: PatchedForward, drawn: Drawn, helped: Callable[[Batch, Meant, Outputs], Tensor] | None = None
+) -> Float[Tensor, ""]:
+    """Cross-entropy of the plain run and of the exchanged one, how the rest moves logits, and what helps heads in the plain
+    run (`guided.py`). Cost: two forward passes.
     """
     batch = drawn.batch
     read = asked(batch).any(dim=-1).any(dim=0).nonzero().squeeze(1)
@@ -92,7 +102,7 @@ def interchange_loss(known: Assigned, forward: PatchedForward, drawn: Drawn, gui
     moved = (after - plain)[same]
     quiet = moved.square().mean() / plain[asked(there)].var().detach() if len(moved) else logits.new_zeros(())
     loss = _cross_entropy(plain, there.targets) + _cross_entropy(after, drawn.targets[:, read]) + QUIET * quiet
-    return loss + guiding * looking_loss(known, batch, drawn.meant, outputs.patterns) if guiding else loss
+    return loss if helped is None else loss + helped(batch, drawn.meant, outputs)
 
 
 def _cross_entropy(answer_logits: Float[Tensor, "batch pos readout symbol"], targets: Tensor) -> Float[Tensor, ""]:
