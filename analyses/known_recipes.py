@@ -54,9 +54,10 @@ def guided(known: Assigned, seed: int, mlps: bool = False) -> KnownRecipe:
     return replace(recipe(known, 1500, seed, mlps, patient=True), guide=LOOK)
 
 
-def probed(known: Assigned, seed: int, mlps: bool = False) -> KnownRecipe:
+def probed(known: Assigned, seed: int, steps: int = 2000, lr: float = PATIENT["lr"]) -> KnownRecipe:
     """Patient, and heads are helped to carry at first, wherever they look."""
-    return replace(recipe(known, 2000, seed, mlps, patient=True), guide=CARRY)
+    made = recipe(known, steps, seed, patient=True)
+    return replace(made, training=made.training.model_copy(update={"lr": lr}), guide=CARRY)
 
 
 RECIPES: dict[str, KnownRecipe] = {
@@ -90,10 +91,7 @@ GUIDED: dict[str, KnownRecipe] = {
     "khop-k3-two-mlp-guided": guided(assign(KHOP3, strings(KHOP3), 56, [1, 2, 1, 1], choosing=True), 56, mlps=True),
     "cycle-d4-guided": guided(assign(CYCLE4, walk(CYCLE4), 57), 57),
     "chain-d2-probed": probed(assign(CHAIN2, walk(CHAIN2), 60), 60),
-    "cycle-d3-probed": probed(assign(CYCLE3, walk(CYCLE3), 61), 61),
-    "chain-d3-probed": probed(assign(CHAIN3, walk(CHAIN3), 62), 62),
-    "khop-k3-mlp-probed": probed(assign(KHOP3, strings(KHOP3), 63, choosing=True), 63, mlps=True),
-    "chain-d4-probed": probed(assign(CHAIN4, walk(CHAIN4), 64), 64),
+    "cycle-d3-probed": probed(assign(CYCLE3, walk(CYCLE3), 61), 61, steps=3000, lr=4e-3),
 }
 """Deeper ones, of four and five layers but for the first: without a guide such recipes stay on the plateau."""
 RECIPES |= GUIDED
