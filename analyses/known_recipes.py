@@ -33,7 +33,7 @@ def string(hops: int, context: int = 12, symbols: int = 4) -> KHopInduction:
 
 CHAIN1, CHAIN1_THREE, CHAIN1_FIVE, CHAIN2 = chain(1, 4), chain(1, 3), chain(1, 5), chain(2, 3)
 CYCLE1, CYCLE2, CYCLE2_SIX, CYCLE3 = cycle(1, 6), cycle(2, 5), cycle(2, 6), cycle(3, 7)
-CHAIN3, CHAIN4, CYCLE4 = chain(3, 3), chain(4, 2), cycle(4, 9)
+CHAIN3, CHAIN4 = chain(3, 3), chain(4, 2)
 KHOP1, KHOP2, KHOP3 = string(1), string(2), string(3)
 KHOP1_LONG, KHOP1_FIVE = string(1, context=16), string(1, context=14, symbols=5)
 PATIENT = {"batch": 128, "lr": 2e-3, "weight_decay": 0.1}
@@ -89,9 +89,6 @@ GUIDED: dict[str, KnownRecipe] = {
     "khop-k3-mlp-guided": guided(assign(KHOP3, strings(KHOP3), 54, choosing=True), 54, mlps=True),
     "chain-d3-two-guided": guided(assign(CHAIN3, walk(CHAIN3), 55, [1, 2, 1, 1]), 55),
     "khop-k3-two-mlp-guided": guided(assign(KHOP3, strings(KHOP3), 56, [1, 2, 1, 1], choosing=True), 56, mlps=True),
-    "cycle-d4-guided": guided(assign(CYCLE4, walk(CYCLE4), 57), 57),
-    "chain-d2-probed": probed(assign(CHAIN2, walk(CHAIN2), 60), 60),
-    "cycle-d3-probed": probed(assign(CYCLE3, walk(CYCLE3), 61), 61, steps=3000, lr=4e-3),
 }
 """Deeper ones, of four and five layers but for the first: without a guide such recipes stay on the plateau."""
 RECIPES |= GUIDED
@@ -105,8 +102,12 @@ SHORT: dict[str, KnownRecipe] = {
     "cycle-d3": recipe(assign(CYCLE3, walk(CYCLE3), 25), 2000, 25),
     "khop-k1-three": recipe(assign(KHOP1, strings(KHOP1), 36, [2, 3]), 1300, 36),
     "khop-k3-mlp": recipe(assign(KHOP3, strings(KHOP3), 16, choosing=True), 800, 16, mlps=True),
+    "chain-d2-probed": probed(assign(CHAIN2, walk(CHAIN2), 60), 60),
+    "cycle-d3-probed": probed(assign(CYCLE3, walk(CYCLE3), 61), 61, steps=3000, lr=4e-3),
 }
-"""What was trained the same way and fell short of the bar, most of it on a plateau of training."""
+"""What was trained the same way and fell short of the bar, most of it on a plateau of training. The last one was first tried
+with 2,000 steps and the learning rate of the others.
+"""
 
 UNSEEN = 2000
 """Added to the seeds of training: models that had no part in making the labeller, and are shipped too."""

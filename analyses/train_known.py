@@ -8,8 +8,8 @@
 A model that reaches the bar becomes checkpoints/known/NAME, another one runs/known/NAME, where its record says what it falls
 short in; it is not trained again unless `--again` is given. Of other seeds those of `UNSEEN` are shipped, every one that
 reaches the bar; others try a labeller that was changed after it had seen those that are (`known_circuits.py --folder`). All is
-drawn from the seed: the same one gives the same weights to the bit on one kind of machine. Run time: half a minute to three
-for each model.
+drawn from the seed: the same one gives the same weights to the bit on one kind of machine. Run time: half a minute to four
+for each model. Those of `GUIDED` have a guided beginning, which their config names (`validation/guided.py`).
 """
 
 import argparse

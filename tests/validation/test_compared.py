@@ -127,6 +127,16 @@ def test_known_models_of_one_recipe_are_one_circuit_of_one_half(checkpoints):
         assert halves.setdefault(case.name, case.half) == case.half
 
 
+def test_of_a_deep_known_model_one_cell_a_step_is_judged(checkpoints):
+    """Four hops in five layers, one a layer: every other cell looks at nothing that matters."""
+    (case,) = (case for case in cases(checkpoints / "known") if case.model == "chain-d4-guided")
+    looks = subject(case).looks
+    there = {cell[0].layer: (cell[1], what) for cell, what in looks.items() if what}
+    hops = {layer: (QUERY, {f"hop {layer}"}) for layer in (1, 2, 3, 4)}
+    assert there == {0: (Destination.VALUE, {"previous"})} | hops
+    assert len(looks) == 5 * 2 * 3
+
+
 def test_unseen_models_are_scored_by_themselves_and_with_the_others():
     """Two models of one recipe, the unseen one wrong: half of both, none of the unseen."""
     said = {OURS: [{"hop 1": ALWAYS}]}
