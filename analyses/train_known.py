@@ -23,7 +23,7 @@ from known_recipes import RECIPES, SHORT, UNSEEN, UNSEEN_RECIPES
 
 from stackheads.models import save_checkpoint
 from stackheads.training.trainer import FRESH_EXAMPLES, accuracy
-from stackheads.validation.exchanged import interchange_accuracy, moved_by_the_rest
+from stackheads.validation.exchanged import attention_on_sources, interchange_accuracy, moved_by_the_rest
 from stackheads.validation.known import BAR, SEED, write_record
 from stackheads.validation.strict import train_strictly
 
@@ -39,6 +39,7 @@ def train_one(name: str, more: int = 0) -> str:
     model = train_strictly(recipe.known, recipe.model, training, recipe.guide)
     found = interchange_accuracy(recipe.known, model, EXAMPLES)
     moved = moved_by_the_rest(recipe.known, model, EXAMPLES)
+    looks = sorted(mass for mass, _ in attention_on_sources(recipe.known, model, EXAMPLES).values())
     least = min(found, key=lambda each: found[each])
     used, unused = places(name, more)
     folder = used if found[least] >= BAR else unused
@@ -52,7 +53,8 @@ def train_one(name: str, more: int = 0) -> str:
     write_record(folder, recipe.known, found, moved, EXAMPLES)
     seconds = time.monotonic() - start
     where = folder.relative_to(ROOT)
-    return f"{name}: {found[least]:.2%} at least, {least}; the rest moves {moved:.2%}; {seconds:.0f} s; {where}"
+    seen = f"attention on sources {looks[0]:.2f} to {looks[-1]:.2f}"
+    return f"{name}: {found[least]:.2%} at least, {least}; the rest moves {moved:.2%}; {seen}; {seconds:.0f} s; {where}"
 
 
 def places(name: str, more: int) -> tuple[Path, Path]:
