@@ -147,8 +147,10 @@ def stored() -> pd.DataFrame:
 
 def labelled_anew(models: list[Known], again: bool) -> pd.DataFrame:
     """The stored rows of these models, and new ones of those that have none or of all."""
+    if again or not PATH.exists():
+        return labelled(models)
     before = stored()
-    names = set() if again else {known.name for known in models} & set(before["model"])
+    names = {known.name for known in models} & set(before["model"])
     new = labelled([known for known in models if known.name not in names])
     return pd.concat([before[before["model"].isin(names)], new]).sort_values("model", kind="stable")
 

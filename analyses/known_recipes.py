@@ -90,7 +90,7 @@ GUIDED: dict[str, KnownRecipe] = {
     "chain-d3-two-guided": guided(assign(CHAIN3, walk(CHAIN3), 55, [1, 2, 1, 1]), 55),
     "khop-k3-two-mlp-guided": guided(assign(KHOP3, strings(KHOP3), 56, [1, 2, 1, 1], choosing=True), 56, mlps=True),
 }
-"""Deeper ones, of four and five layers but for the first: without a guide such recipes stay on the plateau."""
+"""Deeper ones, of four and five layers but for the first: what was tried without a guide stays on the plateau (`SHORT`)."""
 RECIPES |= GUIDED
 
 SHORT: dict[str, KnownRecipe] = {
