@@ -1,16 +1,18 @@
 """Does the labeller find the heads of trained models whose circuit is known (`checkpoints/known`), and no others?
 
     python analyses/known_circuits.py           # the tables, from analyses/results/known.csv, seconds
-    python analyses/known_circuits.py --write   # labels the models first: about 20 seconds for each
+    python analyses/known_circuits.py --write   # labels first those that are not labelled yet: about 20 seconds for each
+    python analyses/known_circuits.py --write --again   # labels all of them anew
     python analyses/known_circuits.py --folder runs/known-1000   # those of other seeds (`train_known.py --more`), not written
 
 Each model is labelled as it is, on 512 examples, seed 0. A (head, destination) is *found* if it carries a step and has a
 confirmed row with the step's role, else *missed*; *wrong* if it has a confirmed row with another role, or carries nothing and
 has a confirmed row; *named* if what it is said to carry (`carried`, asked of what is causal-unclassified) is the step's token,
 *misnamed* if another. Prints, for each model, what was measured of the model itself and which cells are found, missed and
-wrong, then precision and recall as means over models, those of further seeds (`NAME-seed-SEED`), which had no part in making
-the labeller, by themselves. The numbers behind a step are the head's attention on the step's source, at its own rows, and on
-each other position of the source's slot: an exchange proves what a head carries, not where it looks.
+wrong, then precision and recall as means over models: those of first seeds; those of further seeds (`NAME-seed-SEED`) and those
+that were taught to look at their sources at first (`NAME-guided`), neither of which had a part in making the labeller. The
+numbers behind a step are the head's attention on the step's source, at its own rows, and on each other position of the source's
+slot: an exchange proves what a head carries, not where it looks.
 """
 
 import argparse
@@ -26,7 +28,7 @@ from stackheads.files import write_file
 from stackheads.tables import records
 from stackheads.types import Destination, HeadId
 from stackheads.validation.exchanged import attention_on_sources
-from stackheads.validation.known import SEED, Known, known_models
+from stackheads.validation.known import SEED, Known, is_guided, known_models
 
 KNOWN = Path(__file__).resolve().parent.parent / "checkpoints" / "known"
 PATH = RESULTS / "known.csv"
@@ -127,15 +129,37 @@ def figures(found: pd.DataFrame) -> str:
     return f"{overall}; {means}; {look}; {carried}, {found['misnamed'].sum()} cells another"
 
 
+def group(name: str) -> str:
+    """Which of the groups that have figures of their own a model is in."""
+    return "guided" if is_guided(name) else "further seeds" if SEED in name else "first seeds"
+
+
 def labelled(models: list[Known]) -> pd.DataFrame:
     """The rows of all of them."""
     return pd.DataFrame([row for known in tqdm(models, disable=None) for row in cells(known)])
 
 
+def stored() -> pd.DataFrame:
+    """The rows of `PATH`."""
+    found = pd.read_csv(PATH, dtype=str, keep_default_na=False)
+    return found.assign(**{name: found[name] == "True" for name in ("found", "wrong", "named", "misnamed")})
+
+
+def labelled_anew(models: list[Known], again: bool) -> pd.DataFrame:
+    """The stored rows of these models, and new ones of those that have none or of all."""
+    if again or not PATH.exists():
+        return labelled(models)
+    before = stored()
+    names = {known.name for known in models} & set(before["model"])
+    new = labelled([known for known in models if known.name not in names])
+    return pd.concat([before[before["model"].isin(names)], new]).sort_values("model", kind="stable")
+
+
 def main() -> None:
     """Run the script from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="label the models")
+    parser.add_argument("--write", action="store_true", help="label the models that are not labelled yet")
+    parser.add_argument("--again", action="store_true", help="with --write: also those that are")
     parser.add_argument("--folder", type=Path, help="label the models in this folder instead; nothing is written")
     arguments = parser.parse_args()
     models = known_models(arguments.folder or KNOWN)
@@ -143,9 +167,9 @@ def main() -> None:
         found = labelled(models)
     else:
         if arguments.write:
-            write_file(PATH, lambda path: labelled(models).to_csv(path, index=False))
-        found = pd.read_csv(PATH, dtype=str, keep_default_na=False)
-        found = found.assign(**{name: found[name] == "True" for name in ("found", "wrong", "named", "misnamed")})
+            rows = labelled_anew(models, arguments.again)
+            write_file(PATH, lambda path: rows.to_csv(path, index=False))
+        found = stored()
     header = [
         "model",
         "layers × heads",
@@ -159,10 +183,10 @@ def main() -> None:
     labelled_ones = [known for known in models if (found["model"] == known.name).any()]
     for line in (header, ["---"] * len(header), *(model_row(known, found) for known in labelled_ones)):
         print(f"| {' | '.join(line)} |")
-    unseen = found["model"].str.contains(SEED, regex=False)
-    for what, some in (("first seeds", found[~unseen]), ("further seeds", found[unseen])):
-        if len(some):
-            print(f"\n{what}: {figures(some)}")
+    groups = found["model"].map(group)
+    for name in ("first seeds", "further seeds", "guided"):
+        if (groups == name).any():
+            print(f"\n{name}: {figures(found[groups == name])}")
     if len(labelled_ones) < len(models):
         print(f"\n{len(models) - len(labelled_ones)} models are not labelled yet: --write")
 

@@ -8,13 +8,14 @@
 A model that reaches the bar becomes checkpoints/known/NAME, another one runs/known/NAME, where its record says what it falls
 short in; it is not trained again unless `--again` is given. Of other seeds those of `UNSEEN` are shipped, every one that
 reaches the bar; others try a labeller that was changed after it had seen those that are (`known_circuits.py --folder`). All is
-drawn from the seed: the same one gives the same weights to the bit on one kind of machine. Run time: half a minute to three
-for each model.
+drawn from the seed: the same one gives the same weights to the bit on one kind of machine. Run time: half a minute to four
+for each model. Those of `GUIDED` have a guided beginning, which their config names (`validation/guided.py`).
 """
 
 import argparse
 import shutil
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from known_recipes import RECIPES, SHORT, UNSEEN, UNSEEN_RECIPES
 
 from stackheads.models import save_checkpoint
 from stackheads.training.trainer import FRESH_EXAMPLES, accuracy
-from stackheads.validation.exchanged import interchange_accuracy, moved_by_the_rest
+from stackheads.validation.exchanged import attention_on_sources, interchange_accuracy, moved_by_the_rest
 from stackheads.validation.known import BAR, SEED, write_record
 from stackheads.validation.strict import train_strictly
 
@@ -35,22 +36,25 @@ def train_one(name: str, more: int = 0) -> str:
     """Train one model, measure it and store it where it belongs. Returns a line to print."""
     recipe, start = (RECIPES | SHORT)[name], time.monotonic()
     training = recipe.training.model_copy(update={"seed": recipe.training.seed + more})
-    model = train_strictly(recipe.known, recipe.model, training)
+    model = train_strictly(recipe.known, recipe.model, training, recipe.guide)
     found = interchange_accuracy(recipe.known, model, EXAMPLES)
     moved = moved_by_the_rest(recipe.known, model, EXAMPLES)
+    looks = sorted(mass for mass, _ in attention_on_sources(recipe.known, model, EXAMPLES).values())
     least = min(found, key=lambda each: found[each])
     used, unused = places(name, more)
     folder = used if found[least] >= BAR else unused
     for place in (used, unused):
         shutil.rmtree(place, ignore_errors=True)
     shares = {str(hop): share for hop, share in accuracy(model, recipe.known.task, FRESH_EXAMPLES).items()}
-    settings = {**training.model_dump(mode="json"), "method": "strict interchange"}
+    guide = {} if recipe.guide is None else {"guide": asdict(recipe.guide)}
+    settings = {**training.model_dump(mode="json"), "method": "strict interchange", **guide}
     metrics = {"examples": FRESH_EXAMPLES, "accuracy": shares}
     save_checkpoint(folder, model, recipe.known.task, recipe.model, settings, metrics)
     write_record(folder, recipe.known, found, moved, EXAMPLES)
     seconds = time.monotonic() - start
     where = folder.relative_to(ROOT)
-    return f"{name}: {found[least]:.2%} at least, {least}; the rest moves {moved:.2%}; {seconds:.0f} s; {where}"
+    seen = f"attention on sources {looks[0]:.2f} to {looks[-1]:.2f}"
+    return f"{name}: {found[least]:.2%} at least, {least}; the rest moves {moved:.2%}; {seen}; {seconds:.0f} s; {where}"
 
 
 def places(name: str, more: int) -> tuple[Path, Path]:

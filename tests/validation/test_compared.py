@@ -12,6 +12,7 @@ from stackheads.validation.compared import (
     KNOWN,
     LOOKING,
     NULLS,
+    TAUGHT,
     UNSEEN,
     Result,
     kind,
@@ -110,7 +111,7 @@ def test_every_circuit_is_a_case_in_both_halves_and_every_column_has_both():
         assert len({case.half for case in every if case.name == name}) == 1
         assert len([case for case in every if case.name == name]) in (2, 3, 12)
     assert {case.half for case in every} == {0, 1}
-    assert {case.column for case in every} == set(COLUMNS) - {KNOWN, UNSEEN, LOOKING}
+    assert {case.column for case in every} == set(COLUMNS) - {KNOWN, UNSEEN, TAUGHT, LOOKING}
     nulls = [case for case in every if case.column == NULLS]
     assert len({cell[0] for cell in subject(nulls[0]).looks}) * len(nulls) > 1000
 
@@ -126,6 +127,16 @@ def test_known_models_of_one_recipe_are_one_circuit_of_one_half(checkpoints):
         assert halves.setdefault(case.name, case.half) == case.half
 
 
+def test_of_a_deep_known_model_one_cell_a_step_is_judged(checkpoints):
+    """Four hops in five layers, one a layer: every other cell looks at nothing that matters."""
+    (case,) = (case for case in cases(checkpoints / "known") if case.model == "chain-d4-guided")
+    looks = subject(case).looks
+    there = {cell[0].layer: (cell[1], what) for cell, what in looks.items() if what}
+    hops = {layer: (QUERY, {f"hop {layer}"}) for layer in (1, 2, 3, 4)}
+    assert there == {0: (Destination.VALUE, {"previous"})} | hops
+    assert len(looks) == 5 * 2 * 3
+
+
 def test_unseen_models_are_scored_by_themselves_and_with_the_others():
     """Two models of one recipe, the unseen one wrong: half of both, none of the unseen."""
     said = {OURS: [{"hop 1": ALWAYS}]}
@@ -135,6 +146,15 @@ def test_unseen_models_are_scored_by_themselves_and_with_the_others():
     assert row(found, OURS, KNOWN)["low"] == row(found, OURS, KNOWN)["high"] == 0.5
     assert row(found, OURS, UNSEEN)["score"] == 0.0
     assert row(found, OURS, UNSEEN)["cases"] == 1
+
+
+def test_guided_models_are_scored_by_themselves_and_with_the_others():
+    """One that had no guide is wrong, one that had is right."""
+    said = {OURS: [{"hop 1": ALWAYS}]}
+    alone, taught = (made(KNOWN, 0, [truth], **said) for truth in ({"hop 2"}, {"hop 1"}))
+    found = scores([replace(alone, model="chain-d2"), replace(taught, model="chain-d2-guided-seed-2")])
+    assert row(found, OURS, KNOWN)["score"] == 0.5
+    assert (row(found, OURS, TAUGHT)["score"], row(found, OURS, TAUGHT)["cases"]) == (1.0, 1)
 
 
 @pytest.mark.parametrize("name", ["k: mixed", "o: distance", "a: no output", "t: never on", *LEFT_OPEN])

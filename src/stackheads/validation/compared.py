@@ -2,8 +2,9 @@
 
 A case is a model of which it is known what every head looks at, at every destination, so that it matters: compiled circuits as
 they are (`clean`), with noise and attention blurred as far as they still answer (`blurred`), circuits whose heads look at
-several things (`gated and mixed`), `decoys`, trained models with known circuits (`known trained`), those among them that had
-no part in making the labeller (`of these unseen`), all of them without the heads that carry a step and do not look at its
+several things (`gated and mixed`), `decoys`, trained models with known circuits (`known trained`), those among them that were
+made again from further seeds and had no part in making the labeller (`of these unseen`), those that were taught to look at
+first (`of these guided`, `guided.py`; neither had they), all of them without the heads that carry a step and do not look at its
 source (`of these looking`), and `nulls`, heads of which none does anything. A way is right about a head and a role if the head
 looks there and the way says so.
 
@@ -29,11 +30,12 @@ from torch import Tensor
 from stackheads.labelling.statistics import wilson
 from stackheads.seeds import Stream, stream
 from stackheads.types import Status
-from stackheads.validation.known import SEED
+from stackheads.validation.known import SEED, is_guided
 from stackheads.validation.peers import ALWAYS, OURS, Said
 
-BLURRED, KNOWN, UNSEEN, LOOKING, NULLS = "blurred", "known trained", "of these unseen", "of these looking", "nulls"
-COLUMNS = ("clean", BLURRED, "gated and mixed", "decoys", KNOWN, UNSEEN, LOOKING, NULLS)
+BLURRED, KNOWN, NULLS = "blurred", "known trained", "nulls"
+UNSEEN, TAUGHT, LOOKING = "of these unseen", "of these guided", "of these looking"
+COLUMNS = ("clean", BLURRED, "gated and mixed", "decoys", KNOWN, UNSEEN, TAUGHT, LOOKING, NULLS)
 DRAWS, CONFIDENCE = 2000, 0.95
 LooksOf = Mapping[Any, Iterable[str]]
 """What heads look at, by (head, destination)."""
@@ -153,6 +155,7 @@ def scores(results: Sequence[Result], away: Collection[tuple[str, str]] = ()) ->
     """
     rows, columns = [], {column: [one for one in results if one.column == column] for column in COLUMNS}
     columns[UNSEEN] = [one for one in columns[KNOWN] if SEED in one.model]
+    columns[TAUGHT] = [one for one in columns[KNOWN] if is_guided(one.model)]
     columns[LOOKING] = [_but_for(one, away) for one in columns[KNOWN]] if away else []
     for way in results[0].said:
         bars = thresholds(results, way)

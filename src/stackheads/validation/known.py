@@ -26,6 +26,8 @@ BAR = 0.99
 RECORD, FORMAT = "known.json", 1
 SEED = "-seed-"
 """Between the name of a recipe and the seed of a model that was trained by it again."""
+GUIDED = "-guided"
+"""What the names of recipes with a guided beginning end with (`guided.py`)."""
 CURE = "train it again, analyses/train_known.py"
 
 
@@ -83,6 +85,11 @@ def write_record(folder: Path, known: Assigned, accuracy: dict[str, float], move
 def recipe_of(name: str) -> str:
     """The recipe of a known model, from the name of its folder."""
     return name.partition(SEED)[0]
+
+
+def is_guided(name: str) -> bool:
+    """Whether a known model had a guided beginning, from the name of its folder."""
+    return recipe_of(name).endswith(GUIDED)
 
 
 def known_folders(folder: Path | str) -> list[Path]:

@@ -11,11 +11,14 @@ those that they gave on another example at the same positions, and the answers m
   and where the rest alone is exchanged the logits must stay too, or a little would be carried by what carries nothing.
 
 So every head must carry what its step brings, and no more. How it comes to know that is not asked: a head that could tell it by
-elimination need not look at the step's source (`exchanged.attention_on_sources`). Assumes one layout of positions for all
-examples, and a model that the fused forward covers.
+elimination need not look at the step's source (`exchanged.attention_on_sources`). A circuit that is not found so may have a
+guided beginning, which draws heads to their steps (`guided.py`). Assumes one layout of positions for all examples, and a
+model that the fused forward covers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,7 +27,7 @@ from torch.nn import functional
 
 from stackheads.errors import ConfigError
 from stackheads.models.config import ModelConfig, build
-from stackheads.models.forwards.patched import PatchedForward, Swap
+from stackheads.models.forwards.patched import Outputs, PatchedForward, Swap
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
 from stackheads.tasks import Batch
@@ -32,7 +35,8 @@ from stackheads.tasks.scoring import asked
 from stackheads.training.config import TrainingConfig
 from stackheads.types import IGNORE, Destination
 from stackheads.validation.assigned import Assigned, Step
-from stackheads.validation.interpreter import answers, interpret
+from stackheads.validation.guided import Guidance, Guide
+from stackheads.validation.interpreter import Meant, answers, interpret
 
 QUIET = 1.0
 """Weight of the squared change of logits, in units of their variance, where only the rest is exchanged."""
@@ -42,35 +46,52 @@ OTHERS = ("frozen_embedding", "balanced", "entropy", "loudness", "drop_heads")
 
 @dataclass(frozen=True)
 class Drawn:
-    """A batch with what is exchanged in it, and the answers then; each example takes from the one before it."""
+    """A batch with the program's run of it, what is exchanged in it, and the answers then; each example takes from the one
+    before it.
+    """
 
     batch: Batch
+    meant: Meant
     swap: Swap
     targets: Int[Tensor, "batch pos readout"]
     only_rest: Bool[Tensor, "batch"]
 
 
-def train_strictly(known: Assigned, config: ModelConfig, training: TrainingConfig) -> Model:
-    """A model of this shape trained as the module says. Raises `ConfigError` for settings of another way of training."""
+def train_strictly(known: Assigned, config: ModelConfig, training: TrainingConfig, guide: Guide | None = None) -> Model:
+    """A model of this shape trained as the module says. Raises `ConfigError` for settings of another way of training.
+
+    Cost: two forward passes for each step.
+    """
     if other := [name for name in OTHERS if getattr(training, name)]:
         raise ConfigError(f"interchange training has no {other[0]}, got {getattr(training, other[0])}: leave it out")
     model = build(config, known.task, seed=training.seed).train()
+    guidance = None if guide is None else Guidance(guide, known, model)
     optimiser = torch.optim.AdamW(
-        model.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
+        [*model.parameters(), *(guidance.parameters if guidance else [])],
+        lr=training.lr,
+        betas=training.betas,
+        weight_decay=training.weight_decay,
+        fused=True,
     )
     forward, generator = PatchedForward(model), stream(training.seed_of_data, Stream.INTERCHANGE)
     for step in range(training.steps):
         for group in optimiser.param_groups:
             group["lr"] = training.lr_at(step)
         optimiser.zero_grad()
-        interchange_loss(known, forward, draw(known, training.batch, generator)).backward()
+        drawn = draw(known, training.batch, generator)
+        helped = partial(guidance.loss, step) if guidance and guidance.guide.at(step) else None
+        interchange_loss(known, forward, drawn, helped).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
     return model.eval().requires_grad_(False)
 
 
-def interchange_loss(known: Assigned, forward: PatchedForward, drawn: Drawn) -> Float[Tensor, ""]:
-    """Cross-entropy of the plain run and of the exchanged one, and how the rest moves logits. Cost: two forward passes."""
+def interchange_loss(
+    known: Assigned, forward: PatchedForward, drawn: Drawn, helped: Callable[[Batch, Meant, Outputs], Tensor] | None = None
+) -> Float[Tensor, ""]:
+    """Cross-entropy of the plain run and of the exchanged one, how the rest moves logits, and what helps heads in the plain
+    run (`guided.py`). Cost: two forward passes.
+    """
     batch = drawn.batch
     read = asked(batch).any(dim=-1).any(dim=0).nonzero().squeeze(1)
     logits, outputs = forward.run(batch.tokens, read=read)
@@ -80,7 +101,8 @@ def interchange_loss(known: Assigned, forward: PatchedForward, drawn: Drawn) -> 
     same = asked(there) & drawn.only_rest[:, None, None]
     moved = (after - plain)[same]
     quiet = moved.square().mean() / plain[asked(there)].var().detach() if len(moved) else logits.new_zeros(())
-    return _cross_entropy(plain, there.targets) + _cross_entropy(after, drawn.targets[:, read]) + QUIET * quiet
+    loss = _cross_entropy(plain, there.targets) + _cross_entropy(after, drawn.targets[:, read]) + QUIET * quiet
+    return loss if helped is None else loss + helped(batch, drawn.meant, outputs)
 
 
 def _cross_entropy(answer_logits: Float[Tensor, "batch pos readout symbol"], targets: Tensor) -> Float[Tensor, ""]:
@@ -105,7 +127,7 @@ def draw(known: Assigned, n: int, generator: torch.Generator) -> Drawn:
     beside = _some_rest(known, batch, generator)
     swap = Swap(heads | beside.heads, beside.mlps)
     targets = answers(known, batch, interpret(known, batch, swap.heads, other))
-    return Drawn(batch, swap, targets, ~heads.flatten(2).any(dim=0).any(dim=-1))
+    return Drawn(batch, meant, swap, targets, ~heads.flatten(2).any(dim=0).any(dim=-1))
 
 
 def _rows(

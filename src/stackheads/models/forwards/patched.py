@@ -20,14 +20,17 @@ from stackheads.models.trust import why_not_fused
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the heads (z, before W_O) and the MLPs of one run gave, layer by layer; no MLPs in a model without any."""
+    """What the heads (z, before W_O) and the MLPs of one run gave, layer by layer, and where heads looked; no MLPs in a model
+    without any.
+    """
 
     z: tuple[Float[Tensor, "batch pos head d_head"], ...]
     mlp: tuple[Float[Tensor, "batch pos d_model"], ...]
+    patterns: tuple[Float[Tensor, "batch head pos source"], ...]
 
     def rolled(self, by: int) -> "Outputs":
         """Each example's outputs where those of the example `by` further on stand."""
-        return Outputs(tuple(each.roll(by, dims=0) for each in self.z), tuple(each.roll(by, dims=0) for each in self.mlp))
+        return Outputs(*(tuple(each.roll(by, dims=0) for each in kind) for kind in (self.z, self.mlp, self.patterns)))
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,11 @@ class PatchedForward(FusedForward):
         Cost: one forward pass.
         """
         residual = self.embed(tokens)
-        heads, mlps = [], []
+        heads, mlps, patterns = [], [], []
         for layer, block in enumerate(self.model.blocks):
             q, k, v = self.qkv(block.attn, self.norm(getattr(block, "ln1", None), residual))
-            z = rearrange(self.attend(q, k, v, self.causal), "batch head pos d_head -> batch pos head d_head")
+            patterns.append(attention(q, k, self.scale, self.causal))
+            z = rearrange(patterns[-1] @ v, "batch head pos d_head -> batch pos head d_head")
             if swap is not None and given is not None:
                 z = torch.where(swap.heads[layer, ..., None], given.z[layer], z)
             heads.append(z)
@@ -73,8 +77,5 @@ class PatchedForward(FusedForward):
                     written = torch.where(swap.mlps[layer, ..., None], given.mlp[layer], written)
                 mlps.append(written)
                 residual = middle + written
-        return self.unembed(residual if read is None else residual[:, read]), Outputs(tuple(heads), tuple(mlps))
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Float[Tensor, "batch head pos d_head"]:
-        """Softmax attention."""
-        return attention(q, k, self.scale, causal) @ v
+        logits = self.unembed(residual if read is None else residual[:, read])
+        return logits, Outputs(tuple(heads), tuple(mlps), tuple(patterns))
