@@ -135,16 +135,16 @@ class Replay:
         """
         if (layer, p, rows) not in self.rest:
             self.rest.clear()  # a sweep comes to each place once
-            score = (
-                self.run.layer("q", layer)[:, :, rows.index] @ self.run.layer("k", layer).transpose(-1, -2)
-            ) * self.forward.scale
-            hidden = ~self._visible(rows) if self.forward.causal else torch.zeros_like(self._visible(rows))
-            hidden[:, p] = torch.tensor([row != p for row in rows.positions], device=hidden.device)
-            score = score.masked_fill(hidden, -torch.inf)
-            rest = score.softmax(dim=-1) @ self._v(layer)
+            q, k = self.run.layer("q", layer)[:, :, rows.index], self.run.layer("k", layer)
+            hidden = self._hidden(rows, q.dtype)
+            hidden[:, p] = torch.tensor([0.0 if row == p else -torch.inf for row in rows.positions], device=hidden.device)
+            score = torch.baddbmm(hidden, q.flatten(0, 1), k.flatten(0, 1).transpose(-1, -2), alpha=self.forward.scale)
+            pattern = score.softmax(dim=-1)
+            log_sum = score.amax(dim=-1) - pattern.amax(dim=-1).log()  # the largest weight is exp(its score) / the sum
+            rest = pattern @ self._v(layer).flatten(0, 1)
             self.rest[layer, p, rows] = (
-                rearrange(rest, "b h o d -> b o h d").contiguous(),
-                rearrange(score.logsumexp(dim=-1), "b h o -> b o h"),
+                rearrange(rest, "(b h) o d -> b o h d", h=q.shape[1]).contiguous(),
+                rearrange(log_sum, "(b h) o -> b o h", h=q.shape[1]),
             )
         return self.rest[layer, p, rows]
 
@@ -158,20 +158,20 @@ class Replay:
             new = torch.einsum("nbom,hmd->nbhod", rows, attn.W_Q) + attn.b_Q[:, None]
             q = new if inside == out else _replaced(q, new, inside.within(out), dim=3)
         through = rearrange(torch.einsum("nbhod,hmd->nbhom", q, attn.W_K), "n b h o m -> n b m (h o)")
-        score = rearrange(x @ through, "n b s (h o) -> n b h o s", h=heads) + (q * attn.b_K[:, None]).sum(dim=-1, keepdim=True)
-        whole = len(live) == self.n_pos
-        if not whole:
-            score = _replaced(q @ self.run.layer("k", layer).transpose(-1, -2), score, live.index)
-        score = score * scale
-        if self.forward.causal:
-            score = score.masked_fill(~self._visible(out), -torch.inf)
-        pattern = score.softmax(dim=-1)
-        new = pattern[..., live.index]
+        score = rearrange(x @ through, "n b s (h o) -> n b h o s", h=heads)
+        still = Rows.of(set(range(self.n_pos)) - set(live.positions))
+        if still:  # sources in the order still, live: these are as recorded
+            known = torch.einsum("nbhod,bhsd->nbhos", q, self.run.layer("k", layer)[:, :, still.index])
+            score = torch.cat([known, score + (q * attn.b_K[:, None]).sum(dim=-1, keepdim=True)], dim=-1)
+        if self.forward.causal and out.positions[0] < self.n_pos - 1:
+            score = score.masked_fill(~self._visible(out)[:, [*still.positions, *live.positions]], -torch.inf)
+        pattern = (score * scale).softmax(dim=-1)
+        new = pattern[..., len(still) :]
         mixed = rearrange(rearrange(new, "n b h o s -> n b (h o) s") @ x, "n b (h o) m -> n b h o m", h=heads)
         z = torch.einsum("nbhom,hmd->nbhod", mixed, attn.W_V) + new.sum(dim=-1, keepdim=True) * attn.b_V[:, None]
-        if not whole:
-            rest = _replaced(pattern, pattern.new_zeros(()), live.index)
-            z = z + rest @ self._v(layer)
+        if still:
+            known = self._v(layer)[:, :, still.index]
+            z += torch.einsum("nbhos,bhsd->nbhod", pattern[..., : len(still)], known)
         return self._written(layer, stream, rearrange(z, "n b h o d -> n b o h d"), live, out)
 
     def _all_rows(self, layer: int, stream: Tensor, live: Rows, out: Rows, here: Sequence[Sequence[Edit]]) -> Tensor:
@@ -249,6 +249,11 @@ class Replay:
 
     def _v(self, layer: int) -> Tensor:
         return rearrange(self.run.layer("v", layer), "b s h d -> b h s d")
+
+    def _hidden(self, rows: Rows, dtype: torch.dtype) -> Tensor:
+        """What is added to scores [row, source]: -inf where a row does not see a source, else 0."""
+        hidden = torch.zeros(len(rows), self.n_pos, dtype=dtype, device=self.run.logits.device)
+        return hidden.masked_fill_(~self._visible(rows), -torch.inf) if self.forward.causal else hidden
 
     def _visible(self, rows: Rows) -> Tensor:
         """Which sources these rows see where attention is causal [row, source]."""
