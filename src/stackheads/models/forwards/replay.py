@@ -61,10 +61,13 @@ class Replay:
             return self.run.logits[:, read.index].expand(len(edits), -1, -1, -1)
         here = [[edit for edit in some if edit.head.layer == layer] for some in edits]
         later = [[edit for edit in some if edit.head.layer > layer] for some in edits]
-        z = self.run.layer("z", layer)[:, live.index].expand(len(edits), -1, -1, -1, -1).clone()
-        v = self.run.layer("v", layer).expand(len(edits), -1, -1, -1, -1)
-        _put(z, here, v, live)
-        return self.from_z(layer, live, z, read, later)
+        return self.from_z(layer, live, self._begun(layer, live, here), read, later)
+
+    def _begun(self, layer: int, live: Rows, here: Sequence[Sequence[Edit]]) -> Float[Tensor, "variant batch row head d_head"]:
+        """What the first edited layer's heads give at the rows `live`."""
+        z = self.run.layer("z", layer)[:, live.index].expand(len(here), -1, -1, -1, -1).clone()
+        _put(z, here, self.run.layer("v", layer).expand(len(here), -1, -1, -1, -1), live)
+        return z
 
     def from_z(
         self,
@@ -75,8 +78,10 @@ class Replay:
         later: Sequence[Sequence[Edit]] = (),
     ) -> Float[Tensor, "variant batch read d_vocab_out"]:
         """Logits at the rows `read`, where the layer's heads give `z` at the rows `live`; `later`: edits in later layers."""
-        written = self.forward.project(self.model.blocks[layer].attn, rearrange(z, "n b r h d -> n b r (h d)"))
-        stream = self._mlp(layer, self.run.layer("residual", layer)[:, live.index] + written, live)
+        stream = self.forward.project(self.model.blocks[layer].attn, rearrange(z, "n b r h d -> n b r (h d)"))
+        del z  # what a batch holds at once is memory to fault in
+        stream += self.run.layer("residual", layer)[:, live.index]
+        stream = self._mlp(layer, stream, live)
         for number in range(layer + 1, self.layers):
             here = [[edit for edit in some if edit.head.layer == number] for some in later]
             out = self._seeing(live, here)
