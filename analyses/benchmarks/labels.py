@@ -27,7 +27,7 @@ from stackheads.explanation.reach import EXAMPLES as REACHED
 from stackheads.explanation.reach import reach
 from stackheads.interventions import destination_rows
 from stackheads.labelling.bench import bench_of, make_bench, read_labels
-from stackheads.labelling.cause import cause_evidence
+from stackheads.labelling.cause import CauseEvidence, causes_of
 from stackheads.labelling.gating import gated_patterns
 from stackheads.labelling.patched import Question
 from stackheads.labelling.patterns import pattern_evidence
@@ -42,7 +42,7 @@ from stackheads.models.hooks import all_heads, analysing, record
 from stackheads.seeds import Stream, stream
 from stackheads.tables import label_frame
 from stackheads.tasks import KHopInduction, Retrieval, Task, labelling_batch
-from stackheads.types import Destination
+from stackheads.types import Destination, HeadId
 
 ROOT = Path(__file__).resolve().parents[2]
 KHOP = KHopInduction(max_hops=16, symbols=4, context=99)
@@ -59,7 +59,16 @@ def stages(model: Any, task: Task, examples: int, circuit: bool) -> Stages:
     bench = bench_of(model, task, batch, thresholds)
     draws = resampling(examples, thresholds.resampling_draws, thresholds.confidence, stream(0, Stream.BOOTSTRAP))
     looks = pattern_evidence(task, bench.clean, places, draws, thresholds)
-    causes = {cell: cause_evidence(bench, [cell[0]], cell[1], draws) for cell in cells}
+
+    def ablated() -> dict[tuple[HeadId, Destination], CauseEvidence]:  # a layer at a time, as an analysis does
+        layers = [[cell for cell in cells if cell[0].layer == layer] for layer in range(model.cfg.n_layers)]
+        return {
+            cell: cause
+            for some in layers
+            for cell, cause in zip(some, causes_of(bench, [([head], place) for head, place in some], draws), strict=True)
+        }
+
+    causes = ablated()
     evidence = [Evidence(*cell, looks[cell], causes[cell], None) for cell in cells]
     asked = [item for item in evidence if pattern_answer(item.pattern, thresholds) == Answer.YES and item.pattern.role]
     questions = [Question((item.head,), item.where, item.pattern.role) for item in asked if item.pattern.role]
@@ -71,7 +80,7 @@ def stages(model: Any, task: Task, examples: int, circuit: bool) -> Stages:
         "clean run, proved": partial(bench_of, model, task, batch, thresholds),
         "patterns": partial(pattern_evidence, task, bench.clean, places, draws, thresholds),
         "patterns with gates": partial(gated_patterns, task, bench.clean, places, draws, thresholds),
-        f"ablations of {len(cells)} cells": lambda: [cause_evidence(bench, [head], place, draws) for head, place in cells],
+        f"ablations of {len(cells)} cells": ablated,
         f"what {len(questions)} heads write": written,
     }
     if circuit:
