@@ -11,7 +11,7 @@ from random_models import DIRECTIONS, READS, SEEDS, assert_same_logits, configs,
 
 from stackheads.errors import InterventionError
 from stackheads.interventions import recorded, rerun, run_variants, sweep_positions
-from stackheads.models import ModelConfig
+from stackheads.models import ModelConfig, memory
 from stackheads.models.hooks import HeadEdit, run_edited
 from stackheads.types import HeadId
 
@@ -22,6 +22,9 @@ CONFLICT = ((SMALL, [[(0, 0, "z", "query"), (0, 0, "pattern", "query")]]), "caus
 DEEPER = SMALL.model_copy(update={"layers": 3})
 CARRIED = ((DEEPER, [[(0, 0, "carried", "value"), (1, 0, "carried", "query")]]), "causal", "all", 0, 10**9, True)
 """What is carried, changed in two layers: the later head has heard of the first change; its output is that, changed."""
+WIDE = SMALL.model_copy(update={"layers": 2, "heads": 2, "d_head": 48})
+FEW = ((WIDE, [[(0, 0, "z", "value")], [(0, 1, "pattern", "value")]]), "causal", "odd", 0, 10**9, False)
+"""The last layer reads few rows, which see sources that change between others that do not."""
 
 
 @st.composite
@@ -34,6 +37,8 @@ def sweeps(draw):
 @given(sweeps(), DIRECTIONS, READS, SEEDS, MEMORIES, st.booleans())
 @example(*CONFLICT)
 @example(*CARRIED)
+@example(*FEW)
+@example(FEW[0], "bidirectional", *FEW[2:])
 def test_variants_equal_hooked_runs(case, direction, read, seed, memory, sharp):
     config, lists = case
     config = config.model_copy(update={"dtype": "float64"}) if sharp else config
@@ -101,3 +106,15 @@ def test_a_head_that_does_not_exist_and_another_shape_are_errors(random_model, g
         rerun(model, clean, [edit])
     with pytest.raises(InterventionError, match="shaped like the run's"):
         next(sweep_positions(model, clean, clean.run.z[:, :1]))
+
+
+def test_freed_memory_is_kept_from_batch_to_batch_and_no_longer(random_model, generator):
+    task, model = random_model
+    clean = recorded(model, task.sample(2, generator))
+    edit = HeadEdit(HeadId(0, 1), clean.batch.slots == 1, torch.zeros_like(clean.run.z[0, :, :, 1]))
+    for runs in (run_variants(model, clean, [[edit], []]), sweep_positions(model, clean, clean.run.z)):
+        assert memory._inside == 0
+        next(runs)
+        assert memory._inside == 1
+        runs.close()  # the second is not asked for
+        assert memory._inside == 0

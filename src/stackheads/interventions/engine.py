@@ -2,7 +2,8 @@
 
 Ablation, patching by head, by head × position and by attended source, path patching and pattern substitution are all lists of
 edits (`models/hooks.py`). Lists that begin in one layer at the same rows run as one batch, in chunks of at most `memory` bytes;
-one that is too large alone runs on a part of the examples at a time. What a run costs, and why it is exact, is in
+one that is too large alone runs on a part of the examples at a time. Freed memory is kept from the first batch to the last
+(`models/memory.py`): to map it anew for each took a third of the time. What a run costs, and why it is exact, is in
 `models/forwards/replay.py`. Where the fast forward is not proved on the recorded run (`interventions/proof.py`), or the model
 has changed since, every list takes one run through the model's own hooks (`models/forwards/hooked.py`), and a
 `StackheadsWarning` says so.
@@ -10,7 +11,7 @@ has changed since, every list takes one run through the model's own hooks (`mode
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, product
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,6 +25,7 @@ from stackheads.models.forwards.replay import Replay
 from stackheads.models.forwards.rows import Rows, edited_rows, look_through, marked
 from stackheads.models.hooks import CarryEdit, Edit, HeadEdit, PatternEdit, analysing, check_head, run_edited
 from stackheads.models.kinds import check_model
+from stackheads.models.memory import kept_memory
 from stackheads.models.protocol import Model
 from stackheads.models.trust import obstacle, state, tell
 from stackheads.types import HeadId
@@ -70,12 +72,13 @@ def run_variants(
     engine = Engine(model, clean.run, _rows(read, clean), memory, frozen_norms)
     look_through(edit.rows for edits in variants for edit in edits)
     acting = ([(edit, edited_rows(edit)) for edit in edits] for edits in variants)
-    for place, group in groupby(([pair for pair in pairs if pair[1]] for pairs in acting), key=_beginning):
-        lists = [[edit for edit, _ in pairs] for pairs in group]
-        if place is None:
-            yield from (clean.run.logits for _ in lists)
-        else:
-            yield from engine.run(place[1], lists)
+    with kept_memory():  # from one batch to the next
+        for place, group in groupby(([pair for pair in pairs if pair[1]] for pairs in acting), key=_beginning):
+            lists = [[edit for edit, _ in pairs] for pairs in group]
+            if place is None:
+                yield from (clean.run.logits for _ in lists)
+            else:
+                yield from engine.run(place[1], lists)
 
 
 def _where_read(logits: Tensor, clean: Recorded, read: Read) -> Tensor:
@@ -141,8 +144,8 @@ def sweep_positions(
     layers, _, n_pos, heads = z.shape[:4]
     check_model(model)
     engine = Engine(model, clean.run, _rows(read, clean), memory) if replayable(model, clean) else None
-    for layer in range(layers):
-        for position in range(n_pos):
+    with kept_memory():  # from one batch to the next
+        for layer, position in product(range(layers), range(n_pos)):
             if engine is not None:
                 found = engine.heads(layer, position, z[layer, :, position])
             else:

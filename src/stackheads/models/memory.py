@@ -1,8 +1,9 @@
-"""Freed memory is kept while a model is looked into or trained, and given back afterwards.
+"""Freed memory is kept while a model is looked into or trained, and given back afterwards if it is much.
 
 glibc maps every large tensor anew and unmaps it when it is freed, so that each step of an analysis zeroes and faults in its
 memory again: 30 % of the time of labelling a model of 99 positions on 512 examples (docs/results/speed.md#memory). Inside
-`kept_memory` large blocks come from the heap, which is not trimmed. Where the C library is another one nothing is changed.
+`kept_memory` large blocks come from the heap, which is not trimmed. Afterwards it is, unless little is free: short calls one
+after the other would fault in the same memory each time. Where the C library is another one nothing is changed.
 """
 
 import ctypes
@@ -14,7 +15,9 @@ from typing import Any
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 """Parameters of mallopt(3)."""
-USUAL = {MMAP_MAX: 65536, TRIM_THRESHOLD: 128 * 1024}
+SPARE = 128 * 1024**2
+"""Bytes of freed memory that may stay."""
+USUAL = {MMAP_MAX: 65536, TRIM_THRESHOLD: SPARE}
 KEPT = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
 
 _inside = 0
@@ -47,8 +50,22 @@ def _set(values: dict[int, int]) -> None:
     if library is not None:
         for parameter, value in values.items():
             library.mallopt(parameter, value)
-        if values is USUAL:
+        if values is USUAL and _free(library) > SPARE:
             given_back()
+
+
+class _Info(ctypes.Structure):
+    """What mallinfo2(3) tells: ten numbers."""
+
+    _fields_ = (("numbers", ctypes.c_size_t * 10),)
+
+
+def _free(library: Any) -> float:
+    """Bytes of the heap that are free; without end where the library is too old to tell."""
+    if not hasattr(library, "mallinfo2"):
+        return float("inf")
+    library.mallinfo2.restype = _Info
+    return library.mallinfo2().numbers[8]
 
 
 @cache

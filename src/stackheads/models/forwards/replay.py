@@ -61,10 +61,13 @@ class Replay:
             return self.run.logits[:, read.index].expand(len(edits), -1, -1, -1)
         here = [[edit for edit in some if edit.head.layer == layer] for some in edits]
         later = [[edit for edit in some if edit.head.layer > layer] for some in edits]
-        z = self.run.layer("z", layer)[:, live.index].expand(len(edits), -1, -1, -1, -1).clone()
-        v = self.run.layer("v", layer).expand(len(edits), -1, -1, -1, -1)
-        _put(z, here, v, live)
-        return self.from_z(layer, live, z, read, later)
+        return self.from_z(layer, live, self._begun(layer, live, here), read, later)
+
+    def _begun(self, layer: int, live: Rows, here: Sequence[Sequence[Edit]]) -> Float[Tensor, "variant batch row head d_head"]:
+        """What the first edited layer's heads give at the rows `live`."""
+        z = self.run.layer("z", layer)[:, live.index].expand(len(here), -1, -1, -1, -1).clone()
+        _put(z, here, self.run.layer("v", layer).expand(len(here), -1, -1, -1, -1), live)
+        return z
 
     def from_z(
         self,
@@ -75,8 +78,10 @@ class Replay:
         later: Sequence[Sequence[Edit]] = (),
     ) -> Float[Tensor, "variant batch read d_vocab_out"]:
         """Logits at the rows `read`, where the layer's heads give `z` at the rows `live`; `later`: edits in later layers."""
-        written = self.forward.project(self.model.blocks[layer].attn, rearrange(z, "n b r h d -> n b r (h d)"))
-        stream = self._mlp(layer, self.run.layer("residual", layer)[:, live.index] + written, live)
+        stream = self.forward.project(self.model.blocks[layer].attn, rearrange(z, "n b r h d -> n b r (h d)"))
+        del z  # what a batch holds at once is memory to fault in
+        stream += self.run.layer("residual", layer)[:, live.index]
+        stream = self._mlp(layer, stream, live)
         for number in range(layer + 1, self.layers):
             here = [[edit for edit in some if edit.head.layer == number] for some in later]
             out = self._seeing(live, here)
@@ -135,16 +140,16 @@ class Replay:
         """
         if (layer, p, rows) not in self.rest:
             self.rest.clear()  # a sweep comes to each place once
-            score = (
-                self.run.layer("q", layer)[:, :, rows.index] @ self.run.layer("k", layer).transpose(-1, -2)
-            ) * self.forward.scale
-            hidden = ~self._visible(rows) if self.forward.causal else torch.zeros_like(self._visible(rows))
-            hidden[:, p] = torch.tensor([row != p for row in rows.positions], device=hidden.device)
-            score = score.masked_fill(hidden, -torch.inf)
-            rest = score.softmax(dim=-1) @ self._v(layer)
+            q, k = self.run.layer("q", layer)[:, :, rows.index], self.run.layer("k", layer)
+            hidden = self._hidden(rows, q.dtype)
+            hidden[:, p] = torch.tensor([0.0 if row == p else -torch.inf for row in rows.positions], device=hidden.device)
+            score = torch.baddbmm(hidden, q.flatten(0, 1), k.flatten(0, 1).transpose(-1, -2), alpha=self.forward.scale)
+            pattern = score.softmax(dim=-1)
+            log_sum = score.amax(dim=-1) - pattern.amax(dim=-1).log()  # the largest weight is exp(its score) / the sum
+            rest = pattern @ self._v(layer).flatten(0, 1)
             self.rest[layer, p, rows] = (
-                rearrange(rest, "b h o d -> b o h d").contiguous(),
-                rearrange(score.logsumexp(dim=-1), "b h o -> b o h"),
+                rearrange(rest, "(b h) o d -> b o h d", h=q.shape[1]).contiguous(),
+                rearrange(log_sum, "(b h) o -> b o h", h=q.shape[1]),
             )
         return self.rest[layer, p, rows]
 
@@ -158,20 +163,20 @@ class Replay:
             new = torch.einsum("nbom,hmd->nbhod", rows, attn.W_Q) + attn.b_Q[:, None]
             q = new if inside == out else _replaced(q, new, inside.within(out), dim=3)
         through = rearrange(torch.einsum("nbhod,hmd->nbhom", q, attn.W_K), "n b h o m -> n b m (h o)")
-        score = rearrange(x @ through, "n b s (h o) -> n b h o s", h=heads) + (q * attn.b_K[:, None]).sum(dim=-1, keepdim=True)
-        whole = len(live) == self.n_pos
-        if not whole:
-            score = _replaced(q @ self.run.layer("k", layer).transpose(-1, -2), score, live.index)
-        score = score * scale
-        if self.forward.causal:
-            score = score.masked_fill(~self._visible(out), -torch.inf)
-        pattern = score.softmax(dim=-1)
-        new = pattern[..., live.index]
+        score = rearrange(x @ through, "n b s (h o) -> n b h o s", h=heads)
+        still = Rows.of(set(range(self.n_pos)) - set(live.positions))
+        if still:  # sources in the order still, live: these are as recorded
+            known = torch.einsum("nbhod,bhsd->nbhos", q, self.run.layer("k", layer)[:, :, still.index])
+            score = torch.cat([known, score + (q * attn.b_K[:, None]).sum(dim=-1, keepdim=True)], dim=-1)
+        if self.forward.causal and out.positions[0] < self.n_pos - 1:
+            score = score.masked_fill(~self._visible(out)[:, [*still.positions, *live.positions]], -torch.inf)
+        pattern = (score * scale).softmax(dim=-1)
+        new = pattern[..., len(still) :]
         mixed = rearrange(rearrange(new, "n b h o s -> n b (h o) s") @ x, "n b (h o) m -> n b h o m", h=heads)
         z = torch.einsum("nbhom,hmd->nbhod", mixed, attn.W_V) + new.sum(dim=-1, keepdim=True) * attn.b_V[:, None]
-        if not whole:
-            rest = _replaced(pattern, pattern.new_zeros(()), live.index)
-            z = z + rest @ self._v(layer)
+        if still:
+            known = self._v(layer)[:, :, still.index]
+            z += torch.einsum("nbhos,bhsd->nbhod", pattern[..., : len(still)], known)
         return self._written(layer, stream, rearrange(z, "n b h o d -> n b o h d"), live, out)
 
     def _all_rows(self, layer: int, stream: Tensor, live: Rows, out: Rows, here: Sequence[Sequence[Edit]]) -> Tensor:
@@ -249,6 +254,11 @@ class Replay:
 
     def _v(self, layer: int) -> Tensor:
         return rearrange(self.run.layer("v", layer), "b s h d -> b h s d")
+
+    def _hidden(self, rows: Rows, dtype: torch.dtype) -> Tensor:
+        """What is added to scores [row, source]: -inf where a row does not see a source, else 0."""
+        hidden = torch.zeros(len(rows), self.n_pos, dtype=dtype, device=self.run.logits.device)
+        return hidden.masked_fill_(~self._visible(rows), -torch.inf) if self.forward.causal else hidden
 
     def _visible(self, rows: Rows) -> Tensor:
         """Which sources these rows see where attention is causal [row, source]."""
