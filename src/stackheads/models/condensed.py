@@ -126,7 +126,7 @@ Run = Recording | Layered | Condensed
 
 
 def give_back(run: Run) -> None:
-    """Give back freed memory, and the head that was asked for last, between parts of what is done with a run that takes much."""
+    """Give back freed memory, and the head asked for last, between parts of what is done with a run that takes much."""
     if isinstance(run, Condensed):
         run.last.clear()
         given_back()
