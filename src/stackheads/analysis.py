@@ -31,6 +31,7 @@ from stackheads.models import Checkpoint, check_fit, load, parse_device
 from stackheads.models.config import moved
 from stackheads.models.hooks import analysing
 from stackheads.models.kinds import check_model
+from stackheads.models.memory import given_back
 from stackheads.models.protocol import Model
 from stackheads.record import Record, read_record
 from stackheads.tables import label_frame
@@ -220,7 +221,9 @@ def analyze(
 
 def _explanation(labels: pd.DataFrame, model: Model, task: Task, seed: int, thresholds: Thresholds) -> dict[str, Any]:
     """How the heads work together. Mechanisms by labels exist for tasks made of statements, circuits where paths do."""
+    given_back()  # what was measured, of which nothing is needed
     readable = reach(model, task, seed)
+    given_back()
     explained: dict[str, Any] = {"reach": readable}
     try:
         bench = make_bench(model, task, CIRCUIT_EXAMPLES, seed, thresholds)

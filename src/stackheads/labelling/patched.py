@@ -6,6 +6,7 @@ that a device is waited for once for each part. Cost: as `rewired.py`, and at mo
 counterfactual, on the examples that it changes.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stackheads.interventions import destination_rows, rerun, source_edit
-from stackheads.interventions.engine import edit_of
+from stackheads.interventions.engine import edit_of, fitting
 from stackheads.labelling.bench import Bench
 from stackheads.labelling.rewired import Part, counterfactuals
 from stackheads.labelling.roles import role_targets
@@ -135,7 +136,8 @@ def _patch(bench: Bench, part: Part, tried: Mapping[Question, _Tried], least: Le
             found.acts[at] = acts(patch.edits, least[question])
             some = told.nonzero().flatten().to(start.device)
             asked.append(_Asked(question, patch, some, start[some]))
-    for together in _together(asked, part.fast):
+    most = fitting(bench.model, part.other.tokens.shape[1], part.logits.dtype)
+    for together in _together(asked, part.fast, most):
         for one, moved in zip(together, _moved(bench, part, together), strict=True):
             tried[one.question].moved[part.number[one.some], part.example[one.some]] = moved
 
@@ -156,13 +158,17 @@ def _patched(
     return _Patch(edits, targets, differs, told)
 
 
-def _together(asked: Sequence[_Asked], fast: bool) -> list[list[_Asked]]:
-    """What may be run at once, so that runs are few and large: what begins at the same rows. Through hooks each alone."""
-    groups: dict[Any, list[_Asked]] = {}
+def _together(asked: Sequence[_Asked], fast: bool, most: int) -> list[list[_Asked]]:
+    """What may be run at once, so that runs are few and large: what begins at the same rows, of at most so many pairs, since
+    what a condensed run does not keep is made for all of them. Through hooks each alone.
+    """
+    groups, sizes = dict[Any, list[_Asked]](), Counter[Any]()
     for number, one in enumerate(asked):
         if len(one.some):
             begins = min(edit.head.layer for edit in one.patch.edits), destination_of(one.question.destination)
-            groups.setdefault(begins if fast else number, []).append(one)
+            place = begins if fast else number
+            sizes[place] += len(one.some)
+            groups.setdefault((place, sizes[place] // most), []).append(one)
     return list(groups.values())
 
 

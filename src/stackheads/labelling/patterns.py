@@ -12,7 +12,7 @@ at the same place in every example, so that looking there is looking at a place 
 few of these examples (`rare`), each where the head looks there much. No forward pass: patterns come from the clean run.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -189,15 +189,14 @@ def _scores(
     own, anywhere = (maps.distinct & rows).double(), (maps.exists & rows).double()
     per_example = own.sum(dim=2)  # [role, example]: rows
     share = own / per_example.sum(dim=1).clamp(min=1)[:, None, None]
-    mass = torch.einsum("rbp,thbp->rth", share, maps.mass.double())
+    mass = torch.stack([torch.einsum("rbp,hbp->rh", share, rival.double()) for rival in maps.mass], dim=1)
     everywhere = maps.uniform.expand(own.shape[1:])
     uniform = torch.einsum("rbp,bp->r", share, everywhere)
     mass = torch.cat([mass, uniform[:, None, None].expand(-1, 1, mass.shape[2])], dim=1)
-    plain = torch.einsum("rhbp,rbp->rh", maps.mass.double(), anywhere) / anywhere.sum(dim=(1, 2)).clamp(min=1)[:, None]
+    plain = _summed(maps.mass, anywhere).sum(dim=2) / anywhere.sum(dim=(1, 2)).clamp(min=1)[:, None]
     uniform_everywhere = torch.einsum("rbp,bp->rb", own, everywhere)
     rival = _rivals(mass).argmax(dim=1)  # [role, head]
-    single = torch.einsum("rhbp,rbp->rhb", maps.mass.double(), own)
-    single = single - _rival_sums(maps, own, rival, uniform_everywhere)
+    single = _summed(maps.mass, own) - _rival_sums(maps, own, rival, uniform_everywhere)
     beyond, tested = _beyond(maps, positional, own)
     return _Scores(
         mass.cpu(),
@@ -226,8 +225,7 @@ def _rival_sums(maps: Maps, own: Tensor, rival: Int[Tensor, "role head"], unifor
     """The strongest rival's mass on each role's rows, summed per example."""
     n_roles, heads = rival.shape
     number = torch.arange(heads, device=rival.device)
-    chosen = maps.mass[rival.clamp(max=n_roles - 1), number]  # [role, head, batch, pos]
-    sums = torch.einsum("rhbp,rbp->rhb", chosen.double(), own)
+    sums = _summed((maps.mass[each, number] for each in rival.clamp(max=n_roles - 1)), own)
     return torch.where((rival == n_roles)[..., None], uniform[:, None], sums)
 
 
@@ -238,9 +236,16 @@ def _beyond(
 
     The null keeps the rows at which its source is a rival's too: a head that looks at rivals gets a p that is too large.
     """
-    null = torch.where(positional[:, None, None, None], maps.uniform.to(maps.null.dtype), maps.null)
-    tested = own * (maps.null_exists | positional[:, None, None])
-    return torch.einsum("rhbp,rbp->rhb", (maps.mass - null).double(), tested), tested.sum(dim=2)
+    uniform, tested = maps.uniform.to(maps.null.dtype), own * (maps.null_exists | positional[:, None, None])
+    nulls = (torch.where(fixed, uniform, null) for fixed, null in zip(positional, maps.null, strict=True))
+    return _summed((mass - null for mass, null in zip(maps.mass, nulls, strict=True)), tested), tested.sum(dim=2)
+
+
+def _summed(
+    masses: Iterable[Float[Tensor, "head batch pos"]], rows: Float[Tensor, "role batch pos"]
+) -> Float[Tensor, "role head batch"]:
+    """Each role's mass on its rows, summed per example; a role at a time, since all in double precision take much memory."""
+    return torch.stack([torch.einsum("hbp,bp->hb", mass.double(), own) for mass, own in zip(masses, rows, strict=True)])
 
 
 def _interval(
