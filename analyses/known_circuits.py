@@ -162,6 +162,8 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="with --write: also those that are")
     parser.add_argument("--folder", type=Path, help="label the models in this folder instead; nothing is written")
     arguments = parser.parse_args()
+    if arguments.again and not arguments.write:
+        parser.error("--again labels models once more where --write writes them: give both")
     models = known_models(arguments.folder or KNOWN)
     if arguments.folder:
         found = labelled(models)

@@ -149,9 +149,11 @@ def test_probes_help_heads_at_their_own_rows_and_nothing_else(known, generator):
 def test_its_weight_falls_to_nothing():
     guide = Guide(until=4, weight=2.0)
     assert [guide.at(step) for step in range(6)] == [2.0, 1.5, 1.0, 0.5, 0.0, 0.0]
-    for wrong in ({"until": 0}, {"until": 5, "weight": 0.0}):
+    for wrong in ({"until": 0}, {"until": 5, "weight": 0.0}, {"until": 5, "weight": math.nan}):
         with pytest.raises(ConfigError, match="a guide draws heads to their steps for a number"):
             Guide(**wrong)
+    with pytest.raises(ConfigError, match="a guide is one to look or carry, got 'looks'"):
+        Guide(5, kind="looks")
 
 
 def test_guided_heads_look_sooner():

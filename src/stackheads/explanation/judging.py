@@ -4,10 +4,10 @@
    head looks. Here they are fitted to the head's attention alone: those of the same head and destination up to the selector's
    rank – roles, slots, places, the same under gates, content –, with and without it. By how many nats does it tell the
    attention better than what comes before it, at the positions where it acts? A table can say all that simpler selectors
-   say; so it counts for what the best one of an earlier rank does not tell in its place, or places would be named for the slot
-   that they make up. And by how many better than the same selector reading another example, where it does not say the same in
-   all? Intervals by Student's t over examples, Bonferroni-corrected over selectors. A fit that does not end where nothing
-   changes decides nothing.
+   say, so it counts for what it adds to the best one of an earlier rank, which is fitted beside it: or places would be named
+   for the slot that they make up. And by how many better than the same selector reading another example, where it does not
+   say the same in all? Intervals by Student's t over examples, Bonferroni-corrected over selectors. A fit that does not end
+   where nothing changes decides nothing.
 2. *Cause.* What is lost of the answer when the selector alone is taken out (`taken_out.py`).
 3. *Write*, where a selector looks there and that matters, since only then its status asks for it. In the model itself, its
    patterns as they are: does what the head carries from where the selector points matter? For a role that it looks at, as for
@@ -18,7 +18,7 @@ Cost: fits without a forward pass, as many as a head has selectors and ranks at 
 selector that is asked about, or one for each that is a hop and each hop that the model answers.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from stackheads.explanation.attention_fit import fitted_to_attention, steepest
-from stackheads.explanation.examples import Examples, Looks
+from stackheads.explanation.examples import Examples
 from stackheads.explanation.gains import best_candidates, with_candidates
 from stackheads.explanation.selected import EVERY, offered
 from stackheads.explanation.sums import LEAST, Part, Sum, Taken, cross_entropy, left
@@ -41,8 +41,7 @@ from stackheads.seeds import Stream, stream
 from stackheads.types import Destination, Gate, Role, Status, Where, ranges, where
 
 ACTS = 0.5
-"""A gated selector acts at the values at which its weight, of a table the span of its numbers, is this part of its largest one,
-or more."""
+"""A gated selector acts at the values at which its weight is this part of its largest one, or more."""
 UNHELD = (Status.CAUSAL_UNCLASSIFIED, Status.NONE)
 """Statuses of selectors by which the answer can be given, but is not: one of the other channels says no."""
 IDLE = (Status.PATTERN_ONLY, Status.NONE)
@@ -58,8 +57,8 @@ Cell = tuple[Destination, int, Selector]
 
 @dataclass(frozen=True)
 class _Fits:
-    """For each selector two fits to attention, of its cell's selectors up to its rank: all, and all others, with a simpler one
-    in the place of a table; did both end?
+    """For each selector two fits to attention, of its cell's selectors up to its rank, of a table's with a simpler one besides:
+    all and all others; did both end?
     """
 
     whole: dict[Cell, Sum]
@@ -100,9 +99,7 @@ def gate_of(rows: Rows, selector: Selector, weight: Float[Tensor, "size value"])
     if selector.gate is None or selector.kind == "content":
         return None
     seen = rows.gates[selector.gate].unique()
-    numbers = weight[:, seen.clamp(max=weight.shape[1] - 1)]
-    # Of a table no number says by itself how much it does: a constant on all of them changes nothing.
-    there = numbers[0] if len(numbers) == 1 else numbers.amax(dim=0) - numbers.amin(dim=0)
+    there = weight[0, seen.clamp(max=weight.shape[1] - 1)]
     largest = peak(there)
     acting = largest.sign() * there >= ACTS * largest.abs()
     return None if bool(acting.all()) else Gate(selector.gate, tuple(seen[acting].tolist()))
@@ -133,25 +130,30 @@ def _fits(chosen: Sum, fit: Examples) -> _Fits:
         flat = steepest(whole, fit, of_cell)
         for turn in range(max(map(len, of_cell.values()))):
             gone = [cells[turn] for cells in of_cell.values() if len(cells) > turn]
-            rest = fitted_to_attention(_simpler(whole.without(gone), gone, fit), fit, [cell[:2] for cell in gone])
-            rest_flat = steepest(rest, fit, {cell[:2] for cell in gone})
+            every, rest = _with_and_without(whole, gone, fit)
+            slopes = [(flat, whole)] if every is whole else [(steepest(every, fit, {cell[:2] for cell in gone}), every)]
+            slopes.append((steepest(rest, fit, {cell[:2] for cell in gone}), rest))
             for cell in gone:
-                slope = max(_of_cell(flat, whole, cell), _of_cell(rest_flat, rest, cell))
-                fits.whole[cell], fits.without[cell], fits.ended[cell] = whole, rest, slope < FLAT
+                slope = max(_of_cell(steep, one, cell) for steep, one in slopes)
+                fits.whole[cell], fits.without[cell], fits.ended[cell] = every, rest, slope < FLAT
     return fits
 
 
-def _simpler(chosen: Sum, gone: Iterable[Cell], fit: Looks) -> Sum:
-    """With the best candidate of an earlier rank in the place of each table of these; they are all of one rank."""
-    tables = [cell for cell in gone if cell[2].kind in TABLES]
+def _with_and_without(whole: Sum, gone: Sequence[Cell], fit: Examples) -> tuple[Sum, Sum]:
+    """Fits with these selectors, all of one rank and of different cells, and without: where they are tables both with the best
+    candidate of an earlier rank besides, so that a table counts for what it adds to that.
+    """
+    rest, cells = whole.without(gone), [cell[:2] for cell in gone]
+    tables = [cell[:2] for cell in gone if cell[2].kind in TABLES]
     if not tables:
-        return chosen
-    asking = {place: torch.zeros_like(live) for place, live in chosen.live.items()}
-    for place, head, _ in tables:
+        return whole, fitted_to_attention(rest, fit, cells)
+    asking = {place: torch.zeros_like(live) for place, live in whole.live.items()}
+    for place, head in tables:
         asking[place][head] = True
-    every = offered(fit, *EVERY)
-    earlier = {taken: shape for taken, shape in every.items() if rank(taken[1]) < rank(tables[0][2])}
-    return with_candidates(chosen, best_candidates(chosen, earlier, fit, asking, 0.0), earlier, fit.device)
+    earlier = {taken: shape for taken, shape in offered(fit, *EVERY).items() if rank(taken[1]) < rank(gone[0][2])}
+    simple = best_candidates(rest, earlier, fit, asking, 0.0)
+    every, rest = (with_candidates(one, simple, earlier, fit.device) for one in (whole, rest))
+    return fitted_to_attention(every, fit, tables), fitted_to_attention(rest, fit, cells)
 
 
 def _of_cell(slopes: Mapping[Taken, Float[Tensor, "head"]], fit: Sum, cell: Cell) -> float:

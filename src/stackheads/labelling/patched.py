@@ -159,7 +159,7 @@ def _patched(
 
 
 def _together(asked: Sequence[_Asked], fast: bool, most: int) -> list[list[_Asked]]:
-    """What may be run at once, so that runs are few and large: what begins at the same rows, of at most so many pairs, since
+    """What may be run at once, so that runs are few and large: what begins at the same rows, of about so many pairs, since
     what a condensed run does not keep is made for all of them. Through hooks each alone.
     """
     groups, sizes = dict[Any, list[_Asked]](), Counter[Any]()

@@ -226,7 +226,7 @@ def make_rows(task: Task, batch: Batch, destination: Destination, matched: Match
         masks={role: found.float() for role, found in targets.items() if not single[role]},
         tokens=batch.tokens[example],
         slots=batch.slots[at[:, 0]],
-        gates={name: values[example, position] for name, values in gates(batch).items()},
+        gates={name: values[example, position].long() for name, values in gates(batch).items()},
         n_tokens=task.d_vocab,
     )
 

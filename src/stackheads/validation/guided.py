@@ -14,9 +14,10 @@ that was helped to carry was told nothing about where to look. Where a row has n
 does not say, nothing is asked.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -31,6 +32,7 @@ from stackheads.types import Destination
 from stackheads.validation.assigned import Assigned
 from stackheads.validation.interpreter import Meant
 
+Kind = Literal["look", "carry"]
 LEAST = 1e-6
 """Attention on a source below which a row is left alone, since the logarithm has no end."""
 
@@ -41,11 +43,13 @@ class Guide:
 
     until: int
     weight: float = 1.0
-    kind: Literal["look", "carry"] = "look"
+    kind: Kind = "look"
 
     def __post_init__(self) -> None:
-        """Raises `ConfigError` for a guide that ends before it begins, or that draws heads away."""
-        if self.until < 1 or self.weight <= 0:
+        """Raises `ConfigError` for a guide that ends before it begins, that draws heads away, or of another kind."""
+        if self.kind not in get_args(Kind):
+            raise ConfigError(f"a guide is one to {' or '.join(get_args(Kind))}, got {self.kind!r}: give one of these")
+        if self.until < 1 or not 0 < self.weight < math.inf:
             rule = "a guide draws heads to their steps for a number of training steps, by a weight above 0"
             raise ConfigError(f"{rule}, got {self.until} steps, weight {self.weight}: leave it out, or give both")
 

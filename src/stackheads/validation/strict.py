@@ -64,6 +64,9 @@ def train_strictly(known: Assigned, config: ModelConfig, training: TrainingConfi
     """
     if other := [name for name in OTHERS if getattr(training, name)]:
         raise ConfigError(f"interchange training has no {other[0]}, got {getattr(training, other[0])}: leave it out")
+    if guide is not None and guide.until > training.steps:
+        rule = "a guide ends with training at the latest, so that interchanges have the last word"
+        raise ConfigError(f"{rule}, got {guide.until} of {training.steps} steps: guide fewer, or train more")
     model = build(config, known.task, seed=training.seed).train()
     guidance = None if guide is None else Guidance(guide, known, model)
     optimiser = torch.optim.AdamW(
