@@ -152,8 +152,6 @@ def test_its_weight_falls_to_nothing():
     for wrong in ({"until": 0}, {"until": 5, "weight": 0.0}, {"until": 5, "weight": math.nan}):
         with pytest.raises(ConfigError, match="a guide draws heads to their steps for a number"):
             Guide(**wrong)
-    with pytest.raises(ConfigError, match="a guide is one to look or carry, got 'looks'"):
-        Guide(5, kind="looks")
 
 
 def test_guided_heads_look_sooner():
