@@ -28,7 +28,7 @@ from torch import Tensor
 
 from stackheads.explanation.attention_fit import fitted_to_attention, steepest
 from stackheads.explanation.examples import Examples
-from stackheads.explanation.gains import best_candidates, with_candidates
+from stackheads.explanation.gains import Best, best_candidates, with_candidates
 from stackheads.explanation.selected import EVERY, offered
 from stackheads.explanation.sums import LEAST, Part, Sum, Taken, cross_entropy, left
 from stackheads.labelling.patched import Question
@@ -58,12 +58,13 @@ Cell = tuple[Destination, int, Selector]
 @dataclass(frozen=True)
 class _Fits:
     """For each selector two fits to attention, of its cell's selectors up to its rank, of a table's with a simpler one besides:
-    all and all others; did both end?
+    all and all others; did both end, and which is that?
     """
 
     whole: dict[Cell, Sum]
     without: dict[Cell, Sum]
     ended: dict[Cell, bool]
+    beside: dict[Cell, str]
 
 
 def judged(
@@ -84,7 +85,16 @@ def judged(
     n = len(trial.bench.clean.batch)
     readouts = tuple(trial.bench.baseline.readouts[number] for number in trial.bench.open_readouts)
     found = {
-        cell: SelectorEvidence(*told[cell], fits.ended[cell], effects[cell], readouts, n, None, of_heads.get((*cell[:2], None)))
+        cell: SelectorEvidence(
+            *told[cell],
+            fits.ended[cell],
+            effects[cell],
+            readouts,
+            n,
+            None,
+            of_heads.get((*cell[:2], None)),
+            fits.beside.get(cell),
+        )
         for cell in chosen.taken()
     }
     asked = [cell for cell, evidence in found.items() if asks_what_is_carried(evidence, thresholds)]
@@ -118,7 +128,7 @@ def rank(selector: Selector) -> int:
 
 def _fits(chosen: Sum, fit: Examples) -> _Fits:
     """For each rank a fit of all up to it, then one for every first, second, … of the rank: cells do not touch each other."""
-    fits = _Fits({}, {}, {})
+    fits = _Fits({}, {}, {}, {})
     whole = chosen
     for number in sorted({rank(selector) for _, _, selector in chosen.taken()}):
         later = [cell for cell in chosen.taken() if rank(cell[2]) > number]
@@ -130,30 +140,31 @@ def _fits(chosen: Sum, fit: Examples) -> _Fits:
         flat = steepest(whole, fit, of_cell)
         for turn in range(max(map(len, of_cell.values()))):
             gone = [cells[turn] for cells in of_cell.values() if len(cells) > turn]
-            every, rest = _with_and_without(whole, gone, fit)
+            every, rest, simple = _with_and_without(whole, gone, fit)
             slopes = [(flat, whole)] if every is whole else [(steepest(every, fit, {cell[:2] for cell in gone}), every)]
             slopes.append((steepest(rest, fit, {cell[:2] for cell in gone}), rest))
             for cell in gone:
                 slope = max(_of_cell(steep, one, cell) for steep, one in slopes)
                 fits.whole[cell], fits.without[cell], fits.ended[cell] = every, rest, slope < FLAT
+            fits.beside.update({cell: str(simple[cell[:2]][0]) for cell in gone if cell[:2] in simple})
     return fits
 
 
-def _with_and_without(whole: Sum, gone: Sequence[Cell], fit: Examples) -> tuple[Sum, Sum]:
+def _with_and_without(whole: Sum, gone: Sequence[Cell], fit: Examples) -> tuple[Sum, Sum, Best]:
     """Fits with these selectors, all of one rank and of different cells, and without: where they are tables both with the best
-    candidate of an earlier rank besides, so that a table counts for what it adds to that.
+    candidate of an earlier rank besides, so that a table counts for what it adds to that; and these candidates.
     """
     rest, cells = whole.without(gone), [cell[:2] for cell in gone]
     tables = [cell[:2] for cell in gone if cell[2].kind in TABLES]
     if not tables:
-        return whole, fitted_to_attention(rest, fit, cells)
+        return whole, fitted_to_attention(rest, fit, cells), {}
     asking = {place: torch.zeros_like(live) for place, live in whole.live.items()}
     for place, head in tables:
         asking[place][head] = True
     earlier = {taken: shape for taken, shape in offered(fit, *EVERY).items() if rank(taken[1]) < rank(gone[0][2])}
     simple = best_candidates(rest, earlier, fit, asking, 0.0)
     every, rest = (with_candidates(one, simple, earlier, fit.device) for one in (whole, rest))
-    return fitted_to_attention(every, fit, tables), fitted_to_attention(rest, fit, cells)
+    return fitted_to_attention(every, fit, tables), fitted_to_attention(rest, fit, cells), simple
 
 
 def _of_cell(slopes: Mapping[Taken, Float[Tensor, "head"]], fit: Sum, cell: Cell) -> float:

@@ -179,6 +179,8 @@ def _gain_reason(evidence: SelectorEvidence, thresholds: Thresholds) -> str:
     """What a selector says about its head's attention."""
     gain, beyond, answer = evidence.gain, evidence.beyond, selector_answer(evidence, thresholds)
     text = f"tells its attention better by {gain.value:.2f} nats"
+    if evidence.beside is not None:
+        text += f" than {evidence.beside} would"
     if beyond is not None:
         text += f", than another example's by {beyond.value:.2f}"
     if not evidence.settled:

@@ -74,11 +74,11 @@ class Evidence:
 class SelectorEvidence:
     """All that was measured for one selector of one head at one destination, where it acts: numbers, no verdict.
 
-    `gain`: nats by which the head's attention is told better with the selector than without it; `beyond`: than with what the
-    selector says in another example, None where it says the same in all. `settled`: whether both fits ended where nothing
-    changes. `effects` of taking it out alone on each of `readouts`. `write`, what the head carries from where it points, exists
-    only where the verdict asks for it (`asks_what_is_carried`). `of_head` are the effects of ablating the head there, where
-    selectors are taken out of the model itself.
+    `gain`: nats by which the head's attention is told better with the selector than without it, of a table both with a simpler
+    selector, `beside`; `beyond`: than with what the selector says in another example, None where it says the same in all.
+    `settled`: whether both fits ended where nothing changes. `effects` of taking it out alone on each of `readouts`. `write`,
+    what the head carries from where it points, exists only where the verdict asks for it (`asks_what_is_carried`). `of_head`
+    are the effects of ablating the head there, where selectors are taken out of the model itself.
     """
 
     gain: Estimate
@@ -89,6 +89,7 @@ class SelectorEvidence:
     examples: int
     write: WriteEvidence | None
     of_head: Shares | None = None
+    beside: str | None = None
 
 
 def status(evidence: Evidence, thresholds: Thresholds) -> Status:
