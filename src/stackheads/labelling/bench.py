@@ -18,7 +18,6 @@ from stackheads.interventions.engine import fitting
 from stackheads.labelling.readouts import Baseline, Readout, Score, Scorer, make_scorer, measure_baseline
 from stackheads.labelling.statistics import shares
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.models.condensed import give_back
 from stackheads.models.hooks import Edit, analysing
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
@@ -145,16 +144,8 @@ def bench_of(model: Model, task: Task, batch: Batch, thresholds: Thresholds, lik
         return Bench(model, task, clean, scorer, measure_baseline(scorer, clean, thresholds))
 
 
-def at_once(model: Model, clean: Recorded, some: Bool[Tensor, "example"]) -> "Iterator[slice | Int[Tensor, 'part']]":
-    """These examples in parts that fit in memory, what the one before took given back; as one where runs go through hooks,
-    which may expect all of them.
-    """
-    for part in _parts(model, clean, some):
-        give_back(clean.run)
-        yield part
-
-
-def _parts(model: Model, clean: Recorded, some: Bool[Tensor, "example"]) -> "Sequence[slice | Int[Tensor, 'part']]":
+def at_once(model: Model, clean: Recorded, some: Bool[Tensor, "example"]) -> "list[slice | Int[Tensor, 'part']]":
+    """These examples in parts that fit in memory; as one where runs go through hooks, which may expect all of them."""
     if not replayable(model, clean):
         return [slice(None)]
     n, n_pos = clean.batch.tokens.shape

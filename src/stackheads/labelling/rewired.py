@@ -16,7 +16,6 @@ from stackheads.interventions import Recorded, replayable
 from stackheads.interventions.engine import fitting
 from stackheads.labelling.bench import Bench, at_once
 from stackheads.labelling.readouts import Scorer
-from stackheads.models.condensed import give_back
 from stackheads.models.forwards.other_tokens import values_on
 from stackheads.models.hooks import record_values
 from stackheads.models.trust import why_not_fused
@@ -93,7 +92,6 @@ def _fast(bench: Bench, others: Mapping[int, Batch], heads: Sequence[HeadId]) ->
         order = begin.argsort(stable=True)[: int((begin < tokens.shape[1]).sum())]
         every = joined([other[at] for other in others.values()])
         for pairs in order.split(min(most, max(-(-len(order) // PARTS), most // WORTH, 1))) if len(order) else ():
-            give_back(bench.clean.run)
             local, other = pairs % len(at), every[pairs]
             mine, own = clean.part(local), scorer.part(local)
             read = own.read.nonzero().flatten()

@@ -27,7 +27,6 @@ from stackheads.interventions import Recorded
 from stackheads.interventions.engine import MEMORY
 from stackheads.labelling.roles import role_targets, visible
 from stackheads.labelling.statistics import Estimate, brought, mean_interval
-from stackheads.models.condensed import give_back
 from stackheads.tasks import Task
 from stackheads.types import HeadId, Role, Slot
 
@@ -109,9 +108,7 @@ def contrasts(
     """
     if not leading:
         return {}
-    give_back(clean.run)
     pairs, asked, sums = _pairs(task, clean, rows), list[tuple[HeadId, str]](), list[Tensor]()
-    give_back(clean.run)
     for role in dict.fromkeys(leading.values()):
         named = pairs.of(role_targets(task, clean.batch, [role])[0])  # [row, source]: the role's
         tables = [table for table in TABLES if not _is_one(named, pairs, table)]
