@@ -2,15 +2,17 @@
 
 glibc maps every large tensor anew and unmaps it when it is freed, so that each step of an analysis zeroes and faults in its
 memory again: 30 % of the time of labelling a model of 99 positions on 512 examples (docs/results/speed.md#memory). Inside
-`kept_memory` large blocks come from the heap, which is not trimmed. Afterwards it is, unless little is free: short calls one
+`kept_memory` large blocks come from the heap, which is not trimmed. Afterwards it is, unless little was added: short calls one
 after the other would fault in the same memory each time. Where the C library is another one nothing is changed.
 """
 
 import ctypes
+import mmap
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
@@ -21,6 +23,8 @@ USUAL = {MMAP_MAX: 65536, TRIM_THRESHOLD: SPARE}
 KEPT = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
 
 _inside = 0
+_settled = 0
+"""Bytes that were left when memory was last given back. Not what the heap counts as free, which may have been given back."""
 
 
 @contextmanager
@@ -40,9 +44,11 @@ def kept_memory() -> Generator[None]:
 
 def given_back() -> None:
     """Give back freed memory: between stages that take much, and pieces of other sizes."""
+    global _settled
     library = glibc()
     if library is not None:
         library.malloc_trim(0)
+        _settled = resident()
 
 
 def _set(values: dict[int, int]) -> None:
@@ -50,22 +56,13 @@ def _set(values: dict[int, int]) -> None:
     if library is not None:
         for parameter, value in values.items():
             library.mallopt(parameter, value)
-        if values is USUAL and _free(library) > SPARE:
+        if values is USUAL and resident() - _settled > SPARE:
             given_back()
 
 
-class _Info(ctypes.Structure):
-    """What mallinfo2(3) tells: ten numbers."""
-
-    _fields_ = (("numbers", ctypes.c_size_t * 10),)
-
-
-def _free(library: Any) -> float:
-    """Bytes of the heap that are free; without end where the library is too old to tell."""
-    if not hasattr(library, "mallinfo2"):
-        return float("inf")
-    library.mallinfo2.restype = _Info
-    return library.mallinfo2().numbers[8]
+def resident() -> int:
+    """Bytes of memory that this process has now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
 @cache
