@@ -68,9 +68,8 @@ def at_values(source: str) -> dict[str, pd.DataFrame]:
     asked = known[(known["hops"] == 1) & (known["seed"] == 0) & (known["destination"] == "value")]
     heads = [HeadId.parse(head) for head in asked[asked["effect_low"] >= thresholds.min_effect]["head"]]
     bench = make_bench(model, task, TRIED, 0, thresholds)
-    read, baseline = pd.DataFrame(what_is_read(bench, heads)), bench.baseline
+    read, readouts = pd.DataFrame(what_is_read(bench, heads)), [bench.baseline.readouts[at] for at in bench.open_readouts]
     del bench  # gigabytes, of which selectors need as many
-    readouts = [one for one, is_open in zip(baseline.readouts, baseline.open.tolist(), strict=True) if is_open]
     cells = [(head, Destination.VALUE) for head in heads]
     found = explain_heads(model, task, readouts, TRIED, 0, thresholds, fitted_to="attention", cells=cells)
     print(f"{', '.join(map(str, heads))}: {time.perf_counter() - start:.0f} s", file=sys.stderr)

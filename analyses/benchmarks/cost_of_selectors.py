@@ -25,8 +25,8 @@ from stackheads.explanation.asked import asked_readouts
 from stackheads.explanation.attended import attended
 from stackheads.explanation.examples import Examples
 from stackheads.explanation.judging import judged
-from stackheads.explanation.measuring import FIT, only_ones
-from stackheads.explanation.sums import Part
+from stackheads.explanation.measuring import FIT
+from stackheads.explanation.sums import Part, only_ones
 from stackheads.explanation.taken_out import OfModel
 from stackheads.interventions import Recorded
 from stackheads.labelling.bench import make_bench, opened
@@ -55,9 +55,9 @@ def stages(one: Checkpoint, analysis: Analysis, examples: int) -> dict[str, floa
         return Examples(opened(make_bench(one.model, one.task, n, 0, thresholds, name, like), asked))
 
     def samples() -> tuple[Examples, Examples, Examples]:
-        trial = sample(Stream.SELECTORS_TRIED, examples)
-        fit, judge = (sample(name, FIT, trial.bench.clean) for name in (Stream.SELECTORS, Stream.SELECTORS_JUDGED))
-        return fit, judge, trial
+        fit = sample(Stream.SELECTORS, FIT)
+        judge = sample(Stream.SELECTORS_JUDGED, FIT, fit.bench.clean)
+        return fit, judge, sample(Stream.SELECTORS_TRIED, examples, fit.bench.clean)
 
     (fit, judge, trial), seconds["their own runs"] = timed(samples)
     chosen, seconds["which selectors"] = timed(lambda: attended(fit, judge, thresholds.min_gain))

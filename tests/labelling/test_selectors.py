@@ -1,5 +1,6 @@
 """Scores of selectors are what their definition says, by a brute-force oracle, and names are read at a glance."""
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -20,7 +21,7 @@ from stackheads.tasks import (
     Templates,
     gates,
 )
-from stackheads.types import Destination, Slot
+from stackheads.types import Destination, Role, Slot
 
 TASKS = {
     "cycle": Cycle(symbols=5, max_hops=2),
@@ -91,6 +92,22 @@ def test_heads_are_fitted_side_by_side():
     for head in range(3):
         alone = rows.patterns({one: weight[head : head + 1] for one, weight in weights.items()}, 1)
         torch.testing.assert_close(together[head], alone[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32])
+def test_a_gate_may_have_any_type_of_whole_numbers(dtype):
+    """Scores, and what is on each number, are those of the same numbers in torch's own."""
+    task = TASKS["cycle"]
+    batch = task.sample(4, torch.Generator().manual_seed(1))
+    asked = (batch.tokens % 2).long()
+    long, short = (
+        make_rows(task, replace(batch, gates={"odd": values}), Destination.VALUE) for values in (asked, asked.to(dtype))
+    )
+    pattern = torch.rand(2, len(long), long.n_pos, generator=torch.Generator().manual_seed(2))
+    for one in (Selector("role", Role("hop", 1), "odd"), Selector("content", Slot.VALUE, "odd")):
+        weight = torch.rand(2, long.size(one), 2, generator=torch.Generator().manual_seed(3))
+        assert torch.equal(long.score(one, weight), short.score(one, weight))
+        assert torch.equal(long.on_each(one, pattern, 2), short.on_each(one, pattern, 2))
 
 
 def test_only_what_has_a_source_is_offered():

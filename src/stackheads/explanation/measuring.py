@@ -42,7 +42,7 @@ from stackheads.explanation.explained import Explained
 from stackheads.explanation.groups import groups_table
 from stackheads.explanation.judging import IDLE, acting_values, judged, peak
 from stackheads.explanation.selected import AGAIN, GOOD, LEVELS, fitted_to_answers, select
-from stackheads.explanation.sums import Part, Sum
+from stackheads.explanation.sums import Part, Sum, only_ones
 from stackheads.explanation.taken_out import OfModel, OfSum, TakenOut
 from stackheads.explanation.weights import weights_table
 from stackheads.interventions import Recorded
@@ -102,9 +102,12 @@ def explain_heads(
         return Examples(opened(make_bench(model, task, n, seed, thresholds, name, like), readouts))
 
     with torch.inference_mode(False), precise(), kept_memory():  # whatever the caller is in: there are gradients to take
-        trial = sample(Stream.SELECTORS_TRIED, examples)
-        fit, judge = (sample(name, size, trial.bench.clean) for name in (Stream.SELECTORS, Stream.SELECTORS_JUDGED))
+        fit = sample(Stream.SELECTORS, size)
         check_gates(task, fit.bench.clean.batch)
+        trial, judge = (
+            sample(name, n, fit.bench.clean)
+            for name, n in ((Stream.SELECTORS_TRIED, examples), (Stream.SELECTORS_JUDGED, size))
+        )
         if fitted_to == "answer":
             chosen = select(fit, judge, progress=progress)
         else:
@@ -273,14 +276,6 @@ class _Measured:
             "numbers": weight.numel(),
             "share": self.trial.share(chosen, part, patterns),
         }
-
-
-def only_ones(parts: Iterable[Part]) -> set[Part]:
-    """The selectors of heads that have no other."""
-    of_cell: dict[tuple[Destination, int], list[Part]] = {}
-    for part in parts:
-        of_cell.setdefault(part[:2], []).append(part)
-    return {some[0] for some in of_cell.values() if len(some) == 1 and some[0][2] is not None}
 
 
 def rolled(chosen: Sum, examples: Examples) -> Sum:

@@ -123,3 +123,11 @@ def cross_entropy(
 ) -> Float[Tensor, "*head row"]:
     """How badly a pattern tells attention, in nats."""
     return -(target * (pattern + LEAST).log()).sum(dim=-1)
+
+
+def only_ones(parts: Iterable[Part]) -> set[Part]:
+    """The selectors of heads that have no other at their destination."""
+    of_cell: dict[tuple[Destination, int], list[Part]] = {}
+    for part in parts:
+        of_cell.setdefault(part[:2], []).append(part)
+    return {some[0] for some in of_cell.values() if len(some) == 1 and some[0][2] is not None}

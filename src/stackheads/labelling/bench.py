@@ -135,9 +135,10 @@ def make_bench(
 
 def bench_of(model: Model, task: Task, batch: Batch, thresholds: Thresholds, like: Recorded | None = None) -> Bench:
     """The model on these examples. Cost: one forward pass, and two for its proof (`interventions/proof.py`), which is spared
-    where neither these nor the examples of `like` have pads: a proved record of the same model on as many more of the task.
+    where neither these nor the examples of `like` have pads: a proved record of the same model on other ones.
     """
-    proved = like is not None and like.hooked is None and (batch.pads is None or not bool(batch.pads.any()))
+    plain = like is not None and not any(one.pads is not None and bool(one.pads.any()) for one in (batch, like.batch))
+    proved = plain and like is not None and like.hooked is None
     with analysing(model):
         clean = recorded(model, batch, like if proved else None)
         scorer = make_scorer(task, batch)

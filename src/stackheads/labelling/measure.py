@@ -29,7 +29,6 @@ from stackheads.labelling.statistics import Resampling, resampling
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, Evidence, cause_answer, pattern_answer
 from stackheads.labelling.write import Writes
-from stackheads.models.condensed import give_back
 from stackheads.models.hooks import all_heads, analysing
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
@@ -96,12 +95,10 @@ def measure(
     with analysing(model):
         bench = bench_of(model, task, batch, thresholds)
         clean, scorer, baseline = bench.clean, bench.scorer, bench.baseline
-        give_back(clean.run)
         numbers = stream(look.seed, Stream.BOOTSTRAP)
         draws = resampling(look.examples, thresholds.resampling_draws, thresholds.confidence, numbers)
         divide = look.gates and screen is None
         patterns = (gated_patterns if divide else pattern_evidence)(task, clean, destinations, draws, thresholds)
-        give_back(clean.run)
         every = [(head, destination) for head in all_heads(model) for destination in destinations]
         again = set(every if look.again is None else look.again)
         cells = [(head, place) for head, place in patterns if (head, destination_of(place)) in again]

@@ -16,7 +16,6 @@ from torch import Tensor
 from stackheads.errors import InterventionError
 from stackheads.models.forwards.fused import FusedForward, attention
 from stackheads.models.hooks import analysing
-from stackheads.models.memory import given_back
 from stackheads.models.protocol import Model
 from stackheads.models.runs import Kind, Layered, Recording
 from stackheads.models.trust import state
@@ -123,10 +122,3 @@ class Made(Layered):
 
 Run = Recording | Layered | Condensed
 """A recorded run, whole, by its layers, or condensed."""
-
-
-def give_back(run: Run) -> None:
-    """Give back freed memory, and the head that was asked for last, between parts of what is done with a large run."""
-    if isinstance(run, Condensed):
-        run.last.clear()
-        given_back()

@@ -30,7 +30,6 @@ from stackheads.interventions import destination_rows
 from stackheads.labelling.bench import Bench, bench_of
 from stackheads.labelling.carrying import carried_of, carries, unexplained
 from stackheads.labelling.measure import Look, measure
-from stackheads.labelling.readouts import Readout
 from stackheads.labelling.roles import candidate_roles, role_targets
 from stackheads.labelling.screening import guessed_effects
 from stackheads.labelling.thresholds import Thresholds
@@ -128,8 +127,7 @@ def _carried(bench: Bench, evidence: Sequence[Evidence], seed: int, thresholds: 
 
 def _looks(bench: Bench, examples: int, seed: int, thresholds: Thresholds) -> OfCells:
     """What selectors of attention say, those that are confirmed or opposing; nothing where none can be asked."""
-    baseline = bench.baseline
-    asked: list[Readout] = [one for one, is_open in zip(baseline.readouts, baseline.open.tolist(), strict=True) if is_open]
+    asked = [bench.baseline.readouts[number] for number in bench.open_readouts]
     if not asked:
         return {}
     try:
