@@ -139,7 +139,7 @@ def best_weights(
     wanted, going = target @ of_value, torch.arange(len(target), device=target.device)
     for _ in range(NEWTON):
         mine, before = there if len(going) == len(there) else there[going], weight[going]
-        odds = mine * before.exp()[:, gate]
+        odds = mine * before.exp().index_select(1, gate)
         now = odds / (1 - mine + odds)
         slope, curve = now @ of_value - wanted[going], (now * (1 - now)) @ of_value
         after = (before - (slope / curve.clamp(min=FLOOR)).clamp(-STRIDE, STRIDE)).clamp(-LARGEST, LARGEST)
@@ -147,7 +147,7 @@ def best_weights(
         going = going[(after - before).abs().amax(dim=1) >= SETTLED]
         if not len(going):
             break
-    at = weight[:, gate]
+    at = weight.index_select(1, gate)
     return weight, at * target - torch.log1p(there * torch.expm1(at))
 
 

@@ -45,14 +45,14 @@ class Columns:
 def make_columns(numbers: Int[Tensor, "row source"], size: int) -> Columns:
     """Of numbers below `size`, -1 where a selector says nothing, those that are there."""
     flat = numbers.flatten()
-    seen = torch.zeros(size + 1, dtype=torch.bool, device=flat.device)
-    seen[flat] = True  # the last is that of all that is none
-    used = seen[:size].nonzero().flatten()
-    again = torch.full((size + 1,), -1, device=flat.device)
+    at = (flat >= 0).nonzero().flatten()
+    there = flat.index_select(0, at)
+    seen = torch.zeros(size, dtype=torch.bool, device=flat.device).index_fill_(0, there, True)
+    used = seen.nonzero().flatten()
+    again = torch.zeros(size, dtype=torch.long, device=flat.device)
     again[used] = torch.arange(len(used), device=flat.device)
-    dense = again[flat]
-    at = (dense >= 0).nonzero().flatten()
-    return Columns(dense, at, dense[at], used)
+    of = again.index_select(0, there)
+    return Columns(torch.full_like(flat, -1).index_copy_(0, at, of), at, of, used)
 
 
 def newton(
@@ -93,9 +93,10 @@ class _Problem:
         sizes = [len(each.used) for each in columns]
         self.first = [sum(sizes[:number]) for number in range(len(sizes))]
         self.number = sum(sizes)
+        self.weights = [first + each.of for first, each in zip(self.first, columns, strict=True)]  # that of each entry
         self.cells = [
-            torch.div(each.at, base.shape[1], rounding_mode="floor") * self.number + first + each.of
-            for first, each in zip(self.first, columns, strict=True)
+            torch.div(each.at, base.shape[1], rounding_mode="floor") * self.number + weight
+            for weight, each in zip(self.weights, columns, strict=True)
         ]  # where each entry stands among rows × weights
         self.pairs = [
             self._pair(*sorted(pair, key=lambda one: len(columns[one].at))) for pair in combinations(range(len(sizes)), 2)
@@ -104,15 +105,17 @@ class _Problem:
 
     def _pair(self, few: int, many: int) -> tuple[Int[Tensor, "entry"], Int[Tensor, "entry"]]:
         """The sources that two selectors say something about, and where their weights meet in the curve."""
-        one, other = self.columns[few], self.columns[many].dense[self.columns[few].at]
-        there = other >= 0
-        return one.at[there], ((self.first[few] + one.of) * self.number + self.first[many] + other)[there]
+        one = self.columns[few]
+        other = self.columns[many].dense.index_select(0, one.at)
+        there = (other >= 0).nonzero().flatten()
+        meet = self.weights[few] * self.number + self.first[many] + other
+        return one.at.index_select(0, there), meet.index_select(0, there)
 
     def told(self, weights: Float[Tensor, "weight"]) -> tuple[Float[Tensor, "row source"], float]:
         """The pattern of some weights, and its loss."""
         single, scores = weights.to(self.base.dtype), self.base.flatten().clone()
-        for first, each in zip(self.first, self.columns, strict=True):
-            scores.index_add_(0, each.at, single[first + each.of])
+        for weight, each in zip(self.weights, self.columns, strict=True):
+            scores.index_add_(0, each.at, single.index_select(0, weight))
         log = scores.view_as(self.base).log_softmax(dim=-1)
         entropy = -(self.target * log.clamp(min=torch.finfo(log.dtype).min)).sum(dim=-1).double().mean()
         return log.exp(), float(entropy + self.ridge * weights.square().sum())
@@ -124,7 +127,7 @@ class _Problem:
         each, flat = self._each(told), told.flatten()
         both = each.new_zeros(self.number**2)
         for at, pairs in self.pairs:
-            both.index_add_(0, pairs, flat[at])
+            both.index_add_(0, pairs, flat.index_select(0, at))
         both = both.view(self.number, self.number)
         curve = (both + both.T + torch.diag(each.sum(dim=0)) - each.T @ each).double() / len(told)
         priced = (2 * self.ridge + DAMPING) * torch.eye(self.number, dtype=curve.dtype, device=curve.device)
@@ -134,5 +137,5 @@ class _Problem:
         """What of each row's pattern is where a weight is."""
         found, flat = pattern.new_zeros(len(pattern) * self.number), pattern.flatten()
         for cells, each in zip(self.cells, self.columns, strict=True):
-            found.index_add_(0, cells, flat[each.at])
+            found.index_add_(0, cells, flat.index_select(0, each.at))
         return found.view(len(pattern), self.number)
