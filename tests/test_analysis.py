@@ -224,7 +224,10 @@ def test_saving_never_replaces_a_folder_of_another_kind(checkpoints, tmp_path):
         analysis.save(folder)
     assert (folder / "model.safetensors").exists()
     analysis.save(tmp_path / "other")
+    (tmp_path / "other" / "notes.txt").write_text("kept")
+    (tmp_path / "other" / "trial.json").write_text("of the analysis before")
     analysis.save(tmp_path / "other")
+    assert {path.name for path in (tmp_path / "other").iterdir()} == {"analysis.json", "labels.csv", "notes.txt"}
 
 
 def test_a_hook_of_the_users_own_is_part_of_the_model(checkpoints):

@@ -2,6 +2,9 @@
 
 import errno
 import os
+import shutil
+import signal
+from pathlib import Path
 
 import pytest
 
@@ -160,3 +163,102 @@ def test_the_first_wrong_value_is_named(tmp_path):
 )
 def test_the_first_setting_that_differs_is_named_by_its_path(before, after, found):
     assert first_difference(before, after, "training") == found
+
+
+KIND, BESIDE = "known.json", ("more.json",)
+
+
+def put(text):
+    def write(folder):
+        (folder / KIND).write_text(text)
+        (folder / "table.csv").write_text(text)
+
+    return write
+
+
+def texts(folder):
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """A folder of the kind, with what belongs to it and what is somebody's."""
+    folder = tmp_path / "mine"
+    write_folder(folder, put("old"), KIND)
+    (folder / "more.json").write_text("old")
+    (folder / "notes.txt").write_text("precious")
+    (folder / "figures").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("name", [".", "../mine", "link", "inner/.."])
+def test_a_folder_is_replaced_by_whatever_name_and_keeps_what_is_not_ours(mine, monkeypatch, name):
+    monkeypatch.chdir(mine)
+    (mine / "inner").mkdir()
+    (mine / "link").symlink_to(mine)
+    for each in (check_folder, lambda path, kind: write_folder(Path(path), put("new"), kind, BESIDE)):
+        each(name, KIND)
+    (mine / "inner").rmdir()
+    (mine / "link").unlink()
+    (mine / "figures").rmdir()
+    assert texts(Path.cwd()) == texts(mine) == {KIND: "new", "table.csv": "new", "notes.txt": "precious"}
+
+
+def test_a_folder_that_is_not_there_may_be_named_by_a_way_through_itself(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_folder(Path("new/../new"), put("new"), KIND)
+    assert texts(tmp_path / "new") == {KIND: "new", "table.csv": "new"}
+
+
+@pytest.mark.parametrize("how", [KeyboardInterrupt, OSError])
+def test_a_write_that_ends_early_leaves_the_old_folder_or_the_new_one_whole(mine, monkeypatch, how):
+    """Ended at each of the moves, and when what is old is deleted; the second Ctrl-C is the one that comes at once."""
+    (mine / "figures").rmdir()
+    old = texts(mine)
+    ended = 0
+    for moment in range(20):
+        left = iter(range(moment))
+
+        def until_then(real, left=left):
+            def instead(*arguments, **options):
+                done = real(*arguments, **options)
+                if next(left, None) is None:
+                    monkeypatch.undo()
+                    raise how
+                return done
+
+            return instead
+
+        monkeypatch.setattr(Path, "replace", until_then(Path.replace))
+        monkeypatch.setattr(shutil, "rmtree", until_then(shutil.rmtree))
+        try:
+            write_folder(mine, put(f"new {moment}"), KIND, BESIDE)
+        except how:
+            ended += 1
+        else:
+            break
+        finally:
+            monkeypatch.undo()
+        new = {KIND: f"new {moment}", "table.csv": f"new {moment}", "notes.txt": "precious"}
+        found = {path.name: path.read_text() for path in mine.iterdir() if path.is_file()}
+        assert found in (old, new)
+        assert sorted(path.name for path in mine.parent.iterdir()) == ["mine"]
+        old = found
+    assert ended >= 5
+
+
+def test_ctrl_c_waits_until_the_folders_are_exchanged(mine, monkeypatch):
+    """A real signal between the moves: the new folder is there, and then `KeyboardInterrupt`."""
+    (mine / "figures").rmdir()
+    move = Path.replace
+
+    def interrupted(path, target):
+        os.kill(os.getpid(), signal.SIGINT)
+        monkeypatch.undo()
+        return move(path, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(mine, put("new"), KIND, BESIDE)
+    assert texts(mine) == {KIND: "new", "table.csv": "new", "notes.txt": "precious"}
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

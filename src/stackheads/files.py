@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeVar, cast
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stackheads.errors import CheckpointError, ConfigError
+from stackheads.interrupts import interrupts_wait
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -180,20 +181,51 @@ def write_json(path: Path, content: Any) -> None:
     write_file(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8"))
 
 
-def write_folder(path: Path, write: Callable[[Path], object], kind: str) -> None:
-    """Call `write(temporary folder)`, then put it in the place of `path`.
+def write_folder(path: Path, write: Callable[[Path], object], kind: str, beside: Sequence[str] = ()) -> None:
+    """Call `write(temporary folder)`, then put what it made into `path`; other files that are there stay.
 
-    What is there is only replaced if it is empty or holds the file `kind`, by which folders of this kind are known. Raises
-    `ConfigError` otherwise.
+    What is there is only replaced if it is empty or holds the file `kind`, by which folders of this kind are known: files of
+    the same names, and those named in `beside`, which belong to what is replaced. A folder that is there stays the same one, so
+    that it may be a link, or where somebody stands. However it ends, the old files or the new ones are there, whole; killed by
+    force at the one moment in between, the old ones lie in a folder `.kind-…` in it, and a reader finds no file `kind`.
+
+    Raises `ConfigError` if a folder of another kind is there.
     """
+    path = path.resolve()
     _check_kind(path, kind)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    there = path.exists()
+    temporary = _temporary(path if there else path.parent, kind)
     try:
-        write(temporary)
-        temporary.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
+        new = temporary / "new"
+        new.mkdir()
+        write(new)
+        if there:
+            _exchange(path, new, kind, beside)
+        else:
+            new.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(folder: Path, kind: str) -> Path:
+    return Path(tempfile.mkdtemp(dir=folder, prefix=f".{kind}-"))
+
+
+def _exchange(folder: Path, new: Path, kind: str, beside: Sequence[str]) -> None:
+    """Move the folder's files of these names away and the new ones in, `kind` first out and last in; or leave all as it was."""
+    old = _temporary(folder, kind)
+    names = sorted((path.name for path in new.iterdir()), key=lambda name: name == kind)
+    leaving = [name for name in dict.fromkeys([kind, *names, *beside]) if _exists(folder / name)]
+    moves = [(folder / name, old / name) for name in leaving] + [(new / name, folder / name) for name in names]
+    with interrupts_wait():
+        try:
+            for before, after in moves:
+                before.replace(after)
+        except BaseException:
+            for before, after in reversed(moves):
+                if _exists(after) and not _exists(before):
+                    after.replace(before)
+            old.rmdir()
+            raise
+        shutil.rmtree(old, ignore_errors=True)

@@ -22,7 +22,9 @@ from stackheads.tasks import Task
 from stackheads.types import HeadId, Role, RoleName, Status
 
 FORMAT = 3
-FILE = "analysis.json"
+FILE, TABLE = "analysis.json", "labels.csv"
+FURTHER = ("trial.json", "selectors.json")
+"""What the command line writes beside; of another analysis, so that saving over it takes them away."""
 CURE = "save it again"
 VERDICT_ORDER: tuple[RoleName, ...] = (
     "previous",
@@ -171,15 +173,16 @@ class Record:
     def save(self, folder: Path | str) -> None:
         """Write a folder that `Analysis.load` reads: `analysis.json`, and the labels as CSV to look at.
 
-        Raises `ConfigError` if it can't be written, or is a folder of another kind.
+        An analysis that is there is replaced, other files stay. Raises `ConfigError` if it can't be written, or is a folder of
+        another kind.
         """
-        check_folder(folder, kind=FILE)
+        check_folder(folder, FILE, (TABLE, *FURTHER))
 
         def write(temporary: Path) -> None:
             write_json(temporary / FILE, self.to_dict())
-            self.labels.to_csv(temporary / "labels.csv", index=False)
+            self.labels.to_csv(temporary / TABLE, index=False)
 
-        write_folder(Path(folder), write, kind=FILE)
+        write_folder(Path(folder), write, FILE, FURTHER)
 
     @classmethod
     def load(cls, folder: Path | str) -> "Record":

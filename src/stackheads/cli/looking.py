@@ -67,7 +67,7 @@ class Wanted:
         """Raise `ConfigError` for what can't be written, before the work."""
         from stackheads.explanation.measuring import FITTED_TO
         from stackheads.files import check_file, check_folder
-        from stackheads.record import FILE
+        from stackheads.record import FILE, FURTHER, TABLE
         from stackheads.report.figures import FILES
 
         if self.fitted_to not in FITTED_TO:
@@ -77,7 +77,7 @@ class Wanted:
                 f"--fitted-to says what selectors are fitted to, got {self.fitted_to} without them: add --selectors"
             )
         if self.output_dir is not None:
-            check_folder(self.output_dir, kind=FILE)
+            check_folder(self.output_dir, FILE, (TABLE, *FURTHER))
         if self.html is not None:
             check_file(self.html)
         if self.figures is not None:

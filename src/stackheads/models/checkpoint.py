@@ -64,7 +64,10 @@ def save_checkpoint(
     training: dict[str, Any] | None = None,
     metrics: dict[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint folder, replacing one of the same name; a reader sees the old one or the new one, whole."""
+    """Write a checkpoint folder, replacing one of the same name; a reader sees the old one or the new one, whole.
+
+    Other files that are there stay. Raises `ConfigError` for a folder of another kind.
+    """
     from safetensors.torch import save_file
 
     content = {
