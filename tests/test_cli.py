@@ -1,12 +1,18 @@
 """The command line as a user meets it: in a process of its own (`forked.py`)."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
+import torch
 from constructed import EARLY, LATE, write_run
 from forked import stackheads_text as run
+from forked import started
+from safetensors.torch import load_file
 
 from stackheads.cli.task_options import TASKS
 from stackheads.tasks import KINDS
@@ -103,6 +109,23 @@ def test_train_writes_a_run_that_analyze_reads_and_resume_continues(tmp_path):
     assert run(*options).returncode == 2
     shown = run("analyze", tmp_path / "run", "--examples", 32)
     assert "no head is confirmed" in shown.stdout
+
+
+def test_training_that_is_interrupted_says_so_in_a_line_and_leaves_what_resumes(tmp_path):
+    options = ["train", "cycle", "--hops", 1, "--symbols", 4, "--layers", 1, "--heads", 1, "--d-model", 8, "--steps", 10**6]
+    options += ["--batch", 8, "--evaluate-every", 10, "--output-dir", tmp_path / "run", "--quiet"]
+    process = started(*options, out=tmp_path / "out", error=tmp_path / "error")
+    while process.is_alive() and not (tmp_path / "run" / "state.safetensors").exists():
+        time.sleep(0.05)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    process.join()
+    assert (process.exitcode, (tmp_path / "error").read_text()) == (130, "interrupted\n")
+    (snapshot,) = (tmp_path / "run").glob("step-*")
+    state = load_file(tmp_path / "run" / "state.safetensors")
+    weights = load_file(snapshot / "model.safetensors")
+    assert int(state["step"]) == int(snapshot.name.removeprefix("step-"))
+    assert all(torch.equal(value, state[f"weight.{name}"]) for name, value in weights.items())
 
 
 def test_theory_prints_bounds_simulation_and_shortcuts():

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -88,21 +90,33 @@ def test_a_data_seed_is_a_seed_of_training(seed):
         training_config({"data_seed": seed})
 
 
+@contextmanager
+def interrupting(monkeypatch, step, signals=1, task=Cycle):
+    """Ctrl-C that comes between drawing the examples of a step and the step's end."""
+    draw, drawn = task.sample, 0
+
+    def sample(asked, n, generator):
+        nonlocal drawn
+        batch = draw(asked, n, generator)
+        drawn += n == SHORT.batch  # evaluations draw more
+        if n == SHORT.batch and drawn == step:
+            for _ in range(signals):
+                os.kill(os.getpid(), signal.SIGINT)
+        return batch
+
+    with monkeypatch.context() as patched:
+        patched.setattr(task, "sample", sample)
+        yield
+
+
 @pytest.mark.parametrize("stop_after", [10, 17, 25])
 def test_a_run_that_is_interrupted_resumes_bit_for_bit(tmp_path, monkeypatch, stop_after):
+    """A real signal in the middle of a step, when its examples are drawn: the step is ended first."""
     whole = train(TASK, MODEL, SHORT, tmp_path / "whole", progress=False)
-    step = trainer._train_step
-
-    def interrupted(run, forward):
-        if run.step == stop_after:
-            raise KeyboardInterrupt
-        step(run, forward)
-
-    monkeypatch.setattr(trainer, "_train_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupting(monkeypatch, stop_after), pytest.raises(KeyboardInterrupt):
         train(TASK, MODEL, SHORT, tmp_path / "parts", progress=False)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert load(tmp_path / "parts").training["step"] == stop_after
-    monkeypatch.setattr(trainer, "_train_step", step)
     resumed = train(TASK, MODEL, SHORT, tmp_path / "parts", progress=False, resume=True)
     assert all(torch.equal(weights(whole)[name], value) for name, value in weights(resumed).items())
     lines = [
@@ -111,6 +125,23 @@ def test_a_run_that_is_interrupted_resumes_bit_for_bit(tmp_path, monkeypatch, st
     ]
     assert lines[0] == lines[1]
     assert [line["step"] for line in lines[0]] == [10, 20, 30]
+
+
+def test_a_second_interrupt_ends_the_step_at_once_and_the_last_stored_state_stays(tmp_path, monkeypatch):
+    whole = train(TASK, MODEL, SHORT, progress=False)
+    with interrupting(monkeypatch, 17, signals=2), pytest.raises(KeyboardInterrupt):
+        train(TASK, MODEL, SHORT, tmp_path / "run", progress=False)
+    assert [path.name for path in (tmp_path / "run").glob("step-*")] == ["step-000007"]
+    resumed = train(TASK, MODEL, SHORT, tmp_path / "run", progress=False, resume=True)
+    assert equal(weights(whole), weights(resumed))
+
+
+def test_training_in_a_thread_leaves_signals_alone():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(train(TASK, MODEL, SHORT, progress=False)))
+    thread.start()
+    thread.join()
+    assert equal(weights(found[0]), weights(train(TASK, MODEL, SHORT, progress=False)))
 
 
 def test_a_killed_process_resumes_bit_for_bit(tmp_path):
@@ -166,17 +197,8 @@ def test_an_existing_run_is_not_overwritten_and_other_settings_do_not_resume_it(
 def test_a_frozen_embedding_stays_as_the_task_gives_it_and_the_run_resumes_bit_for_bit(tmp_path, monkeypatch):
     task, config = NearestNeighbour(symbols=6, pairs=2, values=2), SHORT.model_copy(update={"frozen_embedding": True})
     whole, learned = (weights(train(task, MODEL, each, progress=False)) for each in (config, SHORT))
-    step = trainer._train_step
-
-    def interrupted(run, forward):
-        if run.step == 17:
-            raise KeyboardInterrupt
-        step(run, forward)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(trainer, "_train_step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(task, MODEL, config, tmp_path / "run", progress=False)
+    with interrupting(monkeypatch, 17, task=NearestNeighbour), pytest.raises(KeyboardInterrupt):
+        train(task, MODEL, config, tmp_path / "run", progress=False)
     resumed = train(task, MODEL, config, tmp_path / "run", progress=False, resume=True)
     assert equal(whole, weights(resumed))
     stored = dict(load(tmp_path / "run").model.named_parameters())

@@ -27,6 +27,9 @@ for verb in (analyze, train, emerge, validate, sweep, theory, llm):
 _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 """Typer's base class of usage errors; which module it lives in depends on Typer's version."""
 
+_INTERRUPTED = 130
+"""The exit status after Ctrl-C; Typer catches `KeyboardInterrupt` and returns this instead."""
+
 
 @contextlib.contextmanager
 def _one_line_errors() -> Generator[None]:
@@ -40,7 +43,7 @@ def _one_line_errors() -> Generator[None]:
         message = f"a file could not be read or written: {error}: check the path and its permissions"
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("interrupted\n")
-        raise SystemExit(130) from None
+        raise SystemExit(_INTERRUPTED) from None
     else:
         return
     sys.stderr.write("error: " + " ".join(message.split()) + "\n")
@@ -58,4 +61,6 @@ def main() -> None:
     warnings.showwarning = _one_line_warning
     with _one_line_errors():
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        if status == _INTERRUPTED:
+            raise KeyboardInterrupt
         raise SystemExit(status if isinstance(status, int) else 0)

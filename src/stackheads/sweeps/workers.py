@@ -8,6 +8,7 @@ its nodes see at the same path.
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -137,7 +138,8 @@ def run_on_processes(
 
 
 def _process(plan: Plan, folder: Path, device: str, threads: int, parent: int) -> None:
-    """The body of a worker process, which does not outlive the sweep that began it."""
+    """The body of a worker process, which does not outlive the sweep that began it: Ctrl-C is for the sweep to hear."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     failed = _failure_file(folder, plan)
     failed.unlink(missing_ok=True)

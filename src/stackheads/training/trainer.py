@@ -7,8 +7,6 @@ the same number of threads, whether a run was interrupted or not. First weights 
 
 import math
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from tqdm import tqdm
 
 from stackheads import seeds
 from stackheads.errors import ConfigError, StackheadsError
+from stackheads.interrupts import interrupts_wait
 from stackheads.models import Checkpoint, ModelConfig, build, check_fit, save_checkpoint
 from stackheads.models.config import freeze_embedding, parse_device
 from stackheads.models.forwards.fused import FusedForward, TensorMap
@@ -69,26 +68,31 @@ def train(
     """Train and return the last state as a `Checkpoint`; with `output_dir`, write a run folder as it goes.
 
     `start_from` gives the first weights, of a model of the same shape; what it was trained on is stored with the result.
-    Ctrl-C stores state and a snapshot before `KeyboardInterrupt` goes on. Raises `ConfigError` for an unknown device or a
-    folder that can't be used, `StackheadsError` if the loss stops being finite.
+    Ctrl-C takes effect after the step that it comes in: state and a snapshot are stored, then `KeyboardInterrupt` goes on; a
+    second one is raised at once, and the run resumes from what was last stored. Raises `ConfigError` for an unknown device, or
+    a folder or task that can't be used, `StackheadsError` if loss or weights stop being finite.
     """
     training = training or TrainingConfig()
     run = _start(task, model, training, output_dir, parse_device(device), resume, start_from)
     forward, sharpening = _forward(run), _sharpening(run)
     with (
+        interrupts_wait() as interrupted,
         kept_memory(),
-        _stored_on_interrupt(run),
         tqdm(total=training.steps, initial=run.step, disable=None if progress else True, desc="train", unit="step") as bar,
     ):
-        while run.step < training.steps and not _solved(run):
+        while run.step < training.steps and not _solved(run) and not interrupted():
             _train_step(run, sharpening if sharpening and run.step >= training.sharpen_from else forward)
             bar.update()
-            if run.step % training.evaluate_every == 0 or run.step == training.steps:
+            if evaluated := run.step % training.evaluate_every == 0 or run.step == training.steps:
                 run.history.append(_evaluate(run))
                 bar.set_postfix_str(_summary(run.history[-1]))
-                _store(run)
             if training.keeps(run.step):
                 _snapshot(run)
+            if evaluated:  # last, so that a run which goes on from here has all that came before
+                _store(run)
+        if interrupted():
+            _snapshot(run)
+            _store(run)
     if run.folder is not None and not run.folder.snapshot(run.step).exists():
         _snapshot(run)
     run.model.eval().requires_grad_(False)
@@ -202,8 +206,8 @@ def _summary(line: dict[str, Any]) -> str:
 
 def _store(run: _Run) -> None:
     if run.folder is not None:
-        save_state(run.folder.state, run.model, run.optimiser, run.generator, run.step)
         write_metrics(run.folder, run.history)
+        save_state(run.folder.state, run.model, run.optimiser, run.generator, run.step)
 
 
 def _snapshot(run: _Run) -> None:
@@ -225,13 +229,3 @@ def _fresh_metrics(run: _Run) -> dict[str, Any]:
         "seed": int(Reserved.FRESH),
         "accuracy": {str(hop): share for hop, share in shares.items()},
     }
-
-
-@contextmanager
-def _stored_on_interrupt(run: _Run) -> Generator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        _store(run)
-        _snapshot(run)
-        raise
