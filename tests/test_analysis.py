@@ -170,6 +170,7 @@ unchecked = unwrap(analyze)
     ("call", "rule"),
     [
         (lambda found, it: unchecked(it, thresholds="strict"), "thresholds are a Thresholds"),
+        (lambda found, it: unchecked(it, thresholds={}), "thresholds are a Thresholds"),
         (lambda found, it: unchecked(it, screen=True), "screen is a Screen"),
         (lambda found, it: unchecked(it, budget="1000"), "a budget must be a number, at least 16, got '1000'"),
         (lambda found, it: unchecked(it, examples="64"), "or 'auto', got '64'"),

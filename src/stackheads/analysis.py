@@ -26,7 +26,7 @@ from stackheads.labelling.measure import BUDGET, MIN_EXAMPLES, Look, Measured, m
 from stackheads.labelling.rows import label_row
 from stackheads.labelling.screening import Screen
 from stackheads.labelling.stability import bootstrap_jaccard
-from stackheads.labelling.thresholds import Thresholds
+from stackheads.labelling.thresholds import Thresholds, default_or
 from stackheads.models import Checkpoint, check_fit, load, parse_device
 from stackheads.models.config import moved
 from stackheads.models.hooks import analysing
@@ -186,10 +186,9 @@ def analyze(
 
     Raises `ConfigError` (examples, device), `CheckpointError`, `TaskMismatchError`.
     """
-    thresholds = thresholds or Thresholds()
-    if not isinstance(thresholds, Thresholds) or not isinstance(screen, Screen | None):
-        wrong = screen if isinstance(thresholds, Thresholds) else thresholds
-        raise ConfigError(f"thresholds are a Thresholds(…) and screen is a Screen(…), got {wrong!r}: give one, or leave it out")
+    thresholds = default_or(thresholds)
+    if not isinstance(screen, Screen | None):
+        raise ConfigError(f"screen is a Screen(…), got {screen!r}: give one, or leave it out")
     if examples != "auto":
         examples = _number(examples, words=" for an interval, or 'auto'")
     budget = _number(budget, "a budget")

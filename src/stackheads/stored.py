@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from stackheads.errors import InterventionError
+from stackheads.errors import ConfigError, InterventionError
 from stackheads.files import Stored
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer
@@ -247,8 +247,12 @@ class StoredAnalysis(Stored):
 
 
 def known_thresholds(given: Any) -> Any:
-    """As given, if this version knows all of them; else they would be taken for its own. Raises `ValueError`."""
+    """As given, if this version knows all of them and they can be; others would be taken for its own. Raises `ValueError`."""
     if isinstance(given, Mapping):
         for name in given.keys() - {field.name for field in fields(Thresholds)}:
             raise ValueError(f"there is no threshold {name}")
+        try:
+            Thresholds(**given)
+        except (ConfigError, TypeError) as error:
+            raise ValueError(str(error)) from None
     return given

@@ -161,3 +161,5 @@ def test_model_settings_are_checked():
         model_config({"layers": 1, "heads": 0})
     with pytest.raises(ConfigError, match="normalization"):
         model_config({"layers": 1, "heads": 1, "normalization": "RMS"})
+    with pytest.raises(ConfigError, match=r"model setting positions: .*even d_head and not 5"):
+        model_config({"layers": 1, "heads": 1, "d_head": 5, "positions": "rotary"})

@@ -1,6 +1,7 @@
 """Training learns, resumes bit for bit from any interruption, and leaves folders that load."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from inspect import unwrap
 
 import pytest
 import torch
@@ -220,8 +222,25 @@ def test_a_damaged_state_is_refused(tmp_path):
 
 
 def test_a_diverging_run_says_so():
-    with pytest.raises(StackheadsError, match="loss must stay finite"):
+    with pytest.raises(StackheadsError, match="weights must stay finite"):
         train(TASK, MODEL, SHORT.model_copy(update={"lr": 1e30, "steps": 300}), progress=False)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"lr": 1e30, "steps": 2}, {"weight_decay": 1e38, "steps": 4}, {"weight_decay": 1e38, "snapshots": (6,)}]
+)
+def test_what_diverges_between_two_looks_at_the_loss_is_not_stored(tmp_path, settings):
+    diverging = SHORT.model_copy(update={"snapshots": (), **settings})
+    for folder in (None, tmp_path / "run"):
+        with pytest.raises(StackheadsError, match=r"weights must stay finite, \S+ is not after step"):
+            train(TASK, MODEL, diverging, folder, progress=False)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
+
+
+@pytest.mark.parametrize(("model", "training"), [({"layers": 1}, None), (MODEL, {}), (MODEL, {"steps": 3}), (SHORT, SHORT)])
+def test_settings_are_of_their_kind(model, training):
+    with pytest.raises(ConfigError, match="a run's settings are a"):
+        unwrap(train)(TASK, model, training, progress=False)
 
 
 def test_the_learning_rate_warms_up_and_decays_to_zero():
@@ -233,7 +252,23 @@ def test_the_learning_rate_warms_up_and_decays_to_zero():
     assert rates[-1] < 1e-3
 
 
-@pytest.mark.parametrize(("setting", "value"), [("steps", 0), ("lr", -1), ("batch", 0), ("stop_at", 2), ("sdeed", 1)])
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("steps", 0),
+        ("lr", -1),
+        ("batch", 0),
+        ("stop_at", 2),
+        ("sdeed", 1),
+        ("lr", math.inf),
+        ("weight_decay", math.nan),
+        ("entropy", math.inf),
+        ("drop_heads", math.nan),
+        ("betas", (0.9, 1.0)),
+        ("betas", (-0.1, 0.98)),
+        ("betas", (math.nan, 0.98)),
+    ],
+)
 def test_training_settings_are_checked(setting, value):
     with pytest.raises(ConfigError, match=f"training setting {setting}"):
         training_config({setting: value})

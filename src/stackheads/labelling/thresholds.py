@@ -1,6 +1,13 @@
 """All thresholds (docs/method/evidence.md), each with its reason. Fixed before the data they are judged on."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from stackheads.errors import ConfigError
+
+SHARES = ("null_p", "confidence")
+"""Those that are probabilities: at 0 or 1 nothing could be said, or everything."""
 
 
 @dataclass(frozen=True)
@@ -54,3 +61,26 @@ class Thresholds:
     min_by_roles: float = 0.5
     min_accuracy_gain: float = 0.05
     emerged_accuracy: float = 0.9
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` for a number that is no bar: counts are 1 or more, all others finite and above 0."""
+        for field in fields(self):
+            value, below = getattr(self, field.name), 1 if field.name in SHARES else math.inf
+            whole = field.type is int
+            number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+            if not number or not (value >= 1 if whole else 0 < value < below):
+                rule = (
+                    "a whole number from 1 on" if whole else "a finite number above 0" + (" and below 1" if below == 1 else "")
+                )
+                raise ConfigError(
+                    f"threshold {field.name} is {rule}, got {value!r}: correct it, or leave it out for {field.default}"
+                )
+
+
+def default_or(thresholds: Any) -> Thresholds:
+    """The thresholds given, or the default ones for None. Raises `ConfigError` for what are none."""
+    if thresholds is None:
+        return Thresholds()
+    if not isinstance(thresholds, Thresholds):
+        raise ConfigError(f"thresholds are a Thresholds(…), got {thresholds!r}: give one, or leave it out")
+    return thresholds

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from torch import Tensor
 
 from stackheads.errors import ConfigError, TaskMismatchError, bad_setting
@@ -28,7 +28,7 @@ class ModelConfig(BaseModel):
     `attn_only`      no MLP when True; otherwise MLPs of width `d_mlp` (default 4 × d_model) with ReLU.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     layers: int = Field(ge=1)
     heads: int = Field(ge=1)
@@ -39,6 +39,15 @@ class ModelConfig(BaseModel):
     normalization: Literal["LN"] | None = "LN"
     positions: Literal["standard", "rotary"] = "standard"
     dtype: Literal["float32", "float64"] = "float32"
+
+    @field_validator("positions")
+    @classmethod
+    def _pairs_to_rotate(cls, positions: str, others: ValidationInfo) -> str:
+        if positions == "rotary" and others.data.get("d_head", 2) % 2:
+            raise ValueError(
+                f"rotary positions turn pairs of numbers, which needs an even d_head and not {others.data['d_head']}"
+            )
+        return positions
 
 
 def model_config(settings: dict[str, Any]) -> ModelConfig:

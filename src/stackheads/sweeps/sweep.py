@@ -48,7 +48,7 @@ class SweepConfig(BaseModel):
     A grid entry is named `part.setting` and has a list of values, or `{range: N}` for 0..N-1.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     task: dict[str, Any]
     model: dict[str, Any]

@@ -98,7 +98,7 @@ class StoredTask(BaseModel):
     `attention_dir`  `causal` or `bidirectional`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     max_hops: int
     attention_dir: AttentionDir

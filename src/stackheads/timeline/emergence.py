@@ -41,7 +41,7 @@ from stackheads.labelling.measure import MIN_EXAMPLES, Cell
 from stackheads.labelling.readouts import Baseline
 from stackheads.labelling.sample import Sample, draw_sample
 from stackheads.labelling.statistics import KEPT_DRAWS, bootstrap_counts
-from stackheads.labelling.thresholds import Thresholds
+from stackheads.labelling.thresholds import Thresholds, default_or
 from stackheads.labelling.verdict import Answer, confirmed_again, pattern_answer, status, telling
 from stackheads.models import Checkpoint, load, parse_device, snapshots
 from stackheads.models.memory import kept_memory
@@ -110,7 +110,7 @@ def emergence(
     `bootstraps`: resamplings of the examples behind the bootstrap intervals, 0 to 100. Raises `ConfigError` (examples,
     bootstraps, device), `CheckpointError` (no run folder, fewer than two snapshots, damaged or unlike snapshots).
     """
-    thresholds = thresholds or Thresholds()
+    thresholds = default_or(thresholds)
     if examples < MIN_EXAMPLES:
         raise ConfigError(f"examples must be at least {MIN_EXAMPLES} for an interval, got {examples}: ask for 512")
     if not 0 <= bootstraps <= KEPT_DRAWS:

@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from stackheads.errors import bad_setting
 
@@ -35,7 +35,7 @@ class TrainingConfig(BaseModel):
     `evaluate_every`    steps between held-out evaluations on `evaluate_examples` examples; state for resuming is stored then.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int = Field(default=4000, ge=1, description="Training steps.")
     batch: int = Field(default=128, ge=1, description="Examples in a step.")
@@ -60,6 +60,13 @@ class TrainingConfig(BaseModel):
     evaluate_examples: int = Field(default=1024, ge=1)
     snapshots: tuple[int, ...] = ()
     snapshot_every: int = Field(default=0, ge=0, description="Keep a snapshot each so many steps; 0: only the last.")
+
+    @field_validator("betas")
+    @classmethod
+    def _below_one(cls, betas: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError("each must be at least 0 and below 1")
+        return betas
 
     @property
     def seed_of_data(self) -> int:

@@ -24,6 +24,7 @@ from stackheads.models.config import freeze_embedding, parse_device
 from stackheads.models.forwards.fused import FusedForward, TensorMap
 from stackheads.models.hooks import analysing
 from stackheads.models.memory import kept_memory
+from stackheads.models.native import named_weights
 from stackheads.models.protocol import Model
 from stackheads.models.trust import forward_for_training, why_not_fused
 from stackheads.seeds import Reserved, bare
@@ -72,7 +73,10 @@ def train(
     second one is raised at once, and the run resumes from what was last stored. Raises `ConfigError` for an unknown device, or
     a folder or task that can't be used, `StackheadsError` if loss or weights stop being finite.
     """
-    training = training or TrainingConfig()
+    training = TrainingConfig() if training is None else training
+    for given, kind in ((model, ModelConfig), (training, TrainingConfig)):
+        if not isinstance(given, kind):
+            raise ConfigError(f"a run's settings are a {kind.__name__}(…), got {given!r}: make one of them")
     run = _start(task, model, training, output_dir, parse_device(device), resume, start_from)
     forward, sharpening = _forward(run), _sharpening(run)
     with (
@@ -166,13 +170,25 @@ def _train_step(run: _Run, forward: Any) -> None:
         group["lr"] = run.training.lr_at(run.step)
     run.optimiser.zero_grad()
     value = answer_loss(run.task, forward, batch, run.training.balanced)
-    if run.step % 50 == 0 and not math.isfinite(value.item()):
-        raise StackheadsError(f"the loss must stay finite, it is {value.item()} at step {run.step}: lower the learning rate")
+    if run.step % 50 == 0:
+        _check_loss(value.item(), run.step)
     if isinstance(forward, SharpeningForward):
         value = value + run.training.entropy * forward.entropy(batch) + run.training.loudness * forward.loudness(batch)
     value.backward()
     run.optimiser.step()
     run.step += 1
+
+
+def _check_weights(run: _Run) -> None:
+    for name, weight in named_weights(run.model).items():
+        if not bool(weight.isfinite().all()):
+            rule = f"weights must stay finite, {name} is not after step {run.step}"
+            raise StackheadsError(f"{rule}: lower the learning rate or the weight decay")
+
+
+def _check_loss(value: float, step: int) -> None:
+    if not math.isfinite(value):
+        raise StackheadsError(f"the loss must stay finite, it is {value} at step {step}: lower the learning rate")
 
 
 def answer_loss(task: StoredTask, forward: TensorMap, batch: Batch, balanced: bool = False) -> Float[Tensor, ""]:
@@ -184,11 +200,13 @@ def answer_loss(task: StoredTask, forward: TensorMap, batch: Batch, balanced: bo
 
 
 def _evaluate(run: _Run) -> dict[str, Any]:
+    _check_weights(run)
     generator = bare(Reserved.HELD_OUT)
     batch = run.task.sample(run.training.evaluate_examples, generator).to(next(run.model.parameters()).device)
     with analysing(run.model):
         logits = forward_for_training(run.model, batch.tokens)(batch.tokens)
         value = loss(run.task, logits, batch).item()
+    _check_loss(value, run.step)
     shares = query_accuracy(run.task, logits, batch)
     return {"step": run.step, "loss": value, "accuracy": shares, "time": time.time()}
 
@@ -212,6 +230,7 @@ def _store(run: _Run) -> None:
 
 def _snapshot(run: _Run) -> None:
     if run.folder is not None:
+        _check_weights(run)
         save_checkpoint(run.folder.snapshot(run.step), run.model, run.task, run.config, _provenance(run), _fresh_metrics(run))
 
 

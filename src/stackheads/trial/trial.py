@@ -14,7 +14,7 @@ import pandas as pd
 
 from stackheads.explanation.program import extract_program
 from stackheads.labelling.bench import make_bench, read_labels
-from stackheads.labelling.thresholds import Thresholds
+from stackheads.labelling.thresholds import Thresholds, default_or
 from stackheads.models.hooks import analysing
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream
@@ -128,7 +128,7 @@ def put_on_trial(
     Cost: about 4 + 3 × (head, destination) + 101 × roles + 2 × redirections forward passes on `examples` examples, and
     one for each pair of labelled heads of a layer and destination.
     """
-    thresholds = thresholds or Thresholds()
+    thresholds = default_or(thresholds)
     bench = make_bench(model, task, examples, seed, thresholds, Stream.TRIAL)
     parsed = read_labels(labels)
     extracted = extract_program(labels, task)
