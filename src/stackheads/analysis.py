@@ -160,7 +160,7 @@ def analyze(
     task: Task | None = None,
     examples: int | Literal["auto"] = "auto",
     seed: int = 0,
-    device: torch.device | str | None = None,
+    device: torch.device | str | int | None = None,
     progress: bool = True,
     thresholds: Thresholds | None = None,
     explain: bool = True,
@@ -240,7 +240,7 @@ def _explanation(labels: pd.DataFrame, model: Model, task: Task, seed: int, thre
 
 
 def _resolve(
-    model: Model | Checkpoint | Path | str, task: Task | None, device: torch.device | str | None
+    model: Model | Checkpoint | Path | str, task: Task | None, device: torch.device | str | int | None
 ) -> tuple[Any, Task, dict[str, Any]]:
     """The model on its device, the task, and how to name them."""
     if isinstance(model, (str, Path)):

@@ -3,6 +3,8 @@
 import json
 import pickle
 import zipfile
+from inspect import unwrap
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from stackheads.errors import CheckpointError, ConfigError, StackheadsError, TaskMismatchError
 from stackheads.models import ModelConfig, build, check_fit, load, save_checkpoint, snapshots
+from stackheads.models.config import parse_device
 from stackheads.tasks import Cycle, Retrieval
 
 
@@ -152,6 +155,33 @@ def test_a_task_that_does_not_fit_is_refused(cycle, other, says):
     model = build(ModelConfig(layers=1, heads=1, d_model=16, d_head=8), cycle)
     with pytest.raises(TaskMismatchError, match=says):
         check_fit(model, other)
+
+
+class Mine(Cycle):
+    """A task of somebody's own, whose settings are those of a cycle."""
+
+
+def test_a_task_that_its_settings_would_not_bring_back_is_not_stored(tmp_path):
+    config = ModelConfig(layers=1, heads=1, d_model=8, d_head=4)
+    mine = Mine(symbols=4, max_hops=1)
+    for task in (mine, SimpleNamespace(name="mine"), SimpleNamespace(kind=["cycle"]), SimpleNamespace(kind="mine")):
+        with pytest.raises(ConfigError, match=r"read back as one of the tasks cycle, .*, got \w+, which is none of them"):
+            unwrap(save_checkpoint)(tmp_path / "saved", build(config, mine), task, config)
+    assert not (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("device", [0, 99, -1, True, 1.5, "", "abacus"])
+def test_a_device_that_is_not_here_is_refused_in_a_line(device):
+    if device == 0 and torch.cuda.is_available():
+        assert parse_device(0) == torch.device("cuda:0")
+        return
+    with pytest.raises(ConfigError, match=r"device must be one that torch can use here, got .*: try --device cpu") as caught:
+        unwrap(parse_device)(device)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_device_is_the_cpu():
+    assert parse_device(None) == parse_device("cpu") == torch.device("cpu")
 
 
 def test_model_settings_are_checked():

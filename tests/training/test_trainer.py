@@ -208,6 +208,19 @@ def test_a_frozen_embedding_stays_as_the_task_gives_it_and_the_run_resumes_bit_f
     assert not any(torch.equal(whole[name], learned[name]) for name in whole if "W_" in name)
 
 
+class Mine(Cycle):
+    """A task of somebody's own, whose settings are those of a cycle."""
+
+    def sample(self, n, generator):
+        raise AssertionError("refused before the work")
+
+
+def test_a_task_that_can_not_be_stored_is_refused_before_the_work(tmp_path):
+    with pytest.raises(ConfigError, match="got Mine, which is none of them: leave output_dir out"):
+        train(Mine(symbols=5, max_hops=1), MODEL, SHORT, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_has_no_vectors_has_no_frozen_embedding(tmp_path):
     with pytest.raises(ConfigError, match="needs a task whose tokens are vectors"):
         train(TASK, MODEL, SHORT.model_copy(update={"frozen_embedding": True}), tmp_path / "run", progress=False)

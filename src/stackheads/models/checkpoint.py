@@ -18,7 +18,7 @@ from stackheads.files import Stored, checked, read_json, write_folder, write_jso
 from stackheads.models.config import ModelConfig, build, check_fit, model_config, moved, parse_device
 from stackheads.models.native import named_weights
 from stackheads.models.protocol import Model
-from stackheads.tasks import StoredTask, from_config
+from stackheads.tasks import StoredTask, check_storable, from_config
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
@@ -66,8 +66,9 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint folder, replacing one of the same name; a reader sees the old one or the new one, whole.
 
-    Other files that are there stay. Raises `ConfigError` for a folder of another kind.
+    Other files that are there stay. Raises `ConfigError` for a folder of another kind, or a task that can't be stored.
     """
+    check_storable(task)
     from safetensors.torch import save_file
 
     content = {
@@ -87,7 +88,7 @@ def save_checkpoint(
     write_folder(Path(folder), write, kind=WEIGHTS)
 
 
-def load(path: Path | str, device: torch.device | str = "cpu", into: Checkpoint | None = None) -> Checkpoint:
+def load(path: Path | str, device: torch.device | str | int = "cpu", into: Checkpoint | None = None) -> Checkpoint:
     """Load a checkpoint folder, or the last snapshot of a run folder, and check it whole.
 
     `into`: a loaded checkpoint that is not needed any more; if its model is built alike, it takes the weights where it is, and

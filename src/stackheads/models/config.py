@@ -58,7 +58,7 @@ def model_config(settings: dict[str, Any]) -> ModelConfig:
         raise bad_setting("model", error) from None
 
 
-def build(config: ModelConfig, task: Task, seed: int = 0, device: torch.device | str = "cpu") -> Any:
+def build(config: ModelConfig, task: Task, seed: int = 0, device: torch.device | str | int = "cpu") -> Any:
     """A freshly initialised `HookedTransformer` (or what takes its place, `native.py`) for a task; the same seed gives the same
     weights.
 
@@ -132,13 +132,17 @@ def check_fit(model: Model, task: Task) -> None:
             )
 
 
-def parse_device(name: torch.device | str | None) -> torch.device:
-    """The device to compute on; None means CPU. Raises `ConfigError` if it is unknown or not available."""
+def parse_device(name: torch.device | str | int | None) -> torch.device:
+    """The device to compute on; None means CPU, a number that graphics processor, as torch has it.
+
+    Raises `ConfigError` if it is unknown or not available.
+    """
     try:
-        device = torch.device(name or "cpu")
+        numbered = isinstance(name, int) and not isinstance(name, bool)
+        device = torch.device(f"cuda:{name}" if numbered else "cpu" if name is None else name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise ConfigError(f"device must be one that torch can use here, got {str(name)!r}: try --device cpu") from None
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError):
+        raise ConfigError(f"device must be one that torch can use here, got {name!r}: try --device cpu") from None
     if device.type == "meta":
         raise ConfigError("device must hold data, got 'meta': try --device cpu")
     return device

@@ -47,6 +47,7 @@ __all__ = [
     "Templates",
     "check",
     "check_gates",
+    "check_storable",
     "check_task",
     "draw",
     "from_config",
@@ -69,6 +70,16 @@ KINDS: dict[str, type[StoredTask]] = {
     "cases": DepthCases,
 }
 """The tasks that can be named in a configuration."""
+
+
+def check_storable(task: object) -> None:
+    """Raise `ConfigError` for a task that its settings would not bring back: one of one's own, or a subclass of these."""
+    kind = getattr(task, "kind", None)
+    if not isinstance(kind, str) or KINDS.get(kind) is not type(task):
+        rule = f"what is stored is read back as one of the tasks {', '.join(KINDS)}"
+        raise ConfigError(
+            f"{rule}, got {type(task).__name__}, which is none of them: leave output_dir out, and store the state_dict yourself"
+        )
 
 
 def from_config(config: dict[str, Any]) -> StoredTask:

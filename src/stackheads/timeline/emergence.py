@@ -100,7 +100,7 @@ def emergence(
     run: Path | str,
     examples: int = 512,
     seed: int = 0,
-    device: torch.device | str | None = None,
+    device: torch.device | str | int | None = None,
     progress: bool = True,
     bootstraps: int = KEPT_DRAWS,
     thresholds: Thresholds | None = None,

@@ -18,7 +18,7 @@ from stackheads.files import Stored, checked, first_difference, holds_other, rea
 from stackheads.models import ModelConfig, parameters
 from stackheads.models.native import named_weights
 from stackheads.models.protocol import Model
-from stackheads.tasks import StoredTask
+from stackheads.tasks import StoredTask, check_storable
 from stackheads.training.config import TrainingConfig, training_config
 
 FORMAT = 1
@@ -67,8 +67,10 @@ class RunFolder:
 def open_run(path: Path, task: StoredTask, model: ModelConfig, training: TrainingConfig, resume: bool) -> RunFolder:
     """Create the run's folder, or check that the one there was made with these settings.
 
-    Raises `ConfigError` if the folder holds a run and `resume` is False, or one with other settings.
+    Raises `ConfigError` if the folder holds a run and `resume` is False, or one with other settings, and for a task that can't
+    be stored.
     """
+    check_storable(task)
     folder = RunFolder(path)
     content = {
         "format": FORMAT,

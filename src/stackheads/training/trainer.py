@@ -28,7 +28,7 @@ from stackheads.models.native import named_weights
 from stackheads.models.protocol import Model
 from stackheads.models.trust import forward_for_training, why_not_fused
 from stackheads.seeds import Reserved, bare
-from stackheads.tasks import Batch, StoredTask
+from stackheads.tasks import Batch, StoredTask, check_storable
 from stackheads.tasks.layout import check_no_pads
 from stackheads.tasks.scoring import asked, loss, query_accuracy
 from stackheads.training.config import TrainingConfig
@@ -61,7 +61,7 @@ def train(
     model: ModelConfig,
     training: TrainingConfig | None = None,
     output_dir: Path | str | None = None,
-    device: torch.device | str | None = None,
+    device: torch.device | str | int | None = None,
     progress: bool = True,
     resume: bool = False,
     start_from: Checkpoint | None = None,
@@ -129,6 +129,7 @@ def _start(
 ) -> _Run:
     model = build(config, task, seed=training.seed, device=device)
     if start_from is not None:
+        check_storable(start_from.task)
         check_fit(start_from.model, task)
         if start_from.config != config:
             raise ConfigError("start_from must have the model settings of the run, got others: use the same settings")

@@ -45,7 +45,7 @@ def load_gpt2(
     n_heads: int | None = None,
     unembed: Unembed = "tied",
     allow_pickle: bool = False,
-    device: torch.device | str | None = None,
+    device: torch.device | str | int | None = None,
     settings: Gpt2Settings | None = None,
 ) -> Any:
     """The GPT-2 in a file or folder, ready for `analyze(model, task)`: `read_state_dict`, then `from_gpt2`, named after it.
