@@ -267,6 +267,13 @@ def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_pa
         (["theory", "--hops", "0"], "max_hops must be at least 1, got 0"),
         (["theory", "--examples", "0", "--output-dir", "out"], "at least 1, got 0"),
         (["train", "cycle", "--threads", "0", "--output-dir", "out"], "threads must be at least 1"),
+        (["train", "cycle", "--threads", "100000", "--output-dir", "out"], "threads must be at most"),
+        (["validate", "--workers", "100000", "--output", "out"], "workers must be at most"),
+        (["train", "cycle", "--d-model", str(10**14), "--output-dir", "out"], "must fit into memory, "),
+        (["train", "cycle", "--symbols", str(10**14), "--output-dir", "out"], "must fit into memory, "),
+        (["theory", "--examples", str(10**15)], " bytes do not: ask for smaller sizes or fewer examples"),
+        (["theory", "--examples", str(10**30)], "must fit into memory, it does not"),
+        (["train", "cycle", "--lr", "inf", "--output-dir", "out"], "training setting lr: Input should be a finite number"),
     ],
 )
 def test_mistakes_end_in_one_line_and_status_2_and_write_nothing(checkpoints, tmp_path, arguments, says):

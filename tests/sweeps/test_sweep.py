@@ -23,7 +23,7 @@ from stackheads.sweeps.sweep import (
     read_sweep,
     success_rates,
 )
-from stackheads.sweeps.workers import Outcome, run_sweep
+from stackheads.sweeps.workers import Outcome, _failure_file, run_sweep
 
 SWEEP = """
 task: {kind: cycle, symbols: 4, max_hops: 1}
@@ -112,6 +112,27 @@ def test_a_ray_cluster_may_lose_a_node(file, tmp_path):
     assert sorted(table["cell"]) == sorted(plan.name for plan in plans(read_sweep(file)))
 
 
+def test_names_of_plans_fit_a_file_system_and_stay_apart(file, tmp_path):
+    """Many snapshots make a long name; two that differ at the end only are two, and short names are as they were."""
+    steps = [list(range(300, 300 + number)) for number in (90, 91, 92)]
+    file.write_text(SWEEP.replace("[chain, final]", "[chain]").replace("{range: 2}", f"[0]\n  training.snapshots: {steps}"))
+    made = open_sweep(read_sweep(file), tmp_path / "s")
+    assert len({plan.name for plan in made}) == 3
+    for plan in made:
+        plan_folder(tmp_path / "s", plan).mkdir(parents=True)
+        with _locked(tmp_path / "s", plan):
+            _failure_file(tmp_path / "s", plan).write_text("a reason")
+    assert plans(read_sweep(file)) == made
+    file.write_text(SWEEP)
+    assert next(plan.name for plan in plans(read_sweep(file))) == "supervision-chain_seed-0"
+
+
+def test_what_does_not_fit_into_memory_is_a_line_of_the_outcome(file, tmp_path):
+    file.write_text(SWEEP.replace("[chain, final]", "[chain]").replace("{range: 2}", f"[0]\n  model.d_model: [{10**14}]"))
+    (failure,) = run_sweep(read_sweep(file), tmp_path / "s", progress=False).failures
+    assert "must fit into memory" in failure.reason
+
+
 def test_two_workers_never_share_a_cell(file, tmp_path):
     made = open_sweep(read_sweep(file), tmp_path / "s")
     with _locked(tmp_path / "s", made[0]), pytest.raises(RunBusyError, match="another is training supervision-chain_seed-0"):
@@ -174,6 +195,13 @@ def test_a_null_in_the_file_is_a_null_in_every_table(file, tmp_path):
         ("just words", "holds task, model, training and grid"),
         ("task: {}", "sweep setting model"),
         (SWEEP.replace("{range: 2}", "3"), r"list of values or \{range: N\}, got 3"),
+        *(
+            (SWEEP.replace("{range: 2}", f"{{range: {number}}}"), rf"N from 1 to 100,000, got {got}")
+            for number, got in ((0, 0), (-3, -3), (10**12, 10**12), ("true", "True"), ("2.0", r"2\.0"))
+        ),
+        (SWEEP.replace("{range: 2}", "{range: 50001}"), "has 1 to 100,000 plans, got 100,002"),
+        (SWEEP.replace("steps: 300", "betas: [0.9, 1.0]"), "betas: .*below 1"),
+        (SWEEP.replace("d_head: 4", "d_head: 5, positions: rotary"), "even d_head and not 5"),
         (SWEEP.replace("training.seed", "seed"), "named task.…, model.… or training.…, got 'seed'"),
         (SWEEP.replace("[chain, final]", "[chain, none]"), "supervision"),
         (SWEEP.replace("[chain, final]", "[chain, chain]"), "remove doubles"),

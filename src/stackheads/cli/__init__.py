@@ -13,6 +13,7 @@ from stackheads.cli.language import llm
 from stackheads.cli.looking import analyze, emerge, validate
 from stackheads.cli.training import sweep, train
 from stackheads.errors import StackheadsError
+from stackheads.limits import too_large
 from stackheads.report.console import encodable
 
 app = typer.Typer(
@@ -44,6 +45,10 @@ def _one_line_errors() -> Generator[None]:
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("interrupted\n")
         raise SystemExit(_INTERRUPTED) from None
+    except (MemoryError, OverflowError, RuntimeError, TypeError) as error:  # torch has no one kind for what does not fit
+        if (told := too_large(error)) is None:
+            raise
+        message = told
     else:
         return
     sys.stderr.write("error: " + " ".join(message.split()) + "\n")

@@ -187,13 +187,13 @@ def validate(
     import json as json_module
 
     from stackheads.files import check_file, check_folder, write_json
+    from stackheads.limits import check_parallel
     from stackheads.report.validation import print_validation
     from stackheads.validation.kept import SETTINGS
     from stackheads.validation.nulls import permuted_checkpoints
     from stackheads.validation.validate import validate as run
 
-    if workers < 1:
-        raise ConfigError(f"workers must be at least 1, got {workers}: give the number of processes")
+    check_parallel("workers", workers, "processes")
     if output is not None:
         check_file(output)
     if keep is not None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 
-from stackheads.errors import ConfigError
+from stackheads.limits import check_parallel
 
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1.")]
@@ -27,11 +27,10 @@ class Common:
 
 
 def use_threads(threads: int) -> None:
-    """Compute with this many CPU threads. Raises `ConfigError` if there are none."""
+    """Compute with this many CPU threads. Raises `ConfigError` if there can't be so many."""
     import torch
 
-    if threads < 1:
-        raise ConfigError(f"threads must be at least 1, got {threads}: give the number of cores to use")
+    check_parallel("threads", threads, "cores to use")
     torch.set_num_threads(threads)
 
 

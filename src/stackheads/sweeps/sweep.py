@@ -16,8 +16,10 @@ bit for bit (`training/run.py`). So whoever runs plans – processes of this mac
 die at any moment. A lock that the system frees with its process keeps two workers out of one plan.
 """
 
+import hashlib
 import itertools
 import json
+import math
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +42,10 @@ if TYPE_CHECKING:
 PARTS = ("task", "model", "training")
 SEED, DATA_SEED = "training.seed", "training.data_seed"
 SWEEP = "sweep.json"
+MOST_PLANS = 100_000
+"""Plans of a sweep. Each is a folder."""
+LONGEST_NAME = 249
+"""Bytes of a plan's name, which `.error` still follows: file systems take 255."""
 
 
 class SweepConfig(BaseModel):
@@ -106,8 +112,13 @@ def read_sweep(path: Path, seed: int = 0) -> SweepConfig:
 
 
 def _values(name: str, values: Any) -> list[Any]:
-    if isinstance(values, dict) and set(values) == {"range"} and isinstance(values["range"], int):
-        return list(range(values["range"]))
+    if isinstance(values, dict) and set(values) == {"range"}:
+        number = values["range"]
+        if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= MOST_PLANS:
+            raise ConfigError(
+                f"grid {name} as {{range: N}} is 0..N-1, N from 1 to {MOST_PLANS:,}, got {number!r}: correct the sweep file"
+            )
+        return list(range(number))
     if isinstance(values, list) and values:
         return values
     raise ConfigError(f"grid {name} must be a list of values or {{range: N}}, got {values!r}: correct the sweep file")
@@ -119,6 +130,10 @@ def plans(config: SweepConfig) -> list[Plan]:
         part, _, setting = name.partition(".")
         if part not in PARTS or not setting:
             raise ConfigError(f"a grid entry is named task.…, model.… or training.…, got {name!r}: correct the sweep file")
+    if not 1 <= (number := math.prod(map(len, config.grid.values()))) <= MOST_PLANS:
+        raise ConfigError(
+            f"a sweep has 1 to {MOST_PLANS:,} plans, got {number:,}: correct the grid, or make several sweeps of it"
+        )
     made = []
     for values in itertools.product(*config.grid.values()):
         varied = dict(zip(config.grid, values, strict=True))
@@ -135,8 +150,14 @@ def plans(config: SweepConfig) -> list[Plan]:
 
 
 def _plan_name(varied: dict[str, Any]) -> str:
+    """The name of a plan's folder and lock; of one too long for a file system the beginning, and a digest of the whole."""
     parts = [f"{name.partition('.')[2]}-{value}" for name, value in varied.items()]
-    return "_".join("".join(c if c.isalnum() or c in "-." else "-" for c in part) for part in parts) or "run"
+    name = "_".join("".join(c if c.isalnum() or c in "-." else "-" for c in part) for part in parts) or "run"
+    told = name.encode()
+    if len(told) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(told).hexdigest()[:16]
+    return f"{told[: LONGEST_NAME - len(digest) - 1].decode(errors='ignore')}-{digest}"
 
 
 def _build(settings: dict[str, dict[str, Any]]) -> tuple[Any, Any, Any]:

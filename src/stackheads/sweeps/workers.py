@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from stackheads.errors import ConfigError, StackheadsError
+from stackheads.limits import check_parallel, too_large
 from stackheads.models.config import parse_device
 from stackheads.sweeps.sweep import Plan, RunBusyError, SweepConfig, carry_out, open_sweep, stored_result, write_tables
 
@@ -82,8 +83,8 @@ def run_sweep(
     Writes the sweep's tables into its folder at the end and after every plan. Raises `ConfigError` for settings that can't be.
     """
     parse_device(device)
-    if threads < 1:
-        raise ConfigError(f"threads must be at least 1, got {threads}: give the number of cores of a plan")
+    check_parallel("threads", threads, "cores of a plan")
+    check_parallel("workers", workers, "processes")
     made = open_sweep(config, folder)
     todo = [plan for plan in made if stored_result(folder, plan) is None]
     with tqdm(total=len(made), initial=len(made) - len(todo), disable=None if progress else True, unit="cell") as bar:
@@ -105,10 +106,9 @@ def run_on_processes(
 ) -> list[Failure]:
     """Train the plans that have no result, `workers` at a time, each in a fresh process; `report` is called for each done.
 
-    Raises `ConfigError` if workers < 1. A process that dies is begun again, up to `RETRIES` times.
+    A process that dies is begun again, up to `RETRIES` times. Raises `ConfigError` for a number of workers that can't be.
     """
-    if workers < 1:
-        raise ConfigError(f"workers must be at least 1, got {workers}: give the number of processes")
+    check_parallel("workers", workers, "processes")
     context = multiprocessing.get_context("spawn")
     waiting, running = list(plans), dict[str, tuple[Plan, Any]]()
     begun: dict[str, int] = {}
@@ -148,8 +148,11 @@ def _process(plan: Plan, folder: Path, device: str, threads: int, parent: int) -
     except RunBusyError:
         time.sleep(1)
         raise SystemExit(2) from None
-    except StackheadsError as error:
-        failed.write_text(str(error), encoding="utf-8")
+    except Exception as error:
+        told = str(error) if isinstance(error, StackheadsError) else too_large(error)
+        if told is None:
+            raise
+        failed.write_text(told, encoding="utf-8")
         raise SystemExit(1) from None
 
 
