@@ -13,6 +13,7 @@ from forked import stackheads
 from tiny_llama import language, save_folder
 
 from stackheads import cli
+from stackheads.cli import looking
 from stackheads.report.console import FALLBACK, IN_ASCII
 from stackheads.types import Status
 
@@ -95,6 +96,36 @@ def test_a_folder_that_holds_something_else_stays_as_it_is(refused, output):
 def test_a_folder_in_the_place_of_a_file_is_found_before_the_work(place, refused, output, name):
     (place / "full" / name).mkdir()
     assert f"{name} is a folder" in refused(*OUTPUTS[output], "full")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("--output-dir f --html f", "f is for --html and for --output-dir"),
+        ("--output-dir g --html g/analysis.json", "analysis.json is for --output-dir and for --html"),
+        ("--output-dir g --html g/x/../labels.csv", "labels.csv is for --output-dir and for --html"),
+        ("--output-dir f/g --html f", "f is for --html and for --output-dir"),
+        ("--figures f --html f/circuit.png", "circuit.png is for --figures and for --html"),
+        ("--figures f --html f", "f is for --html and for --figures"),
+        ("--output-dir f/analysis.json --figures f --html f/analysis.json", "analysis.json is for --html and for --output-dir"),
+        ("--html model/config.json", "config.json is for the model and for --html"),
+        ("--html model/step-1/model.safetensors", "model.safetensors is for the model and for --html"),
+    ],
+)
+def test_outputs_that_would_replace_each_other_or_the_model_are_found_before_the_work(place, refused, arguments, says):
+    (place / "model" / "step-1").mkdir(parents=True)
+    for path in ("config.json", "step-1/model.safetensors"):
+        (place / "model" / path).write_text("kept")
+    assert says in refused("analyze", "model", *arguments.split())
+
+
+def test_the_parts_of_a_validation_and_its_result_are_kept_apart(refused):
+    assert "settings.json is for" in refused("validate", "--keep", "k", "--output", "k/settings.json")
+
+
+def test_outputs_may_share_a_folder(place):
+    sharing = looking.Wanted(output_dir=place / "new", figures=place / "new", html=place / "new" / "page.html")
+    sharing.check(place / "nowhere")
 
 
 PRINTERS = {

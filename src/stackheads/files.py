@@ -4,12 +4,13 @@ A reader never sees half a file or half a folder: write beside, then rename.
 """
 
 import contextlib
+import itertools
 import json
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -118,6 +119,15 @@ def check_folder(path: Path | str, kind: str | None = None, files: Sequence[str]
         if os.path.isdir(folder / name):
             raise ConfigError(f"an output replaces nothing but a file, {folder / name} is a folder: choose another place")
     _check_writable(folder, path)
+
+
+def check_apart(files: Mapping[str, Sequence[Path]]) -> None:
+    """Raise `ConfigError` if two of these names stand for files that are one, or of which one would have to be a folder."""
+    real = {name: [path.resolve() for path in paths] for name, paths in files.items()}
+    for (one, ours), (other, theirs) in itertools.permutations(real.items(), 2):
+        taken = {folder for path in theirs for folder in (path, *path.parents)}
+        if both := [path for path in ours if path in taken]:
+            raise ConfigError(f"outputs need places of their own, {both[0]} is for {one} and for {other}: choose another")
 
 
 def _check_kind(folder: Path, kind: str) -> None:

@@ -63,10 +63,10 @@ class Wanted:
     ] = False
     html: Annotated[Path | None, typer.Option(help="Also write one offline HTML page to this file.")] = None
 
-    def check(self) -> None:
-        """Raise `ConfigError` for what can't be written, before the work."""
+    def check(self, source: Path | None) -> None:
+        """Raise `ConfigError` for what can't be written, or would replace the model itself, before the work."""
         from stackheads.explanation.measuring import FITTED_TO
-        from stackheads.files import check_file, check_folder
+        from stackheads.files import check_apart, check_file, check_folder
         from stackheads.record import FILE, FURTHER, TABLE
         from stackheads.report.figures import FILES
 
@@ -82,6 +82,14 @@ class Wanted:
             check_file(self.html)
         if self.figures is not None:
             check_folder(self.figures, files=FILES)
+        check_apart(
+            {
+                "the model": _files_of(source),
+                "--output-dir": [self.output_dir / name for name in (FILE, TABLE, *FURTHER)] if self.output_dir else [],
+                "--figures": [self.figures / name for name in FILES] if self.figures else [],
+                "--html": [self.html] if self.html else [],
+            }
+        )
 
     def write(self, analysis: "Analysis", verdict: "Trial | None", explained: "Explained | None") -> None:
         """Save what goes to files."""
@@ -121,7 +129,7 @@ def analyze(
     from stackheads.analysis import analyze as run
     from stackheads.report.terminal import print_analysis, print_selectors, print_trial
 
-    wanted.check()
+    wanted.check(path or other.gpt2)
     number = _examples(examples)
     subject = _subject(path, other, options, common.device)
     asked: dict[str, Any] = {"examples": number, "budget": budget, "seed": common.seed, "carried": wanted.carried}
@@ -186,7 +194,7 @@ def validate(
     """Score the labeller on circuits whose labels are known, and on models that must get none. Status 1 if a bar is missed."""
     import json as json_module
 
-    from stackheads.files import check_file, check_folder, write_json
+    from stackheads.files import check_apart, check_file, check_folder, write_json
     from stackheads.limits import check_parallel
     from stackheads.report.validation import print_validation
     from stackheads.validation.kept import SETTINGS
@@ -198,6 +206,7 @@ def validate(
         check_file(output)
     if keep is not None:
         check_folder(keep, SETTINGS, [SETTINGS])
+        check_apart({"--keep": [keep / SETTINGS], "--output": [output] if output else []})
     nulls = permuted_checkpoints(checkpoints, seed)
     result = run(quick, seed, nulls, workers, progress=not quiet, folder=keep, about=checkpoints)
     if output is not None:
@@ -208,6 +217,15 @@ def validate(
         print_validation(result)
     if result.missed:
         raise typer.Exit(1)
+
+
+def _files_of(source: Path | None) -> list[Path]:
+    """The files of the model that is looked at: a checkpoint's, those of a run's snapshots, or the one that is given."""
+    from stackheads.models.checkpoint import CONFIG, WEIGHTS
+
+    if source is None or source.is_file():
+        return [source] if source else []
+    return [path for name in (CONFIG, WEIGHTS) for path in source.rglob(name)]
 
 
 def _examples(text: str) -> int | Literal["auto"]:
