@@ -2,6 +2,10 @@
 
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -92,6 +96,29 @@ def test_a_killed_sweep_goes_on_to_the_same_results(file, tmp_path):
     assert all(path.stat().st_mtime_ns == at for path, at in done.items())  # what was done was not done again
     for name in ("results.csv", "success.csv"):
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_sweep_that_is_interrupted_says_so_in_a_line(file, tmp_path):
+    """Ctrl-C reaches the sweep and its workers, as from a terminal."""
+    file.write_text(SWEEP.replace("steps: 300", "steps: 1000000"))
+    command = [
+        sys.executable,
+        "-c",
+        "from stackheads.cli import main; main()",
+        "sweep",
+        str(file),
+        "--output-dir",
+        "s",
+        "--quiet",
+    ]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while process.poll() is None and len(list(tmp_path.glob("s/cells/*/state.safetensors"))) < 2:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    out, error = process.communicate()
+    assert (process.returncode, out, error) == (130, "", "interrupted\n")
 
 
 def test_a_ray_cluster_may_lose_a_node(file, tmp_path):

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tqdm import tqdm
 
@@ -138,8 +138,12 @@ def run_on_processes(
 
 
 def _process(plan: Plan, folder: Path, device: str, threads: int, parent: int) -> None:
-    """The body of a worker process, which does not outlive the sweep that began it: Ctrl-C is for the sweep to hear."""
+    """The body of a worker process, which does not outlive the sweep that began it.
+
+    Ctrl-C is for the sweep to hear, which then ends its workers; these leave as a program does, and nothing of theirs behind.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     failed = _failure_file(folder, plan)
     failed.unlink(missing_ok=True)
@@ -154,6 +158,10 @@ def _process(plan: Plan, folder: Path, device: str, threads: int, parent: int) -
             raise
         failed.write_text(told, encoding="utf-8")
         raise SystemExit(1) from None
+
+
+def _leave(number: int, _: Any) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _die_with(parent: int) -> None:
