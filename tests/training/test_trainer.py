@@ -175,6 +175,12 @@ def test_a_killed_process_resumes_bit_for_bit(tmp_path):
     assert all(torch.equal(weights(whole)[name], value) for name, value in weights(resumed).items())
 
 
+def test_a_run_in_the_folder_where_one_stands_has_its_name(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert train(TASK, MODEL, SHORT.model_copy(update={"steps": 2}), ".", progress=False).name == load(".").name == "here"
+
+
 def test_snapshots_are_checkpoints_of_their_step(tmp_path):
     train(TASK, MODEL, SHORT, tmp_path / "run", progress=False)
     names = sorted(path.name for path in (tmp_path / "run").glob("step-*"))

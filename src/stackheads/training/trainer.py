@@ -100,7 +100,7 @@ def train(
     if run.folder is not None and not run.folder.snapshot(run.step).exists():
         _snapshot(run)
     run.model.eval().requires_grad_(False)
-    name = run.folder.path.name if run.folder else task.name
+    name = run.folder.path.resolve().name if run.folder else task.name
     return Checkpoint(name, run.model, task, model, _provenance(run), _fresh_metrics(run))
 
 
