@@ -1,7 +1,7 @@
 """Which mechanism does each architecture find, and what share of it do the labels cover?
 
     python analyses/mechanisms.py                  # tables and figure from analyses/results/mechanisms.csv, seconds
-    python analyses/mechanisms.py --from-scratch   # with the four sweeps, 78 runs; then half a minute a run and core
+    python analyses/mechanisms.py --from-scratch   # with the four sweeps, 82 runs; then half a minute a run and core
 
 Or only the runs that the table says are solved, in the order of the sweeps' turns; they may be begun again at any moment:
 
