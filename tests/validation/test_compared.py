@@ -99,6 +99,15 @@ def test_copies_of_a_circuit_are_one_unit_of_the_interval():
     assert (found["low"], found["high"]) == (0.0, 1.0)
 
 
+def test_a_circuit_of_which_nothing_is_judged_is_no_unit():
+    """Eight circuits of eight heads, of which 0, 1, … 7 are right, and eight that are left open."""
+    some = {right: [{"hop 1" if head < right else "hop 2": ALWAYS} for head in range(8)] for right in range(8)}
+    judged = [replace(made("clean", 0, [{"hop 1"}] * 8, **{OURS: said}), base=str(right)) for right, said in some.items()]
+    left_open = [replace(one, truth={}, statuses={}, base=f"{one.base}, left open") for one in judged]
+    with_them, without = (row(scores(cases), OURS, "clean") for cases in ([*judged, *left_open], judged))
+    assert with_them == without | {"cases": 16}
+
+
 def test_a_circuit_that_holds_another_is_built_on_it_and_in_its_half():
     """Whose judged cells are all there once more, head by head, is a copy with something beside."""
     guise = Guise(seed=1, normalization=None, rotate=False, permute=False)

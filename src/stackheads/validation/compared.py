@@ -183,7 +183,9 @@ def _but_for(one: Result, away: Collection[tuple[str, str]]) -> Result:
     return replace(one, truth=truth, statuses={cell: some for cell, some in one.statuses.items() if cell in truth})
 
 
-def _of_known(results: Sequence[Result], way: str, bars: tuple[float, float]) -> dict[str, Any]:
+def _of_known(every: Sequence[Result], way: str, bars: tuple[float, float]) -> dict[str, Any]:
+    """Of cases in which something is judged: others are no units to draw."""
+    results = [one for one in every if one.truth]
     counts = _counts(results, way, bars)
     total = counts.sum(dim=(0, 1))
     of_base = _by_base(results, counts)
