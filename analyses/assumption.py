@@ -13,7 +13,7 @@ import torch
 
 from stackheads.labelling.readouts import make_scorer
 from stackheads.models.hooks import analysing, hook_name
-from stackheads.seeds import bare
+from stackheads.seeds import Reserved, bare
 from stackheads.tasks import Retrieval, StatementTask
 from stackheads.theory import knowledge, radius
 from stackheads.theory.flow import joined
@@ -61,14 +61,13 @@ def order_guesses(task: StatementTask) -> dict[Key, float]:
     return {key: right[key] / total[key] for key in total}
 
 
-def confined(
-    model: Any, task: StatementTask, layer: int | None, examples: int, seed: int
-) -> dict[tuple[Destination, int], float]:
-    """Accuracy per destination and hop if the heads of one layer, or of none, attend only where something they know is shared.
+def confined(model: Any, task: StatementTask, layer: int | None, examples: int) -> dict[tuple[Destination, int], float]:
+    """Accuracy per destination and hop, on fresh examples, if the heads of one layer, or of none, attend only where something
+    they know is shared.
 
     Known is what the simulation of `theory/flow.py` says after the layers before; scores elsewhere become minus infinity.
     """
-    batch = task.sample(examples, bare(seed))
+    batch = task.sample(examples, bare(Reserved.DEPTH))
     hooks: list[tuple[str, Any]] = []
     if layer is not None:
         known = list(knowledge(batch.tokens, task.attention_dir))

@@ -31,7 +31,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from claims import BLUE, GREY, ORANGE, RESULTS, ROOT, beside, markdown, rate
+from claims import BLUE, GREY, ORANGE, RECIPES, RESULTS, ROOT, beside, markdown, rate
 from recipes import causal
 from tqdm import tqdm
 
@@ -285,7 +285,7 @@ def main() -> None:
     if arguments.from_scratch:
         torch.set_num_threads(1)
         models = [(family, seed) for family in FAMILIES if arguments.only in (None, family) for seed in range(SEEDS)]
-        keeping(MEASURED, {"examples": EXAMPLES, "read": READ})
+        keeping(MEASURED, {"examples": EXAMPLES, "read": READ}, Path(__file__), RECIPES)
         parts = [kept(MEASURED, f"{family}-{seed}", measured, family, seed) for family, seed in tqdm(models, disable=None)]
         for path, tables in zip(paths.values(), zip(*parts, strict=True), strict=True):
             frame = pd.DataFrame([row for one in tables for row in one])

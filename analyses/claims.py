@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -27,10 +28,12 @@ from stackheads.models import snapshots
 from stackheads.report.figures import save_figure
 from stackheads.sweeps.sweep import Plan, plan_folder, plans, read_sweep, stored_result
 from stackheads.sweeps.workers import run_sweep
+from stackheads.validation.kept import key
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "analyses" / "results"
 KEPT = ROOT / "runs" / "mechanisms"
+RECIPES = ROOT / "analyses" / "recipes.py"
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"  # Okabe and Ito: safe for the colour-blind
 
 Tables = dict[str, pd.DataFrame]
@@ -146,20 +149,23 @@ def coverage(claim: Claim, table: pd.DataFrame) -> tuple[bool, str]:
 
 
 def kept_analysis(run: Run, kept: Path, examples: int = 256, seed: int = 0) -> Analysis:
-    """`analyze` of a run's last snapshot, from the folder --kept if it is there for these examples, else made and kept."""
-    folder, last = kept / run.sweep / run.plan.name, max(snapshots(run.folder))
-    try:
-        found = Analysis.load(folder)
-        if (found.examples, found.seed, found.model["name"]) == (examples, seed, f"step-{last:06d}"):
-            return found
-    except CheckpointError:
-        pass
+    """`analyze` of a run's last snapshot, kept below a folder by what it belongs to (`validation/kept.py`)."""
+    last = last_snapshot(run)
+    folder = kept / run.sweep / run.plan.name / key({"examples": examples, "seed": seed}, last)
+    with suppress(CheckpointError):
+        return Analysis.load(folder)
     import torch
 
     torch.set_num_threads(1)
-    found = analyze(snapshots(run.folder)[last], examples=examples, seed=seed, progress=False)
+    found = analyze(last, examples=examples, seed=seed, progress=False)
     found.save(folder)
     return found
+
+
+def last_snapshot(run: Run) -> Path:
+    """The folder of a run's last snapshot."""
+    folders = snapshots(run.folder)
+    return folders[max(folders)]
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -43,7 +43,7 @@ from stackheads.tasks import StatementTask
 from stackheads.theory import guesses, layers_needed
 from stackheads.types import Destination
 
-EXAMPLES, CHUNK, SEED = 4096, 1024, Reserved.DEPTH
+EXAMPLES, CHUNK = 4096, 1024
 ANSWERED, CONFIDENCE = 0.99, 0.999
 ODD = "violation"
 SWEEPS = {"depth-bidirectional": "both ways", "depth-causal": "causal"}
@@ -103,7 +103,7 @@ def best_guesses(task: StatementTask) -> dict[Key, float]:
 
 def accuracies(model: Any, task: StatementTask, examples: int) -> dict[tuple[Destination, int], tuple[float, int]]:
     """For each destination and hop the accuracy on fresh examples, and in how many of them it is asked."""
-    generator, totals = bare(SEED), {}
+    generator, totals = bare(Reserved.DEPTH), {}
     with analysing(model):
         for start in range(0, examples, CHUNK):
             batch = task.sample(min(CHUNK, examples - start), generator)
@@ -131,7 +131,7 @@ def evidence(run: Run, row: dict[str, Any], allowed: list[int]) -> dict[str, Any
         cells.append(f"{place} ({label['looks_like']} {label['pattern']:.2f}, {label['status']})")
     checkpoint, left = load(run.folder), []
     for layer in (0, row["layers"] - 1):
-        shares = confined(checkpoint.model, checkpoint.task, layer, CHUNK, SEED)
+        shares = confined(checkpoint.model, checkpoint.task, layer, CHUNK)
         others = [shares[Destination(row["destination"]), hop] for hop in allowed]
         mine = percent(shares[Destination(row["destination"]), row["hop"]])
         left.append(f"{mine} ({percent(min(others, default=None))})")

@@ -19,7 +19,7 @@ from typing import Any, get_args
 
 import pandas as pd
 import torch
-from claims import BLUE, GREY, RESULTS, ROOT, markdown, percent
+from claims import BLUE, GREY, RECIPES, RESULTS, ROOT, markdown, percent
 from recipes import case_of_depth
 from tqdm import tqdm
 
@@ -160,7 +160,7 @@ def main() -> None:
     paths = {part: Path(RESULTS / f"{NAME}{part}.csv") for part in ("", "-labels", "-selectors")}
     if arguments.from_scratch:
         torch.set_num_threads(1)
-        keeping(MEASURED, {"examples": EXAMPLES, "solved": SOLVED})
+        keeping(MEASURED, {"examples": EXAMPLES, "solved": SOLVED}, Path(__file__), RECIPES)
         models = list(product(CASES, DEPTHS, range(SEEDS)))
         parts = [kept(MEASURED, "-".join(map(str, each)), answered, *each) for each in tqdm(models, disable=None)]
         rows = pd.DataFrame([row for one in parts for row in one])

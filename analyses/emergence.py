@@ -20,6 +20,7 @@ snapshots lowers tau-b, and so beside it stands how many of the pairs that both 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from itertools import combinations
 from typing import Any
 
@@ -35,6 +36,7 @@ from stackheads.sweeps.sweep import Plan
 from stackheads.tables import records
 from stackheads.timeline.orders import Agreement, agreement, hop_steps, role_steps
 from stackheads.timeline.result import STEP_TYPES, Steps
+from stackheads.validation.kept import key
 
 KEPT = ROOT / "runs" / "emergence"
 SUPERVISIONS = ("chain", "dense")
@@ -49,14 +51,12 @@ Rows = list[dict[str, Any]]
 
 
 def steps_of(run: Run) -> Rows:
-    """The steps of one run, kept if they are there for these examples and snapshots."""
-    kept = KEPT / run.sweep / run.plan.name
-    try:
-        found = Emergence.load(kept)
-        if (found.examples, found.seed, found.snapshots) == (EXAMPLES, SEED, list(snapshots(run.folder))):
-            return records(found.steps)
-    except CheckpointError:
-        pass
+    """The steps of one run, kept by what they belong to (`validation/kept.py`)."""
+    folders = snapshots(run.folder)
+    settings = {"examples": EXAMPLES, "seed": SEED, "snapshots": list(folders)}
+    kept = KEPT / run.sweep / run.plan.name / key(settings, *folders.values())
+    with suppress(CheckpointError):
+        return records(Emergence.load(kept).steps)
     import torch
 
     torch.set_num_threads(1)

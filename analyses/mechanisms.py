@@ -1,7 +1,7 @@
 """Which mechanism does each architecture find, and what share of it do the labels cover?
 
     python analyses/mechanisms.py                  # tables and figure from analyses/results/mechanisms.csv, seconds
-    python analyses/mechanisms.py --from-scratch   # with the four sweeps, 78 runs; then half a minute a run and core
+    python analyses/mechanisms.py --from-scratch   # with the four sweeps, 82 runs; then half a minute a run and core
 
 Or only the runs that the table says are solved, in the order of the sweeps' turns; they may be begun again at any moment:
 
@@ -31,21 +31,21 @@ mechanisms.csv, a row for each finished run, empty from `mechanism` on where it 
 Writes analyses/results/mechanisms.csv and mechanisms.png.
 """
 
-import json
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from claims import GREY, KEPT, Claim, Run, Tables, kept_analysis, main, markdown, number, percent, rate, span
+from claims import GREY, KEPT, Claim, Run, Tables, kept_analysis, last_snapshot, main, markdown, number, percent, rate, span
 from tqdm import tqdm
 
 from stackheads import Analysis
 from stackheads.explanation.carried import of_roles
 from stackheads.explanation.measuring import TO_ANSWER
-from stackheads.files import write_file
 from stackheads.labelling.stability import layer_roles
-from stackheads.models import load, snapshots
+from stackheads.models import load
+from stackheads.validation.kept import kept, key
 
 MECHANISMS = {
     "tripling": "#009E73",
@@ -85,13 +85,17 @@ def mechanism_row(run: Run) -> dict[str, Any]:
 
 
 def kept_selectors(run: Run, found: Analysis) -> dict[str, Any]:
-    """What the selectors of one run say, from the folder of its analysis if it is there, else found and kept."""
-    folders = snapshots(run.folder)
-    file = KEPT / run.sweep / run.plan.name / f"selectors-of-attention-{max(folders):06d}.json"
-    if file.exists():
-        return json.loads(file.read_text())
-    checkpoint = load(folders[max(folders)])
-    chosen = found.selectors(checkpoint.model, checkpoint.task, examples=256, progress=False, fitted_to="attention")
+    """What the selectors of one run say, kept beside its analysis by what it belongs to."""
+    last, settings = last_snapshot(run), {"examples": 256, "fitted_to": "attention"}
+    part = f"selectors-{key(settings, last, Path(__file__))}"
+    (row,) = kept(KEPT / run.sweep / run.plan.name, part, lambda: [selectors_row(last, found, settings)])
+    return row
+
+
+def selectors_row(folder: Path, found: Analysis, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the selectors of one checkpoint say."""
+    checkpoint = load(folder)
+    chosen = found.selectors(checkpoint.model, checkpoint.task, progress=False, **settings)
     last = chosen.curve[chosen.curve["level"] == chosen.levels[-1]]
     least = {level: min(chosen.recovered(level).values()) for level in chosen.levels}
     row = {
@@ -105,9 +109,7 @@ def kept_selectors(run: Run, found: Analysis) -> dict[str, Any]:
         "kept_swapped": most_at_query(chosen.swapped),
         "kept_shuffled": most_at_query(chosen.shuffled),
     }
-    row = {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}
-    write_file(file, lambda temporary: temporary.write_text(json.dumps(row)))
-    return row
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}
 
 
 def most_at_query(null: pd.DataFrame) -> float:

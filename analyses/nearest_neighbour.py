@@ -29,11 +29,12 @@ measuring.
 import argparse
 import math
 from itertools import pairwise, product
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from claims import BLUE, GREEN, GREY, ORANGE, RESULTS, ROOT, beside, markdown, percent, rate
+from claims import BLUE, GREEN, GREY, ORANGE, RECIPES, RESULTS, ROOT, beside, markdown, percent, rate
 from recipes import NEAREST, nearest
 from tqdm import tqdm
 
@@ -350,7 +351,7 @@ def main() -> None:
     if arguments.from_scratch:
         torch.set_num_threads(1)
         models = [(family, seed) for family in NEAREST if arguments.only in (None, family) for seed in SEEDS[family]]
-        keeping(MEASURED, {"examples": EXAMPLES, "labelled": LABELLED, "steps": list(STEPS)})
+        keeping(MEASURED, {"examples": EXAMPLES, "labelled": LABELLED, "steps": list(STEPS)}, Path(__file__), RECIPES)
         parts = [kept(MEASURED, f"{family}-{seed}", measured, family, seed) for family, seed in tqdm(models, disable=None)]
         for path, tables in zip(paths, zip(*parts, strict=True), strict=True):
             frame = pd.DataFrame([row for one in tables for row in one])

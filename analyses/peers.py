@@ -4,11 +4,12 @@
     python analyses/peers.py --write       # judges all cases first, more than an hour on two cores; resumable
 
 Every case of `validation/cases.py`, judged by all ways of `validation/peers.py` and scored as in `validation/compared.py`:
-F1 with 95 % intervals over circuits, by column, then its mean over the kinds of looks that are there; of nulls the share of
-heads of which anything is said. Which heads of known trained models do not look at their step's source is in known.csv
-(`known_circuits.py --write`, first). --write keeps each case in --keep and then writes peers.csv (scores), peers-wrong.csv
-(every cell about which ours is wrong) and peers.png, and peers-strict.csv: the same scores if a compiled head that matches
-symbols may not be said to look at its kind of slot as well, which is printed last.
+F1 with 95 % intervals over what circuits are built on, by column, then its mean over the kinds of looks that are there; of
+nulls the share of heads of which anything is said. Which heads of known trained models do not look at their step's source is
+in known.csv (`known_circuits.py --write`, first). --write keeps each case in --keep and then writes peers.csv (scores),
+peers-wrong.csv (every cell about which ours is wrong) and peers.png, and peers-strict.csv: the same scores if a compiled head
+that matches symbols may not be said to look at its kind of slot as well, which is printed last. The figure leaves out the
+field's ways with `start` among their roles.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from stackheads.tables import records
 from stackheads.validation.cases import Case, cases, judged
 from stackheads.validation.compared import COLUMNS, NULLS, Result, scores, wrong
 from stackheads.validation.kept import Rows, keeping, kept
-from stackheads.validation.peers import OURS
+from stackheads.validation.peers import OURS, TOO
 
 KNOWN = ROOT / "checkpoints" / "known"
 SCORES, WRONG, STRICT = (RESULTS / f"{name}.csv" for name in ("peers", "peers-wrong", "peers-strict"))
@@ -98,7 +99,8 @@ def draw(table: pd.DataFrame) -> Any:
 
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(5, 1))
-    ways, columns = list(dict.fromkeys(table["way"])), [column for column in COLUMNS if (table["column"] == column).any()]
+    ways = [way for way in dict.fromkeys(table["way"]) if not way.endswith(TOO)]
+    columns = [column for column in COLUMNS if (table["column"] == column).any()]
     for number, way in enumerate(ways):
         for axes, mine in ((left, [name for name in columns if name != NULLS]), (right, [NULLS])):
             rows = [records(table[(table["way"] == way) & (table["column"] == name)])[0] for name in mine]
@@ -108,7 +110,7 @@ def draw(table: pd.DataFrame) -> Any:
             colour, marker = ("#009E73", "D") if way == OURS else (f"C{number}", "o" if number < 10 else "s")
             axes.errorbar(x, y, yerr=ends, fmt=marker, color=colour, markersize=5, linewidth=1, label=way)
             axes.set_xticks(range(len(mine)), [fill(name, 10) for name in mine])
-    left.set_ylabel("F1, 95 % over circuits")
+    left.set_ylabel("F1, 95 % over what circuits are built on")
     right.set_ylabel("share of null heads with a label")
     left.legend(frameon=False, fontsize=7, ncols=2)
     for axes in (left, right):

@@ -28,8 +28,7 @@ from stackheads.errors import StackheadsError
 from stackheads.files import write_file
 from stackheads.types import Destination
 
-ARM, LAYERS, SEED = "scale-layers-d3-2", 2, 7
-"""`SEED` is that of the examples."""
+ARM, LAYERS = "scale-layers-d3-2", 2
 FILE = RESULTS / "scale-confined.csv"
 COLUMNS = ["free", "first", "last"]
 """As the model is, with the first layer confined, and with the last."""
@@ -43,7 +42,7 @@ def measured(folder: Path) -> pd.DataFrame:
         if not (run / "result.json").exists():
             continue
         model = load(max(run.glob("step-*"))).model
-        shares = [confined(model, task(), layer, EXAMPLES, SEED) for layer in (None, 0, LAYERS - 1)]
+        shares = [confined(model, task(), layer, EXAMPLES) for layer in (None, 0, LAYERS - 1)]
         for hop in HOPS:
             at = (Destination.QUERY, hop)
             rows.append(

@@ -20,6 +20,7 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -159,7 +160,7 @@ def main() -> None:
     if arguments.write:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         every = cases()
-        keeping(KEPT, {}, ROOT / "checkpoints")
+        keeping(KEPT, {}, ROOT / "checkpoints", Path(__file__))
         with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:
             parts = pool.map(kept, repeat(KEPT), map(slug, every), repeat(measured), every)
             rows = [row for part in tqdm(parts, total=len(every), desc="models", disable=None) for row in part]

@@ -30,11 +30,12 @@ Runs are written to runs/templates/ and resume, and so does measuring.
 
 import argparse
 from itertools import product
+from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 import torch
-from claims import BLUE, GREEN, GREY, ORANGE, RESULTS, ROOT, markdown, percent, plain, rate
+from claims import BLUE, GREEN, GREY, ORANGE, RECIPES, RESULTS, ROOT, markdown, percent, plain, rate
 from recipes import Recipe, contextual
 from tqdm import tqdm
 
@@ -297,7 +298,7 @@ def main() -> None:
     if arguments.from_scratch:
         torch.set_num_threads(1)
         models = list(product(FAMILIES, range(SEEDS)))
-        keeping(MEASURED, {"examples": EXAMPLES, "questions": QUESTIONS})
+        keeping(MEASURED, {"examples": EXAMPLES, "questions": QUESTIONS}, Path(__file__), RECIPES)
         parts = [kept(MEASURED, f"{family}-{seed}", measured, family, seed) for family, seed in tqdm(models, disable=None)]
         for (family, seed), ([row], heads) in zip(tqdm(models, disable=None), parts, strict=True):
             loaded = trained(family, seed)

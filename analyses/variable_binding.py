@@ -29,7 +29,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from claims import BLUE, GREEN, GREY, ORANGE, RESULTS, ROOT, markdown, number, plain, rate
+from claims import BLUE, GREEN, GREY, ORANGE, RECIPES, RESULTS, ROOT, markdown, number, plain, rate
 from recipes import binding
 from tqdm import tqdm
 
@@ -271,7 +271,7 @@ def main() -> None:
     paths = {part: RESULTS / f"{NAME}{part}.csv" for part in ("", "-labels")}
     if arguments.from_scratch:
         torch.set_num_threads(1)
-        keeping(MEASURED, {"programs": PROGRAMS, "examples": EXAMPLES, "recipe": binding(0).training.model_dump(mode="json")})
+        keeping(MEASURED, {"programs": PROGRAMS, "examples": EXAMPLES}, Path(__file__), RECIPES)
         curves, found = [], []
         for seed in tqdm(range(SEEDS), disable=None):
             mine: Any = kept(MEASURED, f"curve-{seed}", curve, seed)

@@ -1,5 +1,6 @@
 """The claim scripts' own arithmetic, against cases by hand, synthetic data and a compiled circuit."""
 
+import shutil
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -19,11 +20,12 @@ import claims  # noqa: E402
 from stackheads.programs.compiler import compile_layers  # noqa: E402
 from stackheads.programs.mechanisms import doubling  # noqa: E402
 from stackheads.programs.program import lower  # noqa: E402
+from stackheads.sweeps.sweep import Plan  # noqa: E402
 from stackheads.tasks import Retrieval  # noqa: E402
 from stackheads.types import Destination  # noqa: E402
 
-curriculum, depth, mechanisms, context, dropping = map(
-    import_module, ("curriculum", "depth", "mechanisms", "context", "dropping")
+curriculum, depth, mechanisms, context, dropping, emergence = map(
+    import_module, ("curriculum", "depth", "mechanisms", "context", "dropping", "emergence")
 )
 TIMES = st.lists(st.one_of(st.none(), st.integers(1, 9)), min_size=1)
 
@@ -90,7 +92,54 @@ def test_confined_attention_leaves_a_compiled_circuit_as_it_is():
     task = Retrieval(chains=2, max_hops=2, attention_dir="causal")
     model, config = compile_layers(lower(doubling(2)), task, rotation_seed=0)
     for layer in range(config.layers):
-        assert min(assumption.confined(model, task, layer, examples=64, seed=0).values()) == 1
+        assert min(assumption.confined(model, task, layer, examples=64).values()) == 1
+
+
+def run_of(*snapshots, folder):
+    """A run whose snapshots are these checkpoints."""
+    for number, path in enumerate(snapshots, start=1):
+        shutil.copytree(path, folder / f"step-{number:06d}", dirs_exist_ok=True)
+    return claims.Run("sweep", Plan("cell", {}, {}, 1.0), folder, {"solved": True})
+
+
+def never(*args, **settings):
+    raise AssertionError("it is there already")
+
+
+def test_an_analysis_is_kept_for_these_weights_and_examples(checkpoints, tmp_path, monkeypatch):
+    """A run that was trained again has other weights at the same step."""
+    run, kept = run_of(checkpoints / "known" / "chain-d1", folder=tmp_path / "run"), tmp_path / "kept"
+    made = claims.kept_analysis(run, kept, 32)
+    other = claims.kept_analysis(run_of(checkpoints / "known" / "chain-d1-five", folder=tmp_path / "run"), kept, 32)
+    assert not other.labels.equals(made.labels)
+    monkeypatch.setattr(claims, "analyze", never)
+    again = run_of(checkpoints / "known" / "chain-d1", folder=tmp_path / "run")
+    assert claims.kept_analysis(again, kept, 32).labels.equals(made.labels)
+    with pytest.raises(AssertionError, match="there already"):
+        claims.kept_analysis(again, kept, 33)
+
+
+def test_selectors_and_steps_are_kept_for_these_weights(checkpoints, tmp_path, monkeypatch):
+    monkeypatch.setattr(mechanisms, "KEPT", tmp_path / "kept")
+    monkeypatch.setattr(emergence, "KEPT", tmp_path / "steps")
+    one, other = (checkpoints / "known" / name for name in ("chain-d1", "chain-d1-five"))
+    run = run_of(one, one, folder=tmp_path / "run")
+    found = claims.kept_analysis(run, tmp_path / "kept", 32)
+    row, steps = mechanisms.kept_selectors(run, found), emergence.steps_of(run)
+    monkeypatch.setattr(mechanisms, "selectors_row", never)
+    monkeypatch.setattr(emergence, "emergence", never)
+    assert (mechanisms.kept_selectors(run, found), emergence.steps_of(run)) == (row, steps)
+    run = run_of(one, other, folder=tmp_path / "run")
+    with pytest.raises(AssertionError, match="there already"):
+        mechanisms.kept_selectors(run, found)
+    with pytest.raises(AssertionError, match="there already"):
+        emergence.steps_of(run)
+
+
+def test_one_head_set_to_zero_costs_a_shipped_checkpoint_its_hops(checkpoints):
+    """Its task has some of the destinations that there are, and each head of the first layer is needed."""
+    run = claims.Run("sweep", Plan("cell", {}, {}, 1.0), checkpoints / "cycle-d4-l3", {})
+    assert all(share < 0.5 for share in dropping.least_accuracy(run).values())
 
 
 @pytest.mark.parametrize(

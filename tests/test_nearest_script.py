@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
@@ -65,12 +66,18 @@ def test_gaps_and_distances_hold_every_example_once(looked):
         assert len(here) == row["examples"]
 
 
-def test_means_by_distance_and_by_rank_are_of_the_same_attention(looked):
-    rows = pd.DataFrame(script.by_place(looked[0]))
-    total = (rows["keys"] * rows["attention"]).groupby([rows["head"], rows["by"]]).sum()
-    for head in range(2):
-        assert total[head, "rank"] == pytest.approx(total[head, "distance"], rel=1e-5)
-        assert total[head, "rank"] == pytest.approx(float(looked[0]["looks"][head].sum()), rel=1e-5)
+def test_means_by_distance_and_by_rank_are_those_of_keys_one_at_a_time(looked):
+    found, read, _, pattern = looked
+    seen = defaultdict(list)
+    for row, example in enumerate(read):
+        ordered = sorted((example.steps(example.query, key), example.slots[pair]) for pair, key in enumerate(example.keys))
+        for rank, (far, slot) in enumerate(ordered, start=1):
+            for head in range(2):
+                looks = float(pattern[row, head, slot])
+                seen[head, "rank", rank].append(looks)
+                seen[head, "distance", far].append(looks)
+    rows = {(row["head"], row["by"], row["at"]): (row["keys"], row["attention"]) for row in script.by_place(found)}
+    assert rows == {at: (len(some), pytest.approx(sum(some) / len(some), rel=1e-5)) for at, some in seen.items()}
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,21 @@ def test_every_stream_says_what_it_is_for():
     assert all(name.what for name in Stream)
 
 
+BARE = {"models/config.py", "training/trainer.py", "quiz/quiz.py", "seeds.py"}
+"""First weights, a run's examples and how far it is, and questions by the hash of their name."""
+
+
+def test_bare_numbers_of_a_seed_that_training_may_draw_are_drawn_by_training_alone():
+    """Anywhere else they would be called fresh, and be the first examples that a model of this seed has seen."""
+    scripts = [ast.parse(path.read_text()) for path in (SOURCE.parent.parent / "analyses").rglob("*.py")]
+    called = []
+    for tree in [*(tree for name, tree in parsed().items() if name not in BARE), *scripts]:
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        called += [ast.unparse(call.args[0]) for call in calls if ast.unparse(call.func) in ("bare", "seeds.bare")]
+    assert len(called) >= 4
+    assert set(called) <= {f"Reserved.{name.name}" for name in Reserved}
+
+
 def test_labels_are_made_on_the_labelling_stream(chain):
     assert torch.equal(labelling_batch(chain, 8, 3).tokens, chain.sample(8, stream(3, Stream.LABELLING)).tokens)
 

@@ -8,10 +8,9 @@ again from the scripts that made it:
 
 - weights and training examples (`models/config.py`, `training/trainer.py`): the checkpoints and every sweep's runs;
 - held-out and fresh examples (`Reserved`): when runs stopped, and the accuracies stored with checkpoints;
-- head selection (`explanation/selection.py`): analyses/results/head_selection.csv;
 - the questions of a quiz (`quiz/quiz.py`, which hashes by itself) and the solved examples of prompted tasks:
   analyses/results/language-models.csv, heads_of_a_language_model-*.csv;
-- depths and dropping (`analyses/depth.py`, `dropping.py`): analyses/results/depth*.csv, dropping.csv.
+- depths and dropping (`analyses/depth.py`, `scale_confined.py`, `dropping.py`), from `Reserved`.
 """
 
 import hashlib
@@ -50,6 +49,8 @@ class Stream(StrEnum):
     SELECTORS_JUDGED = "selectors judged", "the examples on which it is decided which selectors are dropped"
     SELECTORS_TRIED = "selectors tried", "the examples on which it is measured what selectors explain"
     SELECTORS_REWIRED = "selectors rewired", "which link of a tried example is rewired, and to what"
+    HEADS_SOUGHT = "heads sought", "the examples and gates by which it is learnt which heads to keep"
+    HEADS_KEPT = "heads kept", "the examples on which a model is measured with some heads alone"
     TRIAL = "trial", "the examples that labels are put on trial with"
     NECESSITY = "necessity", "the random sets of heads beside the heads of a hop"
     EMERGENCE = "emergence", "resampled examples behind the intervals of emergence steps"

@@ -86,6 +86,16 @@ def test_sessions_print_what_they_are_said_to_print(block, place):
             rest = rest[rest.index(words(part)) + len(words(part)) :]
 
 
+@pytest.mark.parametrize("block", every_block("text"), ids=str)
+def test_what_is_quoted_of_an_output_is_in_it_number_for_number(block):
+    """A session of some page prints it; what the page says of it in words has no other numbers."""
+    printed = [" ".join(expected.split()) for each in every_block("console") for _, expected in sessions(each)]
+    parts = [" ".join(part.split()) for part in re.split(rf"^{ELISION}$", block.text, flags=re.M)]
+    assert any(all(part in session for part in parts) for session in printed)
+    explained = (ROOT / block.page).read_text().partition(block.text)[2].partition("\n## ")[0]
+    assert set(re.findall(r"\d+\.\d+", explained)) <= set(re.findall(r"\d+\.\d+", block.text))
+
+
 def words(text):
     return " ".join(re.sub(r"\d+\.\d+", "0.0", text).split())
 

@@ -106,8 +106,8 @@ def test_a_table_gains_what_it_adds_to_a_simpler_selector(known):
 
 
 def test_a_gate_has_the_values_that_the_examples_have(known):
-    """Also where the weight is largest at one that none of these has, or there are more than when it was fitted. One that acts
-    at all of them is none.
+    """Also where the weight is largest at one that none of these has. Of those that there were none of when it was fitted it
+    says nothing. One that acts at all of them is none.
     """
     _, trial = known
     rows = trial.rows[VALUE]
@@ -115,10 +115,10 @@ def test_a_gate_has_the_values_that_the_examples_have(known):
     seen = replace(rows, gates={name: rows.gates[name].clamp(min=2, max=4)})
     gated = Selector("role", Role("hop", 1), name)
     weight = torch.tensor([[9.0, -9.0, 0.1, 1.0]])
-    assert gate_of(seen, gated, weight) == Gate(name, (3, 4))
+    assert gate_of(seen, gated, weight) == Gate(name, (3,))
     assert gate_of(seen, gated, torch.tensor([[9.0, 9.0, 0.0, 0.0]])) is None
     assert gate_of(seen, gated, torch.tensor([[9.0, 9.0, 4.0, 5.0]])) is None
-    assert gate_of(seen, gated, -weight) == Gate(name, (3, 4))
+    assert gate_of(seen, gated, -weight) == Gate(name, (3,))
 
 
 def test_a_table_counts_for_what_roles_do_not_tell(known):

@@ -3,19 +3,21 @@
 import pytest
 import torch
 
-from stackheads.interventions import Recorded
+from stackheads.interventions import Recorded, destination_rows
+from stackheads.labelling.maps import make_maps, role_maps
 from stackheads.labelling.patterns import pattern_evidence
 from stackheads.labelling.roles import candidate_roles, role_targets, visible
 from stackheads.labelling.statistics import resampling
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, pattern_answer
 from stackheads.models.runs import Recording
-from stackheads.tasks import Conditional, Cycle, Retrieval
+from stackheads.tasks import Conditional, Cycle, KHopInduction, Retrieval, Templates
 from stackheads.types import Destination, HeadId, Role
 
 CYCLE = Cycle(symbols=8, max_hops=4)
 CHAIN = Retrieval(chains=3, max_hops=3, attention_dir="causal")
 CONDITIONAL = Conditional(symbols=6, max_hops=2)
+EVERY = (CYCLE, CHAIN, KHopInduction(max_hops=2, symbols=3, context=16), Templates(symbols=6))
 
 
 def uniform_pattern(task, batch):
@@ -69,6 +71,30 @@ def test_where_no_source_exists_no_role_is_found():
 
 def test_uniform_attention_is_no_pattern():
     assert not passed(judge(CYCLE, lambda batch: uniform_pattern(CYCLE, batch)))
+
+
+@pytest.mark.parametrize("task", EVERY, ids=str)
+def test_even_attention_leads_in_nothing(task):
+    """It is its own strongest rival at every role, however many sources that has, and no more than the null by the bar."""
+    batch = task.sample(64, torch.Generator().manual_seed(0))
+    maps = make_maps(recorded_with(task, uniform_pattern(task, batch), batch), role_maps(task, batch))
+    assert torch.allclose(maps.mass[:, 0].double(), maps.uniform * maps.exists, atol=1e-6)
+    for place in Destination:
+        if bool(destination_rows(batch, place).any()):
+            assert not passed(judge(task, lambda batch: uniform_pattern(task, batch), 64, place))
+
+
+@pytest.mark.parametrize("lean", [0.0, 0.3])
+def test_all_but_even_attention_is_no_role_of_several_sources(lean):
+    """A head that leans a little towards duplicates, of which there are many, does not look at them and nowhere else."""
+    task = KHopInduction(max_hops=1, symbols=3, context=64)
+
+    def leaning(batch):
+        target = role_targets(task, batch, [Role("duplicate")])[0].float()
+        scores = (lean * target).masked_fill(~visible(task, batch).expand(len(batch), -1, -1), -torch.inf)
+        return scores.softmax(dim=-1)
+
+    assert not passed(judge(task, leaning))
 
 
 def test_random_attention_is_no_pattern():

@@ -25,6 +25,7 @@ from stackheads.labelling.verdict import (
     pattern_answer,
     shares_answer,
     status,
+    write_answer,
 )
 from stackheads.labelling.write import WriteEvidence
 from stackheads.types import Destination, HeadId, Role, Status
@@ -41,9 +42,10 @@ SHARES = {
 }
 
 
-def shares_of(pairs):
+def shares_of(pairs, examples=EXAMPLES):
     value, half = (torch.tensor(part, dtype=torch.double) for part in zip(*pairs, strict=True))
-    return Shares(value, value - half, value + half, half / 3, torch.full((len(pairs),), EXAMPLES), 0.5, value.expand(100, -1))
+    asked = torch.tensor(examples).expand(len(pairs))
+    return Shares(value, value - half, value + half, half / 3, asked, 0.5, value.expand(100, -1))
 
 
 def cause(kind, unclear=(), guess=None):
@@ -227,8 +229,8 @@ shares_strategy = st.lists(st.tuples(st.floats(-1, 1), st.floats(0, 0.5)), min_s
 
 @given(shares_strategy, st.integers(16, 5000))
 def test_no_effect_is_said_only_of_intervals_inside_the_bar(pairs, examples):
-    shares, bar = shares_of(pairs), THRESHOLDS.min_effect
-    answer = shares_answer(shares, bar, examples, THRESHOLDS)
+    shares, bar = shares_of(pairs, examples), THRESHOLDS.min_effect
+    answer = shares_answer(shares, bar, THRESHOLDS)
     if answer == Answer.NO:
         hidden = unseen(examples, THRESHOLDS.confidence)
         assert all(abs(value) + half + hidden < bar + 1e-12 for value, half in pairs)
@@ -241,8 +243,8 @@ def test_no_effect_is_said_only_of_intervals_inside_the_bar(pairs, examples):
 @given(shares_strategy)
 def test_turning_the_signs_turns_the_answer(pairs):
     """Yes and against are each other's mirror but for what wins where both are there."""
-    there = shares_answer(shares_of(pairs), 0.02, EXAMPLES, THRESHOLDS)
-    back = shares_answer(shares_of([(-value, half) for value, half in pairs]), 0.02, EXAMPLES, THRESHOLDS)
+    there = shares_answer(shares_of(pairs), 0.02, THRESHOLDS)
+    back = shares_answer(shares_of([(-value, half) for value, half in pairs]), 0.02, THRESHOLDS)
     if there == Answer.AGAINST:
         assert back == Answer.YES
     if there == Answer.NO:
@@ -251,11 +253,46 @@ def test_turning_the_signs_turns_the_answer(pairs):
 
 def test_few_examples_deny_nothing():
     """An effect that is in one example of 50, and whole there, is missed by 32 examples every other time."""
-    nothing = shares_of([(0.0, 0.0)])
-    assert shares_answer(nothing, 0.02, 200, THRESHOLDS) == Answer.UNDECIDED
-    assert shares_answer(nothing, 0.02, 256, THRESHOLDS) == Answer.NO
-    assert cause_answer(replace(cause("no"), examples=64), THRESHOLDS) == Answer.UNDECIDED
+    assert shares_answer(shares_of([(0.0, 0.0)], 200), 0.02, THRESHOLDS) == Answer.UNDECIDED
+    assert shares_answer(shares_of([(0.0, 0.0)], 256), 0.02, THRESHOLDS) == Answer.NO
     assert pattern_answer(pattern("no"), THRESHOLDS) == Answer.NO
+
+
+def test_a_readout_that_few_examples_ask_denies_nothing_however_many_there_are():
+    """Every channel counts the examples that could have shown it, not all that were drawn."""
+    often, rarely = shares_of([(0.0, 0.0), (0.0, 0.0)]), shares_of([(0.0, 0.0), (0.0, 0.0)], [EXAMPLES, 32])
+    for answer, evidence, name in (
+        (cause_answer, cause("no"), "effects"),
+        (write_answer, WriteEvidence(often, ("hop 1 @query", "hop 2 @query"), 9, EXAMPLES), "moved"),
+    ):
+        assert answer(replace(evidence, **{name: often}), THRESHOLDS) == Answer.NO
+        assert answer(replace(evidence, **{name: rarely}), THRESHOLDS) == Answer.UNDECIDED
+    looks = pattern("no")
+    few = replace(looks.furthest, value=0.0, low=0.0, high=0.19, examples=32)
+    assert pattern_answer(replace(looks, furthest=few), THRESHOLDS) == Answer.UNDECIDED
+    assert pattern_answer(replace(looks, furthest=replace(few, examples=EXAMPLES)), THRESHOLDS) == Answer.NO
+    undecided = replace(evidence_with(rarely), pattern=pattern("yes"))
+    assert status(undecided, THRESHOLDS) == Status.UNDECIDED
+    assert examples_needed(undecided, THRESHOLDS) == 16384  # of which one in 64 asks
+
+
+def evidence_with(effects):
+    return replace(evidence("yes", "no"), cause=replace(cause("no"), effects=effects))
+
+
+def test_a_role_hardly_beyond_its_null_is_none_however_sure_that_is():
+    looks = pattern("yes")
+    hardly = replace(looks, beyond=Estimate(0.01, 0.005, 0.015, EXAMPLES))
+    assert (pattern_answer(looks, THRESHOLDS), pattern_answer(hardly, THRESHOLDS)) == (Answer.YES, Answer.NO)
+    case = replace(evidence("yes", "yes", "yes"), pattern=replace(hardly, lead_draws=(0.7,) * 100))
+    assert not bool(confirmed_again(case, THRESHOLDS).any())
+
+
+@pytest.mark.parametrize(("resample", "other", "flips"), [("no", -0.3, True), ("no", 0.0, False), ("against", 0.0, True)])
+def test_a_verdict_flips_from_any_side_of_the_bar_to_another(resample, other, flips):
+    case = evidence("yes", resample)
+    case.cause.ablations["mean"] = AblationEffects([other, other], [0.0, 0.0])
+    assert ("flips with mean" in reason(case, THRESHOLDS)) == flips
 
 
 def test_what_would_decide_decides():

@@ -1,5 +1,6 @@
 """The figures of an analysis against the data that they draw."""
 
+import warnings
 import xml.etree.ElementTree as ElementTree
 from itertools import combinations, pairwise
 
@@ -110,6 +111,20 @@ def test_without_a_circuit_or_probes_the_figures_say_so(checkpoints, tmp_path):
     assert "not looked for" in circuit_diagram(nothing).texts[0].get_text()
     assert "not measured" in reach_map(nothing).texts[0].get_text()
     save_figures(nothing, tmp_path)
+
+
+def test_where_no_hop_can_be_probed_figure_and_page_say_so(checkpoints, tmp_path):
+    """A task of one answer at one place, whose tokens are no links: rows are there, and none has a hop."""
+    found = analyze(checkpoints / "cases-template-l2", examples=32, progress=False)
+    assert not found.reach.empty
+    assert not any(found.reach["accuracy"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        said = "".join(text.get_text() for text in reach_map(found).texts)
+    assert "no hop can be probed" in said
+    page = tmp_path / "page.html"
+    found.to_html(page)
+    assert "No hop can be probed" in page.read_text(encoding="utf-8")
 
 
 def test_attention_is_drawn_with_the_sources_that_labels_name(analysis):

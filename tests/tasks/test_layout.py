@@ -175,8 +175,8 @@ def test_wrong_pads_are_told(spoil, rule):
 
 
 def test_what_has_no_mask_refuses_pads_even_where_all_examples_have_the_same():
-    task = Padded("left", (40, 40))
-    assert one_layout(task.sample(4, torch.Generator().manual_seed(0)))
+    task = Padded("left", (30, 30))
+    assert one_layout(task.sample(256, torch.Generator().manual_seed(0)))
     model = build(ModelConfig(layers=1, heads=2, d_model=16, d_head=8), task)
     with pytest.raises(TaskError, match="heads are selected on examples without pads, got some"):
         select_heads(model, task, 1, steps=1, batch=4)

@@ -70,10 +70,14 @@ def test_what_the_labels_need_breaks_and_the_rest_stays(known, name):
 
 
 def test_idle_heads_can_have_a_constant_pattern_and_hop_heads_their_map(known):
-    _, analysis, trial = known["tripling"]
+    made, analysis, trial = known["tripling"]
     rows = trial.fixed.merge(analysis.labels[["head", "destination", "status", "role"]], on=["head", "destination"])
-    assert (rows.query("status == 'none'")["replacement"] == "constant").all()
+    replaced = rows.set_index(["head", "destination"])["replacement"]
+    idle = [(str(head), str(place)) for (head, place), truth in made.truth.items() if truth.status == "none"]
+    assert len(idle) == 5 * 3
+    assert (replaced[idle] == "constant").all()
     hops = rows.query("status == 'confirmed' and role == 'hop'")
+    assert len(hops) == 5
     assert (hops["constant_loss"] > 0.3).all()
     assert hops["replacement"].str.startswith("hop").all()
     assert trial.replaced_at_once > 0.95

@@ -21,7 +21,7 @@ from stackheads.validation.compared import (
     thresholds,
     wrong,
 )
-from stackheads.validation.peers import ALWAYS, OURS, Said
+from stackheads.validation.peers import ALONE, ALWAYS, OURS, Said, said_of
 from stackheads.validation.specimens import CIRCUITS, Guise
 
 QUERY = Destination.QUERY
@@ -88,6 +88,55 @@ def test_a_kind_that_is_nowhere_and_is_said_counts_against_who_says_it():
     found = scores([made("clean", 0, [{"hop 1"}, set()], **said)])
     assert row(found, OURS, "clean")["score"] == pytest.approx(2 / 3)
     assert row(found, "labels", "clean")["score"] == row(found, OURS, "clean")["macro"] == 1.0
+
+
+def test_copies_of_a_circuit_are_one_unit_of_the_interval():
+    """A circuit and five decoys that hold its heads once more, all right, and another that is wrong: two units, not seven."""
+    right, wrong_one = ({OURS: [{what: ALWAYS}]} for what in ("hop 1", "hop 2"))
+    circuits = [*(replace(made("decoys", 0, [{"hop 1"}], **right), circuit=name, base="doubling") for name in "abcdef")]
+    found = row(scores([*circuits, made("decoys", 1, [{"hop 1"}], **wrong_one)]), OURS, "decoys")
+    assert found["score"] == pytest.approx(6 / 7)
+    assert (found["low"], found["high"]) == (0.0, 1.0)
+
+
+def test_a_circuit_of_which_nothing_is_judged_is_no_unit():
+    """Eight circuits of eight heads, of which 0, 1, … 7 are right, and eight that are left open."""
+    some = {right: [{"hop 1" if head < right else "hop 2": ALWAYS} for head in range(8)] for right in range(8)}
+    judged = [replace(made("clean", 0, [{"hop 1"}] * 8, **{OURS: said}), base=str(right)) for right, said in some.items()]
+    left_open = [replace(one, truth={}, statuses={}, base=f"{one.base}, left open") for one in judged]
+    with_them, without = (row(scores(cases), OURS, "clean") for cases in ([*judged, *left_open], judged))
+    assert with_them == without | {"cases": 16}
+
+
+def test_a_circuit_that_holds_another_is_built_on_it_and_in_its_half():
+    """Whose judged cells are all there once more, head by head, is a copy with something beside."""
+    guise = Guise(seed=1, normalization=None, rotate=False, permute=False)
+    every = {case.name: case for case in cases() if isinstance(case.of, Guise)}
+
+    def looks(name):
+        return {(cell, *some) for cell, some in subject(replace(every[name], column="clean", of=guise)).looks.items() if some}
+
+    plain = {name: looks(name) for name in ("doubling", "tripling", "one hop per layer")}
+    copies = {
+        name: [base for base in plain if plain[base] <= looks(name)] for name in ("a: no output", "ya: no output", "d: split")
+    }
+    assert copies == {"a: no output": ["doubling"], "ya: no output": ["tripling"], "d: split": ["doubling"]}
+    for name, bases in copies.items():
+        assert [every[name].base] == bases
+    for case in every.values():
+        assert case.half == next(one.half for one in every.values() if one.base == case.base)
+
+
+def test_a_head_confirmed_as_start_by_mistake_counts(checkpoints):
+    """It is hop 1 at the query, which it knows by elimination, and labels confirm `start`."""
+    case = next(case for case in cases(checkpoints / "known") if case.model == "chain-d1-three")
+    one = subject(case)
+    found = result(KNOWN, case.name, 0, one.looks, {}, said_of(one.model, one.task, one.seed, 128, 128), case.model)
+    cell = next(cell for cell in found.truth if cell == "L1H0 @query")
+    assert (found.truth[cell], found.statuses[cell]) == (["hop 1"], ("confirmed",))
+    assert set(found.said[ALONE][cell]) == set(found.said[OURS][cell]) == {"start"}
+    assert row(scores([found]), ALONE, KNOWN)["precision"] == 0.5
+    assert {each["cell"]: each["said"] for each in wrong([found])}[cell] == "start"
 
 
 def test_results_are_stored_and_read():
@@ -176,7 +225,7 @@ def test_what_is_so_follows_from_the_construction(name):
 def test_a_case_of_a_blurred_circuit_is_less_sharp():
     guise = Guise(seed=1, normalization=None, noise=0.1)
     assert blurred("doubling", CIRCUITS["doubling"](), guise).sharpness < guise.sharpness
-    case = Case("blurred", "doubling", 0, guise)
+    case = Case("blurred", "doubling", "doubling", 0, guise)
     made = subject(case)
     assert any(made.looks.values())
     assert {what for some in made.allowed.values() for what in some} == {"value slots"}

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from stackheads.errors import CheckpointError, ConfigError
+from stackheads.validation import kept as keeper
 from stackheads.validation.calibration import Judged, judged
-from stackheads.validation.kept import SETTINGS, keeping, kept
+from stackheads.validation.kept import SETTINGS, keeping, kept, key
 from stackheads.validation.validate import _calibrated
 
 ROWS = [{"circuit": "doubling", "right": True}, {"circuit": "tripling", "right": None}]
@@ -56,6 +57,31 @@ def test_a_folder_goes_on_with_the_same_settings_alone(tmp_path):
     with pytest.raises(ConfigError, match=SETTINGS):
         keeping(other, {"quick": True})
     assert not (other / SETTINGS).exists()
+
+
+def test_a_name_is_another_for_other_settings_files_or_source(tmp_path, monkeypatch):
+    recipe, weights, source = tmp_path / "recipes.py", tmp_path / "step-000010", tmp_path / "package"
+    for path, text in ((recipe, "STEPS = 10"), (weights / "model.safetensors", "1.0"), (source / "measure.py", "pass")):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(keeper, "SOURCE", source)
+    names = [key({"examples": 64}, recipe, weights)]
+    assert key({"examples": 64}, recipe, weights) == names[0]
+    names.append(key({"examples": 65}, recipe, weights))
+    for path, text in ((recipe, "STEPS = 20"), (weights / "model.safetensors", "2.0"), (source / "measure.py", "...")):
+        path.write_text(text)
+        names.append(key({"examples": 64}, recipe, weights))
+    assert len(set(names)) == 5
+
+
+def test_parts_of_another_recipe_are_refused(tmp_path):
+    recipe = tmp_path / "recipes.py"
+    recipe.write_text("STEPS = 10")
+    keeping(tmp_path / "measured", {}, recipe)
+    keeping(tmp_path / "measured", {}, recipe)
+    recipe.write_text("STEPS = 20")
+    with pytest.raises(ConfigError, match="other files"):
+        keeping(tmp_path / "measured", {}, recipe)
 
 
 def test_what_a_channel_answers_is_read_as_it_was_written():

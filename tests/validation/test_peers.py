@@ -19,6 +19,7 @@ from stackheads.validation.peers import (
     LOOKS,
     OURS,
     PEERS,
+    TOO,
     UNSCRUBBED,
     said_of,
 )
@@ -41,6 +42,7 @@ def said(made):
 def test_each_way_speaks_of_each_cell(made, said):
     assert set(said.of) == {
         *PEERS,
+        *(peer + TOO for peer in PEERS),
         OURS,
         UNSCRUBBED,
         LABELS,
@@ -81,6 +83,16 @@ def test_their_numbers_are_those_of_their_authors(made, said):
             best = {name: max(before, now) for (name, before), now in zip(best.items(), mine, strict=True)}
         for way, number in best.items():
             assert list(said.of[way][head, QUERY].values()) == [pytest.approx(number, abs=1e-4)]
+
+
+def test_peers_are_asked_without_start_and_with_it(said):
+    """A head that rests at the start is one of them where it may be said, and none where it may not."""
+    for peer in PEERS:
+        without, with_it = ({what for of in said.of[way].values() for what in of} for way in (peer, peer + TOO))
+        assert "start" in with_it
+        assert "start" not in without
+    for cell, of in said.of["cosine" + TOO].items():
+        assert max(of.values()) >= max(said.of["cosine"][cell].values())
 
 
 def test_ablation_is_that_of_the_effects_table(made, said):

@@ -2,10 +2,11 @@
 
 Nodes are the confirmed (head, destination) cells and `logits`. An edge from sender to receiver is typed q, k or v: path
 patching (`interventions/paths.py`) with the sender's output from a matched example; its strength is the share of the margin
-gap that this destroys, at the readout where it destroys most (chosen on one half of the examples, estimated on the other).
-Edges below `min_effect` or with an interval that reaches zero are left out. An edge to `logits` is the direct path. Node
-attributes: `total`, the effect of ablating the cell; `direct`, the part that goes straight to the logits, at the same readout;
-`self_repair` = direct - total, above zero where later heads make up for what is lost.
+gap that this destroys, at the readout that shows it best: where it is largest for its error, of all that are tried together
+(`statistics.py`). Left out are edges nearer to zero than `min_effect`, or with an interval that reaches it; some are negative.
+An edge to `logits` is the direct path. Node attributes: `total`, the effect of ablating the cell; `direct`, the part that goes
+straight to the logits, at the same readout; `self_repair` = direct - total, above zero where later heads make up for what is
+lost.
 
 Whether the circuit is all there is to it is asked by three criteria (`criteria.py`).
 Cost: at most one forward pass for each pair (twice for pairs at one destination), and those of the criteria.

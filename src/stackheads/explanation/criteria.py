@@ -9,7 +9,9 @@ and S live; C is the set of confirmed cells, M all:
     minimality(v)       max over K of |F(C without K and v) - F(C without K)|, for each v in C; K: ∅, the other cells of the
                         role of v, five of the random sets and the greedy set, each without v
 
-F is a mean; beside it stand median and 10th percentile over examples (for differences: median and 90th percentile).
+F of a set is the mean over those readouts of Σ (margin - chance) / Σ (clean margin - chance), so that F(M) = 1. Beside it stand
+median and 10th percentile over the examples that ask one of them (for differences: median and 90th percentile), each example's
+share being averaged over what it asks.
 
 F of every set is computed once. Most sets differ from another one by a single cell, so the run of that one is recorded and
 taken up at the cell (`interventions/onward.py`); a model that runs through its hooks takes each run from the start. Cost: one
@@ -43,8 +45,14 @@ class Criteria:
 
     def __init__(self, bench: Bench, labels: Sequence[Label], confirmed: Sequence[Label], generator: torch.Generator):
         self.bench, self.labels, self.confirmed, self.generator = bench, labels, list(confirmed), generator
-        self.known: dict[frozenset[Label], Tensor] = {}
-        self.asked = bench.baseline.open.to(bench.baseline.count.device)
+        self.known: dict[frozenset[Label], Float[Tensor, "example open"]] = {}
+        self.open = bench.baseline.open
+        baseline = bench.baseline.on_cpu
+        count = baseline.count[:, self.open].double()
+        per_question = (baseline.chance.margin[:, self.open].double().sum(dim=0) / count.sum(dim=0)).expand(count.shape)
+        self.chance = per_question * count  # [example, open readout]
+        self.gap = (baseline.clean.margin[:, self.open].double() - self.chance).sum(dim=0)
+        self.count = count
         self.rows: dict[Where, Bool[Tensor, "batch pos"]] = {
             label.where: destination_rows(bench.clean.batch, label.where) for label in labels
         }
@@ -57,35 +65,47 @@ class Criteria:
         random = [self._random_set() for _ in range(RANDOM_SETS)]
         greedy = self._greedy_set()
         minimality = self._minimality([frozenset[Label](), greedy, *random[:MINIMALITY_SETS]])
-        scores = [self._incompleteness(chosen).mean().item() for chosen in random]
-        worst = self._incompleteness(greedy)
+        scores = [self._incompleteness(chosen) for chosen in random]
+        whole, worst = self._each(self._kept(circuit)), self._each(self._signed(greedy)).abs()
         return {
-            "faithfulness": _summary(self._f(circuit), {"median": 0.5, "tenth": 0.1}),
+            "faithfulness": {
+                "mean": self._share(self._kept(circuit)),
+                "median": whole.quantile(0.5).item(),
+                "tenth": whole.quantile(0.1).item(),
+            },
             "completeness": {
                 "random_mean": sum(scores) / len(scores),
                 "random_worst": max(scores),
-                "greedy": abs(self._signed(greedy).mean().item()),
+                "greedy": self._incompleteness(greedy),
                 "greedy_median": worst.quantile(0.5).item(),
                 "greedy_ninetieth": worst.quantile(0.9).item(),
             },
             "minimality": minimality,
         }
 
-    def _f(self, live: Iterable[Label]) -> Float[Tensor, "example"]:
-        """F for each example."""
+    def _kept(self, live: Iterable[Label]) -> Float[Tensor, "example open"]:
+        """The margins beyond chance that are left where these cells are live, of the readouts that the model answers."""
         key = frozenset(live)
         if key not in self.known:
-            self.known[key] = self._share(self.bench.run([*self._edits(key)])).cpu()
+            self.known[key] = self._beyond(self._margin(self.bench.run([*self._edits(key)])).cpu())
         return self.known[key]
 
-    def _share(self, logits: Float[Tensor, "example pos d_vocab_out"]) -> Float[Tensor, "example"]:
-        """The recovered share, averaged over the readouts that are answered."""
-        margin, baseline = self.bench.scorer.margin(logits), self.bench.baseline
-        chance = (baseline.chance.margin.sum(dim=0) / baseline.count.sum(dim=0)) * baseline.count
-        gap = (baseline.clean.margin - chance).sum(dim=0, keepdim=True) / baseline.count.sum(dim=0)
-        per_question = (margin - chance) / (gap * baseline.count.clamp(min=1))
-        asked = (baseline.count > 0) & self.asked
-        return ((per_question * asked).sum(dim=1) / asked.sum(dim=1).clamp(min=1)).double()
+    def _margin(self, logits: Float[Tensor, "example pos d_vocab_out"]) -> Float[Tensor, "example readout"]:
+        return self.bench.scorer.margin(logits)
+
+    def _beyond(self, margin: Float[Tensor, "example readout"]) -> Float[Tensor, "example open"]:
+        return margin[:, self.open].double() - self.chance
+
+    def _share(self, beyond: Float[Tensor, "example open"]) -> float:
+        """F of margins beyond chance, or of what two sets of them differ by."""
+        return (beyond.sum(dim=0) / self.gap).mean().item()
+
+    def _each(self, beyond: Float[Tensor, "example open"]) -> Float[Tensor, "some"]:
+        """The share of each example that asks one of the readouts, averaged over those that it asks."""
+        asked = self.count > 0
+        share = beyond / (self.gap / self.count.sum(dim=0) * self.count.clamp(min=1))
+        counted = asked.any(dim=1)
+        return ((share * asked).sum(dim=1) / asked.sum(dim=1).clamp(min=1))[counted]
 
     def _around(self, live: frozenset[Label], toggled: Collection[Label]) -> None:
         """Learn F of this set, and of each that differs from it by one of these cells, from the run of this set."""
@@ -97,9 +117,9 @@ class Criteria:
         wanted.sort(key=lambda label: (label.head.layer, str(label.where)))  # runs that begin alike stand together
         variants = [self._toggle(base, live, label, made) for label in wanted]
         runs = run_variants(model, base, variants, read=self.bench.scorer.read)
-        own, *others = brought([self._share(base.run.logits), *map(self._share, runs)])
+        own, *others = map(self._beyond, brought([self._margin(base.run.logits), *map(self._margin, runs)]))
         self.known.setdefault(live, own)
-        self.known |= {live ^ {label}: share for label, share in zip(wanted, others, strict=True)}
+        self.known |= {live ^ {label}: beyond for label, beyond in zip(wanted, others, strict=True)}
 
     def _toggle(self, base: Recorded, live: frozenset[Label], label: Label, made: Sequence[HeadEdit]) -> list[HeadEdit]:
         """What makes the run with a cell more or less of the run of `live`, which is recorded."""
@@ -120,11 +140,11 @@ class Criteria:
             self.means[head] = ABLATIONS["mean"](self.bench.clean, head)
         return self.means[head]
 
-    def _signed(self, chosen: frozenset[Label]) -> Float[Tensor, "example"]:
-        return self._f(set(self.confirmed) - chosen) - self._f(set(self.labels) - chosen)
+    def _signed(self, chosen: frozenset[Label]) -> Float[Tensor, "example open"]:
+        return self._kept(set(self.confirmed) - chosen) - self._kept(set(self.labels) - chosen)
 
-    def _incompleteness(self, chosen: frozenset[Label]) -> Float[Tensor, "example"]:
-        return self._signed(chosen).abs()
+    def _incompleteness(self, chosen: frozenset[Label]) -> float:
+        return abs(self._share(self._signed(chosen)))
 
     def _random_set(self) -> frozenset[Label]:
         picks = torch.rand(len(self.confirmed), generator=self.generator) < 0.5
@@ -132,13 +152,13 @@ class Criteria:
 
     def _greedy_set(self) -> frozenset[Label]:
         chosen: frozenset[Label] = frozenset()
-        best = abs(self._signed(chosen).mean().item())
+        best = self._incompleteness(chosen)
         while len(chosen) < len(self.confirmed):
             rest = [label for label in self.confirmed if label not in chosen]
             order = torch.randperm(len(rest), generator=self.generator).tolist()[:CANDIDATES]
             for every in (self.confirmed, self.labels):
                 self._around(frozenset(every) - chosen, [rest[index] for index in order])
-            scored = [(abs(self._signed(chosen | {rest[index]}).mean().item()), index) for index in order]
+            scored = [(self._incompleteness(chosen | {rest[index]}), index) for index in order]
             value, index = max(scored)
             if value <= best:
                 break
@@ -158,9 +178,5 @@ class Criteria:
 
     def _difference(self, label: Label, chosen: frozenset[Label]) -> float:
         circuit = frozenset(self.confirmed)
-        less, more = self._f(circuit - (chosen | {label})), self._f(circuit - (chosen - {label}))
-        return abs((less - more).mean().item())
-
-
-def _summary(values: Float[Tensor, "example"], quantiles: dict[str, float]) -> dict[str, float]:
-    return {"mean": values.mean().item(), **{name: values.quantile(at).item() for name, at in quantiles.items()}}
+        less, more = self._kept(circuit - (chosen | {label})), self._kept(circuit - (chosen - {label}))
+        return abs(self._share(less - more))

@@ -109,7 +109,8 @@ def gate_of(rows: Rows, selector: Selector, weight: Float[Tensor, "size value"])
     if selector.gate is None or selector.kind == "content":
         return None
     seen = rows.gates[selector.gate].unique()
-    there = weight[0, seen.clamp(max=weight.shape[1] - 1)]
+    seen = seen[seen < weight.shape[1]]  # of others it knows nothing
+    there = weight[0, seen]
     largest = peak(there)
     acting = largest.sign() * there >= ACTS * largest.abs()
     return None if bool(acting.all()) else Gate(selector.gate, tuple(seen[acting].tolist()))

@@ -24,7 +24,7 @@ from stackheads.models.hooks import all_heads, evaluating, hook_name, precise
 from stackheads.models.kinds import check_model
 from stackheads.models.protocol import Model
 from stackheads.models.trust import tell, why_not_fused
-from stackheads.seeds import bare
+from stackheads.seeds import Stream, stream
 from stackheads.tasks import Batch, Task, draw
 from stackheads.tasks.layout import check_no_pads, check_one_layout
 from stackheads.tasks.scoring import loss, query_accuracy
@@ -58,7 +58,7 @@ def select_heads(model: Model, task: Task, keep: int, steps: int = 300, batch: i
     heads = all_heads(model)
     if not 0 <= keep <= len(heads):
         raise ConfigError(f"keep must be in 0..{len(heads)}, the heads of the model, got {keep}: choose one of these")
-    generator = bare(seed)
+    generator = stream(seed, Stream.HEADS_SOUGHT)
     device = next(model.parameters()).device
     logits = torch.zeros(len(heads), requires_grad=True, device=device)
     optimiser = torch.optim.Adam([logits], lr=LEARNING_RATE)
@@ -75,7 +75,7 @@ def select_heads(model: Model, task: Task, keep: int, steps: int = 300, batch: i
         optimiser.step()
     chosen = sorted(logits.detach().topk(keep).indices.tolist())
     kept = tuple(heads[index] for index in chosen)
-    return Selection(kept, kept_accuracy(model, task, kept, generator=generator))
+    return Selection(kept, kept_accuracy(model, task, kept, seed=seed))
 
 
 def _check(batch: Batch) -> None:
@@ -84,13 +84,13 @@ def _check(batch: Batch) -> None:
     check_no_pads(batch, "heads are selected")
 
 
-def kept_accuracy(
-    model: Model, task: Task, heads: Sequence[HeadId], examples: int = 1024, generator: torch.Generator | None = None
-) -> dict[int, float]:
-    """Accuracy per hop at the query with all heads but these at their positional mean. Cost: one forward pass."""
+def kept_accuracy(model: Model, task: Task, heads: Sequence[HeadId], examples: int = 1024, seed: int = 0) -> dict[int, float]:
+    """Accuracy per hop at the query with all heads but these at their positional mean, on fresh examples. Cost: one forward
+    pass.
+    """
     check_model(model)
     device = next(model.parameters()).device
-    fresh = draw(task, examples, generator or bare(0)).to(device)
+    fresh = draw(task, examples, stream(seed, Stream.HEADS_KEPT)).to(device)
     _check(fresh)
     gates = torch.tensor([float(head in heads) for head in all_heads(model)], device=device)
     with torch.no_grad(), precise():

@@ -26,14 +26,16 @@ def weights_table(chosen: Sum, examples: Examples) -> pd.DataFrame:
             continue
         named = {"head": str(examples.head(head)), "destination": str(place), "what": str(selector), "gate": selector.gate}
         for number, at in _numbers(rows, selector):
-            for value in _values(rows, selector):
+            for value in _values(rows, selector, weight.shape[1]):
                 found.append(named | {"value": value, "at": at, "weight": float(weight[number, value or 0])})
     return pd.DataFrame(found, columns=WEIGHTS).astype({"value": "Int64", "at": "Int64"})
 
 
-def _values(rows: Rows, selector: Selector) -> list[int | None]:
-    """The values of its gate that there are."""
-    return [None] if selector.gate is None else rows.gates[selector.gate].unique().tolist()
+def _values(rows: Rows, selector: Selector, known: int) -> list[int | None]:
+    """The values of its gate that there are, of those that it was fitted on."""
+    if selector.gate is None:
+        return [None]
+    return [value for value in rows.gates[selector.gate].unique().tolist() if value < known]
 
 
 def _numbers(rows: Rows, selector: Selector) -> list[tuple[int, int | None]]:

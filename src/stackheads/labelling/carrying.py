@@ -17,9 +17,9 @@ import pandas as pd
 
 from stackheads.labelling.bench import Bench, bench_of
 from stackheads.labelling.scrubbed import MEASURES, ScrubEvidence, scrubs
-from stackheads.labelling.statistics import Estimate, resampling, unseen
+from stackheads.labelling.statistics import Estimate, resampling
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.labelling.verdict import Answer, Evidence, cause_answer, status, telling
+from stackheads.labelling.verdict import Answer, Evidence, cause_answer, known_below, status, telling
 from stackheads.models.hooks import analysing
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
@@ -71,8 +71,7 @@ def carries(found: ScrubEvidence, thresholds: Thresholds) -> Carried:
     if passing:
         named = [one for one in passing if set(passing) - {one} <= found.finer[one] and _destroys_else(found, one, thresholds)]
         return Carried(Answer.YES if named else Answer.UNDECIDED, named[0] if named else None, order, least, logits, passing)
-    hidden = unseen(found.examples, thresholds.confidence)
-    denied = not found.untested and all(any(_loses(shares, hidden, thresholds) for shares in mine) for mine in kept)
+    denied = not found.untested and all(any(_loses(shares, thresholds) for shares in mine) for mine in kept)
     return Carried(Answer.NO if denied else Answer.UNDECIDED, None, order, least, logits)
 
 
@@ -91,10 +90,10 @@ def _keeps(shares: Sequence[Estimate], thresholds: Thresholds) -> bool:
     return enough and all(share.low >= thresholds.min_kept_low for share in shares)
 
 
-def _loses(shares: Sequence[Estimate], hidden: float, thresholds: Thresholds) -> bool:
-    """Whether it is known that a measure keeps too little, even if what the examples may not have shown is added."""
-    little = any(share.high + hidden < thresholds.min_kept for share in shares[MARGINS])
-    return little or any(share.high + hidden < thresholds.min_kept_low for share in shares[LOGITS])
+def _loses(shares: Sequence[Estimate], thresholds: Thresholds) -> bool:
+    """Whether it is known that a measure keeps too little, even if what its examples may not have shown is added."""
+    little = any(known_below(share, thresholds.min_kept, thresholds) for share in shares[MARGINS])
+    return little or any(known_below(share, thresholds.min_kept_low, thresholds) for share in shares[LOGITS])
 
 
 def _destroys_else(found: ScrubEvidence, one: int, thresholds: Thresholds) -> bool:

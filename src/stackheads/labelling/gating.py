@@ -194,7 +194,7 @@ def _leads(looks: Looking, rows: Bool[Tensor, "batch pos"], at: At, thresholds: 
     own = maps.distinct[:, example, position].double()  # [role, row]: where a role's source exists and is no other's
     taken = torch.einsum("rn,thn->rth", own, maps.mass[:, :, example, position].double())  # [role, rival, head]
     number = own.sum(dim=1)
-    uniform = (own @ maps.uniform.expand(rows.shape)[example, position])[:, None].expand(-1, taken.shape[2])
+    uniform = (own * maps.uniform[:, example, position]).sum(dim=1)[:, None].expand(-1, taken.shape[2])
     mine = taken.diagonal(dim1=0, dim2=1).T  # [role, head]
     rivals = taken.clone()
     rivals.diagonal(dim1=0, dim2=1).fill_(-1.0)

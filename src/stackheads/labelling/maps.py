@@ -59,7 +59,7 @@ class RoleMaps:
     roles: list[Role]
     own: list[_Sources]
     null: list[_Sources]
-    uniform: Float[Tensor, "#batch pos"]
+    uniform: Float[Tensor, "role batch pos"]
     exists: Bool[Tensor, "role batch pos"]
     null_exists: Bool[Tensor, "role batch pos"]
     distinct: Bool[Tensor, "role batch pos"]
@@ -70,14 +70,15 @@ class RoleMaps:
 class Maps:
     """What the roles say about a batch, and how much attention each head has there; layers and heads are on one axis.
 
-    `mass` on each role's sources, `null` on those of another example, `uniform` by position; `exists`: whether there are any;
+    `mass` on each role's sources, `null` on those of another example, `uniform` what of even attention is on its own, which may
+    be several; `exists`: whether there are any;
     `distinct`: they exist and are no other role's; `null_exists`: whether there are any in the other example; `place` as in
     `Recorded.places`.
     """
 
     mass: Float[Tensor, "role head batch pos"]
     null: Float[Tensor, "role head batch pos"]
-    uniform: Float[Tensor, "#batch pos"]
+    uniform: Float[Tensor, "role batch pos"]
     exists: Bool[Tensor, "role batch pos"]
     null_exists: Bool[Tensor, "role batch pos"]
     distinct: Bool[Tensor, "role batch pos"]
@@ -94,9 +95,8 @@ class Maps:
         """The maps at some positions; sources keep their numbers. Not for `stands_still`."""
         if len(positions) == self.first.shape[2]:
             return self
-        uniform = self.uniform[:, positions]
-        cut = (self.mass, self.null, self.exists, self.null_exists, self.distinct, self.first)
-        mass, null, exists, null_exists, distinct, first = (part[..., positions] for part in cut)
+        cut = (self.mass, self.null, self.uniform, self.exists, self.null_exists, self.distinct, self.first)
+        mass, null, uniform, exists, null_exists, distinct, first = (part[..., positions] for part in cut)
         return Maps(mass, null, uniform, exists, null_exists, distinct, first)
 
     def stands_still(self, rows: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "role"]:
@@ -117,7 +117,8 @@ def role_maps(task: Task, batch: Batch) -> RoleMaps:
     """Made a chunk of the examples at a time: with their sources, maps are the largest tensors of an analysis."""
     n, roles, other = len(batch), candidate_roles(task), next_one(batch)
     own, null = [], []
-    parts: list[list[Tensor]] = [[] for _ in range(4)]
+    parts: list[list[Tensor]] = [[] for _ in range(5)]
+    seen = visible(task, batch).double().sum(dim=2).clamp(min=1).expand(n, -1)
     for start in range(0, n, CHUNK):
         targets = role_targets(task, batch[start : start + CHUNK], roles)
         theirs = _null_targets(task, batch, other, torch.arange(start, min(n, start + CHUNK)), roles)
@@ -125,10 +126,10 @@ def role_maps(task: Task, batch: Batch) -> RoleMaps:
         null.append(_Sources.of(theirs))
         exists = targets.any(dim=-1)
         first = targets.to(torch.uint8).argmax(dim=-1).where(exists, -1)
-        for part, tensor in zip(parts, (exists, theirs.any(dim=-1), _distinct_rows(targets), first), strict=True):
+        uniform = targets.sum(dim=-1) / seen[start : start + CHUNK]
+        for part, tensor in zip(parts, (uniform, exists, theirs.any(dim=-1), _distinct_rows(targets), first), strict=True):
             part.append(tensor)
-    uniform = 1.0 / visible(task, batch).double().sum(dim=2).clamp(min=1)
-    return RoleMaps(roles, own, null, uniform, *(torch.cat(part, dim=1) for part in parts))
+    return RoleMaps(roles, own, null, *(torch.cat(part, dim=1) for part in parts))
 
 
 def make_maps(clean: Recorded, said: RoleMaps) -> Maps:

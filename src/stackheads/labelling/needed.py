@@ -27,8 +27,7 @@ def _needs(evidence: Evidence, thresholds: Thresholds) -> list[int | None]:
         if pattern.rare:
             return [2 * max(pattern.drawn, pattern.examples)]
         wide = pattern.beyond if pattern.lead.value >= thresholds.pattern_margin else pattern.furthest
-        need = _needed(wide, thresholds.pattern_margin, pattern.examples, thresholds)
-        return [need and rounded_up(need * max(pattern.drawn / max(pattern.examples, 1), 1.0))]
+        return [_needed(wide, thresholds.pattern_margin, max(pattern.drawn, pattern.examples), thresholds)]
     matters = cause_answer(cause, thresholds)
     if matters == Answer.UNDECIDED:
         if cause.unclear:
@@ -51,13 +50,15 @@ def _needed_of_all(shares: Shares, bar: float, examples: int, thresholds: Thresh
 
 
 def _needed(estimate: Estimate, bar: float, examples: int, thresholds: Thresholds) -> int | None:
-    """How many examples until an estimate that stays as it is, with a narrower interval, leaves zero or lies inside the bar."""
-    size, half = abs(estimate.value), (estimate.high - estimate.low) / 2
+    """How many examples until an estimate that stays as it is, with a narrower interval, leaves zero or lies inside the bar;
+    it was measured on those of `examples` that ask it.
+    """
+    size, half, asking = abs(estimate.value), (estimate.high - estimate.low) / 2, estimate.examples / max(examples, 1)
     if size >= bar:
         return rounded_up(examples * max(1.0, (half / size) ** 2) * 1.01)
     more = 2 * examples
     while more <= FARTHEST:
-        if size + half * (examples / more) ** 0.5 + unseen(more, thresholds.confidence) < bar:
+        if size + half * (examples / more) ** 0.5 + unseen(int(more * asking), thresholds.confidence) < bar:
             return rounded_up(more)
         more *= 2
     return None

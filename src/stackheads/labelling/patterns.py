@@ -80,6 +80,7 @@ class _Scores:
     p_value: Float[Tensor, "role head"]
     lead: tuple[Float[Tensor, "role head"], ...]
     beyond: tuple[Float[Tensor, "role head"], ...]
+    tested: Int[Tensor, "role"]
     single: Float[Tensor, "role head batch"]
     weight: Float[Tensor, "role batch"]
     share: Float[Tensor, "role head"]
@@ -190,11 +191,10 @@ def _scores(
     per_example = own.sum(dim=2)  # [role, example]: rows
     share = own / per_example.sum(dim=1).clamp(min=1)[:, None, None]
     mass = torch.stack([torch.einsum("rbp,hbp->rh", share, rival.double()) for rival in maps.mass], dim=1)
-    everywhere = maps.uniform.expand(own.shape[1:])
-    uniform = torch.einsum("rbp,bp->r", share, everywhere)
+    uniform = torch.einsum("rbp,rbp->r", share, maps.uniform)
     mass = torch.cat([mass, uniform[:, None, None].expand(-1, 1, mass.shape[2])], dim=1)
     plain = _summed(maps.mass, anywhere).sum(dim=2) / anywhere.sum(dim=(1, 2)).clamp(min=1)[:, None]
-    uniform_everywhere = torch.einsum("rbp,bp->rb", own, everywhere)
+    uniform_everywhere = torch.einsum("rbp,rbp->rb", own, maps.uniform)
     rival = _rivals(mass).argmax(dim=1)  # [role, head]
     single = _summed(maps.mass, own) - _rival_sums(maps, own, rival, uniform_everywhere)
     beyond, tested = _beyond(maps, positional, own)
@@ -207,6 +207,7 @@ def _scores(
         _p_values(beyond, tested),
         _interval(single, per_example, thresholds.confidence),
         _interval(beyond, tested, thresholds.confidence),
+        (tested > 0).sum(dim=1).cpu(),
         single,
         per_example,
         (plain * anywhere.sum(dim=(1, 2))[:, None] / rows.sum().clamp(min=1)).cpu(),
@@ -237,7 +238,7 @@ def _beyond(
     The null keeps the rows at which its source is a rival's too: a head that looks at rivals gets a p that is too large.
     """
     uniform, tested = maps.uniform.to(maps.null.dtype), own * (maps.null_exists | positional[:, None, None])
-    nulls = (torch.where(fixed, uniform, null) for fixed, null in zip(positional, maps.null, strict=True))
+    nulls = (torch.where(fixed, *each) for fixed, *each in zip(positional, uniform, maps.null, strict=True))
     return _summed((mass - null for mass, null in zip(maps.mass, nulls, strict=True)), tested), tested.sum(dim=2)
 
 
@@ -295,7 +296,7 @@ def _best(roles: list[Role], scores: _Scores, head: int, tests: int, thresholds:
         rival=[*map(str, roles), "uniform"][rival],
         rival_mass=float(scores.mass[best, rival, head]),
         lead=_estimate(scores.lead, best, head, scores.examples),
-        beyond=_estimate(scores.beyond, best, head, scores.examples),
+        beyond=_estimate(scores.beyond, best, head, scores.tested),
         p_value=min(1.0, float(scores.p_value[best, head]) * tests),
         furthest=_estimate(scores.lead, far, head, scores.examples),
         rows=int(scores.rows[best]),

@@ -18,6 +18,9 @@ from stackheads.tasks import Batch, Task
 from stackheads.tasks.scoring import correct, margins
 from stackheads.types import Destination
 
+LARGEST_ANSWER = 1e6
+"""Of larger ones single precision tells differences to a sixteenth at best."""
+
 
 @dataclass(frozen=True)
 class Readout:
@@ -116,6 +119,17 @@ class Scorer:
         """Where something is asked."""
         return self.where.any(dim=0).flatten(1)[:, self._asked[0]]
 
+    def check(self, logits: Float[Tensor, "example pos d_vocab_out"]) -> None:
+        """Raise `TaskError` for answers that are not finite, or so large that rounding hides what they differ by."""
+        answers = self._at_places(logits)[0][self._known]
+        far = answers.abs().where(answers.isfinite(), torch.inf)
+        if float(far.max()) > LARGEST_ANSWER:
+            got = float(answers.flatten()[far.argmax()])
+            raise TaskError(
+                f"a task's readout must give answers of at most {LARGEST_ANSWER:,.0f} in size, got {got:g}: leave those that "
+                "are impossible as the model gives them, or give them a number of the size of its logits"
+            )
+
     def score(self, logits: Float[Tensor, "example pos d_vocab_out"]) -> Score:
         """Margin and right answers, summed per example and readout."""
         answers, targets = self._at_places(logits)
@@ -196,7 +210,11 @@ def make_scorer(task: Task, batch: Batch) -> Scorer:
 
 
 def measure_baseline(scorer: Scorer, clean: Recorded, thresholds: Thresholds) -> Baseline:
-    """Score the clean run and, as chance, each example's targets under its matched example's logits. No forward pass."""
+    """Score the clean run and, as chance, each example's targets under its matched example's logits. No forward pass.
+
+    Raises `TaskError` for answers of which margins can't be told.
+    """
+    scorer.check(clean.run.logits)
     own, unrelated = scorer.score(clean.run.logits), scorer.score(clean.matched.of(clean.run.logits))
     count = scorer.summed(torch.ones_like(scorer.batch.targets, dtype=own.margin.dtype))
     nothing = torch.zeros(len(scorer.readouts), dtype=torch.bool)

@@ -137,8 +137,9 @@ def _cause_reason(evidence: Evidence, thresholds: Thresholds) -> str:
     elif answer == Answer.UNDECIDED:
         text = f"undecided whether it matters ({text} [{told.low:.2f}, {told.high:.2f}]"
         text += f"; {_few(cause.unclear)} asked in too few examples)" if cause.unclear else ")"
-    needed = answer == Answer.YES
-    flips = [name for name, effect in cause.other(number).items() if (effect >= thresholds.min_effect) != needed]
+    bar = thresholds.min_effect
+    side = {Answer.YES: 1, Answer.AGAINST: -1}.get(answer, 0)
+    flips = [name for name, effect in cause.other(number).items() if (effect >= bar) - (effect <= -bar) != side]
     if flips and answer != Answer.UNDECIDED:
         text += f", the verdict flips with {' and '.join(flips)} ablation"
     if joint is not None and is_redundant(evidence, thresholds):

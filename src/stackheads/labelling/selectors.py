@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from stackheads.interventions import destination_rows
 from stackheads.labelling.roles import candidate_roles, role_targets, visible
@@ -99,11 +100,17 @@ class Rows:
         """What a selector adds to the scores of several heads; may be smaller where it is the same for all rows or sources."""
         if selector.kind == "position" and selector.what == "place" and selector.gate is None:
             return weight.transpose(1, 2).expand(-1, len(self), -1)
+        weight = self._for_all(selector, weight)
         if self.size(selector) > 1:
             numbers = self._entries(selector) * weight.shape[2] + self._own(selector, weight.shape[2])[:, None]
             found = weight.flatten(1).gather(1, numbers.expand(len(self), self.n_pos).flatten().expand(len(weight), -1))
             return found.unflatten(1, (len(self), self.n_pos)) * self._matches(selector)
         return self._gated(selector, weight).transpose(1, 2) * self._matches(selector)
+
+    def _for_all(self, selector: Selector, weight: Float[Tensor, "head size seen"]) -> Float[Tensor, "head size value"]:
+        """With a weight for every value of its gate that these rows have: 0 for those that it was not fitted on."""
+        missing = 0 if selector.gate is None else self.values(selector.gate) - weight.shape[2]
+        return pad(weight, (0, missing)) if missing > 0 else weight
 
     def columns(self, selector: Selector, values: int) -> Int[Tensor, "row source"]:
         """Which of a selector's numbers, size by `values` of its gate, is in the score of each source; -1 where none is."""
@@ -198,7 +205,8 @@ class Rows:
     def _pointed(self, total: Tensor, weights: Mapping[Selector, Tensor]) -> Float[Tensor, "head row source"]:
         """With the weights of roles of one source added where it stands, all at once."""
         source = torch.stack([self.first[selector.what] for selector in weights if isinstance(selector.what, Role)], dim=1)
-        added = torch.stack([self._gated(one, weight)[:, 0].expand(-1, len(self)) for one, weight in weights.items()], dim=2)
+        every = {one: self._for_all(one, weight) for one, weight in weights.items()}
+        added = torch.stack([self._gated(one, weight)[:, 0].expand(-1, len(self)) for one, weight in every.items()], dim=2)
         added = torch.where(source >= 0, added, 0.0)  # [head, row, selector]
         return total.scatter_add(2, source.clamp(min=0).expand(len(total), -1, -1), added)
 

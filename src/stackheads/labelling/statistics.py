@@ -102,12 +102,16 @@ class Resampling:
         square = residual.square().sum(dim=0)
         se = (n / (n - 1) * square).sqrt() / total.abs()
         largest = self._largest(residual, square, n)
-        bound = student(torch.quantile(largest, self.confidence), n - 1)
+        bound = student(self.quantile(largest), n - 1)
         observed = normal(torch.where(se > 0, value.abs() / se.clamp(min=1e-300), 0.0), n - 1)
         p_value = (1 + int((largest >= observed.max()).sum())) / (1 + len(largest))
         draws = (self.counts @ moved) / (self.counts @ gap)
         low, high = value - bound * se, value + bound * se
         return Shares(value, low, high, se, n, p_value, draws.where(draws.isfinite(), 0.0))
+
+    def quantile(self, largest: Float[Tensor, "draw"]) -> Float[Tensor, ""]:
+        """What the next draw exceeds as rarely as is said: of that many it is one more, so that there is no interpolation."""
+        return largest.kthvalue(min(len(largest), math.ceil((len(largest) + 1) * self.confidence))).values
 
     def _largest(self, residual: Tensor, square: Tensor, n: Tensor) -> Float[Tensor, "draw"]:
         """The largest |t| over columns, as a standard normal's, of residuals whose signs are flipped."""

@@ -115,7 +115,7 @@ def selector_cause(evidence: SelectorEvidence, thresholds: Thresholds) -> Answer
     one that the model never sees, and disturb.
     """
     shown = [evidence.effects, *([] if evidence.of_head is None else [evidence.of_head])]
-    own, *head = (shares_answer(effects, thresholds.min_effect, evidence.examples, thresholds) for effects in shown)
+    own, *head = (shares_answer(effects, thresholds.min_effect, thresholds) for effects in shown)
     return Answer.NO if Answer.NO in head else own
 
 
@@ -148,7 +148,7 @@ def confirmed_again(evidence: Evidence, thresholds: Thresholds) -> Bool[Tensor, 
     """
     pattern, cause, write = evidence.pattern, evidence.cause, evidence.write
     nameless = pattern.role is None or pattern.coinciding or pattern.fixed or pattern.rare
-    nameless = nameless or followed_instead(pattern, thresholds) is not None
+    nameless = nameless or followed_instead(pattern, thresholds) is not None or _as_null(pattern, thresholds)
     if write is None or nameless or not cause.exact or pattern.p_value >= thresholds.null_p:
         return torch.zeros(KEPT_DRAWS, dtype=torch.bool)
     lead = torch.tensor(pattern.lead_draws or [pattern.lead.value] * KEPT_DRAWS, dtype=torch.double)
@@ -164,15 +164,22 @@ def pattern_answer(pattern: PatternEvidence, thresholds: Thresholds) -> Answer:
         return Answer.UNDECIDED
     if pattern.role is None:
         return Answer.UNTESTED
-    bar, hidden = thresholds.pattern_margin, unseen(pattern.examples, thresholds.confidence)
-    leads = pattern.lead.value >= bar and pattern.lead.low > 0
-    if leads and followed_instead(pattern, thresholds) is not None:
+    leads = pattern.lead.value >= thresholds.pattern_margin and pattern.lead.low > 0
+    if leads and (followed_instead(pattern, thresholds) is not None or _as_null(pattern, thresholds)):
         return Answer.NO
     if leads and pattern.p_value < thresholds.null_p:
         return Answer.YES
-    if pattern.furthest.high + hidden < bar or (leads and pattern.beyond.high + hidden < bar):
-        return Answer.NO
-    return Answer.UNDECIDED
+    return Answer.NO if known_below(pattern.furthest, thresholds.pattern_margin, thresholds) else Answer.UNDECIDED
+
+
+def _as_null(pattern: PatternEvidence, thresholds: Thresholds) -> bool:
+    """Whether it is known that the head looks at its role's sources hardly more than at those of another example."""
+    return known_below(pattern.beyond, thresholds.pattern_margin, thresholds)
+
+
+def known_below(estimate: Estimate, bar: float, thresholds: Thresholds) -> bool:
+    """Whether it is below the bar even if what its examples may not have shown is added."""
+    return estimate.high + unseen(estimate.examples, thresholds.confidence) < bar
 
 
 def followed_instead(pattern: PatternEvidence, thresholds: Thresholds) -> Contrast | None:
@@ -192,8 +199,7 @@ def selector_answer(evidence: SelectorEvidence, thresholds: Thresholds) -> Answe
         return Answer.UNDECIDED
     if all(each.value >= thresholds.min_gain and each.low > 0 for each in shown):
         return Answer.YES
-    hidden = unseen(evidence.examples, thresholds.confidence)
-    return Answer.NO if any(each.high + hidden < thresholds.min_gain for each in shown) else Answer.UNDECIDED
+    return Answer.NO if any(known_below(each, thresholds.min_gain, thresholds) for each in shown) else Answer.UNDECIDED
 
 
 def cause_answer(cause: CauseEvidence, thresholds: Thresholds) -> Answer:
@@ -202,7 +208,7 @@ def cause_answer(cause: CauseEvidence, thresholds: Thresholds) -> Answer:
         return Answer.UNTESTED
     if not len(cause.effects):
         return Answer.UNDECIDED if cause.unclear else Answer.NO
-    found = shares_answer(cause.effects, thresholds.min_effect, cause.examples, thresholds)
+    found = shares_answer(cause.effects, thresholds.min_effect, thresholds)
     return Answer.UNDECIDED if found == Answer.NO and cause.unclear else found
 
 
@@ -212,15 +218,15 @@ def write_answer(write: WriteEvidence | None, thresholds: Thresholds) -> Answer:
         return Answer.UNTESTED
     if not len(write.moved):
         return Answer.UNDECIDED
-    found = shares_answer(write.moved, thresholds.min_write, write.examples, thresholds)
+    found = shares_answer(write.moved, thresholds.min_write, thresholds)
     return Answer.UNDECIDED if found == Answer.NO and write.left_out else found
 
 
-def shares_answer(shares: Shares, bar: float, examples: int, thresholds: Thresholds) -> Answer:
-    """What shares say that were tried together on so many examples."""
+def shares_answer(shares: Shares, bar: float, thresholds: Thresholds) -> Answer:
+    """What shares say that were tried together, each on the examples that ask it: others can't show what it hides."""
     if bool(_above(shares, bar).any()):
         return Answer.YES
-    hidden = unseen(examples, thresholds.confidence)
+    hidden = shares.high.new_tensor([unseen(examples, thresholds.confidence) for examples in shares.examples.tolist()])
     inside = (shares.high + hidden < bar) & (shares.low - hidden > -bar)
     if bool(inside.all()):
         return Answer.NO

@@ -53,13 +53,13 @@ def fixed_patterns(
 
 
 def constant_edit(bench: Bench, label: Label) -> Edit:
-    """The head's mean pattern over examples, at its destination; where layouts vary, over the positions of one place, by the
-    distance of sources from the end, of what is no pad here.
+    """The head's mean pattern over the examples in which a row is its destination's; where layouts vary, over the positions of
+    one place, by the distance of sources from the end, of what is no pad here.
     """
     clean = bench.clean
     pattern, rows = clean.run.of(label.head)[0], destination_rows(clean.batch, label.where)
     if clean.places is None:
-        return PatternEdit(label.head, rows, pattern.mean(dim=0, keepdim=True).expand_as(pattern))
+        return PatternEdit(label.head, rows, mean_where(pattern, rows).expand_as(pattern))
     n_pos = pattern.shape[2]
     source = (from_end(clean.batch) % n_pos)[:, None].expand_as(pattern)  # by distance: what lies behind the end comes first
     by_distance = torch.zeros_like(pattern).scatter(2, source, pattern)

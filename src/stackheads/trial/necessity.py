@@ -2,14 +2,17 @@
 
 All confirmed heads of one role (at every destination) are resample-ablated together. Which readouts need the role follows from
 the labels alone: those that the program read off them no longer reaches without its steps. Beside the set stand random sets of
-as many other (head, destination) cells, with as many at each destination. A set is necessary for a readout as far as it
-destroys more of it than random sets do: p = (1 + random sets that destroy at least as much) / (1 + random sets).
+as many (head, destination) cells, with as many at each destination, of others as far as there are; no set twice, and where
+there are not more than `RANDOM_SETS`, all of them. A set is necessary for a readout as far as it destroys more of it than
+random sets do: p = (1 + random sets that destroy at least as much) / (1 + random sets).
 
 Backups show as a joint effect above the sum of the single ones (`joint_over_sum` > 1), shared work as one below.
 Cost: one forward pass for each role, each of its cells, and each random set.
 """
 
+import math
 from collections.abc import Sequence
+from itertools import chain, combinations, product
 
 import pandas as pd
 import torch
@@ -27,7 +30,8 @@ from stackheads.tasks import StatementTask
 from stackheads.types import Destination, Role
 
 RANDOM_SETS = 100
-COLUMNS = ["role", "hop", "cells", "readout", "needs", "destroyed", "random_median", "random_high", "p", "joint_over_sum"]
+SHARES = ["destroyed", "random_median", "random_high", "p"]
+COLUMNS = ["role", "hop", "cells", "readout", "needs", *SHARES, "sets", "joint_over_sum"]
 
 
 def necessity(bench: Bench, labels: Sequence[Label], extracted: Extracted | None, seed: int) -> pd.DataFrame:
@@ -35,7 +39,7 @@ def necessity(bench: Bench, labels: Sequence[Label], extracted: Extracted | None
 
     `needs` whether the labels say that the readout needs the role (None where the program does not reach it at all, or the
     readout is not at the query); `destroyed` the share of its gap that goes; `random_median` and `random_high` (95th
-    percentile) the same for the random sets; `p` as above.
+    percentile) the same for the random sets, of which there are `sets`; `p` as above.
     """
     generator = stream(seed, Stream.NECESSITY)
     rows = []
@@ -43,7 +47,8 @@ def necessity(bench: Bench, labels: Sequence[Label], extracted: Extracted | None
         mine = [label for label in labels if label.status == "confirmed" and label.role == role]
         destroyed, *alone = _destroyed(bench, [mine, *([label] for label in mine)])
         single = torch.stack(alone).clamp(min=0).sum(dim=0)
-        random = torch.stack(_destroyed(bench, [_random_set(labels, mine, generator) for _ in range(RANDOM_SETS)]))
+        sets = _random_sets(labels, mine, generator)
+        random = torch.stack(_destroyed(bench, sets))
         needs = _needing(bench, extracted, role)
         for number, readout in enumerate(bench.baseline.readouts):
             if not bool(bench.baseline.open[number]):
@@ -59,7 +64,8 @@ def necessity(bench: Bench, labels: Sequence[Label], extracted: Extracted | None
                     "destroyed": value.item(),
                     "random_median": others.median().item(),
                     "random_high": others.quantile(0.95).item(),
-                    "p": (1 + int((others >= value).sum())) / (1 + RANDOM_SETS),
+                    "p": (1 + int((others >= value).sum())) / (1 + len(sets)),
+                    "sets": len(sets),
                     "joint_over_sum": (value / single[number]).item() if single[number] > 0 else None,
                 }
             )
@@ -87,17 +93,27 @@ def _destroyed(bench: Bench, sets: Sequence[Sequence[Label]]) -> list[Float[Tens
     return brought([1 - bench.recovered(margin) for margin in bench.margins(variants)])
 
 
-def _random_set(labels: Sequence[Label], like: Sequence[Label], generator: torch.Generator) -> list[Label]:
-    """As many cells at each destination as `like` has, others as far as there are enough."""
-    chosen: list[Label] = []
+def _random_sets(labels: Sequence[Label], like: Sequence[Label], generator: torch.Generator) -> list[list[Label]]:
+    """Sets of as many cells at each destination as `like` has, each of others first and of its own where these are too few."""
+    pools: list[tuple[list[Label], list[Label], int]] = []  # those that are in every set, those that are drawn, how many
     for destination in Destination:
         number = sum(label.destination == destination for label in like)
         cells = [label for label in labels if label.destination == destination]
         others = [label for label in cells if label not in like]
-        pool = others if len(others) >= number else cells
-        order = torch.randperm(len(pool), generator=generator).tolist()
-        chosen += [pool[index] for index in order[:number]]
-    return chosen
+        enough = len(others) >= number
+        always, pool = ([], others) if enough else (others, [label for label in cells if label in like])
+        pools.append((always, pool, number - len(always)))
+    if math.prod(math.comb(len(pool), number) for _, pool, number in pools) <= RANDOM_SETS:
+        every = product(*(combinations(pool, number) for _, pool, number in pools))
+        return [[*chain.from_iterable(always for always, _, _ in pools), *chain.from_iterable(parts)] for parts in every]
+    found: dict[frozenset[Label], list[Label]] = {}
+    while len(found) < RANDOM_SETS:
+        chosen: list[Label] = []
+        for always, pool, number in pools:
+            order = torch.randperm(len(pool), generator=generator).tolist()
+            chosen += [*always, *(pool[index] for index in order[:number])]
+        found.setdefault(frozenset(chosen), chosen)
+    return list(found.values())
 
 
 def _needing(bench: Bench, extracted: Extracted | None, role: Role) -> dict[int, bool]:

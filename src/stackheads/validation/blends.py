@@ -34,7 +34,7 @@ def _two_hops(blend: HeadSpec, *beside: HeadSpec, readouts: Readouts) -> Circuit
     previous = lower(doubling(1))[0]
     once = (_looking(ONE, TOKEN, register(1)),)
     task = Retrieval(chains=3, max_hops=2, supervision="chain", attention_dir="causal")
-    return Circuit((previous, once, (blend, *beside)), task, readouts)
+    return Circuit((previous, once, (blend, *beside)), task, readouts, base="two hops")
 
 
 def _looking(role: Role, row: str, target: str) -> HeadSpec:
@@ -95,7 +95,7 @@ def bag() -> Circuit:
     )
     layers[1].append(head)
     readouts = {hop: {**read, "bag": 1.2} for hop, read in plain_readouts(task).items()}
-    return Circuit(tuple(map(tuple, layers)), task, readouts)
+    return Circuit(tuple(map(tuple, layers)), task, readouts, base="doubling")
 
 
 BLENDS: MappingProxyType[str, Callable[[], Circuit]] = MappingProxyType({"k: mixed": mixed, "l: gated": gated, "m: bag": bag})

@@ -1,10 +1,10 @@
 """The cases on which ways of labelling are compared (`compared.py`): models of which it is known what every head looks at.
 
 Plain compiled circuits come as they are and, with noise on their weights, blurred; others once without noise, once with it, and
-once with it and blurred. Circuits take turns between the halves, recipes of known trained models (`known.py`) too. Half of the
-guises have LayerNorm; those whose heads look at several things have none, since through it what one head writes changes a
-little what all others do. Null heads are those of untrained models, and of compiled circuits whose heads have their Q, K and V
-permuted.
+once with it and blurred. What circuits are built on takes turns between the halves, so that none holds a copy of what the other
+holds, and so do recipes of known trained models (`known.py`). Half of the guises have LayerNorm; those whose heads look at
+several things have none, since through it what one head writes changes a little what all others do. Null heads are those of
+untrained models, and of compiled circuits whose heads have their Q, K and V permuted.
 """
 
 from collections.abc import Iterable, Mapping
@@ -44,17 +44,20 @@ SHARP = (*LEFT_OPEN, "j: by symbol", "t: never on")
 NULL_MODELS = 43
 """Of each kind: more than a thousand heads."""
 GUISES = 3
-"""Of each half of plain circuits; of others one. More narrow nothing: the interval is over circuits."""
+"""Of each half of plain circuits; of others one. More narrow nothing: the interval is over what circuits are built on."""
 EXAMPLES: Mapping[str, int] = {"v: k hops": 1024, "x: hop by asked": 1024}
 """More examples where each asks one of several hops."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One case: its column, its circuit's or recipe's name, its half, and what it is made of: a guise, a folder, a seed."""
+    """One case: its column, its circuit's or recipe's name, what that is built on, its half, and what it is made of: a guise, a
+    folder, a seed.
+    """
 
     column: str
     name: str
+    base: str
     half: int
     of: Guise | Path | int
 
@@ -71,28 +74,29 @@ class Case:
 
 def cases(known: Path | None = None) -> list[Case]:
     """All cases; with a folder of known trained models, these too."""
-    found = []
-    for number, name in enumerate(ALL):
-        circuit = ALL[name]()
+    found, circuits = [], {name: of() for name, of in ALL.items()}
+    built_on = {name: circuit.base or circuit.mechanism or name for name, circuit in circuits.items()}
+    bases = list(dict.fromkeys(built_on.values()))
+    for number, (name, circuit) in enumerate(circuits.items()):
         plain = name in CIRCUITS and circuit.decoy is None
-        half = number % 2
+        where = name, built_on[name], bases.index(built_on[name]) % 2
         for variant in range(2 * GUISES if plain else 3):
             normalized = name in (*CIRCUITS, *FURTHER) and (number + variant) % 2
             guise = Guise(seed=1000 * number + variant, normalization="LN" if normalized else None)
             noisy = replace(guise, noise=LESS_NOISE.get(name, NOISE))
             if plain:
-                found += [Case("clean", name, half, guise), Case(BLURRED, name, half, noisy)]
+                found += [Case("clean", *where, guise), Case(BLURRED, *where, noisy)]
             elif variant < 2:
-                found.append(Case(_column(name, circuit), name, half, noisy if variant else guise))
+                found.append(Case(_column(name, circuit), *where, noisy if variant else guise))
             elif name not in SHARP:
-                found.append(Case(BLURRED, name, half, noisy))
+                found.append(Case(BLURRED, *where, noisy))
     if known is not None:
         folders = known_folders(known)
         recipes = list(dict.fromkeys(recipe_of(path.name) for path in folders))
         names = [(recipe_of(path.name), path) for path in folders]
-        found += [Case(KNOWN, name, recipes.index(name) % 2, path) for name, path in names]
+        found += [Case(KNOWN, name, name, recipes.index(name) % 2, path) for name, path in names]
     nulls = [(kind, seed) for kind in ("untrained", "permuted") for seed in range(NULL_MODELS)]
-    return found + [Case("nulls", kind, seed % 2, seed) for kind, seed in nulls]
+    return found + [Case("nulls", kind, kind, seed % 2, seed) for kind, seed in nulls]
 
 
 def _column(name: str, circuit: Circuit) -> str:
@@ -105,7 +109,7 @@ def judged(case: Case) -> Result:
     """What is so and what every way says in one case. Cost: labels and selectors of one model."""
     one = subject(case)
     said = said_of(one.model, one.task, one.seed, EXAMPLES.get(case.name, LABELLED))
-    return result(case.column, case.name, case.half, one.looks, one.allowed, said, case.model)
+    return result(case.column, case.name, case.half, one.looks, one.allowed, said, case.model, case.base)
 
 
 @dataclass(frozen=True)

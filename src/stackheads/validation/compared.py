@@ -8,11 +8,16 @@ first (`of these guided`, `guided.py`; neither had they), all of them without th
 source (`of these looking`), and `nulls`, heads of which none does anything. A way is right about a head and a role if the head
 looks there and the way says so.
 
-Circuits have two halves. Ways that need a threshold get the one with the best F1 on the other half, over all columns but nulls,
-so that every case is scored, by a threshold that was chosen on other circuits. Reported is F1 over all looks, and its mean over
-the kinds that are there – hop, previous, value slots, distance … –, where what is said of other kinds costs nothing; of nulls,
-the share of heads of which anything is said. Intervals: bootstrap over circuits, whose guises are not independent; of nulls
-Wilson's. Known models that one recipe made from several seeds are guises of one circuit.
+Circuits have two halves, and all that are built on one circuit are in one half. Ways that need a threshold get the one with the
+best F1 on the other half, over all columns but nulls, so that every case is scored, by a threshold that was chosen on other
+circuits. Reported is F1 over all looks, and its mean over the kinds that are there – hop, previous, value slots, distance … –,
+where what is said of other kinds costs nothing; of nulls, the share of heads of which anything is said. Intervals: bootstrap
+over what circuits are built on. Guises of a circuit are not independent, nor are a circuit and decoys made from it, which hold
+the same heads once more. Of nulls the interval is Wilson's. Known models that one recipe made from several seeds are guises of
+one circuit.
+
+Where a head looks at the start alone so that it matters, no way is judged. Everywhere else `start` is as wrong as what else is
+not there. The field's ways are asked without it and with it among the roles that they may name (`peers.py`).
 
 Not judged are heads about which two answers can be defended: diffuse ones, and those of layouts that tell two roles apart
 nowhere. A compiled head that matches symbols is built to look at one kind of slot as well, so that it may be said to.
@@ -47,11 +52,13 @@ DIGITS = 3
 class Result:
     """What is so and what is said in one case, by cell ("L0H1 @query"): `truth` holds the cells that are judged and what each
     looks at so that it matters, `allowed` what is right to say as well and no mistake to leave out; `said` for each way what it
-    says, with its number; `statuses` those of the labels; `model` which one of the circuit's it is.
+    says, with its number; `statuses` those of the labels; `model` which one of the circuit's it is; `base` what the circuit is
+    built on.
     """
 
     column: str
     circuit: str
+    base: str
     half: int
     truth: Mapping[str, Sequence[str]]
     allowed: Mapping[str, Sequence[str]]
@@ -77,12 +84,15 @@ class Result:
         return cls(**{**stored, "said": said})
 
 
-def result(column: str, circuit: str, half: int, truth: LooksOf, allowed: LooksOf, said: Said, model: str = "") -> Result:
-    """The result of a case, of cells that are judged."""
+def result(
+    column: str, circuit: str, half: int, truth: LooksOf, allowed: LooksOf, said: Said, model: str = "", base: str = ""
+) -> Result:
+    """The result of a case, of cells that are judged; its circuit is built on itself unless `base` says on what."""
     named = {cell: f"{cell[0]} @{cell[1]}" for cell in truth}
     return Result(
         column,
         circuit,
+        base or circuit,
         half,
         {named[cell]: sorted(looks) for cell, looks in truth.items()},
         {named[cell]: sorted(looks) for cell, looks in allowed.items() if truth.get(cell) and looks},
@@ -173,11 +183,13 @@ def _but_for(one: Result, away: Collection[tuple[str, str]]) -> Result:
     return replace(one, truth=truth, statuses={cell: some for cell, some in one.statuses.items() if cell in truth})
 
 
-def _of_known(results: Sequence[Result], way: str, bars: tuple[float, float]) -> dict[str, Any]:
+def _of_known(every: Sequence[Result], way: str, bars: tuple[float, float]) -> dict[str, Any]:
+    """Of cases in which something is judged: others are no units to draw."""
+    results = [one for one in every if one.truth]
     counts = _counts(results, way, bars)
     total = counts.sum(dim=(0, 1))
-    of_circuit = _by_circuit(results, counts)
-    drawn = of_circuit[_draws(len(of_circuit))].sum(dim=1)  # [draw, kind, 3]
+    of_base = _by_base(results, counts)
+    drawn = of_base[_draws(len(of_base))].sum(dim=1)  # [draw, kind, 3]
     (low, high), (macro_low, macro_high) = _interval(_f1(drawn.sum(dim=1))), _interval(_macro(drawn))
     cells = [statuses for one in results for statuses in one.statuses.values()]
     undecided = sum(Status.UNDECIDED in statuses for statuses in cells) / max(1, len(cells))
@@ -205,10 +217,10 @@ def _of_nulls(results: Sequence[Result], way: str, bars: tuple[float, float]) ->
     return {"score": said / n, "low": low, "high": high, "cells": n}
 
 
-def _by_circuit(results: Sequence[Result], counts: Float[Tensor, "case kind 3"]) -> Float[Tensor, "circuit kind 3"]:
-    """The counts of all cases of a circuit together: its guises are no independent cases."""
-    every = list(dict.fromkeys(one.circuit for one in results))
-    at = torch.tensor([every.index(one.circuit) for one in results])
+def _by_base(results: Sequence[Result], counts: Float[Tensor, "case kind 3"]) -> Float[Tensor, "base kind 3"]:
+    """The counts of all cases together whose circuits are built on the same: guises and decoys are no independent cases."""
+    every = list(dict.fromkeys(one.base for one in results))
+    at = torch.tensor([every.index(one.base) for one in results])
     return counts.new_zeros(len(every), *counts.shape[1:]).index_add(0, at, counts)
 
 

@@ -1,12 +1,16 @@
-"""Parts of a long computation, kept in a folder as they are done, so that it goes on where it was interrupted.
+"""What a long computation has found, kept, so that it goes on where it was interrupted.
 
-A part is a list of plain rows in a file of its own. What the parts belong to stands beside them: settings, and a digest of this
-package's source and of the files that the parts are about. A folder of anything else is refused, and so is a file that is
-damaged.
+What is kept belongs to settings, to this package's source and to the files that it is about: a model's weights, the recipe of
+its training, the script that measured it. Two ways:
+
+- parts in a folder (`keeping`, `kept`): a part is a list of plain rows in a file of its own, and what all belong to stands
+  beside them. A folder of anything else is refused, and so is a file that is damaged;
+- by name (`key`): what it belongs to is a part of its name, so that what is kept of anything else is not found.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +18,19 @@ from stackheads.errors import ConfigError
 from stackheads.files import check_folder, read_json, write_json
 
 SETTINGS = "settings.json"
+SOURCE = Path(__file__).parent.parent
 CURE = "remove the file, and it is made again"
 
 Rows = list[dict[str, Any]]
 
 
-def keeping(folder: Path, settings: Mapping[str, Any], about: Path | None = None) -> None:
-    """Make a folder for the parts of what has these settings, or find it; they are about the files in the folder `about`.
+def keeping(folder: Path, settings: Mapping[str, Any], *about: Path) -> None:
+    """Make a folder for the parts of what has these settings, or find it; they are about these files, or all in these folders.
 
     Raises `ConfigError` if it holds something else, or parts that were made of other source or other files.
     """
     check_folder(folder, SETTINGS, [SETTINGS])
-    path, source = folder / SETTINGS, Path(__file__).parent.parent
-    made_of = {**settings, "source": digest(source, "*.py"), "files": None if about is None else digest(about, "*")}
+    path, made_of = folder / SETTINGS, _made_of(settings, about)
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, made_of)
@@ -35,11 +39,20 @@ def keeping(folder: Path, settings: Mapping[str, Any], about: Path | None = None
         raise ConfigError(f"a folder goes on with the same settings, source and files, {folder} has other {differs}: empty it")
 
 
-def digest(folder: Path, pattern: str) -> str:
-    """A digest of all files in a folder of this name, of their paths and contents."""
+def key(settings: Mapping[str, Any], *about: Path) -> str:
+    """A part of a name for what has these settings and is about these files: another one if any of them, or the source, is."""
+    return hashlib.sha256(json.dumps(_made_of(settings, about), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _made_of(settings: Mapping[str, Any], about: Iterable[Path]) -> dict[str, Any]:
+    return {**settings, "source": digest(SOURCE, "*.py"), "files": [digest(path) for path in about]}
+
+
+def digest(path: Path, pattern: str = "*") -> str:
+    """A digest of a file's content, or of all files in a folder of this name, of their paths and contents."""
     total = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob(pattern) if path.is_file()):
-        total.update(str(path.relative_to(folder)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    for each in sorted(each for each in (path, *path.rglob(pattern)) if each.is_file()):
+        total.update(str(each.relative_to(path)).encode() + b"\0" + hashlib.sha256(each.read_bytes()).digest())
     return total.hexdigest()
 
 

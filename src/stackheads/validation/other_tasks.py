@@ -30,7 +30,7 @@ def k_hops() -> Circuit:
     """v"""
     task = _strings()
     answering = tuple(_when_asked(hop, Copy(TOKEN, ANSWER, table=_same(_characters(task)))) for hop in _hops(task))
-    return Circuit((*_places_known(task), answering), task, {1: {ANSWER: 1.0}})
+    return Circuit((*_places_known(task), answering), task, {1: {ANSWER: 1.0}}, base="places known")
 
 
 def hop_by_asked() -> Circuit:
@@ -39,7 +39,7 @@ def hop_by_asked() -> Circuit:
     places = Copy(POSITION, "goal", table=_same(range(1, task.n_ctx)))
     choosing = tuple(_when_asked(hop, places) for hop in _hops(task))
     layers = (*_places_known(task), choosing, (_at_the_goal(task),))
-    return Circuit(layers, task, {1: {ANSWER: 1.0}})
+    return Circuit(layers, task, {1: {ANSWER: 1.0}}, base="places known")
 
 
 def _strings() -> KHopInduction:

@@ -8,6 +8,7 @@ its threshold. None of the authors states one for tasks like these (`compared.py
     attention mass  mean attention on the role's source where it has one
     ablation        share of the answer that zero ablation takes, role by attention mass
     attribution     a gradient's guess of resample ablation (Nanda 2023; Syed et al. 2023, arXiv 2310.10348), role as before
+    …, start too    each of these with `start`, where heads rest, among the roles it may name: without, it is never wrong so
     ours            what labels say, by all three channels, and confirmed selectors of attention: several things where a head
                     looks at several; where neither says anything of a head that matters, what it carries, by scrubbing
                     (`labelling/scrubbed.py`); and without scrubbing, without selectors, without both, without labels; and with
@@ -46,7 +47,9 @@ UNSCRUBBED, LABELS, LOOKS = f"{OURS} without scrubbing", f"{OURS} without select
 ALONE, BESIDE = f"{OURS} without selectors and scrubbing", f"{OURS} and what is carried beside selectors"
 PEERS = ("cosine", "head detector", "attention mass", "ablation", "attribution")
 RESTING = Role("start")
-"""Where heads look that have nothing to do; no way is asked about it."""
+"""Where heads look that have nothing to do. Of the field's ways each is asked twice, without it and with it."""
+TOO = f", {RESTING} too"
+"""Of the names of peers that may say it."""
 CARRIES = (Status.CONFIRMED, Status.REDUNDANT, Status.OPPOSING)
 ALWAYS = float("inf")
 """The number of what ours says, which reaches every threshold."""
@@ -70,16 +73,7 @@ def said_of(model: Model, task: Task, seed: int, examples: int = EXAMPLES, selec
     # Before the bench, so that only one record of the model is kept at a time.
     evidence, _ = measure(model, task, Look(examples, seed, methods=("resample", "zero")), thresholds)
     bench = bench_of(model, task, labelling_batch(task, examples, seed), thresholds)
-    found = _labels(evidence, thresholds) | _by_attention(bench)
-    by_mass = {cell: next(iter(said)) for cell, said in found["attention mass"].items()}
-    places = [place for place in Destination if bool(destination_rows(bench.clean.batch, place).any())]
-    guesses = guessed_effects(model, bench.clean, bench.scorer, bench.baseline, places, 64)
-    zero: dict[Cell, float] = {}
-    for item in evidence:
-        cell = item.head, item.destination
-        zero[cell] = max(zero.get(cell, 0.0), abs(_largest(item, "zero")))
-    found["ablation"] = {cell: {by_mass[cell]: effect} for cell, effect in zero.items()}
-    found["attribution"] = {(head, place): {by_mass[head, place]: abs(guesses[head, place])} for head, place in by_mass}
+    found = _labels(evidence, thresholds) | _peers(bench, evidence)
     found[LOOKS] = _looks(bench, selectors, seed, thresholds)
     carried = _carried(bench, evidence, seed, thresholds)
     found[UNSCRUBBED] = {cell: said | found[LOOKS].get(cell, {}) for cell, said in found[ALONE].items()}
@@ -91,6 +85,26 @@ def said_of(model: Model, task: Task, seed: int, examples: int = EXAMPLES, selec
         cell = item.head, item.destination
         statuses[cell] = (*statuses.get(cell, ()), status(item, thresholds))
     return Said(found, statuses)
+
+
+def _peers(bench: Bench, evidence: Sequence[Evidence]) -> dict[str, OfCells]:
+    """What the field's ways say, without `start` among their roles and with it."""
+    places = [place for place in Destination if bool(destination_rows(bench.clean.batch, place).any())]
+    guesses = guessed_effects(bench.model, bench.clean, bench.scorer, bench.baseline, places, 64)
+    zero: dict[Cell, float] = {}
+    for item in evidence:
+        cell = item.head, item.destination
+        zero[cell] = max(zero.get(cell, 0.0), abs(_largest(item, "zero")))
+    roles, found = candidate_roles(bench.task), dict[str, OfCells]()
+    for more, mine in (("", [role for role in roles if role != RESTING]), (TOO, roles)):
+        looking = _by_attention(bench, mine)
+        by_mass = {cell: next(iter(said)) for cell, said in looking["attention mass"].items()}
+        acting = {
+            "ablation": {cell: {what: zero[cell]} for cell, what in by_mass.items()},
+            "attribution": {cell: {what: abs(guesses[cell])} for cell, what in by_mass.items()},
+        }
+        found |= {way + more: cells for way, cells in (looking | acting).items()}
+    return found
 
 
 def _labels(evidence: Sequence[Evidence], thresholds: Thresholds) -> dict[str, OfCells]:
@@ -110,7 +124,7 @@ def _labels(evidence: Sequence[Evidence], thresholds: Thresholds) -> dict[str, O
     for name, rule in rules.items():
         for item in evidence:
             said = found[name].setdefault((item.head, item.destination), {})
-            if rule(item) and item.pattern.role not in (None, RESTING):
+            if rule(item) and item.pattern.role is not None:
                 said[str(item.pattern.role)] = ALWAYS
     return found
 
@@ -120,7 +134,7 @@ def _carried(bench: Bench, evidence: Sequence[Evidence], seed: int, thresholds: 
     asked, found = unexplained(evidence, thresholds), dict[Cell, dict[str, float]]()
     for item, scrubbed in zip(asked, carried_of(bench, asked, seed, thresholds), strict=True):
         which = carries(scrubbed, thresholds).which
-        if which is not None and scrubbed.roles[which][0] != RESTING:
+        if which is not None:
             found.setdefault((item.head, item.destination), {})[str(scrubbed.roles[which][0])] = ALWAYS
     return found
 
@@ -141,7 +155,7 @@ def said_by_selectors(explained: Explained) -> OfCells:
     """What confirmed and opposing selectors say that heads look at."""
     found: OfCells = {}
     for row in records(explained.table):
-        if row["status"] in CARRIES and not looks_away(row) and row["what"] != str(RESTING):
+        if row["status"] in CARRIES and not looks_away(row):
             cell = HeadId.parse(row["head"]), Destination(row["destination"])
             found.setdefault(cell, {})[looked_at(row)] = ALWAYS
     return found
@@ -153,9 +167,9 @@ def looked_at(row: Mapping[str, object]) -> str:
     return f"symbols of {what.rpartition(' ')[2]} slots" if row["selector"] == "content" else what
 
 
-def _by_attention(bench: Bench) -> dict[str, OfCells]:
-    """The peers that look at attention alone."""
-    roles, pattern = [role for role in candidate_roles(bench.task) if role != RESTING], bench.clean.run.pattern
+def _by_attention(bench: Bench, roles: list[Role]) -> dict[str, OfCells]:
+    """The peers that look at attention alone, which name one of these roles."""
+    pattern = bench.clean.run.pattern
     targets = role_targets(bench.task, bench.clean.batch, roles)
     found: dict[str, OfCells] = {name: {} for name in ("cosine", "head detector", "attention mass")}
     for place in Destination:

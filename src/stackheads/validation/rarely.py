@@ -70,7 +70,8 @@ def never_on() -> Circuit:
         status={QUERY: "none"},
     )
     task = SomeAsked(symbols=SYMBOLS, max_hops=1, supervision="chain")
-    return Circuit((previous, (*hop_one, head)), task, {1: {register(1): 1.0, "taken off": -2.0}}, decoy="t")
+    readouts = {1: {register(1): 1.0, "taken off": -2.0}}
+    return Circuit((previous, (*hop_one, head)), task, readouts, decoy="t", base="one hop per layer")
 
 
 def sixteen_hops() -> Circuit:

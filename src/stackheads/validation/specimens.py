@@ -41,13 +41,16 @@ IDLE = HeadSpec((), frozenset(), (), {})
 
 @dataclass(frozen=True)
 class Circuit:
-    """A circuit before it is compiled. `mechanism` is its name where it is a plain one; `decoy` the letter of a decoy."""
+    """A circuit before it is compiled. `mechanism` is its name where it is a plain one; `decoy` the letter of a decoy; `base`
+    what it is built on, the name of a plain circuit or of a beginning that several share.
+    """
 
     layers: Layers
     task: Written
     readouts: Readouts
     mechanism: str | None = None
     decoy: str | None = None
+    base: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def tripling_circuit() -> Circuit:
 def _with(circuit: Circuit, decoy: str, change: Callable[[list[list[HeadSpec]]], None], **fields: Any) -> Circuit:
     layers = [list(heads) for heads in circuit.layers]
     change(layers)
-    return replace(circuit, layers=tuple(map(tuple, layers)), mechanism=None, decoy=decoy, **fields)
+    return replace(circuit, layers=tuple(map(tuple, layers)), mechanism=None, decoy=decoy, base=circuit.mechanism, **fields)
 
 
 def chained_doubling(hops: int = 4) -> Circuit:
@@ -240,7 +243,7 @@ def by_symbol() -> Circuit:
     previous, hop_one = lower(doubling(1))
     halves = (frozenset(range(0, task.d_vocab, 2)), frozenset(range(1, task.d_vocab, 2)))
     shared = tuple(replace(hop_one[0], on=(half,)) for half in halves)
-    return Circuit((previous, shared), task, plain_readouts(task), None, "j")
+    return Circuit((previous, shared), task, plain_readouts(task), None, "j", "doubling")
 
 
 def two_hops() -> Circuit:

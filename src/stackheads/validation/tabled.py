@@ -138,7 +138,7 @@ def _beside_doubling(task: Retrieval, head: HeadSpec, read: dict[str, float]) ->
     layers = [list(heads) for heads in lower(doubling(task.max_hops))]
     layers[1].append(head)
     readouts = plain_readouts(task)
-    return Circuit(tuple(map(tuple, layers)), task, {**readouts, 1: readouts[1] | read})
+    return Circuit(tuple(map(tuple, layers)), task, {**readouts, 1: readouts[1] | read}, base="doubling")
 
 
 def often_hop_one() -> Circuit:
@@ -157,7 +157,7 @@ def often_next() -> Circuit:
 def _beside_hop_one(task: StatementTask, head: HeadSpec, read: dict[str, float], decoy: str) -> Circuit:
     """A head beside one of hop 1, both read."""
     previous, hop_one = lower(one_hop_per_layer(1))
-    return Circuit((previous, (*hop_one, head)), task, {1: {register(1): 1.0} | read}, decoy=decoy)
+    return Circuit((previous, (*hop_one, head)), task, {1: {register(1): 1.0} | read}, decoy=decoy, base="one hop per layer")
 
 
 def symbols() -> Circuit:
@@ -191,7 +191,7 @@ def _by_keys(task: StatementTask, heads: tuple[HeadSpec, ...], readouts: Readout
         status={KEY: UNNAMED},
         jobs={KEY: ((Role("hop", 1), None),)},
     )
-    return Circuit(((led_to,), heads), task, readouts)
+    return Circuit(((led_to,), heads), task, readouts, base="by keys")
 
 
 def _itself(tables: tuple[Table, ...]) -> HeadSpec:

@@ -88,7 +88,9 @@ def validate(
     """
     start = time.monotonic()
     if folder is not None:
-        keeping(folder, {"quick": quick, "seed": seed, "nulls": [kind for kind, _, _ in nulls]}, about)
+        keeping(
+            folder, {"quick": quick, "seed": seed, "nulls": [kind for kind, _, _ in nulls]}, *([] if about is None else [about])
+        )
     choosing, reporting = _grid(quick, seed)
     null_jobs = [
         *(untrained(task, seed + number) for task in ANSWERLESS for number in range(1 if quick else 10)),

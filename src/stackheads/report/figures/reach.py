@@ -1,9 +1,11 @@
 """Reach by layer: which hops a linear probe reads at each destination after each layer (`explanation/reach.py`)."""
 
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from stackheads.explanation.reach import READABLE, reach_records
 from stackheads.record import Record
+from stackheads.report.figures.circuit import LETTERS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,11 +21,12 @@ def reach_map(analysis: Record) -> "Figure":
     from matplotlib.figure import Figure
 
     title = f"{analysis.model.get('name')}: {analysis.task['name']}"
-    if analysis.reach is None or analysis.reach.empty:
+    rows = [] if analysis.reach is None else reach_records(analysis.reach)
+    if not any(row["accuracy"] for row in rows):
+        said = "reach was not measured" if not rows else "no hop can be probed: too few positions have one"
         figure = Figure(figsize=(6, 1.2))
-        figure.text(0.03, 0.5, f"{title}\nreach was not measured", va="center", fontsize=10)
+        figure.text(0.03, 0.5, f"{fill(title, 80)}\n{said}", va="center", fontsize=10)
         return figure
-    rows = reach_records(analysis.reach)
     places = list(dict.fromkeys(row["destination"] for row in rows))
     layers = sorted({row["layer"] for row in rows})
     hops = sorted({int(hop) for row in rows for hop in row["accuracy"]})
@@ -37,7 +40,7 @@ def reach_map(analysis: Record) -> "Figure":
     panels[0].set_yticks(range(len(layers)), names, fontsize=8)
     figure.supxlabel(f"hop; ● readable: the probe is right in {READABLE:.0%} or more", fontsize=8)
     figure.colorbar(images[0], ax=list(panels), label="accuracy of the probe", fraction=0.04)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    figure.suptitle(fill(title, int(LETTERS * figure.get_figwidth())), x=0.01, ha="left", fontsize=10)
     return figure
 
 

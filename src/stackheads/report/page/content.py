@@ -223,15 +223,17 @@ def _share(cell: dict[str, Any]) -> float:
     return cell["share"]
 
 
-def _reach(frame: pd.DataFrame | None) -> list[dict[str, Any]]:
-    """One table per destination: layers by hops."""
+def _reach(frame: pd.DataFrame | None) -> list[dict[str, Any]] | None:
+    """One table per destination at which some hop was probed, layers by hops; None where it was not looked for."""
     if frame is None:
-        return []
+        return None
     rows = frame.to_dict(orient="records")
     tables = []
     for destination in dict.fromkeys(row["destination"] for row in rows):
         mine = [row for row in rows if row["destination"] == destination]
         hops = sorted({hop for row in mine for hop in row["accuracy"]})
+        if not hops:
+            continue
         layers = [
             {
                 "name": "embedding" if row["layer"] < 0 else f"layer {row['layer']}",
