@@ -26,7 +26,8 @@ from stackheads.files import write_file
 from stackheads.labelling.statistics import wilson
 from stackheads.models import snapshots
 from stackheads.report.figures import save_figure
-from stackheads.sweeps.sweep import Plan, plan_folder, plans, read_sweep, stored_result
+from stackheads.sweeps.plans import Plan, plans, read_sweep
+from stackheads.sweeps.sweep import plan_folder, stored_result
 from stackheads.sweeps.workers import run_sweep
 from stackheads.validation.kept import key
 

@@ -26,7 +26,8 @@ from claims import RESULTS, ROOT
 
 from stackheads.errors import ConfigError, StackheadsError
 from stackheads.files import write_file
-from stackheads.sweeps.sweep import Plan, check_sweep, plan_folder, plans, read_sweep, stored_result
+from stackheads.sweeps.plans import Plan, plans, read_sweep
+from stackheads.sweeps.sweep import check_sweep, plan_folder, stored_result
 
 SWEEPS = ROOT / "analyses" / "sweeps"
 KEY = ["arm", "seed"]

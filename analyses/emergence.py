@@ -32,7 +32,7 @@ from stackheads import Emergence, emergence
 from stackheads.errors import CheckpointError
 from stackheads.models import snapshots
 from stackheads.report.figures import hop_colours
-from stackheads.sweeps.sweep import Plan
+from stackheads.sweeps.plans import Plan
 from stackheads.tables import records
 from stackheads.timeline.orders import Agreement, agreement, hop_steps, role_steps
 from stackheads.timeline.result import STEP_TYPES, Steps

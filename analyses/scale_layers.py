@@ -28,7 +28,7 @@ from depth import ANSWERED, CONFIDENCE, best_guesses
 
 from stackheads.labelling.statistics import wilson
 from stackheads.report.figures import save_figure
-from stackheads.sweeps.sweep import read_sweep
+from stackheads.sweeps.plans import read_sweep
 from stackheads.tasks import StatementTask, from_config
 from stackheads.theory import least_layers
 from stackheads.types import Destination

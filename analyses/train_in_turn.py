@@ -18,7 +18,8 @@ import pandas as pd
 from claims import ROOT
 
 from stackheads.errors import ConfigError, StackheadsError
-from stackheads.sweeps.sweep import Plan, RunBusyError, carry_out, open_sweep, read_sweep, stored_result
+from stackheads.sweeps.plans import Plan, read_sweep
+from stackheads.sweeps.sweep import RunBusyError, carry_out, open_sweep, stored_result
 
 
 def in_turn(plans: dict[Path, list[Plan]]) -> list[tuple[Path, Plan]]:

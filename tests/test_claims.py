@@ -20,7 +20,7 @@ import claims  # noqa: E402
 from stackheads.programs.compiler import compile_layers  # noqa: E402
 from stackheads.programs.mechanisms import doubling  # noqa: E402
 from stackheads.programs.program import lower  # noqa: E402
-from stackheads.sweeps.sweep import Plan  # noqa: E402
+from stackheads.sweeps.plans import Plan  # noqa: E402
 from stackheads.tasks import Retrieval  # noqa: E402
 from stackheads.types import Destination  # noqa: E402
 

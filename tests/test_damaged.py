@@ -22,7 +22,8 @@ from stackheads.report.figures import circuit_diagram, timeline
 from stackheads.report.page import page
 from stackheads.report.sweep import print_sweep
 from stackheads.report.terminal import print_analysis
-from stackheads.sweeps.sweep import open_sweep, plans, read_sweep
+from stackheads.sweeps.plans import plans, read_sweep
+from stackheads.sweeps.sweep import open_sweep
 from stackheads.sweeps.workers import Outcome, write_tables
 from stackheads.tasks import Cycle
 from stackheads.tasks.prompts import Prompts

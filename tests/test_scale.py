@@ -18,7 +18,8 @@ import train_in_turn  # noqa: E402
 from scale_layers import layers_of  # noqa: E402
 
 from stackheads.errors import ConfigError  # noqa: E402
-from stackheads.sweeps.sweep import open_sweep, read_sweep, stored_result  # noqa: E402
+from stackheads.sweeps.plans import read_sweep  # noqa: E402
+from stackheads.sweeps.sweep import open_sweep, stored_result  # noqa: E402
 from stackheads.tasks import from_config  # noqa: E402
 from stackheads.theory import layers_needed  # noqa: E402
 

@@ -19,7 +19,7 @@ from docs.blocks import EXCUSES, LANGUAGES, PAGES, ROOT, blocks, commands, every
 from forked import python_text, stackheads_text
 
 from stackheads.cli import app
-from stackheads.sweeps.sweep import plans, read_sweep
+from stackheads.sweeps.plans import plans, read_sweep
 
 ELISION = "…"
 

@@ -17,16 +17,9 @@ from forked import started
 
 from stackheads.errors import ConfigError
 from stackheads.report.sweep import print_sweep
-from stackheads.sweeps.sweep import (
-    RunBusyError,
-    _locked,
-    carry_out,
-    open_sweep,
-    plan_folder,
-    plans,
-    read_sweep,
-    success_rates,
-)
+from stackheads.sweeps.plans import plans, read_sweep
+from stackheads.sweeps.rates import success_rates
+from stackheads.sweeps.sweep import RunBusyError, _locked, carry_out, open_sweep, plan_folder
 from stackheads.sweeps.workers import Outcome, _failure_file, run_sweep
 
 SWEEP = """

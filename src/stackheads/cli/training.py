@@ -96,7 +96,7 @@ def sweep(
     import json as json_module
 
     from stackheads.report.sweep import print_sweep
-    from stackheads.sweeps.sweep import read_sweep
+    from stackheads.sweeps.plans import read_sweep
     from stackheads.sweeps.workers import run_sweep
 
     outcome = run_sweep(

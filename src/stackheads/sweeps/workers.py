@@ -21,7 +21,9 @@ from tqdm import tqdm
 from stackheads.errors import ConfigError, StackheadsError
 from stackheads.limits import check_parallel, too_large
 from stackheads.models.config import parse_device
-from stackheads.sweeps.sweep import Plan, RunBusyError, SweepConfig, carry_out, open_sweep, stored_result, write_tables
+from stackheads.sweeps.plans import Plan, SweepConfig
+from stackheads.sweeps.rates import write_tables
+from stackheads.sweeps.sweep import RunBusyError, carry_out, open_sweep, stored_result
 
 if TYPE_CHECKING:
     import pandas as pd

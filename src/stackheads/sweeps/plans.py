@@ -1,0 +1,138 @@
+"""The plans of a sweep: what its file says, and the grid's combinations, all checked before anything is trained.
+
+A sweep is a file (YAML) of settings that all runs share and a grid of those that differ:
+
+    task: {kind: cycle, symbols: 8, max_hops: 4}
+    model: {layers: 4, heads: 2}
+    training: {steps: 4000}
+    success: 0.99
+    grid:
+      task.supervision: [chain, dense, final]
+      training.seed: {range: 16}
+
+Each combination is a plan, named by its varied settings.
+"""
+
+import hashlib
+import itertools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stackheads.errors import ConfigError, bad_setting
+from stackheads.models import model_config
+from stackheads.tasks import from_config
+from stackheads.training.config import training_config
+
+PARTS = ("task", "model", "training")
+MOST_PLANS = 100_000
+"""Plans of a sweep. Each is a folder."""
+LONGEST_NAME = 249
+"""Bytes of a plan's name, which `.error` still follows: file systems take 255."""
+
+
+class SweepConfig(BaseModel):
+    """What a sweep's file says: settings of every run, the grid of those that vary, and the accuracy that counts as solved.
+
+    A grid entry is named `part.setting` and has a list of values, or `{range: N}` for 0..N-1.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    task: dict[str, Any]
+    model: dict[str, Any]
+    training: dict[str, Any] = {}
+    grid: dict[str, list[Any]] = {}
+    success: float = Field(default=0.99, gt=0, le=1)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run of a sweep: its name, what sets it apart, and all its settings by part."""
+
+    name: str
+    varied: dict[str, Any]
+    settings: dict[str, dict[str, Any]]
+    success: float
+
+
+def read_sweep(path: Path, seed: int = 0) -> SweepConfig:
+    """Read a sweep's YAML file; `seed` is that of plans whose seed it does not name. Raises `ConfigError` if it is none."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"a sweep file must be YAML, {path} is not ({first}): correct it") from None
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"a sweep file holds task, model, training and grid, {path} has none of them: see docs/guides/sweep.md"
+        )
+    grid = content.get("grid")
+    if isinstance(grid, dict):
+        content["grid"] = {name: _values(name, values) for name, values in grid.items()}
+    training = content.setdefault("training", {})
+    if isinstance(training, dict) and seed:
+        training.setdefault("seed", seed)
+    try:
+        return SweepConfig(**content)
+    except ValidationError as error:
+        raise bad_setting("sweep", error) from None
+
+
+def _values(name: str, values: Any) -> list[Any]:
+    if isinstance(values, dict) and set(values) == {"range"}:
+        number = values["range"]
+        if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= MOST_PLANS:
+            raise ConfigError(
+                f"grid {name} as {{range: N}} is 0..N-1, N from 1 to {MOST_PLANS:,}, got {number!r}: correct the sweep file"
+            )
+        return list(range(number))
+    if isinstance(values, list) and values:
+        return values
+    raise ConfigError(f"grid {name} must be a list of values or {{range: N}}, got {values!r}: correct the sweep file")
+
+
+def plans(config: SweepConfig) -> list[Plan]:
+    """All combinations of the grid, checked, in the order of the file. Raises `ConfigError` for settings that can't be."""
+    for name in config.grid:
+        part, _, setting = name.partition(".")
+        if part not in PARTS or not setting:
+            raise ConfigError(f"a grid entry is named task.…, model.… or training.…, got {name!r}: correct the sweep file")
+    if not 1 <= (number := math.prod(map(len, config.grid.values()))) <= MOST_PLANS:
+        raise ConfigError(
+            f"a sweep has 1 to {MOST_PLANS:,} plans, got {number:,}: correct the grid, or make several sweeps of it"
+        )
+    made = []
+    for values in itertools.product(*config.grid.values()):
+        varied = dict(zip(config.grid, values, strict=True))
+        settings = {part: dict(getattr(config, part)) for part in PARTS}
+        for name, value in varied.items():
+            part, _, setting = name.partition(".")
+            settings[part][setting] = value
+        built(settings)
+        made.append(Plan(_plan_name(varied), varied, settings, config.success))
+    names = [plan.name for plan in made]
+    if len(set(names)) < len(names):
+        raise ConfigError("every plan of a sweep needs its own settings, some values of the grid are the same: remove doubles")
+    return made
+
+
+def _plan_name(varied: dict[str, Any]) -> str:
+    """The name of a plan's folder and lock; of one too long for a file system the beginning, and a digest of the whole."""
+    parts = [f"{name.partition('.')[2]}-{value}" for name, value in varied.items()]
+    name = "_".join("".join(c if c.isalnum() or c in "-." else "-" for c in part) for part in parts) or "run"
+    told = name.encode()
+    if len(told) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(told).hexdigest()[:16]
+    return f"{told[: LONGEST_NAME - len(digest) - 1].decode(errors='ignore')}-{digest}"
+
+
+def built(settings: dict[str, dict[str, Any]]) -> tuple[Any, Any, Any]:
+    """Task, model and training settings of a plan. Raises `ConfigError` for what can't be."""
+    return from_config(settings["task"]), model_config(settings["model"]), training_config(settings["training"])
