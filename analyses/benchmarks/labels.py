@@ -1,6 +1,7 @@
 """What does each stage of labelling cost, in forward passes of the same examples?
 
     python analyses/benchmarks/labels.py                          # cycle-d4-l3 and chain-d4-l4, 512 examples: two minutes
+    python analyses/benchmarks/labels.py cycle-d8-l4              # another checkpoint
     python analyses/benchmarks/labels.py --khop FILE              # and a published k-hop model (docs/results/other-tasks.md)
     python analyses/benchmarks/labels.py --large                  # and what a random model of GPT-2 small's size takes to run
 
@@ -13,6 +14,7 @@ ablated all the same, on 16 examples. One thread, as tests and sweeps use.
 import argparse
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -136,16 +138,20 @@ def tell(name: str, model: Any, task: Task, examples: int, repeats: int, of: Cal
 def main() -> None:
     """Run the script from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=["cycle-d4-l3", "chain-d4-l4"], help="checkpoints, by name")
     parser.add_argument("--examples", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--khop", type=Path, help="a published k-hop model of four heads a layer")
     parser.add_argument("--large", action="store_true", help="also a random model of 12 layers × 12 heads")
     arguments = parser.parse_args()
+    folders = {name: ROOT / "checkpoints" / name for name in arguments.names}
+    if missing := [name for name, folder in folders.items() if not (folder / "config.json").exists()]:
+        sys.exit(f"error: a checkpoint is a folder in checkpoints/, got {missing[0]!r}: see there")
     torch.set_num_threads(1)
     print("| model | stage | seconds | forward passes | peak memory so far (GiB) |")
     print("| --- | --- | --- | --- | --- |")
-    for name in ("cycle-d4-l3", "chain-d4-l4"):
-        checkpoint = load(ROOT / "checkpoints" / name)
+    for name, folder in folders.items():
+        checkpoint = load(folder)
         tell(name, checkpoint.model, checkpoint.task, arguments.examples, arguments.repeats)
     if arguments.khop is not None:
         model = load_gpt2(arguments.khop, KHOP, 4, "identity", allow_pickle=True)
