@@ -197,7 +197,7 @@ def evidence_of(looks, matters, carries, settled=True, beyond=None):
     write = WriteEvidence(shares(*MOVES[carries]), ("its source moves hop 1",), 512, 512)
     gain = Estimate(*LOOKS[looks], 512)
     readouts = (subject_readout(),)
-    return SelectorEvidence(gain, beyond, settled, shares(*MOVES[matters]), readouts, 4096, write)
+    return SelectorEvidence(gain, beyond, settled, shares(*MOVES[matters]), readouts, write)
 
 
 def subject_readout():

@@ -8,8 +8,8 @@ A selector under a gate is a step at the values at which it acts. Steps of sever
 one. What a whole example knows, the hops asked for, decides which steps act in it; a step at some other values only, a few
 symbols, brings nothing. A step counts if the answer needs it: if what is lost without it, of the readout that shows it best,
 summed over the heads of its layer that share it, is enough (`Thresholds.min_step`; no answer loses more than this sum); and if
-the head has it: selectors fitted to the answer may say
-where a head does not look, or where what it reads does not matter (`judging.py`), and such say nothing of how the model works.
+the head has it: selectors fitted to the answer may say where a head does not look, or where what it reads does not matter
+(`judging.py`), and such say nothing of how the model works.
 """
 
 from collections.abc import Mapping, Sequence

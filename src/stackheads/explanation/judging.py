@@ -82,7 +82,6 @@ def judged(
     """
     fits = _fits(chosen, fit)
     told = _told(chosen, fits, trial, thresholds)
-    n = len(trial.bench.clean.batch)
     readouts = tuple(trial.bench.baseline.readouts[number] for number in trial.bench.open_readouts)
     found = {
         cell: SelectorEvidence(
@@ -90,7 +89,6 @@ def judged(
             fits.ended[cell],
             effects[cell],
             readouts,
-            n,
             None,
             of_heads.get((*cell[:2], None)),
             fits.beside.get(cell),

@@ -71,9 +71,8 @@ class Maps:
     """What the roles say about a batch, and how much attention each head has there; layers and heads are on one axis.
 
     `mass` on each role's sources, `null` on those of another example, `uniform` what of even attention is on its own, which may
-    be several; `exists`: whether there are any;
-    `distinct`: they exist and are no other role's; `null_exists`: whether there are any in the other example; `place` as in
-    `Recorded.places`.
+    be several; `exists`: whether there are any; `distinct`: they exist and are no other role's; `null_exists`: whether there
+    are any in the other example; `place` as in `Recorded.places`.
     """
 
     mass: Float[Tensor, "role head batch pos"]

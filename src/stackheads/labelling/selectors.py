@@ -102,7 +102,7 @@ class Rows:
             return weight.transpose(1, 2).expand(-1, len(self), -1)
         weight = self._for_all(selector, weight)
         if self.size(selector) > 1:
-            numbers = self._entries(selector) * weight.shape[2] + self._own(selector, weight.shape[2])[:, None]
+            numbers = self._entries(selector) * weight.shape[2] + self._own(selector)[:, None]
             found = weight.flatten(1).gather(1, numbers.expand(len(self), self.n_pos).flatten().expand(len(weight), -1))
             return found.unflatten(1, (len(self), self.n_pos)) * self._matches(selector)
         return self._gated(selector, weight).transpose(1, 2) * self._matches(selector)
@@ -114,12 +114,12 @@ class Rows:
 
     def columns(self, selector: Selector, values: int) -> Int[Tensor, "row source"]:
         """Which of a selector's numbers, size by `values` of its gate, is in the score of each source; -1 where none is."""
-        numbers = self._entries(selector) * values + self._own(selector, values)[:, None]
+        numbers = self._entries(selector) * values + self._own(selector)[:, None]
         return numbers.where(self._matches(selector) & (self.hidden == 0), -1)
 
-    def _own(self, selector: Selector, values: int) -> Int[Tensor, "row"]:
-        """The value of its gate in each row, of so many that there are weights for."""
-        return torch.zeros_like(self.at[:, 0]) if selector.gate is None else self.gates[selector.gate].clamp(max=values - 1)
+    def _own(self, selector: Selector) -> Int[Tensor, "row"]:
+        """The value of its gate in each row."""
+        return torch.zeros_like(self.at[:, 0]) if selector.gate is None else self.gates[selector.gate]
 
     def _entries(self, selector: Selector) -> Int[Tensor, "#row #source"]:
         """The number of each source in a selector's table, whatever its gate."""
@@ -187,7 +187,7 @@ class Rows:
         """The weight of each row."""
         if selector.gate is None:
             return weight
-        return weight.gather(2, self._own(selector, weight.shape[2]).expand(*weight.shape[:2], -1))
+        return weight.gather(2, self._own(selector).expand(*weight.shape[:2], -1))
 
     def patterns(
         self, weights: Mapping[Selector, Float[Tensor, "head size value"]], heads: int

@@ -86,7 +86,6 @@ class SelectorEvidence:
     settled: bool
     effects: Shares
     readouts: tuple[Readout, ...]
-    examples: int
     write: WriteEvidence | None
     of_head: Shares | None = None
     beside: str | None = None
