@@ -72,6 +72,7 @@ class Stream(StrEnum):
     INTERCHANGED = "interchanged", "the examples on which the accuracy of interchanges is measured, and which outputs"
     NULLS = "nulls", "how the heads of a model are taken apart"
     OUTSIDE = "outside", "the examples and tokens on which a model of others is tried"
+    DRAWN = "drawn", "programs that are drawn at random, and what is added to them"
     BLURRED = "blurred", "the examples that a compiled circuit must still answer with blurred attention"
     AUTOMATA = "automata", "the strings on which automata are extracted from models"
     NEAREST = "nearest", "the examples on which attention and errors are compared with distances"

@@ -3,8 +3,9 @@
 Plain compiled circuits come as they are and, with noise on their weights, blurred; others once without noise, once with it, and
 once with it and blurred. What circuits are built on takes turns between the halves, so that none holds a copy of what the other
 holds, and so do recipes of known trained models (`known.py`). Half of the guises have LayerNorm; those whose heads look at
-several things have none, since through it what one head writes changes a little what all others do. Null heads are those of
-untrained models, and of compiled circuits whose heads have their Q, K and V permuted.
+several things have none, since through it what one head writes changes a little what all others do. Of programs that were drawn
+at random (`drawn.py`) each family is a case of its own for each member. Null heads are those of untrained models, and of
+compiled circuits whose heads have their Q, K and V permuted.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,7 @@ from stackheads.types import HeadId, Slot, Status
 from stackheads.validation.blends import BLENDS, jobs_by_construction
 from stackheads.validation.blurred import blurred
 from stackheads.validation.compared import BLURRED, KNOWN, Result, result
+from stackheads.validation.drawn import PREFIX, family, guises_of, is_drawn, name_of
 from stackheads.validation.further import FURTHER
 from stackheads.validation.known import known_folders, load_known, recipe_of
 from stackheads.validation.nulls import ANSWERLESS, TAKEN_APART, Null, permuted_circuit, untrained
@@ -45,6 +47,15 @@ NULL_MODELS = 43
 """Of each kind: more than a thousand heads."""
 GUISES = 3
 """Of each half of plain circuits; of others one. More narrow nothing: the interval is over what circuits are built on."""
+FAMILIES = 20
+"""Programs that are drawn, by seeds 0 to 19; another labeller should be judged on others."""
+COLUMN_OF: Mapping[str, str] = {
+    "itself": "clean",
+    "noisy": BLURRED,
+    "and more": "gated and mixed",
+    "and a decoy": "decoys",
+    "and another decoy": "decoys",
+}
 EXAMPLES: Mapping[str, int] = {"v: k hops": 1024, "x: hop by asked": 1024}
 """More examples where each asks one of several hops."""
 
@@ -90,6 +101,9 @@ def cases(known: Path | None = None) -> list[Case]:
                 found.append(Case(_column(name, circuit), *where, noisy if variant else guise))
             elif name not in SHARP:
                 found.append(Case(BLURRED, *where, noisy))
+    for seed in range(FAMILIES):
+        for member, guise in guises_of(seed).items():
+            found.append(Case(COLUMN_OF[member], f"{name_of(seed)} {member}", name_of(seed), seed % 2, guise))
     if known is not None:
         folders = known_folders(known)
         recipes = list(dict.fromkeys(recipe_of(path.name) for path in folders))
@@ -126,7 +140,7 @@ class Subject:
 def subject(case: Case) -> Subject:
     """What a case is about."""
     if isinstance(case.of, Guise):
-        circuit = ALL[case.name]()
+        circuit = _circuit(case)
         guise = blurred(case.name, circuit, case.of) if case.column == BLURRED else case.of
         made = specimen(case.name, circuit, guise)
         return Subject(made.model, made.task, _built(made), _kinds(made), guise.seed)
@@ -138,6 +152,13 @@ def subject(case: Case) -> Subject:
     _, model, task = _null(case.name, case.of)
     heads = [HeadId(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)]
     return Subject(model, task, {(head, place): set[str]() for head in heads for place in PLACES}, {}, case.of)
+
+
+def _circuit(case: Case) -> Circuit:
+    if not is_drawn(case.base):
+        return ALL[case.name]()
+    seed, member = case.name.removeprefix(PREFIX).split(" ", maxsplit=1)
+    return family(int(seed))[member].circuit
 
 
 def _built(made: Specimen) -> dict[Cell, set[str]]:

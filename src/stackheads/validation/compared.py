@@ -2,7 +2,8 @@
 
 A case is a model of which it is known what every head looks at, at every destination, so that it matters: compiled circuits as
 they are (`clean`), with noise and attention blurred as far as they still answer (`blurred`), circuits whose heads look at
-several things (`gated and mixed`), `decoys`, trained models with known circuits (`known trained`), those among them that were
+several things (`gated and mixed`), `decoys`, those among these four whose program was drawn at random (`of these drawn`,
+`drawn.py`; the labeller was made before), trained models with known circuits (`known trained`), those among them that were
 made again from further seeds and had no part in making the labeller (`of these unseen`), those that were taught to look at
 first (`of these guided`, `guided.py`; neither had they), all of them without the heads that carry a step and do not look at its
 source (`of these looking`), and `nulls`, heads of which none does anything. A way is right about a head and a role if the head
@@ -35,12 +36,14 @@ from torch import Tensor
 from stackheads.labelling.statistics import wilson
 from stackheads.seeds import Stream, stream
 from stackheads.types import Status
+from stackheads.validation.drawn import is_drawn
 from stackheads.validation.known import SEED, is_guided
 from stackheads.validation.peers import ALWAYS, OURS, Said
 
 BLURRED, KNOWN, NULLS = "blurred", "known trained", "nulls"
+DRAWN = "of these drawn"
 UNSEEN, TAUGHT, LOOKING = "of these unseen", "of these guided", "of these looking"
-COLUMNS = ("clean", BLURRED, "gated and mixed", "decoys", KNOWN, UNSEEN, TAUGHT, LOOKING, NULLS)
+COLUMNS = ("clean", BLURRED, "gated and mixed", "decoys", DRAWN, KNOWN, UNSEEN, TAUGHT, LOOKING, NULLS)
 DRAWS, CONFIDENCE = 2000, 0.95
 LooksOf = Mapping[Any, Iterable[str]]
 """What heads look at, by (head, destination)."""
@@ -164,6 +167,7 @@ def scores(results: Sequence[Result], away: Collection[tuple[str, str]] = ()) ->
     `away` are the models and cells of known trained models that do not look at their step's source.
     """
     rows, columns = [], {column: [one for one in results if one.column == column] for column in COLUMNS}
+    columns[DRAWN] = [one for one in results if is_drawn(one.base)]
     columns[UNSEEN] = [one for one in columns[KNOWN] if SEED in one.model]
     columns[TAUGHT] = [one for one in columns[KNOWN] if is_guided(one.model)]
     columns[LOOKING] = [_but_for(one, away) for one in columns[KNOWN]] if away else []

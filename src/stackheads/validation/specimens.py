@@ -176,10 +176,15 @@ def split(base: Callable[[], Circuit] = doubling_circuit) -> Circuit:
     """d"""
 
     def change(layers: list[list[HeadSpec]]) -> None:
-        halved = replace(layers[2][0], copies=tuple(replace(copy, gain=0.5) for copy in layers[2][0].copies))
-        layers[2] = [halved, halved]
+        layers[2] = [*halved(layers[2][0])]
 
     return _with(base(), "d", change)
+
+
+def halved(head: HeadSpec) -> tuple[HeadSpec, HeadSpec]:
+    """Two heads for one, each of which writes half."""
+    half = replace(head, copies=tuple(replace(copy, gain=copy.gain / 2) for copy in head.copies))
+    return half, half
 
 
 def backups(base: Callable[[], Circuit] = doubling_circuit) -> Circuit:
@@ -240,10 +245,13 @@ def ambiguous() -> Circuit:
 def by_symbol() -> Circuit:
     """j: one hop is answered, so that nothing reads what the two heads write where they are parked, both the same."""
     task = _causal(4)
-    previous, hop_one = lower(doubling(1))
-    halves = (frozenset(range(0, task.d_vocab, 2)), frozenset(range(1, task.d_vocab, 2)))
-    shared = tuple(replace(hop_one[0], on=(half,)) for half in halves)
-    return Circuit((previous, shared), task, plain_readouts(task), None, "j", "doubling")
+    previous, (hop_one,) = lower(doubling(1))
+    return Circuit((previous, shared_by_symbol(hop_one, task.d_vocab)), task, plain_readouts(task), None, "j", "doubling")
+
+
+def shared_by_symbol(head: HeadSpec, d_vocab: int) -> tuple[HeadSpec, ...]:
+    """Two heads for one, each for half of the symbols."""
+    return tuple(replace(head, on=(frozenset(range(first, d_vocab, 2)),)) for first in (0, 1))
 
 
 def two_hops() -> Circuit:
