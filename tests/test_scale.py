@@ -15,7 +15,7 @@ sys.path.append(str(ANALYSES))
 import collect_scale  # noqa: E402
 import scale_confined  # noqa: E402
 import train_in_turn  # noqa: E402
-from scale_layers import layers_of  # noqa: E402
+from scale_layers import CURRICULUM, size_of  # noqa: E402
 
 from stackheads.errors import ConfigError  # noqa: E402
 from stackheads.sweeps.plans import read_sweep  # noqa: E402
@@ -60,19 +60,27 @@ def test_the_arms_of_a_task_differ_in_supervision_alone_and_all_are_trained_alik
     )
 
 
-def test_arms_of_other_depth_differ_from_the_curriculum_s_in_layers_alone():
+def test_arms_of_other_depth_differ_from_the_curriculum_s_in_layers_and_hops_alone():
     found = []
     for file in (ANALYSES / "sweeps").glob("scale-layers-*.yaml"):
         content, other = yaml.safe_load(file.read_text()), recipe("scale-curriculum-d3", "chain")
         assert content["task"].pop("supervision") == "chain"
         content["training"].pop("snapshot_every")
-        found.append(content["model"].pop("layers"))
+        found.append((content["task"].pop("max_hops"), content["model"].pop("layers")))
+        other["task"].pop("max_hops")
         other["model"].pop("layers")
         assert [content[part] for part in ("task", "model", "training")] == [
             other[part] for part in ("task", "model", "training")
         ]
-        assert layers_of(file.stem) == found[-1]
-    assert sorted(found) == [1, 2, 3, 5]
+        assert size_of(file.stem) == found[-1]
+    assert sorted(found) == [(2, 3), (3, 1), (3, 2), (3, 3), (3, 5), (4, 3)]
+
+
+def test_what_the_curriculum_s_arms_are_is_what_their_files_say():
+    for arm, size in CURRICULUM.items():
+        content = yaml.safe_load((ANALYSES / "sweeps" / f"{arm}.yaml").read_text())
+        assert size_of(arm) == size == (content["task"]["max_hops"], content["model"]["layers"])
+    assert size_of("scale-curriculum-cycle-chain") is None
 
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
