@@ -271,8 +271,10 @@ def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_pa
         (["validate", "--workers", "100000", "--output", "out"], "workers must be at most"),
         (["train", "cycle", "--d-model", str(10**14), "--output-dir", "out"], "must fit into memory, "),
         (["train", "cycle", "--symbols", str(10**14), "--output-dir", "out"], "must fit into memory, "),
-        (["theory", "--examples", str(10**15)], " bytes do not: ask for smaller sizes or fewer examples"),
-        (["theory", "--examples", str(10**30)], "must fit into memory, it does not"),
+        (["theory", "--examples", str(10**15)], "must fit into memory, what 1,000,000,000,000,000 examples of 17 tokens"),
+        (["theory", "--task", "retrieval", "--hops", str(10**9)], "must fit into memory, what 256 examples of "),
+        (["train", "retrieval", "--hops", str(10**9), "--output-dir", "out"], "memory, the attention of a batch of 128 with "),
+        (["analyze", "CHECKPOINT", "--examples", str(10**9)], "must fit into memory, 1,000,000,000 examples of "),
         (["train", "cycle", "--lr", "inf", "--output-dir", "out"], "training setting lr: Input should be a finite number"),
     ],
 )

@@ -17,6 +17,27 @@ def check_parallel(what: str, number: int, of: str) -> None:
         raise ConfigError(f"{what} must be {bound}, got {number}: give the number of {of}")
 
 
+def check_memory(of: str, need: int) -> None:
+    """Raise `ConfigError` for what takes more bytes than the machine's memory has.
+
+    Asked first: Linux gives out memory that is not there, and kills who writes to it.
+    """
+    there = _memory()
+    if there is not None and need > there:
+        raise ConfigError(
+            f"what is asked for must fit into memory, {of} would take {need / 2**30:,.0f} GiB of {there / 2**30:,.0f}: "
+            "ask for fewer hops, examples or heads, or a smaller batch"
+        )
+
+
+def _memory() -> int | None:
+    """The machine's bytes of memory; None where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
 def too_large(error: BaseException) -> str | None:
     """The line to tell if an error means that something does not fit into memory, None for another error."""
     if not isinstance(error, MemoryError | OverflowError) and not TOO_LARGE.search(str(error)):

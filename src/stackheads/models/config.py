@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from torch import Tensor
 
 from stackheads.errors import ConfigError, TaskMismatchError, bad_setting
+from stackheads.limits import check_memory
 from stackheads.models.kinds import check_model
 from stackheads.models.native import has_hooked_transformer, is_native, named_weights, native
 from stackheads.models.protocol import Model
@@ -62,9 +63,11 @@ def build(config: ModelConfig, task: Task, seed: int = 0, device: torch.device |
     """A freshly initialised `HookedTransformer` (or what takes its place, `native.py`) for a task; the same seed gives the same
     weights.
 
-    The global random state is left as it was.
+    The global random state is left as it was. Raises `ConfigError` where one example's attention would not fit.
     """
     place = parse_device(device)
+    if place.type == "cpu":
+        check_memory(f"a layer's attention between {task.n_ctx:,} tokens", 4 * config.heads * task.n_ctx**2)
     model = hooked(
         seed,
         n_layers=config.layers,

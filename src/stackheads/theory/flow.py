@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from stackheads.limits import check_memory
 from stackheads.seeds import Stream, stream
 from stackheads.tasks.base import AttentionDir, Batch
 from stackheads.tasks.links import read_links
@@ -104,8 +105,9 @@ def least_layers(task: StatementTask, examples: int = 256, seed: int = 0) -> lis
     """Least layers for each destination and hop 1..max_hops, on examples of the task.
 
     In causal orders other than definition-first they differ between examples, and hold for those drawn. Raises `ConfigError` if
-    examples < 1.
+    examples < 1, or more than fit into memory.
     """
+    check_memory(f"what {examples:,} examples of {task.n_ctx:,} tokens know", 4 * examples * task.n_ctx**2)
     batch = task.sample(examples, stream(seed, Stream.FLOW))
     chain = chains(task, batch.tokens)
     found = []

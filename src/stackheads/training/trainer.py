@@ -19,6 +19,7 @@ from tqdm import tqdm
 from stackheads import seeds
 from stackheads.errors import ConfigError, StackheadsError
 from stackheads.interrupts import interrupts_wait
+from stackheads.limits import check_memory
 from stackheads.models import Checkpoint, ModelConfig, build, check_fit, save_checkpoint
 from stackheads.models.config import freeze_embedding, parse_device
 from stackheads.models.forwards.fused import FusedForward, TensorMap
@@ -127,6 +128,9 @@ def _start(
     resume: bool,
     start_from: Checkpoint | None,
 ) -> _Run:
+    if device.type == "cpu":
+        attention = 4 * training.batch * config.layers * config.heads * task.n_ctx**2
+        check_memory(f"the attention of a batch of {training.batch:,} with {task.n_ctx:,} tokens each", attention)
     model = build(config, task, seed=training.seed, device=device)
     if start_from is not None:
         check_storable(start_from.task)
