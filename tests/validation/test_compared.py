@@ -226,7 +226,7 @@ def test_what_is_so_follows_from_the_construction(name):
 def test_a_case_of_a_blurred_circuit_is_less_sharp():
     guise = Guise(seed=1, normalization=None, noise=0.1)
     assert blurred("doubling", CIRCUITS["doubling"](), guise).sharpness < guise.sharpness
-    case = Case("blurred", "doubling", "doubling", 0, guise)
+    case = Case("blurred", "doubling", "doubling", 0, guise, CIRCUITS["doubling"]())
     made = subject(case)
     assert any(made.looks.values())
     assert {what for some in made.allowed.values() for what in some} == {"value slots"}

@@ -84,21 +84,18 @@ def bag() -> Circuit:
     """m"""
     task = Retrieval(chains=3, max_hops=4, supervision="chain", attention_dir="causal")
     layers = [list(heads) for heads in lower(doubling(4))]
-    layers[1].append(looking_at_all_values(task))
-    readouts = {hop: {**read, "bag": 1.2} for hop, read in plain_readouts(task).items()}
-    return Circuit(tuple(map(tuple, layers)), task, readouts, base="doubling")
-
-
-def looking_at_all_values(task: Retrieval) -> HeadSpec:
-    """From the query at all value slots, evenly, into the register `bag`."""
-    return HeadSpec(
+    values = task.chains * task.max_hops
+    head = HeadSpec(
         (),
         frozenset({QUERY}),
-        (Copy(TOKEN, "bag", task.chains * task.max_hops / 3),),
+        (Copy(TOKEN, "bag", values / 3),),
         {},
         preference=14.0,
         jobs={QUERY: ((Slot.VALUE, None),)},
     )
+    layers[1].append(head)
+    readouts = {hop: {**read, "bag": 1.2} for hop, read in plain_readouts(task).items()}
+    return Circuit(tuple(map(tuple, layers)), task, readouts, base="doubling")
 
 
 BLENDS: MappingProxyType[str, Callable[[], Circuit]] = MappingProxyType({"k: mixed": mixed, "l: gated": gated, "m: bag": bag})

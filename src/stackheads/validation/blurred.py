@@ -7,7 +7,6 @@ set their own sharpness keep it: where soft weights are what a head is about, le
 from dataclasses import replace
 
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.seeds import Stream
 from stackheads.validation.specimens import Circuit, Guise
 from stackheads.validation.upheld import ANSWERED, answering, loudest
 
@@ -19,10 +18,10 @@ def blurred(name: str, circuit: Circuit, guise: Guise) -> Guise:
 
     Cost: a forward pass for each sharpness, and one for each head and destination that carries nothing.
     """
-    _, wanted = answering(name, circuit, guise, Stream.BLURRED)
+    _, wanted = answering(name, circuit, guise)
     for sharpness in SHARPNESSES:
         less = replace(guise, sharpness=sharpness)
-        measured, accuracy = answering(name, circuit, less, Stream.BLURRED)
+        measured, accuracy = answering(name, circuit, less)
         if bool((accuracy >= ANSWERED * wanted).all()) and loudest(*measured) < Thresholds().min_effect:
             return less
     return guise

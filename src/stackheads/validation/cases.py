@@ -4,23 +4,25 @@ Plain compiled circuits come as they are and, with noise on their weights, blurr
 once with it and blurred. What circuits are built on takes turns between the halves, so that none holds a copy of what the other
 holds, and so do recipes of known trained models (`known.py`). Half of the guises have LayerNorm; those whose heads look at
 several things have none, since through it what one head writes changes a little what all others do. Of programs that were drawn
-at random (`drawn.py`) each family is a case of its own for each member. Null heads are those of untrained models, and of
-compiled circuits whose heads have their Q, K and V permuted.
+at random (`drawn.py`) each member of a family comes once, and the program itself once more, blurred, with noise. Null heads are
+those of untrained models, and of compiled circuits whose heads have their Q, K and V permuted.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from stackheads.models.protocol import Model
 from stackheads.programs.heads import PLACES, Job
+from stackheads.seeds import Stream, stream
 from stackheads.tasks import Task
 from stackheads.types import HeadId, Slot, Status
 from stackheads.validation.blends import BLENDS, jobs_by_construction
 from stackheads.validation.blurred import blurred
 from stackheads.validation.compared import BLURRED, KNOWN, Result, result
-from stackheads.validation.drawn import PREFIX, family, guises_of, is_drawn, name_of
+from stackheads.validation.drawn import FAMILY, family, guise_of, is_drawn, name_of
 from stackheads.validation.further import FURTHER
 from stackheads.validation.known import known_folders, load_known, recipe_of
 from stackheads.validation.nulls import ANSWERLESS, TAKEN_APART, Null, permuted_circuit, untrained
@@ -30,6 +32,7 @@ from stackheads.validation.peers import EXAMPLES as LABELLED
 from stackheads.validation.rarely import RARELY
 from stackheads.validation.specimens import CIRCUITS, Circuit, Guise, Specimen, specimen
 from stackheads.validation.tabled import TABLED
+from stackheads.validation.upheld import in_doubt, measured
 
 NOISE = 0.1
 LESS_NOISE: Mapping[str, float] = {"v: k hops": 0.05, "x: hop by asked": 0.05}
@@ -51,19 +54,20 @@ FAMILIES = 20
 """Programs that are drawn, by seeds 0 to 19; another labeller should be judged on others."""
 COLUMN_OF: Mapping[str, str] = {
     "itself": "clean",
-    "noisy": BLURRED,
-    "and more": "gated and mixed",
-    "and a decoy": "decoys",
-    "and another decoy": "decoys",
+    "in parts": "gated and mixed",
+    "a decoy": "decoys",
+    "another decoy": "decoys",
 }
+DOUBTING = 256
+"""Examples on which it is asked whether what is said of a drawn circuit is so."""
 EXAMPLES: Mapping[str, int] = {"v: k hops": 1024, "x: hop by asked": 1024}
 """More examples where each asks one of several hops."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One case: its column, its circuit's or recipe's name, what that is built on, its half, and what it is made of: a guise, a
-    folder, a seed.
+    """One case: its column, its circuit's or recipe's name, what that is built on, its half, and what it is made of: a guise of
+    a circuit, a folder, a seed.
     """
 
     column: str
@@ -71,6 +75,7 @@ class Case:
     base: str
     half: int
     of: Guise | Path | int
+    circuit: Circuit | None = None
 
     @property
     def model(self) -> str:
@@ -86,7 +91,8 @@ class Case:
 def cases(known: Path | None = None) -> list[Case]:
     """All cases; with a folder of known trained models, these too."""
     found, circuits = [], {name: of() for name, of in ALL.items()}
-    built_on = {name: circuit.base or circuit.mechanism or name for name, circuit in circuits.items()}
+    drawn = {name_of(seed, member): circuit for seed in range(FAMILIES) for member, circuit in family(seed).items()}
+    built_on = {name: circuit.base or circuit.mechanism or name for name, circuit in (circuits | drawn).items()}
     bases = list(dict.fromkeys(built_on.values()))
     for number, (name, circuit) in enumerate(circuits.items()):
         plain = name in CIRCUITS and circuit.decoy is None
@@ -96,14 +102,17 @@ def cases(known: Path | None = None) -> list[Case]:
             guise = Guise(seed=1000 * number + variant, normalization="LN" if normalized else None)
             noisy = replace(guise, noise=LESS_NOISE.get(name, NOISE))
             if plain:
-                found += [Case("clean", *where, guise), Case(BLURRED, *where, noisy)]
+                found += [Case("clean", *where, guise, circuit), Case(BLURRED, *where, noisy, circuit)]
             elif variant < 2:
-                found.append(Case(_column(name, circuit), *where, noisy if variant else guise))
+                found.append(Case(_column(name, circuit), *where, noisy if variant else guise, circuit))
             elif name not in SHARP:
-                found.append(Case(BLURRED, *where, noisy))
-    for seed in range(FAMILIES):
-        for member, guise in guises_of(seed).items():
-            found.append(Case(COLUMN_OF[member], f"{name_of(seed)} {member}", name_of(seed), seed % 2, guise))
+                found.append(Case(BLURRED, *where, noisy, circuit))
+    for seed, member in product(range(FAMILIES), FAMILY):
+        name, guise = name_of(seed, member), guise_of(seed, member)
+        where = name, built_on[name], bases.index(built_on[name]) % 2
+        found.append(Case(COLUMN_OF[member], *where, guise, drawn[name]))
+        if member == FAMILY[0]:
+            found.append(Case(BLURRED, *where, replace(guise, noise=NOISE), drawn[name]))
     if known is not None:
         folders = known_folders(known)
         recipes = list(dict.fromkeys(recipe_of(path.name) for path in folders))
@@ -123,27 +132,32 @@ def judged(case: Case) -> Result:
     """What is so and what every way says in one case. Cost: labels and selectors of one model."""
     one = subject(case)
     said = said_of(one.model, one.task, one.seed, EXAMPLES.get(case.name, LABELLED))
-    return result(case.column, case.name, case.half, one.looks, one.allowed, said, case.model, case.base)
+    return result(case.column, case.name, case.half, one.looks, one.allowed, said, case.model, case.base, one.doubt)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model with its task, what each head looks at where that is judged, what may be said as well, and the examples' seed."""
+    """A model with its task, what each head looks at where that is judged, what may be said as well, the examples' seed, and
+    the cells that are left open since what is said of them is not clearly so.
+    """
 
     model: Model
     task: Task
     looks: Mapping[Cell, set[str]]
     allowed: Mapping[Cell, set[str]]
     seed: int
+    doubt: Collection[Cell] = ()
 
 
 def subject(case: Case) -> Subject:
     """What a case is about."""
     if isinstance(case.of, Guise):
-        circuit = _circuit(case)
-        guise = blurred(case.name, circuit, case.of) if case.column == BLURRED else case.of
-        made = specimen(case.name, circuit, guise)
-        return Subject(made.model, made.task, _built(made), _kinds(made), guise.seed)
+        assert case.circuit is not None, "a guise is that of a circuit"
+        guise = blurred(case.name, case.circuit, case.of) if case.column == BLURRED else case.of
+        made = specimen(case.name, case.circuit, guise)
+        doubt = _doubt(made, guise.seed) if is_drawn(case.name) else set[Cell]()
+        looks = {cell: some for cell, some in _built(made).items() if cell not in doubt}
+        return Subject(made.model, made.task, looks, _kinds(made), guise.seed, doubt)
     if isinstance(case.of, Path):
         one = load_known(case.of)
         asked = {cell: truth for cell, truth in one.truth.items() if truth.status not in CARRIES or truth.role != RESTING}
@@ -154,11 +168,9 @@ def subject(case: Case) -> Subject:
     return Subject(model, task, {(head, place): set[str]() for head in heads for place in PLACES}, {}, case.of)
 
 
-def _circuit(case: Case) -> Circuit:
-    if not is_drawn(case.base):
-        return ALL[case.name]()
-    seed, member = case.name.removeprefix(PREFIX).split(" ", maxsplit=1)
-    return family(int(seed))[member].circuit
+def _doubt(made: Specimen, seed: int) -> set[Cell]:
+    """The cells that are not judged since what is said of them is not clearly so."""
+    return in_doubt(made, measured(made, made.task.sample(DOUBTING, stream(seed, Stream.DRAWN))))
 
 
 def _built(made: Specimen) -> dict[Cell, set[str]]:

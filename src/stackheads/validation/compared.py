@@ -3,11 +3,11 @@
 A case is a model of which it is known what every head looks at, at every destination, so that it matters: compiled circuits as
 they are (`clean`), with noise and attention blurred as far as they still answer (`blurred`), circuits whose heads look at
 several things (`gated and mixed`), `decoys`, those among these four whose program was drawn at random (`of these drawn`,
-`drawn.py`; the labeller was made before), trained models with known circuits (`known trained`), those among them that were
-made again from further seeds and had no part in making the labeller (`of these unseen`), those that were taught to look at
-first (`of these guided`, `guided.py`; neither had they), all of them without the heads that carry a step and do not look at its
-source (`of these looking`), and `nulls`, heads of which none does anything. A way is right about a head and a role if the head
-looks there and the way says so.
+`drawn.py`; the labeller was made before, and what is in doubt of them is left open), trained models with known circuits
+(`known trained`), those among them that were made again from further seeds and had no part in making the labeller (`of these
+unseen`), those that were taught to look at first (`of these guided`, `guided.py`; neither had they), all of them without the
+heads that carry a step and do not look at its source (`of these looking`), and `nulls`, heads of which none does anything. A
+way is right about a head and a role if the head looks there and the way says so.
 
 Circuits have two halves, and all that are built on one circuit are in one half. Ways that need a threshold get the one with the
 best F1 on the other half, over all columns but nulls, so that every case is scored, by a threshold that was chosen on other
@@ -56,7 +56,7 @@ class Result:
     """What is so and what is said in one case, by cell ("L0H1 @query"): `truth` holds the cells that are judged and what each
     looks at so that it matters, `allowed` what is right to say as well and no mistake to leave out; `said` for each way what it
     says, with its number; `statuses` those of the labels; `model` which one of the circuit's it is; `base` what the circuit is
-    built on.
+    built on; `doubt` the cells that are left open since what is said of them by construction is not clearly so.
     """
 
     column: str
@@ -68,6 +68,7 @@ class Result:
     said: Mapping[str, Mapping[str, Mapping[str, float]]]
     statuses: Mapping[str, Sequence[str]]
     model: str = ""
+    doubt: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what needs no threshold has no number."""
@@ -88,7 +89,15 @@ class Result:
 
 
 def result(
-    column: str, circuit: str, half: int, truth: LooksOf, allowed: LooksOf, said: Said, model: str = "", base: str = ""
+    column: str,
+    circuit: str,
+    half: int,
+    truth: LooksOf,
+    allowed: LooksOf,
+    said: Said,
+    model: str = "",
+    base: str = "",
+    doubt: Iterable[Any] = (),
 ) -> Result:
     """The result of a case, of cells that are judged; its circuit is built on itself unless `base` says on what."""
     named = {cell: f"{cell[0]} @{cell[1]}" for cell in truth}
@@ -102,6 +111,7 @@ def result(
         {way: {named[cell]: of for cell, of in cells.items() if cell in truth} for way, cells in said.of.items()},
         {named[cell]: tuple(map(str, some)) for cell, some in said.statuses.items() if cell in truth},
         model,
+        sorted(f"{cell[0]} @{cell[1]}" for cell in doubt),
     )
 
 
@@ -167,7 +177,7 @@ def scores(results: Sequence[Result], away: Collection[tuple[str, str]] = ()) ->
     `away` are the models and cells of known trained models that do not look at their step's source.
     """
     rows, columns = [], {column: [one for one in results if one.column == column] for column in COLUMNS}
-    columns[DRAWN] = [one for one in results if is_drawn(one.base)]
+    columns[DRAWN] = [one for one in results if is_drawn(one.circuit)]
     columns[UNSEEN] = [one for one in columns[KNOWN] if SEED in one.model]
     columns[TAUGHT] = [one for one in columns[KNOWN] if is_guided(one.model)]
     columns[LOOKING] = [_but_for(one, away) for one in columns[KNOWN]] if away else []
@@ -208,6 +218,7 @@ def _of_known(every: Sequence[Result], way: str, bars: tuple[float, float]) -> d
         "recall": float(total[0] / total[2]),
         "undecided": undecided if way.startswith(OURS) else None,
         "cells": sum(len(one.truth) for one in results),
+        "doubt": sum(len(one.doubt) for one in results),
     }
 
 

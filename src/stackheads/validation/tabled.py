@@ -111,14 +111,9 @@ def _head(
 def places() -> Circuit:
     """n"""
     task = Retrieval(chains=3, max_hops=4, supervision="chain", attention_dir="causal")
-    return _beside_doubling(task, looking_at_the_last(task), {"late": 1.2})
-
-
-def looking_at_the_last(task: Retrieval) -> HeadSpec:
-    """From the query at the values of the last three statements, evenly, into the register `late`."""
     query = task.n_ctx - 1
     late = {(query, query - 1 - 2 * statement): 1.0 for statement in range(3)}
-    return _head(POSITION, late, Copy(TOKEN, "late"), "place")
+    return _beside_doubling(task, _head(POSITION, late, Copy(TOKEN, "late"), "place"), {"late": 1.2})
 
 
 def distance() -> Circuit:

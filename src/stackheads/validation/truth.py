@@ -30,7 +30,7 @@ def labels_by_construction(
 ) -> dict[tuple[HeadId, Destination], Truth]:
     """The label of every (head, destination), from where it looks and what is read after it."""
     live = _readouts(task, readouts or plain_readouts(task))
-    there = _existing(task)
+    there = existing(task)
     labels: dict[tuple[HeadId, Destination], Truth] = {}
     for layer in range(len(layers) - 1, -1, -1):
         before: Live = {destination: set(registers) for destination, registers in live.items()}
@@ -49,7 +49,7 @@ def places(layers: Layers) -> tuple[Destination, ...]:
     return PLACES + tuple(place for place in Destination if place in acting and place not in PLACES)
 
 
-def _existing(task: Written) -> set[tuple[int, Destination]]:
+def existing(task: Written) -> set[tuple[int, Destination]]:
     """The offsets whose source exists at some row of a destination."""
     batch = task.sample(256, stream(0, Stream.TRUTH))
     return {
