@@ -1,7 +1,7 @@
 """Circuits drawn at random, a family for each seed: programs that nobody wrote down.
 
-A seed draws a task – a cycle looked at both ways, or chains stated in order, three to five hops – and then a program: value slots
-learn their keys, and layer by layer one to three steps are drawn from all that can find a source that is there by what is
+A seed draws a task – a cycle looked at both ways, or chains stated in order, three to five hops – and then a program: value
+slots learn their keys, and layer by layer one to three steps are drawn from all that can find a source that is there by what is
 known, and bring something that is not (`programs/program.py`), until the query knows every hop that is asked. Steps of which
 nothing depends are left in. Each step is a head of its own, and what several heads of a layer bring they share.
 
