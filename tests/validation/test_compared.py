@@ -1,8 +1,11 @@
 """Scores of ways of labelling by hand, and cases of which it is known what heads look at."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stackheads.types import Destination, HeadId, Status
 from stackheads.validation.blurred import blurred
@@ -74,6 +77,36 @@ def test_each_half_is_scored_by_the_threshold_that_is_best_on_the_other():
     assert thresholds([ONE, OTHER], "cosine") == pytest.approx((0.6, 0.5), abs=1e-3)
     cosine = row(scores([ONE, OTHER]), "cosine", "clean")
     assert (cosine["precision"], cosine["recall"]) == (1.0, 3 / 4)
+
+
+def test_trained_models_have_thresholds_of_their_own():
+    """A look has 0.4 there and nothing less; of compiled circuits what has 0.4 is none."""
+    trained = [made(KNOWN, half, [{"hop 1"}, set()], ours=[{}, {}], cosine=[{"hop 1": 0.4}, {"hop 2": 0.1}]) for half in (0, 1)]
+    null = made(NULLS, 0, [set()], ours=[{}], cosine=[{"hop 1": 0.4}])
+    found = scores([ONE, OTHER, *trained, null])
+    assert row(found, "cosine", KNOWN)["score"] == 1.0
+    assert row(found, "cosine", "clean")["score"] == row(scores([ONE, OTHER]), "cosine", "clean")["score"] < 1
+    assert row(found, "cosine", NULLS)["score"] == 0.0
+
+
+@given(st.data())
+def test_the_threshold_is_the_one_that_trying_each_by_itself_finds(data):
+    """Of thresholds between all numbers the first with the best F1."""
+    looks, n = st.sampled_from(["hop 1", "hop 2", "value slots"]), data.draw(st.integers(1, 6))
+    truth = [{data.draw(looks)} if data.draw(st.booleans()) else set() for _ in range(n)]
+    said = [data.draw(st.dictionaries(looks, st.integers(0, 4).map(lambda x: x / 4), max_size=2)) for _ in range(n)]
+    one = made("clean", 1, truth, cosine=said)
+    numbers = sorted({x for of in said for x in of.values()})
+    tried = [min(numbers, default=0.0) - 0.0005, *((low + high) / 2 for low, high in pairwise(numbers))]
+
+    def right(bar):
+        cells = [({what for what, x in of.items() if x >= bar}, looks) for of, looks in zip(said, truth, strict=True)]
+        first, looks = cells[0]
+        cells[0] = (first - ({"value slots"} - looks) if looks else first, looks)
+        hits, claims = sum(len(of & looks) for of, looks in cells), sum(len(of) + len(looks) for of, looks in cells)
+        return hits / max(1, claims)
+
+    assert thresholds([one], "cosine")[0] == pytest.approx(max(tried, key=right))
 
 
 def test_of_nulls_heads_are_counted_of_which_something_is_said():

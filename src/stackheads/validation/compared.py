@@ -10,12 +10,13 @@ heads that carry a step and do not look at its source (`of these looking`), and 
 way is right about a head and a role if the head looks there and the way says so.
 
 Circuits have two halves, and all that are built on one circuit are in one half. Ways that need a threshold get the one with the
-best F1 on the other half, over all columns but nulls, so that every case is scored, by a threshold that was chosen on other
-circuits. Reported is F1 over all looks, and its mean over the kinds that are there – hop, previous, value slots, distance … –,
-where what is said of other kinds costs nothing; of nulls, the share of heads of which anything is said. Intervals: bootstrap
-over what circuits are built on. Guises of a circuit are not independent, nor are a circuit and decoys made from it, which hold
-the same heads once more. Of nulls the interval is Wilson's. Known models that one recipe made from several seeds are guises of
-one circuit.
+best F1 on the other half, of all compiled circuits together, and of trained models by themselves, since of one kind it may be
+bad for the other; so every case is scored by a threshold that was chosen on other circuits, nulls by that of compiled ones.
+Reported is F1 over all looks, and its mean over the kinds that are there – hop, previous, value slots, distance … –, where what
+is said of other kinds costs nothing; of nulls, the share of heads of which anything is said. Intervals: bootstrap over what
+circuits are built on. Guises of a circuit are not independent, nor are a circuit and decoys made from it, which hold the same
+heads once more. Of nulls the interval is Wilson's. Known models that one recipe made from several seeds are guises of one
+circuit.
 
 Where a head looks at the start alone so that it matters, no way is judged. Everywhere else `start` is as wrong as what else is
 not there. The field's ways are asked without it and with it among the roles that they may name (`peers.py`).
@@ -24,9 +25,10 @@ Not judged are heads about which two answers can be defended: diffuse ones, and 
 nowhere. A compiled head that matches symbols is built to look at one kind of slot as well, so that it may be said to.
 """
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -124,9 +126,14 @@ def thresholds(results: Sequence[Result], way: str) -> tuple[float, float]:
 
 
 def _best(results: Sequence[Result], way: str) -> float:
+    claims = [(x, what in looks) for one in results for cell, looks in one.truth.items() for what, x in _claims(one, way, cell)]
+    there = sum(len(looks) for one in results for looks in one.truth.values())
     numbers = sorted({round(x, DIGITS) for one in results for of in one.said[way].values() for x in of.values()})
     tried = [min(numbers, default=0.0) - 0.5 * 0.1**DIGITS, *((low + high) / 2 for low, high in pairwise(numbers))]
-    return max(tried, key=lambda bar: float(_f1(_counts(results, way, (bar, bar)).sum(dim=(0, 1)))))
+    claims.sort()
+    above = [len(claims) - bisect_left(claims, (bar, False)) for bar in tried]
+    right = [0, *accumulate(is_so for _, is_so in reversed(claims))]
+    return max(zip(tried, above, strict=True), key=lambda pair: 2 * right[pair[1]] / max(1, pair[1] + there))[0]
 
 
 def kind(what: str) -> str:
@@ -156,8 +163,13 @@ def _counts(results: Sequence[Result], way: str, threshold: tuple[float, float])
 
 def _judged(one: Result, way: str, cell: str, threshold: float) -> set[str]:
     """What a way says of a cell, without what may be said as well."""
-    said = {what for what, x in one.said[way].get(cell, {}).items() if x >= threshold}
-    return said - (set(one.allowed.get(cell, ())) - set(one.truth[cell]))
+    return {what for what, x in _claims(one, way, cell) if x >= threshold}
+
+
+def _claims(one: Result, way: str, cell: str) -> list[tuple[str, float]]:
+    """What a way may say of a cell that counts, with its number."""
+    left_out = set(one.allowed.get(cell, ())) - set(one.truth[cell])
+    return [(what, x) for what, x in one.said[way].get(cell, {}).items() if what not in left_out]
 
 
 def _f1(counts: Float[Tensor, "*some 3"]) -> Float[Tensor, "*some"]:
@@ -181,11 +193,14 @@ def scores(results: Sequence[Result], away: Collection[tuple[str, str]] = ()) ->
     columns[UNSEEN] = [one for one in columns[KNOWN] if SEED in one.model]
     columns[TAUGHT] = [one for one in columns[KNOWN] if is_guided(one.model)]
     columns[LOOKING] = [_but_for(one, away) for one in columns[KNOWN]] if away else []
+    trained = [one for one in results if one.column == KNOWN]
+    others = [one for one in results if one.column != KNOWN]
     for way in results[0].said:
-        bars = thresholds(results, way)
+        of_trained, of_others = thresholds(trained, way), thresholds(others, way)
         for column, mine in columns.items():
             if not mine:
                 continue
+            bars = of_trained if mine[0].column == KNOWN else of_others
             row = _of_nulls(mine, way, bars) if column == NULLS else _of_known(mine, way, bars)
             rows.append({"way": way, "column": column, "cases": len(mine), "first": bars[0], "second": bars[1], **row})
     return rows
