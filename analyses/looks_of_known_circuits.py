@@ -1,7 +1,7 @@
 """Are heads that look by tables, or under gates, or that are rarely needed, said to be what they are? Compiled circuits.
 
     python analyses/looks_of_known_circuits.py                   # the tables from analyses/results/known-looks.csv, seconds
-    python analyses/looks_of_known_circuits.py --write           # labels and selectors first, three quarters of an hour
+    python analyses/looks_of_known_circuits.py --write           # labels and selectors first, an hour
     python analyses/looks_of_known_circuits.py --circuits n,o    # of some circuits only; with --write they replace theirs
 
 Circuits n to s (`validation/tabled.py`), t, u (`validation/rarely.py`) and v to x (`validation/other_tasks.py`), without
