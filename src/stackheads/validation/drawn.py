@@ -82,16 +82,11 @@ def family(seed: int) -> dict[str, Circuit]:
 
 def live_part(layers: Layers, task: StatementTask, readouts: Readouts) -> str:
     """The steps of each layer on which an answer depends, as text."""
-    truth = labels_by_construction(layers, task, readouts)
-    live = [
-        {f"{one.role} @{place}" for (head, place), one in truth.items() if _live(one.status, head, layer)}
-        for layer in range(len(layers))
-    ]
-    return "; ".join(", ".join(sorted(steps)) for steps in live if steps)
-
-
-def _live(status: str, head: HeadId, layer: int) -> bool:
-    return status == Status.CONFIRMED and head.layer == layer
+    steps: list[set[str]] = [set() for _ in layers]
+    for (head, place), truth in labels_by_construction(layers, task, readouts).items():
+        if truth.status == Status.CONFIRMED:
+            steps[head.layer].add(f"{truth.role} @{place}")
+    return "; ".join(", ".join(sorted(of_layer)) for of_layer in steps if of_layer)
 
 
 @cache
