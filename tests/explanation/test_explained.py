@@ -13,13 +13,19 @@ from stackheads import analyze
 from stackheads.errors import ConfigError, TaskError
 from stackheads.explanation.examples import Examples
 from stackheads.explanation.explained import in_words, looks_away
-from stackheads.explanation.measuring import FITTED_TO
+from stackheads.explanation.measuring import FITTED_TO, explain_heads
 from stackheads.explanation.selected import LEVELS, offered
 from stackheads.labelling.bench import make_bench
+from stackheads.labelling.readouts import Readout
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.models import ModelConfig, build
+from stackheads.programs.compiler import compile_layers
+from stackheads.programs.mechanisms import doubling
+from stackheads.programs.program import lower
 from stackheads.tables import records
 from stackheads.tasks import Batch, Cycle, check
+from stackheads.types import Destination
+from stackheads.validation.rarely import OneAsked
 
 KNOWN = ("one hop per layer", "tripling", "cycle-d4-l3")
 EXAMPLES = 256
@@ -180,3 +186,16 @@ def test_a_table_does_not_say_where_a_head_does_not_look():
         assert in_words(row) == ("not such" if away else "such")
         assert not looks_away(row | {"weight": 2.0})
         assert not looks_away(row | {"weight": None})
+
+
+def test_where_readouts_are_asked_too_rarely_the_cure_is_one_that_helps():
+    """Of 256 examples each asks one of six hops; a trial of 30 is too small of itself."""
+    task = OneAsked(chains=2, max_hops=6, supervision="chain", attention_dir="causal")
+    model, _ = compile_layers(lower(doubling(6)), task, normalization=None)
+    asked = [Readout(Destination.QUERY, hop) for hop in task.readout_hops]
+    with pytest.raises(ConfigError, match=r"64 places or more, 256 examples .*: use labels, or a task that asks one") as found:
+        explain_heads(model, task, asked, 1024, 0, Thresholds())
+    assert "more examples" not in str(found.value)
+    model, task = subject("cycle-d4-l3")
+    with pytest.raises(ConfigError, match="30 examples have none that the model answers: give more examples"):
+        explain_heads(model, task, [Readout(Destination.QUERY, hop) for hop in task.readout_hops], 30, 0, Thresholds())

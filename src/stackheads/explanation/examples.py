@@ -52,10 +52,11 @@ class Looks:
 class Examples(Looks):
     """A bench on which sums of selectors are tried: its rows, its attention, its answers.
 
-    Of the readouts that the bench takes for open, those are that are asked often enough. Raises `ConfigError` if none is.
+    Of the readouts that the bench takes for open, those are that are asked often enough. Raises `ConfigError` if none is, with
+    the cure, which is not more examples where their number is not the caller's to choose.
     """
 
-    def __init__(self, bench: Bench):
+    def __init__(self, bench: Bench, cure: str = "give more examples"):
         run = bench.clean.run.whole()
         bench = replace(bench, clean=replace(bench.clean, run=run))
         batch = bench.clean.batch
@@ -64,7 +65,7 @@ class Examples(Looks):
         if not bool(self.open.any()):
             raise ConfigError(
                 f"selectors are fitted to readouts that are asked at {LEAST_ASKED} places or more, {len(batch)} examples have "
-                "none that the model answers: give more examples"
+                f"none that the model answers: {cure}"
             )
         bench = replace(bench, baseline=replace(bench.baseline, open=self.open))
         self.bench, self.layers, self.in_layer = bench, run.pattern.shape[0], run.pattern.shape[2]

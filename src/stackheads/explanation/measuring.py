@@ -66,6 +66,8 @@ FITTED_TO: tuple[FittedTo, ...] = get_args(FittedTo)
 FIT = 256
 LEAST_FIT = LEAST_ASKED
 """Never fewer: of what is asked once in each example a share is too noisy."""
+CURE = "use labels, or a task that asks one of its readouts more often"
+"""Where the examples that selectors are fitted on are too few: they are as many as that takes memory for, or `FIT`."""
 NUMBERS = 2**23
 """Scores of heads, rows and sources that are held at once while selectors are fitted: fewer examples where there are more."""
 HELD = (Status.CONFIRMED, Status.OPPOSING)
@@ -99,7 +101,8 @@ def explain_heads(
     readouts, size = list(readouts), _fitting(model, task, cells)
 
     def sample(name: Stream, n: int, like: Recorded | None = None) -> Examples:
-        return Examples(opened(make_bench(model, task, n, seed, thresholds, name, like), readouts))
+        bench = opened(make_bench(model, task, n, seed, thresholds, name, like), readouts)
+        return Examples(bench) if name == Stream.SELECTORS_TRIED else Examples(bench, CURE)
 
     with torch.inference_mode(False), precise(), kept_memory():  # whatever the caller is in: there are gradients to take
         fit = sample(Stream.SELECTORS, size)
