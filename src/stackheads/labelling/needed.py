@@ -10,7 +10,7 @@ FARTHEST = 2**20
 
 
 def examples_needed(evidence: Evidence, thresholds: Thresholds) -> int | None:
-    """About how many examples would decide an undecided row, a power of two; None for a decided one.
+    """About how many examples would decide an undecided row, a power of two, or the least (`is_least`); None for a decided one.
 
     Also None where no number of examples can: nothing that they show could decide it, or it lies at the bar.
     """
@@ -20,24 +20,38 @@ def examples_needed(evidence: Evidence, thresholds: Thresholds) -> int | None:
     return min(wanted) if wanted and min(wanted) <= FARTHEST else None
 
 
+def is_least(evidence: Evidence, thresholds: Thresholds) -> bool:
+    """Whether that number is only the least: what is asked or stands in too few examples must first be seen more often."""
+    return _twice(evidence, thresholds) is not None
+
+
 def _needs(evidence: Evidence, thresholds: Thresholds) -> list[int | None]:
     """What the first channel that is not decided needs."""
     pattern, cause, write = evidence.pattern, evidence.cause, evidence.write
+    if twice := _twice(evidence, thresholds):
+        return [twice]
     if pattern_answer(pattern, thresholds) == Answer.UNDECIDED:
-        if pattern.rare:
-            return [2 * max(pattern.drawn, pattern.examples)]
         wide = pattern.beyond if pattern.lead.value >= thresholds.pattern_margin else pattern.furthest
         return [_needed(wide, thresholds.pattern_margin, max(pattern.drawn, pattern.examples), thresholds)]
     matters = cause_answer(cause, thresholds)
     if matters == Answer.UNDECIDED:
-        if cause.unclear:
-            return [2 * cause.examples]
         return [_needed_of_all(cause.effects, thresholds.min_effect, cause.examples, thresholds)]
     if matters != Answer.UNTESTED and write is not None and write_answer(write, thresholds) == Answer.UNDECIDED:
-        if not len(write.moved) or write.left_out:
-            return [2 * write.examples]
         return [_needed_of_all(write.moved, thresholds.min_write, write.examples, thresholds)]
     return []
+
+
+def _twice(evidence: Evidence, thresholds: Thresholds) -> int | None:
+    """Twice the examples of the first channel that is not decided, where that is for want of examples that ask; else None."""
+    pattern, cause, write = evidence.pattern, evidence.cause, evidence.write
+    if pattern_answer(pattern, thresholds) == Answer.UNDECIDED:
+        return 2 * max(pattern.drawn, pattern.examples) if pattern.rare else None
+    matters = cause_answer(cause, thresholds)
+    if matters == Answer.UNDECIDED:
+        return 2 * cause.examples if cause.unclear else None
+    if matters == Answer.UNTESTED or write is None or write_answer(write, thresholds) != Answer.UNDECIDED:
+        return None
+    return 2 * write.examples if not len(write.moved) or write.left_out else None
 
 
 def _needed_of_all(shares: Shares, bar: float, examples: int, thresholds: Thresholds) -> int | None:

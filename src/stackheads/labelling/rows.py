@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from stackheads.labelling.cause import CauseEvidence
-from stackheads.labelling.needed import examples_needed
+from stackheads.labelling.needed import examples_needed, is_least
 from stackheads.labelling.patterns import PatternEvidence
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import (
@@ -80,9 +80,19 @@ def reason(evidence: Evidence, thresholds: Thresholds) -> str:
     parts = [_pattern_reason(evidence.pattern, thresholds), _cause_reason(evidence, thresholds)]
     parts.append(_write_reason(evidence, thresholds))
     if status(evidence, thresholds) == Status.UNDECIDED and evidence.cause.exact:
-        needed = examples_needed(evidence, thresholds)
-        parts.append(f"about {needed:,} examples would decide" if needed else _undecidable(evidence, thresholds))
+        parts.append(_how_many(evidence, thresholds))
     return "; ".join(part for part in parts if part)
+
+
+def _how_many(evidence: Evidence, thresholds: Thresholds) -> str:
+    needed = examples_needed(evidence, thresholds)
+    if not needed:
+        return _undecidable(evidence, thresholds)
+    return (
+        f"at least {needed:,} examples are needed"
+        if is_least(evidence, thresholds)
+        else f"about {needed:,} examples would decide"
+    )
 
 
 def _undecidable(evidence: Evidence, thresholds: Thresholds) -> str:
