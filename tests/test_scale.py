@@ -219,5 +219,10 @@ def test_a_run_in_one_row():
 )
 def test_what_confined_attention_says(hop_1, hop_2, said):
     """A guess of hop 2 by two layers is right in 56 %."""
-    rows = [(seed, hop, 1.0, 0.0, share) for hop, last in ((1, hop_1), (2, hop_2)) for seed, share in enumerate(last)]
-    assert scale_confined.verdict(pd.DataFrame(rows, columns=[*scale_confined.KEY, *scale_confined.COLUMNS])) == said
+    arm = "scale-layers-d3-2"
+    rows = [(arm, seed, hop, 1.0, 0.0, share) for hop, last in ((1, hop_1), (2, hop_2)) for seed, share in enumerate(last)]
+    assert scale_confined.verdict(pd.DataFrame(rows, columns=[*scale_confined.KEY, *scale_confined.COLUMNS]), arm) == said
+
+
+def test_the_first_hop_that_is_forbidden_is_the_one_beyond_what_layers_can_know():
+    assert [scale_confined.forbidden(arm) for arm in scale_confined.ARMS] == [2, 4]
