@@ -99,7 +99,7 @@ def main() -> None:
         except StackheadsError as error:
             sys.exit(f"error: {error}")
         if found.empty:
-            sys.exit(f"error: runs of {ARMS[0]} are measured once they are finished, {arguments.sweeps} has none: train them")
+            sys.exit(f"error: runs of {' or '.join(ARMS)} are measured once finished, {arguments.sweeps} has none: train them")
         table = pd.concat([table, found]).drop_duplicates(KEY, keep="last").sort_values(KEY)
         write_file(FILE, lambda temporary: table.to_csv(temporary, index=False))
     if table.empty:

@@ -94,8 +94,8 @@ def test_another_seed_draws_another_program():
 
 
 def test_the_live_part_leaves_out_what_is_idle_and_names_what_was_written():
-    task = Cycle(symbols=10, max_hops=4, supervision="chain")
     """Of value slots in the third layer nothing depends: the query comes to hop 4 by what leads to it, and takes its token."""
+    task = Cycle(symbols=10, max_hops=4, supervision="chain")
     plain, readouts = lower(doubling(4), task.same_offset), plain_readouts(task)
     idle = (*plain[:2], (*plain[2], replace(plain[2][0], copies=())), plain[3])
     part = "previous @value; hop 1 @query, hop 1 @value; hop 2 @query; hop 4 @query"

@@ -16,42 +16,34 @@ def examples_needed(evidence: Evidence, thresholds: Thresholds) -> int | None:
     """
     if status(evidence, thresholds) != Status.UNDECIDED:
         return None
-    wanted = [need for need in _needs(evidence, thresholds) if need is not None]
-    return min(wanted) if wanted and min(wanted) <= FARTHEST else None
+    need, _ = _need(evidence, thresholds)
+    return need if need is not None and need <= FARTHEST else None
 
 
 def is_least(evidence: Evidence, thresholds: Thresholds) -> bool:
     """Whether that number is only the least: what is asked or stands in too few examples must first be seen more often."""
-    return _twice(evidence, thresholds) is not None
+    return _need(evidence, thresholds)[1]
 
 
-def _needs(evidence: Evidence, thresholds: Thresholds) -> list[int | None]:
-    """What the first channel that is not decided needs."""
+def _need(evidence: Evidence, thresholds: Thresholds) -> tuple[int | None, bool]:
+    """What the first channel that is not decided needs, and whether that is only twice what too few examples asked for."""
     pattern, cause, write = evidence.pattern, evidence.cause, evidence.write
-    if twice := _twice(evidence, thresholds):
-        return [twice]
     if pattern_answer(pattern, thresholds) == Answer.UNDECIDED:
+        examples = max(pattern.drawn, pattern.examples)
+        if pattern.rare:
+            return 2 * examples, True
         wide = pattern.beyond if pattern.lead.value >= thresholds.pattern_margin else pattern.furthest
-        return [_needed(wide, thresholds.pattern_margin, max(pattern.drawn, pattern.examples), thresholds)]
+        return _needed(wide, thresholds.pattern_margin, examples, thresholds), False
     matters = cause_answer(cause, thresholds)
     if matters == Answer.UNDECIDED:
-        return [_needed_of_all(cause.effects, thresholds.min_effect, cause.examples, thresholds)]
+        if cause.unclear:
+            return 2 * cause.examples, True
+        return _needed_of_all(cause.effects, thresholds.min_effect, cause.examples, thresholds), False
     if matters != Answer.UNTESTED and write is not None and write_answer(write, thresholds) == Answer.UNDECIDED:
-        return [_needed_of_all(write.moved, thresholds.min_write, write.examples, thresholds)]
-    return []
-
-
-def _twice(evidence: Evidence, thresholds: Thresholds) -> int | None:
-    """Twice the examples of the first channel that is not decided, where that is for want of examples that ask; else None."""
-    pattern, cause, write = evidence.pattern, evidence.cause, evidence.write
-    if pattern_answer(pattern, thresholds) == Answer.UNDECIDED:
-        return 2 * max(pattern.drawn, pattern.examples) if pattern.rare else None
-    matters = cause_answer(cause, thresholds)
-    if matters == Answer.UNDECIDED:
-        return 2 * cause.examples if cause.unclear else None
-    if matters == Answer.UNTESTED or write is None or write_answer(write, thresholds) != Answer.UNDECIDED:
-        return None
-    return 2 * write.examples if not len(write.moved) or write.left_out else None
+        if not len(write.moved) or write.left_out:
+            return 2 * write.examples, True
+        return _needed_of_all(write.moved, thresholds.min_write, write.examples, thresholds), False
+    return None, False
 
 
 def _needed_of_all(shares: Shares, bar: float, examples: int, thresholds: Thresholds) -> int | None:
