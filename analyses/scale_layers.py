@@ -40,8 +40,8 @@ CURRICULUM = {"scale-curriculum-d3-chain": (3, 4), "scale-curriculum-d4-chain": 
 """D and layers of arms that are about the curriculum as well."""
 EXAMPLES = 4096
 """On which accuracy at the end of a run is measured."""
-HOPS = (1, 2, 3)
-"""Of D = 3."""
+PAPERS = 3
+"""D of the paper's Figure 4, by layers."""
 FIXED = (3, 5)
 """Numbers of layers at which D varies."""
 
@@ -56,7 +56,7 @@ def size_of(arm: str) -> tuple[int, int] | None:
 
 
 @cache
-def task(hops: int = 3) -> StatementTask:
+def task(hops: int) -> StatementTask:
     """The task of all arms of so many hops."""
     found = from_config(read_sweep(ROOT / "analyses" / "sweeps" / "scale-curriculum-d3-chain.yaml").task | {"max_hops": hops})
     assert isinstance(found, StatementTask)
@@ -64,20 +64,20 @@ def task(hops: int = 3) -> StatementTask:
 
 
 @cache
-def allowed(hops: int = 3) -> dict[int, int]:
+def allowed(hops: int) -> dict[int, int]:
     """From how many layers on each hop can be known at the query."""
     return {
         least.hop: least.layers for least in least_layers(task(hops)) if least.destination == Destination.QUERY and least.layers
     }
 
 
-def guess(hop: int, layers: int, hops: int = 3) -> float:
+def guess(hop: int, layers: int, hops: int) -> float:
     """The best guess of a hop that so many layers forbid."""
     key = Destination.QUERY, hop, layers
     return max(task(hops).chance(hop), best_guesses(task(hops)).get(key, 0.0), order_guesses(task(hops)).get(key, 0.0))
 
 
-def verdict(runs: pd.DataFrame, layers: int, hops: int = 3) -> str:
+def verdict(runs: pd.DataFrame, layers: int, hops: int) -> str:
     """What the runs of one number of layers say; see the module."""
     right = {
         hop: int(((runs[f"accuracy_{hop}"] >= ANSWERED) == (least <= layers)).sum()) for hop, least in allowed(hops).items()
@@ -151,7 +151,7 @@ def main() -> None:
     runs = pd.read_csv(RESULTS / "scale-runs.csv")
     sizes = runs["arm"].map(size_of)
     groups = {size: runs[sizes == size] for size in sorted(set(sizes.dropna()))}
-    by_layers = {size: group for size, group in groups.items() if size[0] == max(HOPS)}
+    by_layers = {size: group for size, group in groups.items() if size[0] == PAPERS}
     if not by_layers.keys() - {CURRICULUM["scale-curriculum-d3-chain"]}:
         sys.exit("error: runs of other numbers of layers are in scale-runs.csv, got none: train and gather them")
     print(tell(by_layers))
