@@ -6,7 +6,6 @@ from typing import Literal
 from stackheads.models import ModelConfig
 from stackheads.tasks import (
     Automaton,
-    Binding,
     CausalGraph,
     Conditional,
     Cycle,
@@ -96,17 +95,6 @@ def contextual(layers: int, layout: Literal["statements", "pairs"] = "statements
         ModelConfig(layers=layers, heads=2, d_head=32, attn_only=False),
         TrainingConfig(steps=1500, lr=3e-3, warmup=100, seed=seed),
         "contextual generalisation: which of several functions do pairs come from",
-    )
-
-
-def binding(seed: int = 0) -> Recipe:
-    """Variable binding as it is learned, looked at often in the beginning."""
-    early = (10, 20, 30, 40, 50, 75, 100, 150, 200, 300, 400)
-    return Recipe(
-        Binding(supervision="dense"),
-        ModelConfig(layers=4, heads=2, d_head=32),
-        TrainingConfig(steps=2000, lr=2e-3, seed=seed, snapshots=early, snapshot_every=200),
-        "the phases in which variable binding is learned",
     )
 
 

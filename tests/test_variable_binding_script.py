@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,9 +13,11 @@ from stackheads.tasks import Binding
 
 from .tasks.binding_resolver import Program
 
-sys.path.append(str(Path(__file__).parent.parent / "analyses"))
+ANALYSES = Path(__file__).parent.parent / "analyses"
+sys.path.append(str(ANALYSES))
 
-import variable_binding as script
+import binding_phases as script  # noqa: E402
+from variable_binding import SWEEPS, chosen  # noqa: E402
 
 TASK = Binding(lines=6, constants=4)
 
@@ -85,8 +88,8 @@ def test_phases_follow_from_what_was_fixed(rows, named):
 
 def test_heads_are_labelled_in_the_middle_of_a_phase_and_at_the_end():
     named = [None, "random", "heuristic", "heuristic", "heuristic", "systematic", "systematic"]
-    assert script.chosen(range(7), named) == {"random": 1, "heuristic": 3, "systematic": 5, "end": 6}
-    assert script.chosen(range(2), [None, "random"]) == {"random": 1, "end": 1}
+    assert chosen(range(7), named) == {"random": 1, "heuristic": 3, "systematic": 5, "end": 6}
+    assert chosen(range(2), [None, "random"]) == {"random": 1, "end": 1}
 
 
 def test_a_depth_is_better_than_the_first_line_from_the_last_time_that_it_was_not():
@@ -94,3 +97,30 @@ def test_a_depth_is_better_than_the_first_line_from_the_last_time_that_it_was_no
     rows = [{"step": step} | row(right=right) for step, right in enumerate((0.2, 0.9, 0.51, 0.9, 0.8))]
     assert script.better_from(rows, 2, than) == 3
     assert script.better_from(rows[:3], 2, than) is None
+
+
+@pytest.mark.parametrize(
+    ("named", "ordered"),
+    [
+        ([None, "random", "heuristic", None, "heuristic", "systematic"], True),
+        (["random", "heuristic", "random", "systematic"], True),
+        (["heuristic", "random", "systematic"], False),
+        (["random", "heuristic", "heuristic"], False),
+        ([None, None], False),
+    ],
+)
+def test_a_run_has_the_order_if_each_phase_is_there_and_begins_before_the_next(named, ordered):
+    assert script.in_order([{"step": step, "phase": phase} for step, phase in enumerate(named)]) == ordered
+
+
+@pytest.mark.parametrize(("runs", "said"), [(8, "shown"), (7, "shown"), (4, "not shown"), (1, "contradicted")])
+def test_a_phase_is_shown_where_surely_more_than_half_of_the_runs_go_through_it(runs, said):
+    assert script.verdict(runs, 8) == said
+
+
+def test_the_sweeps_differ_in_what_is_asked_alone():
+    dense, final = (yaml.safe_load((ANALYSES / "sweeps" / f"{name}.yaml").read_text()) for name in SWEEPS)
+    assert (dense["task"].pop("supervision"), final["task"].pop("supervision")) == ("dense", "final")
+    seeds, fewer = (content["grid"].pop("training.seed") for content in (dense, final))
+    assert seeds[: len(fewer)] == fewer
+    assert dense == final
