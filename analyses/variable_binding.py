@@ -44,6 +44,8 @@ SWEEPS = ("binding-dense", "binding-final")
 MEASURED = ROOT / "runs" / NAME
 PROGRAMS, EXAMPLES, SEED = 2048, 512, 0
 HELD = (Status.CONFIRMED, Status.REDUNDANT)
+SOME_WRONG = 20
+"""Wrong answers from which on the figure shows a share of them."""
 
 
 def chosen(steps: Sequence[int], named: Sequence[str | None]) -> dict[str, int]:
@@ -253,19 +255,18 @@ def draw(tables: Tables) -> Any:
                 column[0].plot(steps, run[f"hop_{hop}"] / run[f"asked_{hop}"], color=colours[hop], label=label, **style)
             for name, colour in (("constant", GREY), ("first", BLUE), ("second", GREEN), ("last", ORANGE)):
                 column[1].plot(steps, run[name] / run["programs"], color=colour, label=name if place == 0 else None, **style)
-            column[2].plot(
-                steps,
-                run["wrong early"] / run["wrong"],
-                color=BLUE,
-                label="first or second line" if place == 0 else None,
-                **style,
-            )
-            column[2].plot(
-                steps, run["wrong by guessing"], color=GREY, linestyle=":", label="by guessing" if place == 0 else None, **style
-            )
+            some = run[run["wrong"] >= SOME_WRONG]
+            wrong = {
+                "first or second line": (some["wrong early"] / some["wrong"], BLUE),
+                "by guessing": (some["wrong by guessing"], GREY),
+            }
+            for name, (values, colour) in wrong.items():
+                column[2].plot(steps[some.index], values, color=colour, label=name if place == 0 else None, **style)
             for phase, colour in shades.items():
                 there = (run["phase"] == phase).to_numpy()
                 column[1].plot(steps[there], [-0.04 - 0.025 * place] * there.sum(), "s", color=colour, markersize=2.5)
+        for phase, colour in shades.items():
+            column[1].plot([], [], "s", color=colour, markersize=2.5, label=f"phase: {phase}")
         for hop in HOPS:
             column[0].axhline(than[f"hop_{hop}"] / than[f"asked_{hop}"], color=colours[hop], linestyle=":", linewidth=0.8)
         for panel, low in zip(column, (-0.03, -0.27, -0.03), strict=True):
@@ -273,7 +274,7 @@ def draw(tables: Tables) -> Any:
             plain(panel)
         column[0].set_title(f"{sweep}, {mine['seed'].nunique()} runs", fontsize=9)
         column[2].set_xlabel("training step")
-    for panel, what in zip(axes[:, 0], ("right", "of all answers (below: phases)", "of wrong answers"), strict=True):
+    for panel, what in zip(axes[:, 0], ("right", "of all answers (below: phases by run)", "of wrong answers"), strict=True):
         panel.set_ylabel(what)
         panel.legend(frameon=False, fontsize=7)
     return figure
