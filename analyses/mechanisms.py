@@ -32,7 +32,6 @@ Writes analyses/results/mechanisms.csv and mechanisms.png.
 """
 
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,7 @@ from stackheads.explanation.carried import of_roles
 from stackheads.explanation.measuring import TO_ANSWER
 from stackheads.labelling.stability import layer_roles
 from stackheads.models import load
+from stackheads.processes import worker_pool
 from stackheads.validation.kept import kept, key
 
 MECHANISMS = {
@@ -63,7 +63,7 @@ EXPLAINED = 0.95
 
 def measure(runs: list[Run], workers: int) -> Tables:
     """A row for each run."""
-    with ProcessPoolExecutor(workers) as pool:
+    with worker_pool(workers) as pool:
         rows = list(tqdm(pool.map(mechanism_row, runs), total=len(runs), desc="runs", disable=None))
     return {"mechanisms": pd.DataFrame(rows)}
 

@@ -14,22 +14,20 @@ field's ways with `start` among their roles.
 
 import argparse
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
 import pandas as pd
-import torch
 from claims import RESULTS, ROOT, markdown
 from known_circuits import LOOKS
 from known_circuits import PATH as KNOWN_CELLS
 from tqdm import tqdm
 
 from stackheads.files import write_file
+from stackheads.processes import worker_pool
 from stackheads.report.figures import save_figure
 from stackheads.tables import records
 from stackheads.validation.cases import Case, cases, judged
@@ -55,8 +53,7 @@ def results(folder: Path, workers: int) -> list[Result]:
     """All cases, judged in so many processes."""
     keeping(folder, {}, KNOWN)
     every = cases(KNOWN)
-    threads: dict[str, Any] = {"initializer": torch.set_num_threads, "initargs": (1,)}
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), **threads) as pool:
+    with worker_pool(workers) as pool:
         return list(tqdm(pool.map(partial(result, folder=folder), every), total=len(every), desc="cases", disable=None))
 
 

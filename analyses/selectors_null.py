@@ -17,14 +17,11 @@ would not have.
 import argparse
 import os
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from claims import RESULTS, ROOT, markdown
 from tqdm import tqdm
 
@@ -35,6 +32,7 @@ from stackheads.labelling.bench import bench_of
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.models import load
 from stackheads.models.nulls import beside_untrained, permuted_heads
+from stackheads.processes import worker_pool
 from stackheads.seeds import Stream, stream
 from stackheads.tables import records
 from stackheads.types import HeadId, Status
@@ -110,7 +108,6 @@ def slug(case: Case) -> str:
 
 def measured(case: Case) -> Rows:
     """The row of one model."""
-    torch.set_num_threads(1)
     model, task, trained = subject(case)
     analysis = analyze(model, task, examples=EXAMPLES, explain=False, progress=False)
     null = [row for row in records(analysis.labels) if HeadId.parse(row["head"]).index >= trained]
@@ -161,7 +158,7 @@ def main() -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         every = cases()
         keeping(KEPT, {}, ROOT / "checkpoints", Path(__file__))
-        with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:
+        with worker_pool(arguments.workers) as pool:
             parts = pool.map(kept, repeat(KEPT), map(slug, every), repeat(measured), every)
             rows = [row for part in tqdm(parts, total=len(every), desc="models", disable=None) for row in part]
         write_file(PATH, lambda temporary: pd.DataFrame(rows).to_csv(temporary, index=False))

@@ -10,23 +10,20 @@ machine. Run time: 1 to 15 minutes for each checkpoint.
 
 import argparse
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from recipes import RECIPES
 
 from stackheads.models import snapshot_folder
+from stackheads.processes import worker_pool
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def train_one(name: str, again: bool) -> str:
     """Train one checkpoint and export it. Returns a line to print."""
-    import torch
-
     from stackheads.training.trainer import train
 
-    torch.set_num_threads(1)
     recipe, target, checkpoint = RECIPES[name], ROOT / "checkpoints" / name, None
     for number, training in enumerate((recipe.training, *recipe.then), start=1):
         run = ROOT / "runs" / (name if number == 1 else f"{name}-{number}")
@@ -51,7 +48,7 @@ def main() -> None:
     arguments = parser.parse_args()
     missing = [name for name in RECIPES if not (ROOT / "checkpoints" / name).exists()]
     names = arguments.names or (list(RECIPES) if arguments.again else missing)
-    with ProcessPoolExecutor(arguments.workers) as pool:
+    with worker_pool(arguments.workers) as pool:
         for line in pool.map(train_one, names, [arguments.again] * len(names)):
             print(line, flush=True)
 

@@ -9,7 +9,6 @@ Markdown.
 """
 
 import argparse
-from concurrent.futures import ProcessPoolExecutor
 from itertools import combinations
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from recipes import RECIPES
 
 from stackheads import Analysis, analyze
 from stackheads.labelling.stability import layer_roles, multiset_jaccard
+from stackheads.processes import worker_pool
 
 ROOT = Path(__file__).resolve().parent.parent
 SOLVED = 0.99
@@ -24,11 +24,8 @@ SOLVED = 0.99
 
 def train_one(name: str, seed: int) -> Path:
     """Train the recipe with another seed, unless its run is there already."""
-    import torch
-
     from stackheads.training.trainer import train
 
-    torch.set_num_threads(1)
     recipe = RECIPES[name]
     run = ROOT / "runs" / "seeds" / f"{name}-seed{seed}"
     train(recipe.task, recipe.model, recipe.training.model_copy(update={"seed": seed}), run, progress=False, resume=True)
@@ -54,7 +51,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="how many at a time")
     arguments = parser.parse_args()
     seeds = range(arguments.seeds)
-    with ProcessPoolExecutor(arguments.workers) as pool:
+    with worker_pool(arguments.workers) as pool:
         runs = list(pool.map(train_one, [arguments.recipe] * len(seeds), seeds))
     analyses = [analyze(run, progress=False) for run in runs]
     print("| seed | accuracy (%) | mechanism | confirmed | (i) ideal | redirected (%) |\n| --- | --- | --- | --- | --- | --- |")

@@ -17,7 +17,6 @@ where it is systematic.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from tqdm import tqdm
 from stackheads import analyze
 from stackheads.models import build, load, model_config, snapshots
 from stackheads.models.hooks import analysing
+from stackheads.processes import worker_pool
 from stackheads.report.figures import hop_colours
 from stackheads.seeds import Stream, stream
 from stackheads.tables import records
@@ -75,7 +75,7 @@ def answers_of(model: Any, batch: Batch) -> torch.Tensor:
 
 def measure(runs: list[Run], workers: int) -> Tables:
     """The answers at all snapshots of each run, and the labels at some."""
-    with ProcessPoolExecutor(workers) as pool:
+    with worker_pool(workers) as pool:
         parts = list(tqdm(pool.map(measured, runs), total=len(runs), desc="runs", disable=None))
     curves, found = ([row for part in parts for row in part[place]] for place in (0, 1))
     return {NAME: pd.DataFrame(curves).round(4), LABELS: pd.DataFrame(found).round(4)}
@@ -83,7 +83,6 @@ def measure(runs: list[Run], workers: int) -> Tables:
 
 def measured(run: Run) -> tuple[list[Row], list[Row]]:
     """Both tables' rows of one run; what is found is kept, and belongs to the run's weights."""
-    torch.set_num_threads(1)
     folders = snapshots(run.folder)
     belongs = key(
         {"programs": PROGRAMS, "examples": EXAMPLES}, Path(__file__), Path(binding_phases.__file__), *folders.values()

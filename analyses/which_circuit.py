@@ -24,7 +24,6 @@ Jaccard index of its confirmed cells on resampled examples, is how alike a run i
 destination, role). Writes which-circuit.csv and which-circuit.png.
 """
 
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -35,6 +34,7 @@ import torch
 from claims import BLUE, GREY, ORANGE, ROOT, Claim, Run, Tables, kept_analysis, main, markdown, number, rate, span
 from tqdm import tqdm
 
+from stackheads.processes import worker_pool
 from stackheads.seeds import Stream, stream
 from stackheads.tables import records, role_of
 from stackheads.types import HeadId
@@ -79,7 +79,7 @@ class Alike:
 
 def measure(runs: list[Run], workers: int) -> Tables:
     """A row for each run."""
-    with ProcessPoolExecutor(workers) as pool:
+    with worker_pool(workers) as pool:
         rows = list(tqdm(pool.map(circuit_row, runs), total=len(runs), desc="runs", disable=None))
     return {"which-circuit": pd.DataFrame(rows).astype({"solved_at": "Int64"})}
 

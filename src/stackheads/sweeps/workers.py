@@ -8,19 +8,18 @@ its nodes see at the same path.
 import logging
 import multiprocessing
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from stackheads.errors import ConfigError, StackheadsError
 from stackheads.limits import check_parallel, too_large
 from stackheads.models.config import parse_device
+from stackheads.processes import POLL, become_worker
 from stackheads.sweeps.plans import Plan, SweepConfig
 from stackheads.sweeps.rates import write_tables
 from stackheads.sweeps.sweep import RunBusyError, carry_out, open_sweep, stored_result
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
 
 RETRIES = 3
 """How often a plan whose worker died is begun again before the sweep gives up on it."""
-
-POLL = 0.2
-"""Seconds between two looks at the workers."""
 
 Report = Callable[[Plan], None]
 
@@ -140,13 +136,8 @@ def run_on_processes(
 
 
 def _process(plan: Plan, folder: Path, device: str, threads: int, parent: int) -> None:
-    """The body of a worker process, which does not outlive the sweep that began it.
-
-    Ctrl-C is for the sweep to hear, which then ends its workers; these leave as a program does, and nothing of theirs behind.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave)
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    """The body of a worker process."""
+    become_worker(parent)
     failed = _failure_file(folder, plan)
     failed.unlink(missing_ok=True)
     try:
@@ -160,16 +151,6 @@ def _process(plan: Plan, folder: Path, device: str, threads: int, parent: int) -
             raise
         failed.write_text(told, encoding="utf-8")
         raise SystemExit(1) from None
-
-
-def _leave(number: int, _: Any) -> NoReturn:
-    raise SystemExit(128 + number)
-
-
-def _die_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(POLL)
-    os._exit(3)
 
 
 def _failure_file(folder: Path, plan: Plan) -> Path:

@@ -11,13 +11,10 @@ uniformity.
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from stackheads.labelling.cause import CARRYING
@@ -26,6 +23,7 @@ from stackheads.labelling.rows import label_row
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Evidence, status
 from stackheads.models.protocol import Model
+from stackheads.processes import worker_pool
 from stackheads.tasks import Task
 from stackheads.types import Gate, Status
 from stackheads.validation.calibration import QUICK_SAMPLES, UNIFORM_SAMPLES, calibration_points, judged, rates, uniformity
@@ -99,9 +97,7 @@ def validate(
     ]
     number, points = QUICK_NULL_EXAMPLES if quick else NULL_EXAMPLES, calibration_points(quick, seed)
     trainings = [(QUICK_STEPS if quick else STEPS, seed + at, number) for at in range(1 if quick else 4)]
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
+    with worker_pool(workers) as pool:
 
         def rows(what: str, make: Callable[..., Rows], parts: Sequence[tuple[Any, ...]]) -> Iterable[dict[str, Any]]:
             """Of all parts, made by the pool at once and handed over in their order."""
