@@ -29,6 +29,7 @@ from claims import BLUE, GREEN, GREY, ORANGE, ROOT, Claim, Run, Tables, main, ma
 from tqdm import tqdm
 
 from stackheads import analyze
+from stackheads.explanation.measuring import TO_ANSWER
 from stackheads.models import build, load, model_config, snapshots
 from stackheads.models.hooks import analysing
 from stackheads.processes import worker_pool
@@ -119,10 +120,11 @@ def labels(folder: Path, phase: str, step: int, selected: bool = False) -> list[
         tried = analysis.trial(examples=EXAMPLES).sufficiency.query("variant == 'ideal' and destination == 'query'")
         ideal = {row["hop"]: row for row in records(tried)}
     told = {f"{name}_{hop}": ideal.get(hop, {}).get(name) for name in ("recovered", "accuracy") for hop in HOPS}
-    by_selectors: dict[int, float] = {}
+    by_attention: dict[int, float] = {}
     if selected:
-        by_selectors = analysis.selectors(examples=EXAMPLES, fitted_to="attention", progress=False).recovered()
-    told |= {f"selectors_{hop}": by_selectors.get(hop) for hop in HOPS}
+        fitted = analysis.selectors(examples=EXAMPLES, fitted_to="attention", progress=False)
+        by_attention = fitted.recovered([level for level in fitted.levels if not level.endswith(TO_ANSWER)][-1])
+    told |= {f"selectors_{hop}": by_attention.get(hop) for hop in HOPS}
     named = ("head", "destination", "selector", "role", "hop", "gate", "status", "share", "effect", "reason")
     rows = [{name: row[name] for name in named} for row in records(analysis.labels) if row["status"] != Status.NONE]
     return [{"phase": phase, "step": step, **row, **told} for row in rows]
