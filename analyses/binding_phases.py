@@ -1,7 +1,7 @@
 """The phases in which variable binding is learned (`variable_binding.py`): what answers are, and which snapshot is in which.
 
-random       at least `CONSTANT` of the answers are constants, not each depth is right in `SOLVED`, and neither of the next two has
-             begun.
+random       at least `CONSTANT` of the answers are constants, not each depth is right in `SOLVED`, and neither of the next two
+             has begun.
 heuristic    of the wrong answers that are constants of the program, `SOME` or more, more are that of the first or second line
              than if each were drawn evenly from the program's other constants (the lower end of Wilson's 95 % interval is above
              the mean of that), at this snapshot and at the one before or after it, and the next has not begun.

@@ -24,8 +24,8 @@ from typing import Any
 import binding_phases
 import pandas as pd
 import torch
-from binding_phases import HOPS, PHASES, Row, better_from, counted, in_order, phases, spans, verdict
-from claims import BLUE, GREEN, GREY, ORANGE, ROOT, Claim, Run, Tables, main, markdown, number, plain, rate, span
+from binding_phases import HOPS, PHASES, SOME, Row, better_from, counted, in_order, phases, spans, verdict
+from claims import BLUE, GREEN, GREY, ORANGE, ROOT, Claim, Run, Tables, main, markdown, middle, number, plain, rate, span
 from tqdm import tqdm
 
 from stackheads import analyze
@@ -45,8 +45,6 @@ SWEEPS = ("binding-dense", "binding-final")
 MEASURED = ROOT / "runs" / NAME
 PROGRAMS, EXAMPLES, SEED = 2048, 512, 0
 HELD = (Status.CONFIRMED, Status.REDUNDANT)
-SOME_WRONG = 20
-"""Wrong answers from which on the figure shows a share of them."""
 
 
 def chosen(steps: Sequence[int], named: Sequence[str | None]) -> dict[str, int]:
@@ -132,22 +130,22 @@ def labels(folder: Path, phase: str, step: int, selected: bool = False) -> list[
 
 def tell(tables: Tables) -> str:
     """Which phases the runs go through and when, what is answered in the middle of each, and the heads that are held there."""
-    curves, found, than = tables[NAME], tables[LABELS], by_first_line()
+    curves, than = tables[NAME], by_first_line()
     guessed = ", ".join(f"depth {hop} {share(than, f'hop_{hop}', f'asked_{hop}')}" for hop in HOPS)
-    return "\n\n".join(
-        [through(curves), each_run(curves), f"The first line's constant is right: {guessed}.", answered(curves), held(found)]
-    )
+    first = f"The first line's constant is right: {guessed}."
+    return "\n\n".join([through(curves), each_run(curves), first, answered(curves), held(curves, tables[LABELS])])
 
 
 def through(curves: pd.DataFrame) -> str:
-    """How many runs go through each phase, and through all in order."""
+    """How many runs go through each phase, and through all in order; the median step is that of all runs."""
     lines = []
     for sweep, mine in curves.groupby("sweep", sort=False):
         runs = [records(run) for _, run in mine.groupby("cell")]
         for phase in PHASES:
-            begun = pd.Series([steps[0] for run in runs if (steps := spans(run)[phase])], dtype=float)
+            begun = pd.Series([next(iter(spans(run)[phase]), None) for run in runs], dtype=float)
+            there = int(begun.notna().sum())
             lines.append(
-                [sweep, phase, rate(len(begun), len(runs)), number(begun.median()), span(begun), verdict(len(begun), len(runs))]
+                [sweep, phase, rate(there, len(runs)), number(middle(begun.tolist())), span(begun), verdict(there, len(runs))]
             )
         ordered = sum(map(in_order, runs))
         lines.append([sweep, "all three in this order", rate(ordered, len(runs)), None, None, verdict(ordered, len(runs))])
@@ -171,12 +169,12 @@ def answered(curves: pd.DataFrame) -> str:
     """What the answers are in the middle of each phase: the median of the runs, and the range."""
     whole = ("constant", "of the program", "first", "second", "last")
     columns = {f"depth {hop}": (f"hop_{hop}", f"asked_{hop}") for hop in HOPS} | {name: (name, "programs") for name in whole}
-    columns["early of wrong"] = "wrong early", "wrong"
+    columns["early of wrong"] = "wrong early", "wrong of the program"
     lines = []
     for (sweep, phase), of in in_the_middle(curves).items():
         table = pd.DataFrame(of)
         shares = (table[part] / table[total] for part, total in columns.values())
-        guessed = table["wrong by guessing"].astype(float)
+        guessed = table["by guessing"].astype(float)
         lines.append([sweep, phase, len(of), *(f"{middle_of(each)}" for each in [*shares, guessed])])
     return markdown(["sweep", "phase", "runs", *columns, "by guessing"], lines)
 
@@ -193,18 +191,23 @@ def in_the_middle(curves: pd.DataFrame) -> dict[tuple[str, str], list[Row]]:
     return {names: of for names, of in rows.items() if of}
 
 
-def held(found: pd.DataFrame) -> str:
+def held(curves: pd.DataFrame, found: pd.DataFrame) -> str:
     """Of each phase: in how many runs a layer has a head that is held to a role, and what labels recover and answer."""
     lines = []
-    for (sweep, phase), mine in found.groupby(["sweep", "phase"], sort=False):
-        runs, once = mine["seed"].nunique(), mine.drop_duplicates("seed")
-        recovered, answered, selected = (
-            " ".join(middle_of(once[f"{name}_{hop}"].astype(float), short=True) for hop in HOPS)
-            for name in ("recovered", "accuracy", "selectors")
-        )
-        lines.append([sweep, phase, runs, said(mine), recovered, answered, selected])
-    told = ("labels recover, depths 1 to 4 (%)", "labels answer (%)", "selectors recover (%)")
+    for (sweep, phase), of in in_the_middle(curves).items():
+        mine = found[(found["sweep"] == sweep) & (found["phase"] == phase)]
+        once = mine.drop_duplicates("seed")
+        told = (by_depth(once, name) for name in ("recovered", "accuracy", "selectors"))
+        lines.append([sweep, phase, len(of), said(mine), *told])
+    told = ("labels recover, depths 1 to 4 (%; runs)", "labels answer (%; runs)", "selectors recover (%; runs)")
     return markdown(["sweep", "phase", "runs", "held, in so many runs", *told], lines)
+
+
+def by_depth(runs: pd.DataFrame, name: str) -> str:
+    """The median of each depth over the runs in which it can be said, and how many these are."""
+    columns = [runs[f"{name}_{hop}"].astype(float).dropna() for hop in HOPS]
+    medians = ("–" if column.empty else f"{100 * column.median():.0f}" for column in columns)
+    return f"{' '.join(medians)}; {max(map(len, columns))}"
 
 
 def said(rows: pd.DataFrame) -> str:
@@ -228,12 +231,10 @@ def share(row: Row, part: str, total: str) -> str:
     return f"{row[part] / row[total]:.0%}".replace("%", " %")
 
 
-def middle_of(shares: "pd.Series[float]", short: bool = False) -> str:
-    """Median and range in percent, or the median alone; a dash where there are none."""
+def middle_of(shares: "pd.Series[float]") -> str:
+    """Median and range in percent; a dash where there are none."""
     shares = 100 * shares.dropna()
-    if not len(shares):
-        return "–"
-    return f"{shares.median():.0f}" if short else f"{shares.median():.0f} ({shares.min():.0f}–{shares.max():.0f})"
+    return f"{shares.median():.0f} ({shares.min():.0f}–{shares.max():.0f})" if len(shares) else "–"
 
 
 def draw(tables: Tables) -> Any:
@@ -256,10 +257,10 @@ def draw(tables: Tables) -> Any:
                 column[0].plot(steps, run[f"hop_{hop}"] / run[f"asked_{hop}"], color=colours[hop], label=label, **style)
             for name, colour in (("constant", GREY), ("first", BLUE), ("second", GREEN), ("last", ORANGE)):
                 column[1].plot(steps, run[name] / run["programs"], color=colour, label=name if place == 0 else None, **style)
-            some = run[run["wrong"] >= SOME_WRONG]
+            some = run[run["wrong of the program"] >= SOME]
             wrong = {
-                "first or second line": (some["wrong early"] / some["wrong"], BLUE),
-                "by guessing": (some["wrong by guessing"], GREY),
+                "first or second line": (some["wrong early"] / some["wrong of the program"], BLUE),
+                "by guessing": (some["by guessing"], GREY),
             }
             for name, (values, colour) in wrong.items():
                 column[2].plot(steps[some.index], values, color=colour, label=name if place == 0 else None, **style)
@@ -275,7 +276,9 @@ def draw(tables: Tables) -> Any:
             plain(panel)
         column[0].set_title(f"{sweep}, {mine['seed'].nunique()} runs", fontsize=9)
         column[2].set_xlabel("training step")
-    for panel, what in zip(axes[:, 0], ("right", "of all answers (below: phases by run)", "of wrong answers"), strict=True):
+    for panel, what in zip(
+        axes[:, 0], ("right", "of all answers (below: phases by run)", "of wrong answers of the program"), strict=True
+    ):
         panel.set_ylabel(what)
         panel.legend(frameon=False, fontsize=7)
     return figure
