@@ -10,7 +10,7 @@ rest on, so that a part of a sweep is always said to be one.
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,8 +93,10 @@ def main(claim: Claim) -> None:
         runs = [run for name in claim.sweeps for run in finished_runs(name, arguments) if claim.wanted(run.plan)]
         if claim.sweeps and not runs:
             sys.exit(f"error: {claim.name} rests on finished runs, {arguments.sweeps} has none: leave out --finished")
+        measured = {(run.sweep, run.plan.name) for run in runs}
         for name, table in claim.measure(runs, arguments.workers).items():
-            table = beside(table, pd.read_csv(files[name])) if arguments.keep and files[name].exists() else table
+            if arguments.keep and files[name].exists():
+                table = beside(table, pd.read_csv(files[name]), gone=measured)
             write_file(files[name], lambda temporary, table=table: table.to_csv(temporary, index=False))
     if missing := [str(file) for file in files.values() if not file.exists()]:
         sys.exit(f"error: the figure is made from {missing[0]}, which does not exist: add --from-scratch")
@@ -107,15 +109,19 @@ def main(claim: Claim) -> None:
     print(f"{note}\n\n{claim.tell(tables)}" if note else claim.tell(tables))
 
 
-def beside(new: pd.DataFrame, old: pd.DataFrame, by: Sequence[str] = ("sweep", "cell")) -> pd.DataFrame:
+def beside(
+    new: pd.DataFrame, old: pd.DataFrame, by: Sequence[str] = ("sweep", "cell"), gone: Iterable[tuple[Any, ...]] = ()
+) -> pd.DataFrame:
     """New rows of some runs with the old rows of the others; runs and columns in the order of the old table, then new ones.
 
-    `by`: the columns that name a run. Whole numbers of the new table that may be missing stay whole in the old rows.
+    `by`: the columns that name a run. `gone`: runs of which no old row is kept, though there may be no new one. Whole numbers
+    of the new table that may be missing stay whole in the old rows.
     """
     old = old.astype({name: "Int64" for name in new if name in old and new[name].dtype == "Int64"})
     keys = [list(table[[*by]].itertuples(index=False, name=None)) for table in (new, old)]
     order = {key: place for place, key in enumerate(dict.fromkeys([*keys[1], *keys[0]]))}
-    kept = old[[key not in keys[0] for key in keys[1]]]
+    replaced = {*keys[0], *gone}
+    kept = old[[key not in replaced for key in keys[1]]]
     both = pd.concat([new, kept], ignore_index=True)
     places = [order[key] for key in both[[*by]].itertuples(index=False, name=None)]
     columns = dict.fromkeys([*old, *new])

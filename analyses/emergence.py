@@ -11,15 +11,16 @@ Writes analyses/results/emergence.csv, one row per run and hop or followed cell,
 all steps: a median is over all runs, and missing where half of them or more never get there; the range is of those that do.
 Heads of different seeds are matched by (layer, destination, role), not by number; the first of them counts, and such a row says
 in how many runs it is there at the end. Tau-b and its interval as in `timeline/orders.py`. One order in all runs is *shown*
-where the whole interval is at 0.9 or above, *contradicted* where it is below 0.5, else *not shown*; what is tied between two
-snapshots lowers tau-b, and so beside it stands how many of the pairs that both runs put in an order are in opposite ones.
+where the whole interval is at 0.9 or above and the commonest order surely that of more than half of the runs (that it be was
+added later: an interval of a few runs that agree has no width), *contradicted* where the interval is below 0.5, else *not
+shown*; what is tied between two snapshots lowers tau-b, and so beside it stands how many of the pairs that both runs put in an
+order are in opposite ones, with the bootstrap of runs as its interval.
 
 `scale_emergence.py` asks the same of the runs at the paper's scale.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from itertools import combinations
 from typing import Any
@@ -31,10 +32,11 @@ from tqdm import tqdm
 from stackheads import Emergence, emergence
 from stackheads.errors import CheckpointError
 from stackheads.models import snapshots
+from stackheads.processes import worker_pool
 from stackheads.report.figures import hop_colours
 from stackheads.sweeps.plans import Plan
 from stackheads.tables import records
-from stackheads.timeline.orders import Agreement, agreement, hop_steps, role_steps
+from stackheads.timeline.orders import Agreement, agreement, hop_steps, ratio_interval, role_steps
 from stackheads.timeline.result import STEP_TYPES, Steps
 from stackheads.validation.kept import key
 
@@ -57,9 +59,6 @@ def steps_of(run: Run) -> Rows:
     kept = KEPT / run.sweep / run.plan.name / key(settings, *folders.values())
     with suppress(CheckpointError):
         return records(Emergence.load(kept).steps)
-    import torch
-
-    torch.set_num_threads(1)
     found = emergence(run.folder, EXAMPLES, SEED, progress=False)
     found.save(kept)
     return records(found.steps)
@@ -72,7 +71,7 @@ def wanted(plan: Plan) -> bool:
 
 def measure(runs: list[Run], workers: int) -> Tables:
     """One row per run and hop or followed cell."""
-    with ProcessPoolExecutor(workers) as pool:
+    with worker_pool(workers) as pool:
         rows = [
             {**run.names, "supervision": run.plan.settings["task"]["supervision"]} | row
             for run, found in zip(runs, tqdm(pool.map(steps_of, runs), total=len(runs), disable=None), strict=True)
@@ -121,17 +120,18 @@ def verdict(found: Agreement) -> str:
     """Whether there is one order in all runs, by the interval of tau-b."""
     if found.tau_low is None or found.tau_high is None:
         return "not shown"
-    return "shown" if found.tau_low >= SAME else "contradicted" if found.tau_high < APART else "not shown"
+    if found.tau_low >= SAME and found.share_low > 0.5:
+        return "shown"
+    return "contradicted" if found.tau_high < APART else "not shown"
 
 
-def opposite(runs: Sequence[Steps]) -> tuple[int, int]:
-    """The pairs of things that two runs both put in an order, over all pairs of runs: how many in opposite ones, and all."""
+def opposite(one: Steps, other: Steps) -> tuple[int, int]:
+    """The pairs of things that two runs both put in an order: how many in opposite ones, and all."""
     counts = Counter[bool]()
-    for one, other in combinations(runs, 2):
-        for first, second in combinations(sorted(one.keys() & other.keys()), 2):
-            signs = [_sign(run[first], run[second]) for run in (one, other)]
-            if all(signs):
-                counts[signs[0] != signs[1]] += 1
+    for first, second in combinations(sorted(one.keys() & other.keys()), 2):
+        signs = [_sign(run[first], run[second]) for run in (one, other)]
+        if all(signs):
+            counts[signs[0] != signs[1]] += 1
     return counts[True], counts.total()
 
 
@@ -143,8 +143,12 @@ def _sign(first: int | None, second: int | None) -> int:
 
 def against(runs: Sequence[Steps]) -> str:
     """How many pairs are in opposite orders, in words."""
-    reverse, pairs = opposite(runs)
-    return f"of {pairs} pairs that two runs put in an order {reverse / pairs:.0%} are in opposite ones" if pairs else "no order"
+    of = {(one, other): opposite(runs[one], runs[other]) for one, other in combinations(range(len(runs)), 2)}
+    reverse, pairs = map(sum, zip(*of.values(), strict=True))
+    if not pairs:
+        return "no order"
+    low, high = (f"{100 * bound:.0f}" for bound in ratio_interval(of, len(runs)) if bound is not None)
+    return f"of {pairs} pairs that two runs put in an order {reverse / pairs:.0%} [{low}, {high}] are in opposite ones"
 
 
 def _natural(name: str) -> tuple[int, str]:

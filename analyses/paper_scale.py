@@ -12,15 +12,16 @@ import argparse
 from typing import Any
 
 import pandas as pd
-from claims import BLUE, GREY, ORANGE, RESULTS, markdown, middle, number, rate, span
+from claims import BLUE, GREY, ORANGE, RESULTS, markdown, middle, number, planned_runs, rate, span
 from curriculum import solved_by
 
 from stackheads.report.figures import save_figure
 from stackheads.report.figures.style import plain
 
 TASKS = {"cycle": "cycle of 8, D = 4", "d3": "paper's task, D = 3", "d4": "paper's task, D = 4"}
-PLANNED, STEPS = 32, 24_000
 ARMS = {"chain": BLUE, "final": ORANGE}
+PLANS = [plan for task in TASKS for supervision in ARMS for plan in planned_runs(f"scale-curriculum-{task}-{supervision}")]
+STEPS = PLANS[0].settings["training"]["steps"]
 
 
 def arm(runs: pd.DataFrame, task: str, supervision: str) -> pd.DataFrame:
@@ -38,8 +39,8 @@ def fisher(chain: pd.DataFrame, final: pd.DataFrame) -> float:
 
 def tell(runs: pd.DataFrame) -> str:
     """Success with intervals, steps and tests."""
-    whole = len(runs) == PLANNED * len(TASKS) * len(ARMS)
-    lines = [f"{len(runs)} of {PLANNED * len(TASKS) * len(ARMS)} runs" + ("" if whole else " (PARTIAL)"), ""]
+    whole = len(runs) == len(PLANS)
+    lines = [f"{len(runs)} of {len(PLANS)} runs" + ("" if whole else " (PARTIAL)"), ""]
     rows = []
     for task, words in TASKS.items():
         for supervision in ARMS:
@@ -71,8 +72,8 @@ def draw(runs: pd.DataFrame) -> Any:
         axes.title.set_fontsize(9)
         axes.legend(frameon=False, fontsize=8, loc="center right")
         plain(axes)
-    if len(runs) < PLANNED * len(TASKS) * len(ARMS):
-        figure.suptitle(f"NOT ALL RUNS: {len(runs)} of {PLANNED * len(TASKS) * len(ARMS)}", color=ORANGE, fontsize=9)
+    if len(runs) < len(PLANS):
+        figure.suptitle(f"NOT ALL RUNS: {len(runs)} of {len(PLANS)}", color=ORANGE, fontsize=9)
     return figure
 
 

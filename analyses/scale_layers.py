@@ -9,7 +9,7 @@ layers `scale-layers-d3-5` and `scale-curriculum-d4-chain`. They are trained by 
 `collect_scale.py`.
 
 The exact simulation (`theory.least_layers`) says for each hop from how many layers on it can be known at the query. The rule
-was written down before the first run: that depth suffices and is needed is *shown* for D and a number of layers where in all
+was written down before the first run was finished: that depth suffices and is needed is *shown* for D and a number of layers where in all
 its runs exactly those hops are answered (99 % of 4,096 fresh examples) that the simulation allows; *contradicted* where in half
 of them or more a hop is answered that it forbids, or one is not that it allows; else *not shown*. A hop that is forbidden may
 still be guessed: beside its accuracy stands the best guess of one who does not know the chain (`theory.guesses`) or, where that
@@ -33,12 +33,13 @@ from stackheads.report.figures import save_figure
 from stackheads.sweeps.plans import read_sweep
 from stackheads.tasks import StatementTask, from_config
 from stackheads.theory import least_layers
+from stackheads.training.trainer import FRESH_EXAMPLES
 from stackheads.types import Destination
 
 ARM = re.compile(r"scale-layers-d(\d+)-(\d+)")
 CURRICULUM = {"scale-curriculum-d3-chain": (3, 4), "scale-curriculum-d4-chain": (4, 5)}
 """D and layers of arms that are about the curriculum as well."""
-EXAMPLES = 4096
+EXAMPLES = FRESH_EXAMPLES
 """On which accuracy at the end of a run is measured."""
 PAPERS = 3
 """D of the paper's Figure 4, by layers."""
@@ -79,12 +80,12 @@ def guess(hop: int, layers: int, hops: int) -> float:
 
 def verdict(runs: pd.DataFrame, layers: int, hops: int) -> str:
     """What the runs of one number of layers say; see the module."""
-    right = {
-        hop: int(((runs[f"accuracy_{hop}"] >= ANSWERED) == (least <= layers)).sum()) for hop, least in allowed(hops).items()
-    }
-    if all(count == len(runs) for count in right.values()):
+    as_said = pd.DataFrame(
+        {hop: (runs[f"accuracy_{hop}"] >= ANSWERED) == (least <= layers) for hop, least in allowed(hops).items()}
+    ).all(axis=1)
+    if as_said.all():
         return "shown"
-    return "contradicted" if any(2 * count <= len(runs) for count in right.values()) else "not shown"
+    return "contradicted" if 2 * as_said.sum() <= len(runs) else "not shown"
 
 
 def beaten(accuracy: "pd.Series[float]", best: float) -> int:

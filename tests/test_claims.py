@@ -199,6 +199,16 @@ def test_runs_may_be_named_by_other_columns_whose_order_stays_and_whole_numbers_
     ]
 
 
+def test_no_old_row_is_kept_of_a_run_that_was_measured_again_and_has_none():
+    old = pd.DataFrame({"sweep": ["a"] * 3, "cell": ["x", "y", "y"], "value": [1, 2, 3]})
+    new = pd.DataFrame({"sweep": ["a"], "cell": ["x"], "value": [4]})
+    assert claims.beside(new, old, gone=[("a", "x"), ("a", "y")]).to_dict("list") == {
+        "sweep": ["a"],
+        "cell": ["x"],
+        "value": [4],
+    }
+
+
 def test_shares_of_confirmed_cells():
     names = ["confirmed", "redundant", "opposing", "causal-unclassified", "pattern-only", "none"]
     solved = pd.DataFrame([[3, 0, 0, 3, 1, 5], [0, 0, 0, 0, 0, 12]], columns=names).assign(cells=12)

@@ -29,17 +29,24 @@ def by_hand(one, other):
 
 @given(RUN, RUN)
 def test_opposite_pairs_are_the_discordant_ones(one, other):
-    reverse, pairs = script.opposite([one, other])
+    reverse, pairs = script.opposite(one, other)
     assert (reverse, pairs) == by_hand(one, other)
     tau = tau_b(one, other)
     if tau is not None:
         assert (tau > 0, tau < 0) == (2 * reverse < pairs, 2 * reverse > pairs)
 
 
-@given(st.lists(RUN, min_size=2, max_size=4))
-def test_opposite_pairs_add_up_over_pairs_of_runs_in_any_order(runs):
-    found = [script.opposite([runs[one], runs[other]]) for one in range(len(runs)) for other in range(one)]
-    assert script.opposite(runs) == tuple(map(sum, zip(*found, strict=True))) == script.opposite(runs[::-1])
+@given(RUN, RUN)
+def test_opposite_pairs_are_the_same_from_either_side(one, other):
+    assert script.opposite(one, other) == script.opposite(other, one)
+
+
+def test_pairs_in_opposite_orders_are_told_with_an_interval_over_runs():
+    forwards, backwards = {"a": 1, "b": 2}, {"a": 2, "b": 1}
+    assert "of 6 pairs that two runs put in an order 0% [0, 0]" in script.against([forwards] * 4)
+    assert script.against([{"a": 1, "b": 1}] * 3) == "no order"
+    # one run of four is the other way round: drawn k times it is in k (4 - k) of the pairs of different runs
+    assert "of 6 pairs that two runs put in an order 50% [0, " in script.against([forwards] * 3 + [backwards])
 
 
 @pytest.mark.parametrize(
@@ -49,6 +56,7 @@ def test_opposite_pairs_add_up_over_pairs_of_runs_in_any_order(runs):
         ([{"hop 1": 1, "hop 2": 2, "hop 3": 3}, {"hop 1": 3, "hop 2": 2, "hop 3": 1}] * 8, "contradicted"),
         ([{"hop 1": 1, "hop 2": 2, "hop 3": 3}, {"hop 1": 1, "hop 2": 2, "hop 3": 2}] * 8, "not shown"),
         ([{"hop 1": None}, {"hop 1": 2}], "not shown"),
+        ([{"hop 1": 1, "hop 2": 2}] * 3, "not shown"),  # three runs that agree have an interval without width
     ],
 )
 def test_one_order_is_shown_where_all_runs_agree(runs, verdict):

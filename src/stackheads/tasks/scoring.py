@@ -50,6 +50,12 @@ def loss(task: Task, logits: Float[Tensor, "batch pos d_vocab_out"], batch: Batc
 
 def query_accuracy(task: Task, logits: Float[Tensor, "batch pos d_vocab_out"], batch: Batch) -> dict[int, float]:
     """Share of right answers at the last position, for each hop asked there."""
+    return {hop: right / asked for hop, (right, asked) in query_counts(task, logits, batch).items()}
+
+
+def query_counts(task: Task, logits: Float[Tensor, "batch pos d_vocab_out"], batch: Batch) -> dict[int, tuple[int, int]]:
+    """How many answers are right at the last position, and how many are asked there, for each hop asked."""
     right = correct(task.readout(logits, batch), batch.targets)[:, -1]
     hops = batch.target_hop[:, -1]
-    return {int(hop): right[hops == hop].double().mean().item() for hop in hops[hops > 0].unique(sorted=True)}
+    of = {int(hop): right[hops == hop] for hop in hops[hops > 0].unique(sorted=True)}
+    return {hop: (int(answers.sum()), answers.numel()) for hop, answers in of.items()}

@@ -120,15 +120,28 @@ def tau_b(one: Steps, other: Steps) -> float | None:
 
 
 def _interval(taus: Mapping[tuple[int, int], float], runs: int, seed: int) -> tuple[float | None, float | None]:
-    """Percentiles of the mean over resampled runs; a pair counts as often as both its runs were drawn together."""
-    if not taus:
+    """Percentiles of the mean over resampled runs."""
+    return ratio_interval({pair: (tau, 1.0) for pair, tau in taus.items()}, runs, seed)
+
+
+def ratio_interval(
+    pairs: Mapping[tuple[int, int], tuple[float, float]], runs: int, seed: int = 0
+) -> tuple[float | None, float | None]:
+    """Percentiles of a sum over pairs of runs divided by another, over resampled runs; None where the other is always 0.
+
+    `pairs` holds what each pair of runs adds to both; it counts as often as both its runs were drawn together.
+    """
+    if not pairs:
         return None, None
     picks = torch.randint(runs, (DRAWS, runs), generator=stream(seed, Stream.ORDERS))
     counts = torch.zeros(DRAWS, runs, dtype=torch.double).scatter_add_(1, picks, torch.ones(DRAWS, runs, dtype=torch.double))
-    first, second = (torch.tensor([pair[side] for pair in taus]) for side in (0, 1))
-    weights = counts[:, first] * counts[:, second]
-    total = weights.sum(dim=1)
-    means = (weights @ torch.tensor(list(taus.values()), dtype=torch.double))[total > 0] / total[total > 0]
+    first, second = (torch.tensor([pair[side] for pair in pairs]) for side in (0, 1))
+    over, under = ((counts[:, first] * counts[:, second]) @ torch.tensor(list(pairs.values()), dtype=torch.double)).unbind(
+        dim=1
+    )
+    if not bool((under > 0).any()):
+        return None, None
     tail = (1 - CONFIDENCE) / 2
-    low, high = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=torch.double)).tolist()
+    ratios = over[under > 0] / under[under > 0]
+    low, high = torch.quantile(ratios, torch.tensor([tail, 1 - tail], dtype=torch.double)).tolist()
     return low, high

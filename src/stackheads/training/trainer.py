@@ -31,7 +31,7 @@ from stackheads.models.trust import forward_for_training, why_not_fused
 from stackheads.seeds import Reserved, bare
 from stackheads.tasks import Batch, StoredTask, check_storable
 from stackheads.tasks.layout import check_no_pads
-from stackheads.tasks.scoring import asked, loss, query_accuracy
+from stackheads.tasks.scoring import asked, loss, query_accuracy, query_counts
 from stackheads.training.config import TrainingConfig
 from stackheads.training.dropping import DroppingForward
 from stackheads.training.run import RunFolder, load_state, open_run, read_metrics, save_state, write_metrics
@@ -108,15 +108,18 @@ def train(
 def accuracy(model: Model, task: StoredTask, examples: int, seed: int = Reserved.FRESH) -> dict[int, float]:
     """Accuracy per hop at the query, on fresh examples unless a bare seed is given. Cost: a forward pass for each 1,024."""
     generator = bare(seed)
-    totals: dict[int, float] = {}
+    totals: dict[int, tuple[int, int]] = {}
     device = next(model.parameters()).device
     with analysing(model):
         for start in range(0, examples, 1024):
             batch = task.sample(min(1024, examples - start), generator).to(device)
             check_no_pads(batch, "models are trained")
-            for hop, share in query_accuracy(task, forward_for_training(model, batch.tokens)(batch.tokens), batch).items():
-                totals[hop] = totals.get(hop, 0.0) + share * len(batch)
-    return {hop: total / examples for hop, total in totals.items()}
+            for hop, (right, number) in query_counts(
+                task, forward_for_training(model, batch.tokens)(batch.tokens), batch
+            ).items():
+                before = totals.get(hop, (0, 0))
+                totals[hop] = before[0] + right, before[1] + number
+    return {hop: right / number for hop, (right, number) in sorted(totals.items())}
 
 
 def _start(
