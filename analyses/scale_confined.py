@@ -7,9 +7,10 @@ The bound on depth holds for heads that use only what shares a token or a positi
 every finished run of `scale-layers-d3-2` and `scale-layers-d4-3`, on 4,096 fresh examples, the accuracy of each hop at the
 query as it is, and with the heads of the first or of the last layer confined to where the assumption lets them look
 (`assumption.confined`). The rule was written down before the first at D = 4 was measured, and committed with the first six at
-D = 3: that the first hop which is forbidden rests on what the assumption excludes is *shown* if in all runs it falls to the best guess (`scale_layers.guess`) or below it
-with the last layer confined, while those that are allowed stay at 99 %; *contradicted* if it stays above the guess, or one of
-these falls, in half of them or more; else *not shown*.
+D = 3: that the first hop which is forbidden rests on what the assumption excludes is *shown* if in all runs it falls to the
+best guess (`scale_layers.guess`) or below it with the last layer confined, while those that are allowed stay at 99 %;
+*contradicted* if it stays above the guess, or one of these falls, in half of them or more; else *not shown*. In how many runs
+the guess is surely beaten then (`scale_layers.beaten`) is told beside it.
 
 scale-confined.csv, a row for each run and hop, is added to: runs that are measured again take the place of what was there.
 """

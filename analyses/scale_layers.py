@@ -9,12 +9,13 @@ layers `scale-layers-d3-5` and `scale-curriculum-d4-chain`. They are trained by 
 `collect_scale.py`.
 
 The exact simulation (`theory.least_layers`) says for each hop from how many layers on it can be known at the query. The rule
-was written down before the first run was finished: that depth suffices and is needed is *shown* for D and a number of layers where in all
-its runs exactly those hops are answered (99 % of 4,096 fresh examples) that the simulation allows; *contradicted* where in half
-of them or more a hop is answered that it forbids, or one is not that it allows; else *not shown*. A hop that is forbidden may
-still be guessed: beside its accuracy stands the best guess of one who does not know the chain (`theory.guesses`) or, where that
-is better, of one who knows how likely each order of definitions is (`assumption.order_guesses`), and in how many runs it is
-beaten (Wilson's 99.9 % lower limit, as in `depth.py`). Prints Markdown and draws scale-layers.png and scale-hops.png.
+was written down before the first run was finished: that depth suffices and is needed is *shown* for D and a number of layers
+where in all its runs exactly those hops are answered (99 % of 4,096 fresh examples) that the simulation allows; *contradicted*
+where in half of them or more a hop is answered that it forbids, or one is not that it allows; else *not shown*. A hop that is
+forbidden may still be guessed: beside its accuracy stands the best guess of one who does not know the chain
+(`theory.guesses`) or, where that is better, of one who knows how likely each order of definitions is
+(`assumption.order_guesses`), and in how many runs it is beaten (Wilson's 99.9 % lower limit, as in `depth.py`). Prints Markdown
+and draws scale-layers.png and scale-hops.png.
 """
 
 import argparse

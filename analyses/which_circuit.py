@@ -174,14 +174,13 @@ def resampled(pairs: pd.DataFrame, factors: dict[str, np.ndarray], seed: int) ->
         counts[name] = drawn[:, places[one]], drawn[:, places[other]]  # [draw, pair], of either run
     means = {}
     for name in KINDS:
-        weights = np.ones((RESAMPLED, len(pairs)), dtype=np.float32)
+        mine = (pairs["kind"] == name).to_numpy()
+        weights = np.ones((RESAMPLED, mine.sum()))
         for factor, (first, second) in counts.items():
             # the seed that a pair shares was drawn so often; two seeds that differ were drawn together so often
-            weights *= first if name == factor else first * second
-        weights *= (pairs["kind"] == name).to_numpy()
-        total = weights.sum(axis=1)
+            weights *= first[:, mine] if name == factor else first[:, mine] * second[:, mine]
         with np.errstate(invalid="ignore"):
-            means[name] = weights @ pairs["jaccard"].to_numpy(dtype=np.float32) / total
+            means[name] = weights @ pairs.loc[mine, "jaccard"].to_numpy() / weights.sum(axis=1)
     means["weights - data"] = means["weights"] - means["data"]
     return {name: tuple(np.nanquantile(values, [TAIL, 1 - TAIL]).tolist()) for name, values in means.items()}
 
