@@ -119,6 +119,38 @@ def test_outputs_that_would_replace_each_other_or_the_model_are_found_before_the
     assert says in refused("analyze", "model", *arguments.split())
 
 
+READ = ("config.json", "model.safetensors", "run.json", "metrics.jsonl", "state.safetensors", "result.json")
+"""What the project reads of a checkpoint, a run and a plan of a sweep, whether it is there yet or not."""
+
+
+@pytest.mark.parametrize(
+    "name", [*READ, "step-000001/config.json", "step-000001/model.safetensors", "link", "shard.safetensors"]
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("analyze", "run", "--html"),
+        ("analyze", "run/step-000001", "--html"),
+        ("analyze", "--gpt2", "run", "--html"),
+        ("validate", "--checkpoints", "run", "--output"),
+    ],
+    ids=" ".join,
+)
+def test_no_output_replaces_what_is_read_of_the_run_that_is_looked_at(place, refused, command, name):
+    (place / "run" / "step-000001").mkdir(parents=True)
+    for path in ("run.json", "shard.safetensors", "step-000001/config.json", "step-000001/model.safetensors"):
+        (place / "run" / path).write_text("kept")
+    (place / "run" / "link").symlink_to("run.json")
+    assert "outputs need places of their own" in refused(*command, f"run/{name}")
+
+
+def test_a_page_of_ones_own_may_lie_beside_the_files_of_a_run(place):
+    (place / "run").mkdir()
+    for name in ("page.html", "step-000001.json"):
+        (place / "run" / name).write_text("the one before")
+        looking.Wanted(html=place / "run" / name).check(place / "run")
+
+
 def test_the_parts_of_a_validation_and_its_result_are_kept_apart(refused):
     assert "settings.json is for" in refused("validate", "--keep", "k", "--output", "k/settings.json")
 

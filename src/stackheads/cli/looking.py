@@ -206,7 +206,8 @@ def validate(
         check_file(output)
     if keep is not None:
         check_folder(keep, SETTINGS, [SETTINGS])
-        check_apart({"--keep": [keep / SETTINGS], "--output": [output] if output else []})
+    outputs = {"--keep": [keep / SETTINGS] if keep else [], "--output": [output] if output else []}
+    check_apart({"--checkpoints": _files_of(checkpoints), **outputs})
     nulls = permuted_checkpoints(checkpoints, seed)
     result = run(quick, seed, nulls, workers, progress=not quiet, folder=keep, about=checkpoints)
     if output is not None:
@@ -220,12 +221,23 @@ def validate(
 
 
 def _files_of(source: Path | None) -> list[Path]:
-    """The files of the model that is looked at: a checkpoint's, those of a run's snapshots, or the one that is given."""
-    from stackheads.models.checkpoint import CONFIG, WEIGHTS
+    """The files that are read of a model, a run or a folder of them, there or not yet; of a snapshot also those of its run."""
+    from stackheads.models.checkpoint import CONFIG, WEIGHTS, snapshots
+    from stackheads.models.outside.weights import PICKLES, WHOLE
+    from stackheads.sweeps.sweep import RESULT
+    from stackheads.training.run import RunFolder
 
-    if source is None or source.is_file():
-        return [source] if source else []
-    return [path for name in (CONFIG, WEIGHTS) for path in source.rglob(name)]
+    if source is None:
+        return []
+    folder = source.resolve()
+    run = RunFolder(folder.parent)
+    if run.settings.exists() and folder in snapshots(run.path).values():
+        folder = run.path
+    names = {CONFIG, *WHOLE, run.settings.name, run.metrics.name, run.state.name, RESULT}
+    endings = (Path(WEIGHTS).suffix, *PICKLES)  # of whole models and of their shards
+    beside = folder.parent.glob("*") if folder.is_file() else folder.rglob("*")
+    there = [path for path in beside if path.name in names or path.suffix in endings]
+    return [*there, *((folder.parent if folder.is_file() else folder) / name for name in names)]
 
 
 def _examples(text: str) -> int | Literal["auto"]:

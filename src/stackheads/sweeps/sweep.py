@@ -17,7 +17,7 @@ from stackheads.files import Stored, check_folder, checked, first_difference, re
 from stackheads.sweeps.plans import PARTS, Plan, SweepConfig, built, plans
 from stackheads.training.run import RunFolder, read_metrics
 
-SWEEP = "sweep.json"
+SWEEP, RESULT = "sweep.json", "result.json"
 
 
 class Result(Stored):
@@ -71,7 +71,7 @@ def plan_folder(folder: Path, plan: Plan) -> Path:
 
 def stored_result(folder: Path, plan: Plan) -> dict[str, Any] | None:
     """The result of a finished plan. Raises `CheckpointError` if it is damaged."""
-    path = plan_folder(folder, plan) / "result.json"
+    path = plan_folder(folder, plan) / RESULT
     if not path.exists():
         return None
     cure = "delete it and run again"
@@ -102,7 +102,7 @@ def carry_out(plan: Plan, folder: Path, device: str = "cpu", threads: int = 1) -
         task, model, training = built(plan.settings)
         checkpoint = train(task, model, training, path, device=device, progress=False, resume=True)
         result = _result(plan, checkpoint, read_metrics(RunFolder(path), checkpoint.training["step"]))
-        write_json(path / "result.json", result)
+        write_json(path / RESULT, result)
         return result
 
 
