@@ -49,6 +49,22 @@ def test_a_trial_of_a_model_that_answers_nothing_says_so(checkpoints):
     assert "there is nothing to recover" in result.stdout
 
 
+def test_labels_stand_where_selectors_can_not_be_had_and_why_is_said_beside_them(tmp_path):
+    path, out = write_run(tmp_path / "run", "untrained"), tmp_path / "out"
+    wanted = ("--examples", 32, "--trial", "--selectors", "--quiet")
+    told = run("analyze", path, *wanted)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "no head is confirmed" in told.stdout
+    assert "no selectors: selectors explain answers that a model gives" in " ".join(told.stdout.split())
+    files = ("--output-dir", out, "--figures", out, "--html", tmp_path / "page.html")
+    content = json.loads(run("analyze", path, *wanted, "--json", *files).stdout)
+    assert content["selectors"]["missing"].startswith("selectors explain answers that a model gives")
+    parts = {name: json.loads((out / f"{name}.json").read_text()) for name in ("analysis", "trial", "selectors")}
+    assert content == parts.pop("analysis") | parts
+    assert (out / "evidence.png").exists()
+    assert "There are none: selectors explain answers that a model gives" in (tmp_path / "page.html").read_text()
+
+
 def test_a_trial_is_part_of_the_json_and_of_the_page(written):
     result, place = written
     content = json.loads(result.stdout)

@@ -33,7 +33,7 @@ from stackheads.models.hooks import analysing
 from stackheads.models.kinds import check_model
 from stackheads.models.memory import given_back
 from stackheads.models.protocol import Model
-from stackheads.record import Record, read_record
+from stackheads.record import Missing, Record, read_record
 from stackheads.tables import label_frame
 from stackheads.tasks import StatementTask, StoredTask, Task
 from stackheads.trial.trial import Trial, put_on_trial
@@ -131,7 +131,11 @@ class Analysis(Record):
         return self.subject
 
     def to_html(
-        self, path: Path | str, trial: Trial | None = None, examples: int = 8, selectors: Explained | None = None
+        self,
+        path: Path | str,
+        trial: Trial | Missing | None = None,
+        examples: int = 8,
+        selectors: Explained | Missing | None = None,
     ) -> None:
         """Write one offline HTML page, with a trial, selectors and the attention on the first `examples` (`report/page`).
 

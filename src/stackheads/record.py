@@ -40,6 +40,17 @@ VERDICT_ORDER: tuple[RoleName, ...] = (
 """In which order the verdict names roles: those without a number, then what is looked up, then the hops."""
 
 
+@dataclass(frozen=True)
+class Missing:
+    """What was asked beside the labels and is not to be had of this model."""
+
+    why: str
+
+    def to_dict(self) -> dict[str, str]:
+        """For JSON, as a circuit that is missing."""
+        return {"missing": self.why}
+
+
 @dataclass(frozen=True, repr=False)
 class Record:
     """The labels of a model's heads with their evidence.

@@ -24,6 +24,7 @@ from stackheads.explanation.circuit import no_circuit
 from stackheads.labelling.roles import role_targets
 from stackheads.models.hooks import record
 from stackheads.programs.compiler import compile_layers
+from stackheads.record import Missing
 from stackheads.report.page import MAX_BYTES, data_block, page, to_html
 from stackheads.report.page.attention import attention_data
 from stackheads.report.page.content import ESSENTIAL, sentence
@@ -176,6 +177,12 @@ def test_an_analysis_without_model_trial_or_circuit_has_a_page_that_says_so(anal
     loaded = replace(Analysis.load(tmp_path / "saved"), circuit=no_circuit(), reach=None, mechanism=None, program=None)
     text = page(loaded)
     for words in ("loaded without its model", "not put on trial", "the circuit was not looked for", "It was not looked for"):
+        assert words in text
+
+
+def test_a_page_says_why_a_trial_or_selectors_are_missing(analysis):
+    text = page(analysis, Missing("for this reason"), selectors=Missing("for that reason"))
+    for words in ("They could not be put on trial: for this reason.", "There are none: for that reason."):
         assert words in text
 
 

@@ -1,5 +1,6 @@
 """Verbs that look at trained models: analyze, emerge, validate."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -8,14 +9,18 @@ import typer
 
 from stackheads.cli.options import Common, Device, Json, Quiet, Seed, with_options
 from stackheads.cli.task_options import TASKS, TaskOptions
-from stackheads.errors import ConfigError
+from stackheads.errors import ConfigError, StackheadsError
 
 if TYPE_CHECKING:
     from stackheads.analysis import Analysis
     from stackheads.explanation.explained import Explained
+    from stackheads.record import Missing
     from stackheads.trial.trial import Trial
 
+
 TIMELINE = "timeline.png"
+Further = dict[str, Any]
+"""What is asked beside the labels, by its name in JSON."""
 
 
 @dataclass(frozen=True)
@@ -91,20 +96,21 @@ class Wanted:
             }
         )
 
-    def write(self, analysis: "Analysis", verdict: "Trial | None", explained: "Explained | None") -> None:
-        """Save what goes to files."""
+    def write(self, analysis: "Analysis", further: Further) -> None:
+        """Save what goes to files, the page last: only it may turn out to be too large."""
+        from stackheads.explanation.explained import Explained
         from stackheads.files import write_json
         from stackheads.report.figures import save_figures
 
         if self.output_dir is not None:
             analysis.save(self.output_dir)
-            for name, found in (("trial", verdict), ("selectors", explained)):
-                if found is not None:
-                    write_json(self.output_dir / f"{name}.json", found.to_dict())
-        if self.html is not None:
-            analysis.to_html(self.html, verdict, selectors=explained)
+            for name, found in further.items():
+                write_json(self.output_dir / f"{name}.json", found.to_dict())
+        explained = further.get("selectors")
         if self.figures is not None:
-            save_figures(analysis, self.figures, explained)
+            save_figures(analysis, self.figures, explained if isinstance(explained, Explained) else None)
+        if self.html is not None:
+            analysis.to_html(self.html, further.get("trial"), selectors=explained)
 
 
 @with_options
@@ -124,29 +130,51 @@ def analyze(
 
     Of a GPT-2 on disk with --gpt2; --heads, --task and the task's options then say what a checkpoint knows.
     """
-    import json as json_module
-
     from stackheads.analysis import analyze as run
-    from stackheads.report.terminal import print_analysis, print_selectors, print_trial
 
     wanted.check(path or other.gpt2)
     number = _examples(examples)
     subject = _subject(path, other, options, common.device)
     asked: dict[str, Any] = {"examples": number, "budget": budget, "seed": common.seed, "carried": wanted.carried}
     analysis = run(**subject, **asked, progress=not common.quiet)
-    verdict = analysis.trial(examples=512 if number == "auto" else number) if wanted.trial else None
-    explained = analysis.selectors(progress=not common.quiet, fitted_to=wanted.fitted_to) if wanted.selectors else None
-    wanted.write(analysis, verdict, explained)
-    if common.json:
-        content = analysis.to_dict() | ({"trial": verdict.to_dict()} if verdict else {})
-        content |= {"selectors": explained.to_dict()} if explained else {}
+    further: Further = {}
+    if wanted.trial:
+        further["trial"] = _or_missing(lambda: analysis.trial(examples=512 if number == "auto" else number))
+    if wanted.selectors:
+        further["selectors"] = _or_missing(lambda: analysis.selectors(progress=not common.quiet, fitted_to=wanted.fitted_to))
+    try:
+        wanted.write(analysis, further)
+    finally:  # what was found is said, whether it could be written or not
+        _say(analysis, further, common.json)
+
+
+def _or_missing(ask: Callable[[], "Trial | Explained"]) -> "Trial | Explained | Missing":
+    """What is asked beside the labels, or why the model has none: the labels stand without it."""
+    from stackheads.record import Missing
+
+    try:
+        return ask()
+    except StackheadsError as error:
+        return Missing(str(error))
+
+
+def _say(analysis: "Analysis", further: Further, json: bool) -> None:
+    import json as json_module
+
+    from stackheads.record import Missing
+    from stackheads.report.terminal import print_analysis, print_missing, print_selectors, print_trial
+
+    if json:
+        content = analysis.to_dict() | {name: found.to_dict() for name, found in further.items()}
         typer.echo(json_module.dumps(content, indent=2, allow_nan=False))
         return
     print_analysis(analysis)
-    if verdict:
-        print_trial(verdict)
-    if explained:
-        print_selectors(explained)
+    printers: dict[str, Any] = {"trial": print_trial, "selectors": print_selectors}
+    for name, found in further.items():
+        if isinstance(found, Missing):
+            print_missing(name, found)
+        else:
+            printers[name](found)
 
 
 def emerge(

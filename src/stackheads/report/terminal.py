@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from stackheads.explanation.circuit import NO_HEAD, NOT_SOUGHT, Circuit
 from stackheads.explanation.explained import Explained, in_words
-from stackheads.record import Record
+from stackheads.record import Missing, Record
 from stackheads.report.console import console_on
 from stackheads.tables import natural, place_of, records, role_of
 from stackheads.trial.sufficiency import VARIANTS
@@ -173,6 +173,15 @@ def print_trial(trial: Trial, file: TextIO | None = None) -> None:
         console.print(f"{kind}: {', '.join(cells)}")
     if trial.replaced_at_once is not None:
         console.print(f"all replaced at once: {trial.replaced_at_once:.2f} of the weakest readout is left")
+
+
+def print_missing(what: str, missing: Missing, file: TextIO | None = None) -> None:
+    """Print why something that was asked beside the labels is not there, to a text stream, stdout by default."""
+    from rich.text import Text
+
+    console = console_on(file)
+    _title(console, what)
+    console.print(Text(f"no {what}: {missing.why}"))
 
 
 def _print_program(console: Any, title: str, program: str, agreement: Mapping[int, float]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from stackheads.errors import ConfigError
 from stackheads.explanation.explained import Explained
 from stackheads.files import check_file, write_file
-from stackheads.record import Record
+from stackheads.record import Missing, Record
 from stackheads.report.page.attention import attention_data
 from stackheads.report.page.content import content, number, selectors_content
 from stackheads.trial.trial import Trial
@@ -26,16 +26,21 @@ MAX_BYTES = 3_000_000
 
 
 def to_html(
-    analysis: Record, path: Path | str, trial: Trial | None = None, examples: int = 8, selectors: Explained | None = None
+    analysis: Record,
+    path: Path | str,
+    trial: Trial | Missing | None = None,
+    examples: int = 8,
+    selectors: Explained | Missing | None = None,
 ) -> None:
-    """Write an analysis as one HTML page, atomically, with trial and selectors if given and attention on the first `examples`.
+    """Write an analysis as one HTML page, atomically, with trial and selectors if given (or why they are missing) and attention
+    on the first `examples`.
 
     Attention needs the model: the page of an analysis that was loaded says that it has none. Cost: one forward pass on
     `examples` examples. Raises `ConfigError` if `path` can't be written, `examples` is negative, or the page would exceed 3 MB.
     """
     check_file(path)
     for what, given, kind in (("trial", trial, Trial), ("selectors", selectors, Explained)):
-        if given is not None and not isinstance(given, kind):
+        if given is not None and not isinstance(given, (kind, Missing)):
             raise ConfigError(f"a page shows what analysis.{what}() gave, got {type(given).__name__}: give that as {what}")
     text = page(analysis, trial, examples, selectors).encode("utf-8", "replace")
     if len(text) > MAX_BYTES:
@@ -43,7 +48,9 @@ def to_html(
     write_file(Path(path), lambda temporary: temporary.write_bytes(text))
 
 
-def page(analysis: Record, trial: Trial | None = None, examples: int = 8, selectors: Explained | None = None) -> str:
+def page(
+    analysis: Record, trial: Trial | Missing | None = None, examples: int = 8, selectors: Explained | Missing | None = None
+) -> str:
     """The page as text. Raises `ConfigError` if `examples` is negative."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

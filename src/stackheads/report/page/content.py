@@ -7,7 +7,7 @@ import pandas as pd
 
 from stackheads.explanation.circuit import Circuit
 from stackheads.explanation.explained import Explained, in_words
-from stackheads.record import Record
+from stackheads.record import Missing, Record
 from stackheads.report.figures.gates import LEAST, gated_rows
 from stackheads.report.figures.selectors import panels_of
 from stackheads.report.page.diagram import diagram
@@ -24,7 +24,7 @@ UNEXPLAINED = 0.1
 """Heads without a label that add less than this are left out, as in the terminal."""
 
 
-def content(analysis: Record, trial: Trial | None) -> dict[str, Any]:
+def content(analysis: Record, trial: Trial | Missing | None) -> dict[str, Any]:
     """The template's variables."""
     labels = _with_roles(records(analysis.labels))
     return {
@@ -49,7 +49,7 @@ def content(analysis: Record, trial: Trial | None) -> dict[str, Any]:
         "circuit": _circuit(analysis.circuit),
         "reach": _reach(analysis.reach),
         "gates": _gates(analysis),
-        "trial": None if trial is None else _trial(trial),
+        "trial": trial.to_dict() if isinstance(trial, Missing) else trial and _trial(trial),
         "measured": {"examples": analysis.examples, "seed": analysis.seed, **analysis.versions},
         "thresholds": asdict(analysis.thresholds),
         "settings": flat({"model": analysis.model, "task": analysis.task}),
@@ -166,8 +166,10 @@ WHAT = {
 }
 
 
-def selectors_content(explained: Explained) -> dict[str, Any]:
-    """What each level of selectors recovers, and what every head looks at."""
+def selectors_content(explained: Explained | Missing) -> dict[str, Any]:
+    """What each level of selectors recovers, and what every head looks at; or why there are none."""
+    if isinstance(explained, Missing):
+        return explained.to_dict()
     rows = records(explained.curve)
     levels: list[dict[str, Any]] = []
     for level in explained.levels:
