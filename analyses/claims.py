@@ -21,13 +21,13 @@ from typing import Any
 import pandas as pd
 
 from stackheads import Analysis, analyze
-from stackheads.errors import CheckpointError
+from stackheads.errors import CheckpointError, StackheadsError
 from stackheads.files import write_file
 from stackheads.labelling.statistics import wilson
 from stackheads.models import snapshots
 from stackheads.report.figures import save_figure
-from stackheads.sweeps.plans import Plan, plans, read_sweep
-from stackheads.sweeps.sweep import plan_folder, stored_result
+from stackheads.sweeps.plans import Plan, SweepConfig, plans, read_sweep
+from stackheads.sweeps.sweep import check_sweep, plan_folder, stored_result
 from stackheads.sweeps.workers import run_sweep
 from stackheads.validation.kept import key
 
@@ -90,7 +90,10 @@ def main(claim: Claim) -> None:
     files = {name: arguments.results / f"{name}.csv" for name in (claim.name, *claim.further)}
     if arguments.from_scratch:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        runs = [run for name in claim.sweeps for run in finished_runs(name, arguments) if claim.wanted(run.plan)]
+        try:
+            runs = [run for name in claim.sweeps for run in finished_runs(name, arguments) if claim.wanted(run.plan)]
+        except StackheadsError as error:
+            sys.exit(f"error: {error}")
         if claim.sweeps and not runs:
             sys.exit(f"error: {claim.name} rests on finished runs, {arguments.sweeps} has none: leave out --finished")
         measured = {(run.sweep, run.plan.name) for run in runs}
@@ -130,17 +133,31 @@ def beside(
 
 def planned_runs(name: str) -> list[Plan]:
     """All planned runs of a sweep."""
-    return plans(read_sweep(ROOT / "analyses" / "sweeps" / f"{name}.yaml"))
+    return plans(_config(name))
+
+
+def _config(name: str) -> SweepConfig:
+    return read_sweep(ROOT / "analyses" / "sweeps" / f"{name}.yaml")
 
 
 def finished_runs(name: str, arguments: argparse.Namespace) -> list[Run]:
     """The finished runs of a sweep in the order of its file, those that are missing trained first unless --finished."""
-    config, folder = read_sweep(ROOT / "analyses" / "sweeps" / f"{name}.yaml"), arguments.sweeps / name
-    planned = plans(config)
-    if not arguments.finished and any(stored_result(folder, plan) is None for plan in planned):
-        for failure in run_sweep(config, folder, arguments.workers).failures:
-            print(f"{failure.plan.name} failed: {failure.reason}", file=sys.stderr)
-    stored = [(plan, stored_result(folder, plan)) for plan in planned]
+    found = finished(name, arguments.sweeps)
+    if arguments.finished or len(found) == len(planned_runs(name)):
+        return found
+    for failure in run_sweep(_config(name), arguments.sweeps / name, arguments.workers).failures:
+        print(f"{failure.plan.name} failed: {failure.reason}", file=sys.stderr)
+    return finished(name, arguments.sweeps)
+
+
+def finished(name: str, sweeps: Path) -> list[Run]:
+    """The finished runs of a sweep in a folder of sweeps, in the order of its file.
+
+    Raises `ConfigError` for a sweep, or a run of it, that was made with other settings than the file's.
+    """
+    folder = sweeps / name
+    check_sweep(_config(name), folder)
+    stored = [(plan, stored_result(folder, plan)) for plan in planned_runs(name)]
     return [Run(name, plan, plan_folder(folder, plan), result) for plan, result in stored if result is not None]
 
 

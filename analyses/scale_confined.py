@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 from assumption import confined
-from claims import RESULTS, markdown, percent, span
+from claims import RESULTS, finished, last_snapshot, markdown, percent, span
 from depth import ANSWERED
 from scale_layers import EXAMPLES, allowed, beaten, guess, size_of, task
 
@@ -38,18 +38,16 @@ KEY = ["arm", "seed", "hop"]
 
 
 def measured(folder: Path) -> pd.DataFrame:
-    """Accuracy of each hop in the finished runs below a folder of sweeps."""
+    """Accuracy of each hop in the finished runs below a folder of sweeps. Raises `ConfigError` for those of another recipe."""
     rows = []
     for arm in ARMS:
         hops, layers = size(arm)
-        for run in sorted((folder / arm / "cells").glob("seed-*")):
-            if not (run / "result.json").exists():
-                continue
-            model = load(max(run.glob("step-*"))).model
+        for run in finished(arm, folder):
+            model = load(last_snapshot(run)).model
             shares = [confined(model, task(hops), layer, EXAMPLES) for layer in (None, 0, layers - 1)]
             for hop in range(1, hops + 1):
                 each = {name: round(of[Destination.QUERY, hop], 5) for name, of in zip(COLUMNS, shares, strict=True)}
-                rows.append({"arm": arm, "seed": int(run.name.removeprefix("seed-")), "hop": hop, **each})
+                rows.append({"arm": arm, "seed": run.seed, "hop": hop, **each})
     return pd.DataFrame(rows, columns=[*KEY, *COLUMNS])
 
 

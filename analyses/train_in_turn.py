@@ -60,9 +60,9 @@ def train(plans: dict[Path, list[Plan]]) -> int:
     """Train what has no result and is not being trained by another process; how many failed."""
     failed, order = 0, in_turn(plans)
     for number, (folder, plan) in enumerate(order, start=1):
-        if stored_result(folder, plan) is not None:
-            continue
         try:
+            if stored_result(folder, plan) is not None:
+                continue
             result = carry_out(plan, folder)
         except RunBusyError:
             continue

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from stackheads.errors import ConfigError
 from stackheads.report.sweep import print_sweep
 from stackheads.sweeps.plans import plans, read_sweep
 from stackheads.sweeps.rates import success_rates
-from stackheads.sweeps.sweep import RunBusyError, _locked, carry_out, open_sweep, plan_folder
+from stackheads.sweeps.sweep import RunBusyError, _locked, carry_out, open_sweep, plan_folder, stored_result
 from stackheads.sweeps.workers import Outcome, _failure_file, run_sweep
 
 SWEEP = """
@@ -233,6 +234,47 @@ def test_bad_files_are_one_line(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
         open_sweep(read_sweep(path), tmp_path / "s")
     assert not (tmp_path / "s").exists()
+
+
+@pytest.fixture
+def finished(file, tmp_path):
+    """The folder of a sweep of one finished run, and its file."""
+    file.write_text(SWEEP.replace("[chain, final]", "[chain]").replace("{range: 2}", "[0]").replace("300", "2"))
+    run_here(file, tmp_path / "s")
+    return file, tmp_path / "s"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        ("symbols: 4", "symbols: 5", "task.symbols = 4, got 5"),
+        ("max_hops: 1", "max_hops: 1, attention_dir: causal", "task.attention_dir = 'bidirectional', got 'causal'"),
+        ("d_model: 8", "d_model: 16", "model.d_model = 8, got 16"),
+        ("batch: 16", "batch: 16, lr: 0.01", "training.lr = 0.001, got 0.01"),
+    ],
+)
+def test_a_finished_run_of_another_recipe_is_no_result(finished, before, after, found):
+    """Whatever the folder says of itself: its `sweep.json` may be gone, or say nothing of what is a default."""
+    file, folder = finished
+    file.write_text(file.read_text().replace(before, after))
+    (plan,) = plans(config := read_sweep(file))
+    (folder / "sweep.json").write_text(json.dumps({"format": 1, **config.model_dump(mode="json")}))
+    for read in (stored_result, lambda folder, plan: carry_out(plan, folder), lambda folder, _: run_sweep(config, folder)):
+        with pytest.raises(ConfigError, match=re.escape(found)):
+            read(folder, plan)
+
+
+def test_settings_that_are_newer_than_a_finished_run_have_their_defaults_there(finished):
+    file, folder = finished
+    (plan,) = plans(read_sweep(file))
+    path = plan_folder(folder, plan) / "run.json"
+    stored = json.loads(path.read_text())
+    for part in ("task", "model", "training"):
+        stored[part] = {name: value for name, value in stored[part].items() if name in plan.settings[part]}
+    path.write_text(json.dumps(stored))
+    assert stored_result(folder, plan) == carry_out(plan, folder)
+    path.unlink()  # of runs that were trained elsewhere the result may be all that there is
+    assert stored_result(folder, plan) is not None
 
 
 def test_a_folder_of_another_sweep_is_refused(file, tmp_path):

@@ -15,7 +15,7 @@ from typing import Any
 from stackheads.errors import ConfigError, StackheadsError
 from stackheads.files import Stored, check_folder, checked, first_difference, read_json, write_json
 from stackheads.sweeps.plans import PARTS, Plan, SweepConfig, built, plans
-from stackheads.training.run import RunFolder, read_metrics
+from stackheads.training.run import RunFolder, other_settings, read_metrics
 
 SWEEP, RESULT = "sweep.json", "result.json"
 
@@ -70,13 +70,16 @@ def plan_folder(folder: Path, plan: Plan) -> Path:
 
 
 def stored_result(folder: Path, plan: Plan) -> dict[str, Any] | None:
-    """The result of a finished plan. Raises `CheckpointError` if it is damaged."""
-    path = plan_folder(folder, plan) / RESULT
+    """The result of a finished plan. Raises `CheckpointError` if it is damaged, `ConfigError` if its run has other settings."""
+    run = RunFolder(plan_folder(folder, plan))
+    path = run.path / RESULT
     if not path.exists():
         return None
     cure = "delete it and run again"
     found = read_json(path, cure)
     checked(Result, found, path, cure)
+    if run.settings.exists() and (other := other_settings(run, *built(plan.settings))):
+        raise ConfigError(f"a finished run has the settings of its plan, {run.settings} has {other}: choose another folder")
     return found
 
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from stackheads.errors import CheckpointError, ConfigError
 from stackheads.files import Stored, checked, first_difference, holds_other, read_json, write_file, write_json
-from stackheads.models import ModelConfig, parameters
+from stackheads.models import ModelConfig, model_config, parameters
 from stackheads.models.native import named_weights
 from stackheads.models.protocol import Model
-from stackheads.tasks import StoredTask, check_storable
+from stackheads.tasks import StoredTask, check_storable, from_config
 from stackheads.training.config import TrainingConfig, training_config
 
 FORMAT = 1
@@ -72,28 +72,38 @@ def open_run(path: Path, task: StoredTask, model: ModelConfig, training: Trainin
     """
     check_storable(task)
     folder = RunFolder(path)
-    content = {
-        "format": FORMAT,
-        "model": model.model_dump(mode="json"),
-        "task": task.model_dump(mode="json"),
-        "training": training.model_dump(mode="json"),
-    }
     if not folder.settings.exists():
         if holds_other(path, folder.settings.name):
             raise ConfigError(f"a new run needs an empty folder, {path} holds other files: choose another --output-dir")
-        write_json(folder.settings, content)
+        write_json(folder.settings, _content(task, model, training))
         return folder
     if not resume:
         raise ConfigError(f"a new run needs an empty folder, {path} holds a run: add --resume or choose another --output-dir")
-    stored = read_json(folder.settings, CURE)
-    if stored.get("format") == FORMAT:  # settings that are newer than the run have their defaults there
-        parts = checked(StoredRun, stored, folder.settings, CURE)
-        stored["training"] = training_config(parts.training).model_dump(mode="json")
-    for part in content:
-        if stored.get(part) != content[part]:
-            found = first_difference(stored.get(part), content[part], part)
-            raise ConfigError(f"a run resumes with its own settings, {folder.settings} has {found}: give the same options")
+    if found := other_settings(folder, task, model, training):
+        raise ConfigError(f"a run resumes with its own settings, {folder.settings} has {found}: give the same options")
     return folder
+
+
+def other_settings(folder: RunFolder, task: StoredTask, model: ModelConfig, training: TrainingConfig) -> str | None:
+    """The first setting in which the run that is there differs from these, None if it has the same.
+
+    Settings that are newer than the run have their defaults there. Raises `CheckpointError` if its `run.json` is damaged,
+    `ConfigError` for settings in it that can't be.
+    """
+    stored, content = read_json(folder.settings, CURE), _content(task, model, training)
+    if stored.get("format") == FORMAT and stored != content:
+        parts = checked(StoredRun, stored, folder.settings, CURE)
+        try:
+            stored = _content(from_config(parts.task), model_config(parts.model), training_config(parts.training))
+        except ConfigError as error:
+            raise ConfigError(f"{folder.settings}: {error}") from None
+    return None if stored == content else first_difference(stored, content)
+
+
+def _content(task: StoredTask, model: ModelConfig, training: TrainingConfig) -> dict[str, Any]:
+    """What `run.json` holds."""
+    parts = {"model": model, "task": task, "training": training}
+    return {"format": FORMAT, **{name: part.model_dump(mode="json") for name, part in parts.items()}}
 
 
 def save_state(path: Path, model: Model, optimiser: torch.optim.AdamW, generator: torch.Generator, step: int) -> None:
