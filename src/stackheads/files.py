@@ -218,6 +218,13 @@ def write_folder(path: Path, write: Callable[[Path], object], kind: str, beside:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def drop_folder(path: Path) -> None:
+    """Remove a folder that a reader sees whole until it is gone."""
+    away = _temporary(path.parent, path.name)
+    path.replace(away / "old")
+    shutil.rmtree(away, ignore_errors=True)
+
+
 def _temporary(folder: Path, kind: str) -> Path:
     return Path(tempfile.mkdtemp(dir=folder, prefix=f".{kind}-"))
 

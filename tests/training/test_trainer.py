@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from stackheads.errors import CheckpointError, ConfigError, StackheadsError
-from stackheads.models import ModelConfig, load
+from stackheads.models import ModelConfig, load, snapshots
 from stackheads.tasks import Cycle, NearestNeighbour
 from stackheads.training import trainer
 from stackheads.training.config import TrainingConfig, training_config
@@ -127,6 +128,34 @@ def test_a_run_that_is_interrupted_resumes_bit_for_bit(tmp_path, monkeypatch, st
     ]
     assert lines[0] == lines[1]
     assert [line["step"] for line in lines[0]] == [10, 20, 30]
+
+
+@pytest.mark.parametrize("settings", [{}, {"snapshot_every": 9}, {"stop_at": 0.01}], ids=str)
+@pytest.mark.parametrize("steps", [(1,), (7,), (10,), (29,), (3, 2, 6, 1, 9)], ids=str)
+def test_a_run_that_was_interrupted_has_the_snapshots_of_one_that_was_not(tmp_path, monkeypatch, settings, steps):
+    """Interrupted after so many steps, and again and again after so many more; each time with a snapshot to look at."""
+    config = training_config({**SHORT.model_dump(), **settings})
+    train(TASK, MODEL, config, tmp_path / "whole", progress=False)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for number, further in enumerate(steps):
+        before = sum(steps[: number + 1])
+        if before > max(snapshots(whole)):
+            break
+        with interrupting(monkeypatch, further), pytest.raises(KeyboardInterrupt):
+            train(TASK, MODEL, config, parts, progress=False, resume=True)
+        assert list(snapshots(parts)) == [step for step in snapshots(whole) if step < before] + [before]
+    train(TASK, MODEL, config, parts, progress=False, resume=True)
+    assert list(snapshots(parts)) == list(snapshots(whole))
+    assert {path.name for path in parts.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+def test_a_run_that_is_finished_keeps_its_snapshots(tmp_path):
+    """Those of an interruption, too: results may rest on them."""
+    run = tmp_path / "run"
+    train(TASK, MODEL, SHORT, run, progress=False)
+    shutil.copytree(run / "step-000007", run / "step-000011")
+    train(TASK, MODEL, SHORT, run, progress=False, resume=True)
+    assert list(snapshots(run)) == [7, 11, 20, 30]
 
 
 def test_a_second_interrupt_ends_the_step_at_once_and_the_last_stored_state_stays(tmp_path, monkeypatch):

@@ -80,7 +80,8 @@ class TrainingConfig(BaseModel):
 
     def keeps(self, step: int) -> bool:
         """Whether a snapshot is kept after this many steps."""
-        return step == self.steps or step in self.snapshots or (self.snapshot_every > 0 and step % self.snapshot_every == 0)
+        each = self.snapshot_every > 0 and step % self.snapshot_every == 0
+        return step > 0 and (each or step == self.steps or step in self.snapshots)
 
 
 def training_config(settings: dict[str, Any]) -> TrainingConfig:

@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from stackheads import seeds
 from stackheads.errors import ConfigError, StackheadsError
+from stackheads.files import drop_folder
 from stackheads.interrupts import interrupts_wait
 from stackheads.limits import check_memory
-from stackheads.models import Checkpoint, ModelConfig, build, check_fit, save_checkpoint
+from stackheads.models import Checkpoint, ModelConfig, build, check_fit, save_checkpoint, snapshots
 from stackheads.models.config import freeze_embedding, parse_device
 from stackheads.models.forwards.fused import FusedForward, TensorMap
 from stackheads.models.hooks import analysing
@@ -71,7 +72,8 @@ def train(
 
     `start_from` gives the first weights, of a model of the same shape; what it was trained on is stored with the result.
     Ctrl-C takes effect after the step that it comes in: state and a snapshot are stored, then `KeyboardInterrupt` goes on; a
-    second one is raised at once, and the run resumes from what was last stored. Raises `ConfigError` for an unknown device, or
+    second one is raised at once, and the run resumes from what was last stored. The snapshot goes when the run has gone on,
+    unless the settings keep it. Raises `ConfigError` for an unknown device, or
     a folder or task that can't be used, `StackheadsError` if loss or weights stop being finite.
     """
     training = TrainingConfig() if training is None else training
@@ -85,7 +87,7 @@ def train(
         kept_memory(),
         tqdm(total=training.steps, initial=run.step, disable=None if progress else True, desc="train", unit="step") as bar,
     ):
-        while run.step < training.steps and not _solved(run) and not interrupted():
+        while _goes_on(run) and not interrupted():
             _train_step(run, sharpening if sharpening and run.step >= training.sharpen_from else forward)
             bar.update()
             if evaluated := run.step % training.evaluate_every == 0 or run.step == training.steps:
@@ -97,7 +99,8 @@ def train(
                 _store(run)
         if interrupted():
             _snapshot(run)
-            _store(run)
+            if _goes_on(run):
+                _store(run)
     if run.folder is not None and not run.folder.snapshot(run.step).exists():
         _snapshot(run)
     run.model.eval().requires_grad_(False)
@@ -219,6 +222,10 @@ def _evaluate(run: _Run) -> dict[str, Any]:
     return {"step": run.step, "loss": value, "accuracy": shares, "time": time.time()}
 
 
+def _goes_on(run: _Run) -> bool:
+    return run.step < run.training.steps and not _solved(run)
+
+
 def _solved(run: _Run) -> bool:
     if run.training.stop_at is None or not run.history:
         return False
@@ -231,9 +238,13 @@ def _summary(line: dict[str, Any]) -> str:
 
 
 def _store(run: _Run) -> None:
+    """Store what a resumed run begins with. A snapshot before it that only an interruption left is dropped: it went on."""
     if run.folder is not None:
         write_metrics(run.folder, run.history)
         save_state(run.folder.state, run.model, run.optimiser, run.generator, run.step)
+        for step, folder in snapshots(run.folder.path).items():
+            if step < run.step and not run.training.keeps(step):
+                drop_folder(folder)
 
 
 def _snapshot(run: _Run) -> None:
