@@ -225,7 +225,22 @@ def test_a_null_in_the_file_is_a_null_in_every_table(file, tmp_path):
         (SWEEP.replace("d_head: 4", "d_head: 5, positions: rotary"), "even d_head and not 5"),
         (SWEEP.replace("training.seed", "seed"), "named task.…, model.… or training.…, got 'seed'"),
         (SWEEP.replace("[chain, final]", "[chain, none]"), "supervision"),
-        (SWEEP.replace("[chain, final]", "[chain, chain]"), "remove doubles"),
+        (SWEEP.replace("[chain, final]", "[chain, chain]"), "seed-0 are one: remove doubles"),
+        *(
+            (SWEEP.replace("task.supervision: [chain, final]", grid), f"{one} and {other}_seed-0 are one: remove doubles")
+            for grid, one, other in (
+                ("training.lr: [0.01, 1e-2]", "lr-0.01_seed-0", "lr-1e-2"),
+                ("training.lr: [0.001, 1e-3]", "lr-0.001_seed-0", "lr-1e-3"),
+                ("model.d_model: [8, '8']", "d-model-8_seed-0", "d-model-8"),
+                ("training.entropy: [0, 0.0]", "entropy-0_seed-0", "entropy-0.0"),
+                ("training.balanced: [true, 'yes']", "balanced-True_seed-0", "balanced-yes"),
+                (
+                    "task.attention_dir: [bidirectional, causal, bidirectional]",
+                    "dir-bidirectional_seed-0",
+                    "attention-dir-bidirectional",
+                ),
+            )
+        ),
     ],
 )
 def test_bad_files_are_one_line(tmp_path, text, message):
@@ -285,3 +300,14 @@ def test_a_folder_of_another_sweep_is_refused(file, tmp_path):
     file.write_text(SWEEP.replace("{range: 2}", "{range: 3}"))  # more plans may come later
     assert len(open_sweep(read_sweep(file), tmp_path / "s")) == 6
     assert json.loads((tmp_path / "s" / "sweep.json").read_text())["grid"]["training.seed"] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("grid", ["training.seed: [1]", "training.seed: [0]\n  training.lr: [0.001]", "task.max_hops: [1]"])
+def test_runs_of_plans_that_the_file_has_no_more_are_not_left_out(finished, grid):
+    """Of the tables neither, which stay as they are."""
+    file, folder = finished
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    file.write_text(file.read_text().partition("grid:")[0] + f"grid:\n  {grid}\n")
+    with pytest.raises(ConfigError, match="has a run of supervision-chain_seed-0 and the file not"):
+        run_sweep(read_sweep(file), folder, progress=False)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

@@ -15,6 +15,7 @@ Each combination is a plan, named by its varied settings.
 
 import hashlib
 import itertools
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,19 +108,20 @@ def plans(config: SweepConfig) -> list[Plan]:
         raise ConfigError(
             f"a sweep has 1 to {MOST_PLANS:,} plans, got {number:,}: correct the grid, or make several sweeps of it"
         )
-    made = []
+    made: dict[str, Plan] = {}
+    named: dict[str, str] = {}
     for values in itertools.product(*config.grid.values()):
         varied = dict(zip(config.grid, values, strict=True))
         settings = {part: dict(getattr(config, part)) for part in PARTS}
         for name, value in varied.items():
             part, _, setting = name.partition(".")
             settings[part][setting] = value
-        built(settings)
-        made.append(Plan(_plan_name(varied), varied, settings, config.success))
-    names = [plan.name for plan in made]
-    if len(set(names)) < len(names):
-        raise ConfigError("every plan of a sweep needs its own settings, some values of the grid are the same: remove doubles")
-    return made
+        plan = Plan(_plan_name(varied), varied, settings, config.success)
+        whole = json.dumps([part.model_dump(mode="json") for part in built(settings)])
+        if (same := named.setdefault(whole, plan.name)) != plan.name or plan.name in made:
+            raise ConfigError(f"every plan of a sweep needs its own settings, {same} and {plan.name} are one: remove doubles")
+        made[plan.name] = plan
+    return list(made.values())
 
 
 def _plan_name(varied: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from stackheads.files import Stored, check_folder, checked, first_difference, re
 from stackheads.sweeps.plans import PARTS, Plan, SweepConfig, built, plans
 from stackheads.training.run import RunFolder, other_settings, read_metrics
 
-SWEEP, RESULT = "sweep.json", "result.json"
+SWEEP, RESULT, CELLS = "sweep.json", "result.json", "cells"
 
 
 class Result(Stored):
@@ -37,11 +37,16 @@ def open_sweep(config: SweepConfig, folder: Path) -> list[Plan]:
     """The plans of a sweep in its folder, which is made, or checked to belong to this sweep.
 
     Plans may be added to the grid later; those there keep their settings. Raises `ConfigError` if the folder can't be written
-    to, or holds something else or a sweep with other shared settings; `CheckpointError` if its `sweep.json` is damaged.
+    to, or holds something else, a sweep with other shared settings or runs of plans that this one has not; `CheckpointError` if
+    its `sweep.json` is damaged.
     """
     made = plans(config)
     check_folder(folder, SWEEP)
     before, content = check_sweep(config, folder), _stored(config)
+    there = {path.name for path in (folder / CELLS).glob("*") if path.is_dir()}
+    if lost := sorted(there - {plan.name for plan in made}):
+        rule = f"a sweep goes on with its plans, and may be given more, {folder} has a run of {lost[0]} and the file not"
+        raise ConfigError(f"{rule} ({len(lost)} such runs): put it back into the grid, or choose another --output-dir")
     if before != content:
         write_json(folder / SWEEP, content)
     return made
@@ -66,7 +71,7 @@ def _stored(config: SweepConfig) -> dict[str, Any]:
 
 def plan_folder(folder: Path, plan: Plan) -> Path:
     """Where a plan's run is."""
-    return folder / "cells" / plan.name
+    return folder / CELLS / plan.name
 
 
 def stored_result(folder: Path, plan: Plan) -> dict[str, Any] | None:
