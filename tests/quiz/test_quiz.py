@@ -126,6 +126,9 @@ def test_json_is_one_object(folder, tmp_path, capsys):
         {"hops": "9"},
         {"hops": "one"},
         {"hops": "3..1"},
+        {"hops": "0"},
+        {"hops": "1..1000000000000"},
+        {"hops": "1,2,"},
         {"formulation": "riddles"},
         {"dtype": "int3"},
         {"questions": -1},
@@ -138,8 +141,10 @@ def test_json_is_one_object(folder, tmp_path, capsys):
         {"model": "nowhere"},
     ],
 )
-def test_bad_input_is_refused_before_anything_is_asked(wrong, folder, tmp_path):
+def test_bad_input_is_refused_before_the_model_is_loaded(wrong, tmp_path):
+    """The model is not there: who loads it first says so."""
     with pytest.raises(StackheadsError) as caught:
-        cli.llm(**{"model": str(folder), "output_dir": tmp_path / "quiz", "questions": 2, "quiet": True, **wrong})
+        cli.llm(**{"model": "nowhere", "output_dir": tmp_path / "quiz", "questions": 2, "quiet": True, **wrong})
     assert "\n" not in str(caught.value)
+    assert ("nowhere" in str(caught.value)) == ("model" in wrong)
     assert not (tmp_path / "quiz").exists()

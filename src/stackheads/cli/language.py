@@ -1,5 +1,6 @@
 """Verbs that ask language models: llm."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -38,18 +39,19 @@ def llm(
 
     from stackheads.files import check_folder
     from stackheads.models.outside.language import load_language_model
-    from stackheads.quiz.quiz import QUIZ, quiz, run_quiz, sheets
+    from stackheads.quiz.quiz import QUIZ, check_batch, numbers, quiz, run_quiz, sheets
     from stackheads.report.quiz import print_quiz
     from stackheads.tasks.prompts import FORMULATIONS
 
     use_threads(threads)
     check_folder(output_dir, kind=QUIZ)
-    numbers = _numbers(asked.hops)
+    check_batch(batch)
     names = FORMULATIONS if asked.formulation == "all" else tuple(asked.formulation.split(","))
+    how_many = {"questions": asked.questions, "few_shot_questions": asked.few_shot_questions, "shots": asked.shots}
+    wanted = sheets(numbers(seed=common.seed, **how_many), names, _hops(asked.hops))
     language = load_language_model(model, dtype, common.device)
-    numbered = {"questions": asked.questions, "few_shot_questions": asked.few_shot_questions, "shots": asked.shots}
-    config = quiz(language, asked.plain, seed=common.seed, **numbered)
-    table = run_quiz(language, config, sheets(config, names, numbers), output_dir, batch, progress=not common.quiet)
+    config = quiz(language, asked.plain, seed=common.seed, **how_many)
+    table = run_quiz(language, config, wanted, output_dir, batch, progress=not common.quiet)
     if common.json:
         rows = table.to_dict("records")
         typer.echo(json_module.dumps({"format": 1, **config.model_dump(), "cells": rows}, indent=2, allow_nan=False))
@@ -57,10 +59,13 @@ def llm(
         print_quiz(config, table)
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    """The numbers that "3", "1..5" or "1,2,4" names."""
+def _hops(text: str) -> Sequence[int]:
+    """The numbers that "3", "1..5" or "1,2,4" names. Raises `ConfigError` if it names none."""
     first, dots, last = text.partition("..")
     try:
-        return tuple(range(int(first), int(last) + 1)) if dots else tuple(map(int, text.split(",")))
+        found = range(int(first), int(last) + 1) if dots else tuple(map(int, text.split(",")))
     except ValueError:
-        raise ConfigError(f"hops are a number, a range like 1..5, or several with commas, got {text!r}: correct them") from None
+        found = ()
+    if not found:
+        raise ConfigError(f"hops are a number, a range like 1..5, or several with commas, got {text!r}: correct them")
+    return found

@@ -11,7 +11,7 @@ folder has one model and one way of asking. Answers may differ in the last digit
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,23 +37,27 @@ CURE = "delete it and run again"
 CONFIDENCE = 0.95
 
 
-class Quiz(BaseModel):
-    """What all sheets of a folder share.
+class Numbers(BaseModel):
+    """How much is asked, of whatever model.
 
     `questions`, `few_shot_questions`   how many a sheet asks without and with `shots` solved examples; 0: no such sheets.
-    `chat`                              whether the tokenizer's chat template is used (`quiz/questions.py`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(ge=0)
+    questions: int = Field(ge=0)
+    few_shot_questions: int = Field(ge=0)
+    shots: int = Field(default=3, ge=1)
+
+
+class Quiz(Numbers):
+    """What all sheets of a folder share; `chat` is whether the tokenizer's chat template is used (`quiz/questions.py`)."""
 
     model: str
     bytes: int
     dtype: Precision
     chat: bool
-    seed: int = Field(ge=0)
-    questions: int = Field(ge=0)
-    few_shot_questions: int = Field(ge=0)
-    shots: int = Field(default=3, ge=1)
 
 
 class StoredAnswer(Stored):
@@ -101,16 +105,22 @@ def _stream(seed: int, prompts: Prompts, use: str) -> torch.Generator:
     return bare(int.from_bytes(hashlib.sha256(name.encode()).digest()[2:6], "big"))
 
 
-def quiz(language: LanguageModel, plain: bool = False, **settings: Any) -> Quiz:
-    """The settings for a model; its chat template is used if it has one and `plain` is not set. Raises `ConfigError`."""
-    chat = language.has_template and not plain
+def numbers(**settings: Any) -> Numbers:
+    """What can be said of a quiz before its model is loaded. Raises `ConfigError`."""
     try:
-        return Quiz(model=language.name, bytes=language.bytes, dtype=language.dtype, chat=chat, **settings)
+        return Numbers(**settings)
     except ValidationError as error:
         raise bad_setting("quiz", error) from None
 
 
-def sheets(config: Quiz, formulations: tuple[str, ...], hops: tuple[int, ...]) -> list[Sheet]:
+def quiz(language: LanguageModel, plain: bool = False, **settings: Any) -> Quiz:
+    """The settings for a model; its chat template is used if it has one and `plain` is not set. Raises `ConfigError`."""
+    chat = language.has_template and not plain
+    found = {"model": language.name, "bytes": language.bytes, "dtype": language.dtype, "chat": chat}
+    return Quiz(**found, **numbers(**settings).model_dump())
+
+
+def sheets(config: Numbers, formulations: Sequence[str], hops: Sequence[int]) -> list[Sheet]:
     """All sheets, those without solved examples first. Raises `ConfigError` for a formulation or D that does not exist."""
     made = []
     for shots, questions in ((0, config.questions), (config.shots, config.few_shot_questions)):
@@ -137,8 +147,7 @@ def run_quiz(
     Raises `ConfigError` if the folder holds another quiz, or the batch is empty; `CheckpointError` for a sheet that is damaged
     or was asked in other words.
     """
-    if batch < 1:
-        raise ConfigError(f"batch must be at least 1, got {batch}: give the number of questions to ask at once")
+    check_batch(batch)
     open_folder(config, folder)
     todo = [sheet for sheet in made if not _finished(language, config, sheet, folder)]
     with tqdm(total=sum(sheet.questions for sheet in todo), disable=None if progress else True, unit="question") as bar:
@@ -148,6 +157,12 @@ def run_quiz(
     table = results(folder, made)
     write_file(folder / "results.csv", lambda temporary: table.to_csv(temporary, index=False))
     return table
+
+
+def check_batch(batch: int) -> None:
+    """Raise `ConfigError` for a batch without questions."""
+    if batch < 1:
+        raise ConfigError(f"batch must be at least 1, got {batch}: give the number of questions to ask at once")
 
 
 def open_folder(config: Quiz, folder: Path) -> None:
