@@ -236,6 +236,13 @@ def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_pa
         (["analyze", "CHECKPOINT", "--html", "."], "this output is a file, . is a folder: name a file"),
         (["analyze", "nowhere", "--selectors", "--fitted-to", "me"], "--fitted-to is answer or attention, got 'me'"),
         (["analyze", "nowhere", "--fitted-to", "attention"], "got attention without them: add --selectors"),
+        (["analyze", "nowhere", "--examples", "32", "--budget", "50"], "got 50 with --examples 32: leave one of them out"),
+        (["train", "cycle", "--sharpen-from", "9", "--output-dir", "out"], "got 9 without them: add --entropy or --loudness"),
+        (["sweep", "nowhere", "--ray", "auto", "--workers", "4", "--output-dir", "out"], "got 4 with --ray: leave one"),
+        (
+            ["llm", "--model", "nowhere", "--few-shot-questions", "0", "--shots", "5", "--output-dir", "out"],
+            "got 5 and none of these: leave it out",
+        ),
         (["analyze"], "got none: name a checkpoint"),
         (["dance"], "No such command 'dance'"),
         (["analyze", "CHECKPOINT", "--depth", "3"], "No such option"),

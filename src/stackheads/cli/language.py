@@ -46,6 +46,8 @@ def llm(
     use_threads(threads)
     check_folder(output_dir, kind=QUIZ)
     check_batch(batch)
+    if not asked.few_shot_questions and asked.shots != QuizOptions.shots:
+        raise ConfigError(f"--shots is for --few-shot-questions, got {asked.shots} and none of these: leave it out")
     names = FORMULATIONS if asked.formulation == "all" else tuple(asked.formulation.split(","))
     how_many = {"questions": asked.questions, "few_shot_questions": asked.few_shot_questions, "shots": asked.shots}
     wanted = sheets(numbers(seed=common.seed, **how_many), names, _hops(asked.hops))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 TIMELINE = "timeline.png"
+BUDGET = 4096
 Further = dict[str, Any]
 """What is asked beside the labels, by its name in JSON."""
 
@@ -122,7 +123,7 @@ def analyze(
     examples: Annotated[
         str, typer.Option(help="Examples to measure on, or auto: from 512 on, until rows are decided.")
     ] = "auto",
-    budget: Annotated[int, typer.Option(help="The most examples that auto may take.")] = 4096,
+    budget: Annotated[int, typer.Option(help="The most examples that auto may take.")] = BUDGET,
     wanted: Wanted,
     common: Common,
 ) -> None:
@@ -134,6 +135,8 @@ def analyze(
 
     wanted.check(path or other.gpt2)
     number = _examples(examples)
+    if number != "auto" and budget != BUDGET:
+        raise ConfigError(f"--budget is for --examples auto, got {budget} with --examples {number}: leave one of them out")
     subject = _subject(path, other, options, common.device)
     asked: dict[str, Any] = {"examples": number, "budget": budget, "seed": common.seed, "carried": wanted.carried}
     analysis = run(**subject, **asked, progress=not common.quiet)

@@ -8,6 +8,7 @@ import typer
 
 from stackheads.cli.options import Common, options_of, use_threads, with_options
 from stackheads.cli.task_options import TASKS, TaskOptions
+from stackheads.errors import ConfigError
 from stackheads.training.config import TrainingConfig
 
 TrainingOptions = options_of(TrainingConfig)
@@ -65,6 +66,9 @@ def train(
     from stackheads.training.trainer import train as run
 
     use_threads(how.threads)
+    if training.sharpen_from and not (training.entropy or training.loudness or how.resume):  # an old run may have been begun so
+        rule = f"--sharpen-from says when entropy and loudness begin to count, got {training.sharpen_from} without them"
+        raise ConfigError(f"{rule}: add --entropy or --loudness, or leave it out")
     check_folder(output_dir)
     checkpoint = run(
         options.task(task),
@@ -99,6 +103,8 @@ def sweep(
     from stackheads.sweeps.plans import read_sweep
     from stackheads.sweeps.workers import run_sweep
 
+    if where.ray and where.workers != SweepOptions.workers:
+        raise ConfigError(f"--workers is for processes of this machine, got {where.workers} with --ray: leave one of them out")
     outcome = run_sweep(
         read_sweep(file, common.seed),
         output_dir,
