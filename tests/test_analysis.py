@@ -265,3 +265,54 @@ def test_a_model_with_a_weight_that_is_not_a_number_is_refused(checkpoints):
     checkpoint.model.blocks[1].attn.W_Q.data[0, 0, 0] = float("nan")
     with pytest.raises(InterventionError, match=r"weights must be finite, blocks\.1\.attn\.W_Q is not"):
         analyze(checkpoint, examples=32, progress=False)
+
+
+def changed(checkpoint):
+    with torch.no_grad():
+        for weight in checkpoint.model.parameters():
+            weight.mul_(0.5)
+
+
+def test_what_is_given_goes_on_with_what_was_analysed(checkpoints):
+    """A model without a task, or a task without a model, is never put aside for the ones that were analysed."""
+    checkpoint = load(checkpoints / "cycle-d4-l3")
+    found = analyze(checkpoint, examples=64, explain=False, progress=False)
+    other = build(checkpoint.config, checkpoint.task, seed=5)
+    assert found.trial(other, examples=64).sufficiency.equals(found.trial(other, checkpoint.task, examples=64).sufficiency)
+    assert not found.trial(other, examples=64).sufficiency.equals(found.trial(examples=64).sufficiency)
+    larger = build(checkpoint.config.model_copy(update={"layers": 4}), checkpoint.task)
+    for ask in (found.trial, found.by_gate):
+        with pytest.raises(ConfigError, match="analysis is of 3 layers"):
+            ask(larger)
+        with pytest.raises(ConfigError, match="a model is a HookedTransformer"):
+            ask("no model")
+        with pytest.raises(TaskMismatchError, match="needs d_vocab"):
+            ask(task=Cycle(symbols=6, max_hops=4))
+
+
+def test_an_analysis_does_not_go_on_with_a_model_that_was_trained_on(checkpoints, tmp_path):
+    checkpoint, as_it_was = load(checkpoints / "cycle-d4-l3"), load(checkpoints / "cycle-d4-l3")
+    found = analyze(checkpoint, examples=64, explain=False, progress=False)
+    tried = found.trial(examples=64).sufficiency
+    found.save(tmp_path / "saved")
+    changed(checkpoint)
+    for ask in (found.trial, found.selectors, found.by_gate):
+        with pytest.raises(ConfigError, match="its weights have changed since"):
+            ask()
+    with pytest.raises(ConfigError, match="the model was trained on since"):
+        found.show()
+    assert found.trial(as_it_was.model, examples=64).sufficiency.equals(tried)
+    assert page.page(found) == page.page(Analysis.load(tmp_path / "saved"))
+    assert "Attention is shown where the model is at hand" in found._repr_html_()
+
+
+def test_a_loaded_analysis_says_what_is_missing(analysis, checkpoints, tmp_path):
+    analysis.save(tmp_path / "saved")
+    loaded, checkpoint = Analysis.load(tmp_path / "saved"), load(checkpoints / "cycle-d4-l3")
+    for given, said in (
+        ({}, "none"),
+        ({"model": checkpoint.model}, "a model alone"),
+        ({"task": checkpoint.task}, "a task alone"),
+    ):
+        with pytest.raises(ConfigError, match=f"no model and task to go on with, got {said}"):
+            loaded.trial(**given)

@@ -33,6 +33,7 @@ from stackheads.models.hooks import analysing
 from stackheads.models.kinds import check_model
 from stackheads.models.memory import given_back
 from stackheads.models.protocol import Model
+from stackheads.models.trust import fingerprint
 from stackheads.record import Missing, Record, read_record
 from stackheads.tables import label_frame
 from stackheads.tasks import StatementTask, StoredTask, Task
@@ -64,8 +65,8 @@ class Analysis(Record):
     def trial(self, model: Model | None = None, task: Task | None = None, examples: int = 512) -> Trial:
         """Put the labels on trial, on fresh examples: sufficiency, redirection, necessity, fixed patterns.
 
-        `model` and `task` are needed only for an analysis that was loaded. Raises `ConfigError` without them, for one of other
-        sizes, or for fewer than 16 examples. Cost: see `trial.trial.put_on_trial`.
+        `model` and `task` are needed only for an analysis that was loaded, or whose model was trained on since. Raises
+        `ConfigError` without them, for one of other sizes, or for fewer than 16 examples. Cost: see `trial.trial.put_on_trial`.
         """
         subject = self._subject(model, task, "trial(model, task)")
         return put_on_trial(*subject, self.labels, _number(examples), self.seed, self.thresholds)
@@ -119,16 +120,25 @@ class Analysis(Record):
         return by_gate(subject, task, _number(examples), self.seed, self.thresholds)
 
     def _subject(self, model: Model | None, task: Task | None, call: str) -> tuple[Any, Task]:
-        """The model and task that are given, if the model is of the sizes of the one analysed; or those that were analysed."""
-        if model is not None and task is not None:
-            check_fit(model, task)
-            wanted, got = (f"{it['layers']} layers of {it['heads']} heads" for it in (self.model, _sizes(model)))
-            if wanted != got:
-                raise ConfigError(f"this analysis is of {wanted}, got a model of {got}: give the model that it was made from")
-            return model, task
-        if self.subject is None:
-            raise ConfigError(f"a loaded analysis has no model to put on trial, got none: {call}")
-        return self.subject
+        """The model and task that are given, if the model is of the sizes of the one analysed; what is not given is that which
+        was analysed, if it is as it was.
+        """
+        if (model is None or task is None) and self.subject is None:
+            got = "none" if model is task else "a task alone" if model is None else "a model alone"
+            raise ConfigError(f"a loaded analysis has no model and task to go on with, got {got}: {call}")
+        if model is None and self.changed:
+            rule = "an analysis goes on with the model that it was made from, its weights have changed since"
+            raise ConfigError(f"{rule}: analyze it again, or give a copy of it as it was, {call}")
+        mine: Any = self.subject
+        if model is None and task is None:
+            return mine
+        subject: Any = mine[0] if model is None else model
+        task = mine[1] if task is None else task
+        check_fit(subject, task)
+        wanted, got = (f"{it['layers']} layers of {it['heads']} heads" for it in (self.model, _sizes(subject)))
+        if wanted != got:
+            raise ConfigError(f"this analysis is of {wanted}, got a model of {got}: give the model that it was made from")
+        return subject, task
 
     def to_html(
         self,
@@ -218,6 +228,7 @@ def analyze(
         effects=effect_frame(found.evidence),
         bootstrap_jaccard=bootstrap_jaccard(found.evidence, found.thresholds),
         subject=(analysed, task),
+        weights=fingerprint(analysed),
         **(_explanation(labels, analysed, task, seed, thresholds) if explain and screen is None else {}),
     )
 

@@ -1,6 +1,7 @@
 """What `analyze()` returns: data, to be looked at, saved, loaded and compared.
 
-The model it was made from stays with it as `subject` until it is saved, so that `trial()` can go on with it.
+The model it was made from stays with it as `subject` until it is saved, so that `trial()` can go on with it, and a digest of
+its `weights` says whether it is still the same.
 """
 
 import json
@@ -16,6 +17,7 @@ from stackheads.explanation.reach import reach_frame, reach_records
 from stackheads.files import check_file, check_folder, checked, read_json, write_folder, write_json
 from stackheads.labelling.carrying import carried_table
 from stackheads.labelling.thresholds import Thresholds
+from stackheads.models.trust import fingerprint
 from stackheads.stored import StoredAnalysis
 from stackheads.tables import label_frame, natural, place_of, records
 from stackheads.tasks import Task
@@ -38,6 +40,10 @@ VERDICT_ORDER: tuple[RoleName, ...] = (
     "hop",
 )
 """In which order the verdict names roles: those without a number, then what is looked up, then the hops."""
+
+
+NOT_AT_HAND = "This analysis was loaded without its model, or the model was trained on since"
+"""Why `Record.at_hand` is None."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,17 @@ class Record:
     circuit: Circuit = field(default_factory=no_circuit)
     bootstrap_jaccard: float | None = None
     subject: tuple[Any, Task] | None = field(default=None, compare=False)
+    weights: str | None = field(default=None, compare=False)
+
+    @property
+    def at_hand(self) -> tuple[Any, Task] | None:
+        """The model that this was made from, as it was then, and the task; None once loaded, or if it was trained on since."""
+        return None if self.subject is None or self.changed else self.subject
+
+    @property
+    def changed(self) -> bool:
+        """Whether the weights are others than those that this was made from."""
+        return self.subject is not None and self.weights is not None and self.weights != fingerprint(self.subject[0])
 
     @property
     def measured_on(self) -> str:

@@ -104,7 +104,7 @@ def test_requests_that_cannot_be_met_are_refused(analysis, tmp_path):
         analysis.show(heads=["L9H0"])
     analysis.save(tmp_path / "a")
     loaded = Analysis.load(tmp_path / "a")
-    with pytest.raises(ConfigError, match="a loaded analysis has no model"):
+    with pytest.raises(ConfigError, match="loaded without its model"):
         loaded.show()
     page = loaded._repr_html_()
     assert "Attention is shown where the model is at hand" in page

@@ -63,7 +63,7 @@ def analysis():
     found = analyze(compiled, TASK, examples=64, progress=False)
     task = Named(**TASK.model_dump())
     model = {"name": SCRIPT, "note": '"><script>alert(2)</script>'}
-    return replace(found, subject=(compiled, task), model=model, task={**found.task, "name": "a < b & 'c' שלום"})
+    return replace(found, subject=(compiled, task), weights=None, model=model, task={**found.task, "name": "a < b & 'c' שלום"})
 
 
 @pytest.fixture(scope="module")

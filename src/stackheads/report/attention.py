@@ -27,7 +27,7 @@ from stackheads.interventions import destination_rows
 from stackheads.labelling.roles import role_targets
 from stackheads.models.hooks import check_head, record
 from stackheads.models.protocol import Model
-from stackheads.record import Record
+from stackheads.record import NOT_AT_HAND, Record
 from stackheads.report.tokens import tokens_as_text
 from stackheads.tables import place_of, records, role_of
 from stackheads.tasks import Batch, Task, labelling_batch
@@ -119,11 +119,11 @@ def show(
 
 def looked(analysis: Record, example: int, heads: str | list[str], destination: str | None) -> Looked:
     """Where chosen heads look on one example, as `show` says. Raises and costs what `show` does."""
-    if analysis.subject is None:
-        raise ConfigError("a loaded analysis has no model to look into, got none: analyze(model, task) again, then look")
+    if (subject := analysis.at_hand) is None:
+        raise ConfigError(f"heads are looked at in the model that an analysis was made from. {NOT_AT_HAND}: analyze it again")
     if not 0 <= example < analysis.examples:
         raise ConfigError(f"an example is one of 0..{analysis.examples - 1}, got {example}: ask for one of these")
-    model, task = analysis.subject
+    model, task = subject
     batch = labelling_batch(task, analysis.examples, analysis.seed)[example : example + 1]
     rows, notes = _chosen(analysis, model, heads, destination)
     if not rows:

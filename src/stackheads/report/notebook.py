@@ -29,7 +29,7 @@ def analysis_html(analysis: Record) -> str:
     circuit = "" if analysis.circuit.missing == NOT_SOUGHT else svg_text(circuit_diagram(analysis))
     gated = gated_rows(analysis)
     gates = "" if gated is None else svg_text(gate_map(gated))
-    attention = f"<p>{UNLOADED}</p>" if analysis.subject is None else show(analysis)._repr_html_()  # pyright: ignore[reportPrivateUsage]
+    attention = f"<p>{UNLOADED}</p>" if analysis.at_hand is None else show(analysis)._repr_html_()  # pyright: ignore[reportPrivateUsage]
     words = f"<p><b>{title}</b><br>{html.escape(accuracy)}</p>{table}<pre>{html.escape(verdict)}</pre>"
     return f"{words}{circuit}{gates}{attention}"
 

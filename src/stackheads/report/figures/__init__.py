@@ -44,7 +44,7 @@ def save_figures(analysis: Record, folder: Path | str, selectors: Explained | No
     drawn = {name: draw(analysis) for name, draw in DRAWN.items()}
     rows = gated_rows(analysis)
     drawn |= {} if rows is None else {"gates": gate_map(rows)}
-    drawn |= {} if analysis.subject is None else {"attention": attention_maps(analysis)}
+    drawn |= {} if analysis.at_hand is None else {"attention": attention_maps(analysis)}
     drawn |= {} if selectors is None or selectors.weights.empty else {"selectors": selector_map(selectors.weights)}
     for name, figure in drawn.items():
         for ending in FORMATS:

@@ -52,9 +52,9 @@ def gated_rows(analysis: Record) -> "pd.DataFrame | None":
     """The rows of `by_gate` about the heads and gates that the labels name; None without any, or without the model."""
     rows = [row for row in records(analysis.labels) if row.get("gate") is not None]
     named = {(row["head"], row["destination"], Gate.parse(row["gate"]).name) for row in rows}
-    if not named or analysis.subject is None:
+    if not named or (subject := analysis.at_hand) is None:
         return None
-    found = by_gate(*analysis.subject, analysis.examples, analysis.seed, analysis.thresholds)
+    found = by_gate(*subject, analysis.examples, analysis.seed, analysis.thresholds)
     keys = zip(found["head"], found["destination"], found["gate"], strict=True)
     return found.loc[[key in named for key in keys], :]
 

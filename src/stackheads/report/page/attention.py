@@ -13,7 +13,7 @@ from stackheads.errors import ConfigError
 from stackheads.interventions import destination_rows
 from stackheads.labelling.roles import role_targets
 from stackheads.models.hooks import record
-from stackheads.record import Record
+from stackheads.record import NOT_AT_HAND, Record
 from stackheads.report.tokens import symbol_as_text, tokens_as_text
 from stackheads.tables import place_of, records, role_of
 from stackheads.tasks import Batch, Task, labelling_batch
@@ -34,9 +34,9 @@ def attention_data(analysis: Record, examples: int) -> dict[str, Any]:
         raise ConfigError(f"the number of examples must be at least 0, got {examples}: ask for 8")
     if examples == 0:
         return _nothing("No example was asked for.")
-    if analysis.subject is None:
-        return _nothing("This analysis was loaded without its model, so there is no attention to show.")
-    model, task = analysis.subject
+    if (subject := analysis.at_hand) is None:
+        return _nothing(f"{NOT_AT_HAND}, so there is no attention to show.")
+    model, task = subject
     if task.n_ctx > MAX_TOKENS:
         return _nothing(f"Attention is drawn for examples of up to {MAX_TOKENS} tokens; these have {task.n_ctx}.")
     heads, note = _shown_heads(analysis)
