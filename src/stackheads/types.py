@@ -1,10 +1,11 @@
 """The small vocabulary shared by all rooms: head names, slots and destinations."""
 
+import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from stackheads.errors import InterventionError
 
@@ -13,6 +14,14 @@ IGNORE = -100
 
 NOWHERE = -1
 """Source position of a find map where the source does not exist or cannot be attended to."""
+
+
+def whole(value: Any) -> int | None:
+    """A whole number of any kind, numpy's among them, as an int; None for anything else, True and False among them."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
 
 
 class Slot(IntEnum):
@@ -150,6 +159,8 @@ class HeadId:
 
 
 RoleName = Literal["hop", "condition", "unchosen", "key", "asked", "previous", "duplicate", "self", "start"]
+NUMBERED: tuple[RoleName, ...] = ("hop", "condition", "unchosen", "key")
+"""The roles that have a number."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +175,11 @@ class Role:
 
     def __str__(self) -> str:
         return self.name if self.hop is None else f"{self.name} {self.hop}"
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is such a role: of a name that is known, and with a number if it has one."""
+        return self.name in get_args(RoleName) and type(self.hop) is (int if self.name in NUMBERED else type(None))
 
     @property
     def positional(self) -> bool:

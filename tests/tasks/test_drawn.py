@@ -9,8 +9,9 @@ from rewritten import Wrapped
 
 from stackheads import analyze, load
 from stackheads.errors import ConfigError, TaskError
+from stackheads.models import ModelConfig, build
 from stackheads.tasks import Cycle, check, check_task, draw, rewired
-from stackheads.types import IGNORE, Slot
+from stackheads.types import IGNORE, Role, Slot
 
 RIGHT = Cycle(symbols=6, max_hops=2, attention_dir="causal")
 
@@ -68,6 +69,10 @@ STRUCTURE = {
         "or -100 where nothing is asked",
     ),
     "hops backward": (wrong(target_hop=lambda batch: -batch.target_hop), "must be a hop from 1 on"),
+    "a hop that is not there": (
+        wrong(target_hop=lambda batch: marked(batch.target_hop, batch.target_hop == 2, 77)),
+        r"one of the task's hops \(.*\), got hop 77; example 0 breaks this .* give its find map",
+    ),
     "unknown answers": (
         wrong(targets=lambda batch: marked(batch.targets, batch.targets >= 0, 77)),
         "targets must be below the readout's 6 answers",
@@ -153,10 +158,18 @@ class NoGenerator(Wrapped):
         return RIGHT.sample(n, torch.Generator())
 
 
-class Twice(Wrapped):
-    def __init__(self):
-        super().__init__(RIGHT)
-        self.hops = (1, 1)
+def having(name, value):
+    task = Wrapped(RIGHT)
+    setattr(task, name, value)
+    return task
+
+
+VALUES = [
+    *(("name", value) for value in (None, 5, "\udce9")),
+    *((name, value) for name in ("n_ctx", "d_vocab", "d_vocab_out") for value in (13.0, "13", 0, -1, True, None)),
+    *(("hops", value) for value in (1, None, "12", (1, 1), (1.0,), (True,), (np.int64(1),), {1: 2})),
+    *(("operands", value) for value in (None, 1, "key", ("foo",), (Role("hop"),), (Role("self"),), (Role("asked", 1),))),
+]
 
 
 NONE = {
@@ -167,7 +180,7 @@ NONE = {
     "no hops": (without("hops"), "got Own without hops"),
     "no direction": (without("attention_dir"), "got Own without attention_dir"),
     "other arguments": (NoGenerator(RIGHT), r"called as sample\(n, generator\), that of NoGenerator can't be"),
-    "a hop twice": (Twice(), r"different whole numbers, got \(1, 1\)"),
+    **{f"{name} {value!r}": (having(name, value), f"a task's {name} (is|are) .*, got .*: ") for name, value in VALUES},
 }
 
 
@@ -201,3 +214,21 @@ def test_what_asks_nothing_is_refused(checkpoints):
         check(task)
     with pytest.raises(TaskError, match="64 examples ask none there"):
         analyze(checkpoint.model, task, examples=64, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("changed", "spoil", "rule"),
+    [
+        ({"hops": (2,)}, wrong(find=lambda batch: batch.find[:, :1]), r"one of the task's hops \(2,\), got hop 1"),
+        ({"operands": (Role("key", 1),)}, lambda batch: batch, r"operands must have shape .* = \[\d+, 1, 13\], got None"),
+    ],
+)
+def test_what_a_task_names_and_its_examples_belong_together(changed, spoil, rule):
+    """Or a head would be confirmed in a role that nothing asks about."""
+    task = Spoilt(spoil)
+    for name, value in changed.items():
+        setattr(task, name, value)
+    model = build(ModelConfig(layers=1, heads=1), RIGHT)
+    for way in (lambda: check(task), lambda: analyze(model, task, examples=64, progress=False)):
+        with pytest.raises(TaskError, match=rule):
+            way()

@@ -133,7 +133,8 @@ class StoredTask(BaseModel):
 class Task(Protocol):
     """The shape of a task; users bring their own by having these members.
 
-    `hops` are the offsets j for which batches carry find maps, e.g. (-4, …, 4), in the order of `Batch.find`.
+    `hops` are the offsets j for which batches carry find maps, e.g. (-4, …, 4), in the order of `Batch.find`; every hop that is
+    asked is one of them, also where no single position decides it and its map is -1.
     """
 
     @property

@@ -6,7 +6,7 @@ the truth about its sources and answers is for `check` to say.
 """
 
 import inspect
-from numbers import Integral
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from stackheads.limits import check_memory
 from stackheads.seeds import Stream, stream
 from stackheads.tasks.base import Batch, Operand, Task
 from stackheads.tasks.rules import check_structure, one_change, raise_first
+from stackheads.types import NUMBERED, Role, whole
 
 MEMBERS = ("name", "n_ctx", "d_vocab", "d_vocab_out", "attention_dir", "hops", "sample", "readout", "counterfactual")
 CALLED = {
@@ -24,6 +25,36 @@ CALLED = {
     "counterfactual": ("batch", "hop", "generator"),
 }
 """How the members that are functions are called, by position."""
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and value.encode("utf-8", "ignore") == value.encode("utf-8", "surrogatepass")
+
+
+def _a_size(value: Any) -> bool:
+    return (whole(value) or 0) >= 1
+
+
+def _offsets(value: Any) -> bool:
+    return isinstance(value, tuple | list) and all(type(hop) is int for hop in value) and len(set(value)) == len(value)
+
+
+def _operands(value: Any) -> bool:
+    named = ("asked", *NUMBERED)
+    return isinstance(value, tuple | list) and all(isinstance(it, Role) and it.name in named and it.exists for it in value)
+
+
+VALUES: dict[str, tuple[Callable[[Any], bool], str, str]] = {
+    "name": (_text, "is text that UTF-8 has", "give it one"),
+    **dict.fromkeys(("n_ctx", "d_vocab", "d_vocab_out"), (_a_size, "is a whole number from 1 on", "correct it")),
+    "hops": (_offsets, "are a tuple of different whole numbers (int)", "name each find map once"),
+    "operands": (
+        _operands,
+        f"are a tuple of types.Role, of {', '.join(NUMBERED)} with a number, or of asked",
+        'name each by one, like Role("key", 1)',
+    ),
+}
+"""What the members that are values must be, by name: whether a value is so, the rule in words, and the cure."""
 
 
 def check_task(task: object) -> None:
@@ -37,10 +68,9 @@ def check_task(task: object) -> None:
         if not _takes(getattr(task, name), len(arguments)):
             call, kind = f"{name}({', '.join(arguments)})", type(task).__name__
             raise ConfigError(f"a task's {name} is called as {call}, that of {kind} can't be: write it so")
-    given: Any = task
-    hops = list(given.hops)
-    if len(set(hops)) < len(hops) or not all(isinstance(hop, Integral) for hop in hops):
-        raise ConfigError(f"a task's hops are different whole numbers, got {tuple(hops)}: name each find map once")
+    for name, (right, rule, cure) in VALUES.items():
+        if hasattr(task, name) and not right(value := getattr(task, name)):
+            raise ConfigError(f"a task's {name} {rule}, got {value!r}: {cure}")
 
 
 def _takes(function: Any, arguments: int) -> bool:

@@ -79,8 +79,9 @@ def _check_shapes(task: Task, batch: Batch, source: str, n: int) -> None:
     }
     for name, (axes, expected) in wanted.items():
         value: Tensor | None = getattr(batch, name)
-        if value is not None and list(value.shape) != expected:
-            raise TaskError(f"{name} must have shape [{axes}] = {expected}, got {list(value.shape)}: give one for each")
+        got = None if value is None else list(value.shape)
+        if got != expected and (value is not None or operand_roles(task)):
+            raise TaskError(f"{name} must have shape [{axes}] = {expected}, got {got}: give one for each")
 
 
 def _tokens(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
@@ -98,6 +99,11 @@ def _targets(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
     yield f"targets must be answers, or {IGNORE} where nothing is asked", below, f"write {IGNORE} there"
     backward = ((batch.targets >= 0) & (batch.target_hop < 0)).flatten(1).any(dim=1)
     yield "what is asked must be a hop from 1 on, or 0 for what is no hop", backward, "number what is asked from 1"
+    hops = torch.tensor([0, *task.hops], device=batch.target_hop.device)
+    stray = (batch.targets >= 0) & ~torch.isin(batch.target_hop, hops)
+    rule = f"a hop that is asked must be one of the task's hops {tuple(task.hops)}"
+    rule += f", got hop {int(batch.target_hop[stray][0])}" if stray.any() else ""
+    yield rule, stray.flatten(1).any(dim=1), "name it there and give its find map, of -1 where no single position decides it"
 
 
 def _sources(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
