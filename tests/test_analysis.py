@@ -16,6 +16,7 @@ from stackheads.labelling.thresholds import Thresholds
 from stackheads.models import build
 from stackheads.report import page
 from stackheads.tasks import Cycle, labelling_batch
+from stackheads.trial.trial import put_on_trial
 from stackheads.types import HeadId
 
 COLUMNS = ["head", "layer", "destination", "selector", "role", "hop", "gate", "share", "status", "pattern", "rival"]
@@ -172,7 +173,7 @@ unchecked = unwrap(analyze)
         (lambda found, it: unchecked(it, thresholds="strict"), "thresholds are a Thresholds"),
         (lambda found, it: unchecked(it, thresholds={}), "thresholds are a Thresholds"),
         (lambda found, it: unchecked(it, screen=True), "screen is a Screen"),
-        (lambda found, it: unchecked(it, budget="1000"), "a budget must be a number, at least 16, got '1000'"),
+        (lambda found, it: unchecked(it, budget="1000"), "a budget must be a whole number, at least 16, got '1000'"),
         (lambda found, it: unchecked(it, examples="64"), "or 'auto', got '64'"),
         (lambda found, it: found.trial(examples=0), "at least 16, got 0"),
         (lambda found, it: found.selectors(examples=-5), "at least 1, got -5"),
@@ -199,10 +200,13 @@ def one_layer(checkpoint):
     return build(checkpoint.config.model_copy(update={"layers": 1}), checkpoint.task)
 
 
-def test_whole_numbers_of_any_kind_are_numbers_of_examples(checkpoints):
+def test_whole_numbers_of_any_kind_are_numbers_of_examples_and_seeds(checkpoints):
     path = checkpoints / "cycle-d4-l3"
-    given = unchecked(path, examples=np.int64(32), progress=False, explain=False)
-    assert given.to_json() == analyze(path, examples=32, progress=False, explain=False).to_json()
+    given = unchecked(path, examples=np.int64(32), seed=np.uint8(3), progress=False, explain=False)
+    found = analyze(path, examples=32, seed=3, progress=False, explain=False)
+    assert given.to_json() == found.to_json()
+    tried = (unwrap(put_on_trial)(*it.subject, it.labels, kind(32), kind(3)) for it, kind in ((given, np.int64), (found, int)))
+    assert json.dumps(next(tried).to_dict()) == json.dumps(next(tried).to_dict())
 
 
 def test_a_model_without_numbers_is_refused(checkpoints):

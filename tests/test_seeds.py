@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+from inspect import unwrap
 from pathlib import Path
 
 import numpy as np
@@ -138,7 +139,17 @@ def test_committed_checkpoints_can_be_made_again():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("seed", [-1, LARGEST + 1, 2**63, True, 1.0, "0", None], ids=repr)
+@pytest.mark.parametrize("kind", [int, np.int64, np.uint8, np.array, torch.tensor])
+def test_a_whole_number_of_any_kind_is_a_seed_and_kept_as_an_int(kind):
+    uses = [check_seed, check_training_seed, lambda seed: training_config({"data_seed": seed}).seed_of_data]
+    for use in uses:
+        assert type(use(kind(3))) is int
+        assert use(kind(3)) == 3
+    assert first_numbers(unwrap(stream)(kind(3), Stream.TRIAL)) == first_numbers(stream(3, Stream.TRIAL))
+    assert first_numbers(unwrap(training)(kind(3))) == first_numbers(training(3))
+
+
+@pytest.mark.parametrize("seed", [-1, LARGEST + 1, 2**63, True, np.True_, 1.0, np.float64(1), "0", None], ids=repr)
 def test_a_bad_seed_is_refused_in_one_line(seed, chain):
     uses = [check_seed, check_training_seed, lambda seed: training_config({"seed": seed})]
     if type(seed) is int:

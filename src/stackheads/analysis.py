@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from importlib.metadata import version
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +26,7 @@ from stackheads.labelling.rows import label_row
 from stackheads.labelling.screening import Screen
 from stackheads.labelling.stability import bootstrap_jaccard
 from stackheads.labelling.thresholds import Thresholds, default_or
+from stackheads.limits import check_number
 from stackheads.models import Checkpoint, check_fit, load, parse_device
 from stackheads.models.config import moved
 from stackheads.models.hooks import analysing
@@ -35,6 +35,7 @@ from stackheads.models.memory import given_back
 from stackheads.models.protocol import Model
 from stackheads.models.trust import fingerprint
 from stackheads.record import Missing, Record, read_record
+from stackheads.seeds import check_seed
 from stackheads.tables import label_frame
 from stackheads.tasks import StatementTask, StoredTask, Task
 from stackheads.trial.trial import Trial, put_on_trial
@@ -69,7 +70,7 @@ class Analysis(Record):
         `ConfigError` without them, for one of other sizes, or for fewer than 16 examples. Cost: see `trial.trial.put_on_trial`.
         """
         subject = self._subject(model, task, "trial(model, task)")
-        return put_on_trial(*subject, self.labels, _number(examples), self.seed, self.thresholds)
+        return put_on_trial(*subject, self.labels, check_number("examples", examples, MIN_EXAMPLES), self.seed, self.thresholds)
 
     def selectors(
         self,
@@ -97,7 +98,7 @@ class Analysis(Record):
         if not readouts:
             seen = f"{self.examples} examples show none better than chance: give more, or analyse another model"
             raise ConfigError(f"selectors explain answers that a model gives, {seen}")
-        examples = _number(examples, least=1)
+        examples = check_number("examples", examples, 1)
         way: Any = fitted_to
         if way not in FITTED_TO:
             ways = " or ".join(FITTED_TO)
@@ -117,7 +118,7 @@ class Analysis(Record):
         Raises `ConfigError` without them, or for fewer than 16 examples. Cost: one forward pass on `examples` examples.
         """
         subject, task = self._subject(model, task, "by_gate(model, task)")
-        return by_gate(subject, task, _number(examples), self.seed, self.thresholds)
+        return by_gate(subject, task, check_number("examples", examples, MIN_EXAMPLES), self.seed, self.thresholds)
 
     def _subject(self, model: Model | None, task: Task | None, call: str) -> tuple[Any, Task]:
         """The model and task that are given, if the model is of the sizes of the one analysed; what is not given is that which
@@ -204,8 +205,8 @@ def analyze(
     if not isinstance(screen, Screen | None):
         raise ConfigError(f"screen is a Screen(…), got {screen!r}: give one, or leave it out")
     if examples != "auto":
-        examples = _number(examples, words=" for an interval, or 'auto'")
-    budget = _number(budget, "a budget")
+        examples = check_number("examples", examples, MIN_EXAMPLES, words=" for an interval, or 'auto'")
+    budget, seed = check_number("a budget", budget, MIN_EXAMPLES), check_seed(seed)
     analysed, task, described = _resolve(model, task, device)
     if examples == "auto":
         found = measure_until_decided(analysed, task, seed, thresholds, budget, progress, screen)
@@ -278,10 +279,3 @@ def _resolve(
 
 def _sizes(model: Model) -> dict[str, int]:
     return {"layers": model.cfg.n_layers, "heads": model.cfg.n_heads, "d_model": model.cfg.d_model}
-
-
-def _number(examples: Any, what: str = "examples", least: int = MIN_EXAMPLES, words: str = "") -> int:
-    """A number of examples, of whatever kind of whole number. Raises `ConfigError` for too few, or none."""
-    if not isinstance(examples, Integral) or examples < least:
-        raise ConfigError(f"{what} must be a number, at least {least}{words}, got {examples!r}: ask for 512, say")
-    return int(examples)

@@ -1,7 +1,11 @@
-"""What a machine can not do: more threads and processes than it could use are refused, what does not fit is told in a line."""
+"""What numbers can be, and what a machine can not do: more threads and processes than it could use are refused, what does not
+fit is told in a line.
+"""
 
+import operator
 import os
 import re
+from typing import Any
 
 from stackheads.errors import ConfigError
 
@@ -10,11 +14,31 @@ MOST = max(256, os.cpu_count() or 1)
 TOO_LARGE = re.compile(r"allocate memory|out of memory|overflow", re.IGNORECASE)
 
 
+def whole(value: Any) -> int | None:
+    """A whole number of any kind, numpy's among them, as an int; None for anything else, True and False among them."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def check_number(
+    what: str, number: Any, least: int, most: int | None = None, words: str = "", cure: str = "ask for 512, say"
+) -> int:
+    """A whole number in these bounds, of whatever kind, as an int. Raises `ConfigError` for another, or none."""
+    found = whole(number)
+    if found is None or found < least or (most is not None and found > most):
+        bounds = f", at least {least}" if most is None else f" between {least} and {most}"
+        raise ConfigError(f"{what} must be a whole number{bounds}{words}, got {number!r}: {cure}")
+    return found
+
+
 def check_parallel(what: str, number: int, of: str) -> None:
     """Raise `ConfigError` for a number of threads or processes that can't be; `of`: what the cure is to give the number of."""
-    if not 1 <= number <= MOST:
-        bound = "at least 1" if number < 1 else f"at most {MOST}"
-        raise ConfigError(f"{what} must be {bound}, got {number}: give the number of {of}")
+    found = whole(number)
+    if found is None or not 1 <= found <= MOST:
+        bound = "a whole number" if found is None else "at least 1" if found < 1 else f"at most {MOST}"
+        raise ConfigError(f"{what} must be {bound}, got {number!r}: give the number of {of}")
 
 
 def check_memory(of: str, need: int) -> None:

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from stackheads.errors import ConfigError
+from stackheads.limits import whole
 
 LARGEST = 2**32 - 1
 """The largest seed: of a larger one torch would take the lower 32 bits, and it would mean the same as a smaller one."""
@@ -95,19 +96,21 @@ class Reserved(IntEnum):
 
 
 def check_seed(seed: Any) -> int:
-    """The seed itself. Raises `ConfigError` if it is no integer of 32 bits without sign."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST:
+    """The seed as an int. Raises `ConfigError` if it is no integer of 32 bits without sign."""
+    found = whole(seed)
+    if found is None or not 0 <= found <= LARGEST:
         raise ConfigError(f"a seed is an int in 0..{LARGEST}, got {seed!r}: give one of these, such as 0")
-    return seed
+    return found
 
 
 def check_training_seed(seed: Any) -> int:
-    """The seed itself. Raises `ConfigError` if it is no seed, or draws what training is evaluated on."""
-    if check_seed(seed) in tuple(Reserved):
+    """The seed as an int. Raises `ConfigError` if it is no seed, or draws what training is evaluated on."""
+    found = check_seed(seed)
+    if found in tuple(Reserved):
         raise ConfigError(
             f"seeds {', '.join(map(str, Reserved))} draw held-out examples, got training seed {seed}: choose another"
         )
-    return seed
+    return found
 
 
 def stream(seed: int, name: Stream, *more: int | str) -> torch.Generator:

@@ -1,27 +1,19 @@
 """The small vocabulary shared by all rooms: head names, slots and destinations."""
 
-import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from stackheads.errors import InterventionError
+from stackheads.limits import whole
 
 IGNORE = -100
 """Target of a readout that is not asked; the value `torch.nn.functional.cross_entropy` ignores."""
 
 NOWHERE = -1
 """Source position of a find map where the source does not exist or cannot be attended to."""
-
-
-def whole(value: Any) -> int | None:
-    """A whole number of any kind, numpy's among them, as an int; None for anything else, True and False among them."""
-    try:
-        return None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        return None
 
 
 class Slot(IntEnum):
@@ -147,9 +139,10 @@ class HeadId:
         """A head that is given as one, or by its name. Raises `InterventionError` for anything else."""
         if isinstance(head, str):
             return cls.parse(head)
-        if not (isinstance(head, HeadId) and type(head.layer) is type(head.index) is int):
+        layer, index = (whole(head.layer), whole(head.index)) if isinstance(head, HeadId) else (None, None)
+        if layer is None or index is None:
             raise InterventionError(f"a head is a HeadId of two whole numbers or its name, got {head!r}: give one like L2H1")
-        return head
+        return cls(layer, index)
 
     def check(self, layers: int, heads: int) -> "HeadId":
         """The head itself. Raises `InterventionError` if a model of so many layers and heads has none like it."""

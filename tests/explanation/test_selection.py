@@ -44,5 +44,5 @@ def test_the_smallest_selection_of_a_clean_model_is_its_confirmed_heads(checkpoi
 def test_mistakes():
     task = Cycle(symbols=5, max_hops=2)
     model = build(ModelConfig(layers=1, heads=2, d_model=8, d_head=4), task)
-    with pytest.raises(ConfigError, match=r"keep must be in 0\.\.2, the heads of the model, got 3"):
+    with pytest.raises(ConfigError, match=r"keep must be a whole number between 0 and 2, the heads of the model, got 3"):
         select_heads(model, task, 3)

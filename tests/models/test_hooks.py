@@ -1,5 +1,6 @@
 """Recording and editing leave the caller's model as it was, and edits act or say that they did not."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -110,3 +111,13 @@ def test_head_names_read_back(name):
 def test_bad_head_names_are_refused(name):
     with pytest.raises(InterventionError, match="written like L2H1"):
         HeadId.parse(name)
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, torch.tensor])
+def test_a_head_is_named_by_whole_numbers_of_any_kind(kind):
+    head = HeadId(0, 0)
+    for name, number in {"layer": 2, "index": 1}.items():
+        object.__setattr__(head, name, kind(number))  # as where no type checker stands in the way
+    found = HeadId.of(head)
+    assert found == HeadId(2, 1)
+    assert type(found.layer) is type(found.index) is int

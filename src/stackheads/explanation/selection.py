@@ -18,7 +18,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stackheads.errors import ConfigError
+from stackheads.limits import check_number
 from stackheads.models.forwards.fused import FusedForward, TensorMap
 from stackheads.models.hooks import all_heads, evaluating, hook_name, precise
 from stackheads.models.kinds import check_model
@@ -56,8 +56,7 @@ def select_heads(model: Model, task: Task, keep: int, steps: int = 300, batch: i
     """
     check_model(model)
     heads = all_heads(model)
-    if not 0 <= keep <= len(heads):
-        raise ConfigError(f"keep must be in 0..{len(heads)}, the heads of the model, got {keep}: choose one of these")
+    keep = check_number("keep", keep, 0, len(heads), ", the heads of the model", "choose one of these")
     generator = stream(seed, Stream.HEADS_SOUGHT)
     device = next(model.parameters()).device
     logits = torch.zeros(len(heads), requires_grad=True, device=device)

@@ -14,7 +14,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from stackheads.errors import ConfigError
 from stackheads.interventions import ABLATIONS, destination_rows
 from stackheads.labelling.bench import Bench, bench_of
 from stackheads.labelling.cause import CARRYING, CauseEvidence, causes_of, screened_cause
@@ -29,6 +28,7 @@ from stackheads.labelling.statistics import Resampling, resampling
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, Evidence, cause_answer, pattern_answer
 from stackheads.labelling.write import Writes
+from stackheads.limits import check_number
 from stackheads.models.hooks import all_heads, analysing
 from stackheads.models.protocol import Model
 from stackheads.seeds import Stream, stream
@@ -137,9 +137,7 @@ def measure_until_decided(
     Raises `ConfigError` for a budget below 16 examples. Cost: the first look's; each further one twice the last one's for its
     clean run and counterfactuals, and for the ablation and the patches of the rows that are still open.
     """
-    if budget < MIN_EXAMPLES:
-        raise ConfigError(f"a budget must be at least {MIN_EXAMPLES} examples, got {budget}: allow {BUDGET}")
-    sizes = look_sizes(budget)
+    sizes = look_sizes(check_number("a budget", budget, MIN_EXAMPLES, words=" examples", cure=f"allow {BUDGET}"))
     each = corrected(thresholds, len(sizes))
     evidence, baseline = measure(model, task, Look(sizes[0], seed, methods=methods), each, progress, screen)
     looks = [sizes[0]]

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from torch import Tensor
 
 from stackheads.errors import ConfigError, TaskMismatchError, bad_setting
-from stackheads.limits import check_memory
+from stackheads.limits import check_memory, whole
 from stackheads.models.kinds import check_model
 from stackheads.models.native import has_hooked_transformer, is_native, named_weights, native
 from stackheads.models.protocol import Model
@@ -141,8 +141,8 @@ def parse_device(name: torch.device | str | int | None) -> torch.device:
     Raises `ConfigError` if it is unknown or not available.
     """
     try:
-        numbered = isinstance(name, int) and not isinstance(name, bool)
-        device = torch.device(f"cuda:{name}" if numbered else "cpu" if name is None else name)
+        number = whole(name)
+        device = torch.device("cpu" if name is None else name if number is None else f"cuda:{number}")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError):
         raise ConfigError(f"device must be one that torch can use here, got {name!r}: try --device cpu") from None

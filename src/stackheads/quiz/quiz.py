@@ -23,6 +23,7 @@ from tqdm import tqdm
 from stackheads.errors import CheckpointError, ConfigError, bad_setting
 from stackheads.files import Stored, check_folder, checked, read_json, write_file, write_json
 from stackheads.labelling.statistics import wilson
+from stackheads.limits import check_number
 from stackheads.models.outside.language import LanguageModel, Precision
 from stackheads.quiz.questions import ask, compose
 from stackheads.seeds import bare
@@ -147,7 +148,7 @@ def run_quiz(
     Raises `ConfigError` if the folder holds another quiz, or the batch is empty; `CheckpointError` for a sheet that is damaged
     or was asked in other words.
     """
-    check_batch(batch)
+    batch = check_batch(batch)
     open_folder(config, folder)
     todo = [sheet for sheet in made if not _finished(language, config, sheet, folder)]
     with tqdm(total=sum(sheet.questions for sheet in todo), disable=None if progress else True, unit="question") as bar:
@@ -159,10 +160,9 @@ def run_quiz(
     return table
 
 
-def check_batch(batch: int) -> None:
-    """Raise `ConfigError` for a batch without questions."""
-    if batch < 1:
-        raise ConfigError(f"batch must be at least 1, got {batch}: give the number of questions to ask at once")
+def check_batch(batch: int) -> int:
+    """A batch of one question or more. Raises `ConfigError`."""
+    return check_number("batch", batch, 1, cure="give the number of questions to ask at once")
 
 
 def open_folder(config: Quiz, folder: Path) -> None:

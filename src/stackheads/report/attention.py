@@ -25,6 +25,7 @@ from torch import Tensor
 from stackheads.errors import ConfigError
 from stackheads.interventions import destination_rows
 from stackheads.labelling.roles import role_targets
+from stackheads.limits import whole
 from stackheads.models.hooks import check_head, record
 from stackheads.models.protocol import Model
 from stackheads.record import NOT_AT_HAND, Record
@@ -121,10 +122,11 @@ def looked(analysis: Record, example: int, heads: str | list[str], destination: 
     """Where chosen heads look on one example, as `show` says. Raises and costs what `show` does."""
     if (subject := analysis.at_hand) is None:
         raise ConfigError(f"heads are looked at in the model that an analysis was made from. {NOT_AT_HAND}: analyze it again")
-    if not 0 <= example < analysis.examples:
-        raise ConfigError(f"an example is one of 0..{analysis.examples - 1}, got {example}: ask for one of these")
+    number = whole(example)
+    if number is None or not 0 <= number < analysis.examples:
+        raise ConfigError(f"an example is one of 0..{analysis.examples - 1}, got {example!r}: ask for one of these")
     model, task = subject
-    batch = labelling_batch(task, analysis.examples, analysis.seed)[example : example + 1]
+    batch = labelling_batch(task, analysis.examples, analysis.seed)[number : number + 1]
     rows, notes = _chosen(analysis, model, heads, destination)
     if not rows:
         raise ConfigError("heads must name one head or more, got none: name some, or 'all'")

@@ -24,6 +24,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stackheads.errors import ConfigError, bad_setting
+from stackheads.limits import whole
 from stackheads.models import model_config
 from stackheads.tasks import from_config
 from stackheads.training.config import training_config
@@ -87,10 +88,11 @@ def read_sweep(path: Path, seed: int = 0) -> SweepConfig:
 
 def _values(name: str, values: Any) -> list[Any]:
     if isinstance(values, dict) and set(values) == {"range"}:
-        number = values["range"]
-        if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= MOST_PLANS:
+        number = whole(values["range"])
+        if number is None or not 1 <= number <= MOST_PLANS:
+            got = values["range"]
             raise ConfigError(
-                f"grid {name} as {{range: N}} is 0..N-1, N from 1 to {MOST_PLANS:,}, got {number!r}: correct the sweep file"
+                f"grid {name} as {{range: N}} is 0..N-1, N from 1 to {MOST_PLANS:,}, got {got!r}: correct the sweep file"
             )
         return list(range(number))
     if isinstance(values, list) and values:

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from stackheads.errors import ConfigError
-from stackheads.limits import check_memory
+from stackheads.limits import check_memory, check_number, whole
 from stackheads.seeds import Stream, stream
 from stackheads.tasks.base import Batch, Operand, Task
 from stackheads.tasks.rules import check_structure, one_change, raise_first
-from stackheads.types import NUMBERED, Role, whole
+from stackheads.types import NUMBERED, Role
 
 MEMBERS = ("name", "n_ctx", "d_vocab", "d_vocab_out", "attention_dir", "hops", "sample", "readout", "counterfactual")
 CALLED = {
@@ -88,8 +88,9 @@ def _takes(function: Any, arguments: int) -> bool:
 
 def draw(task: Task, n: int, generator: torch.Generator) -> Batch:
     """Sample n examples. Raises `TaskError` for a batch whose structure is not that of examples of this task, `ConfigError` for
-    more than fit into memory.
+    more than fit into memory, or none.
     """
+    n = check_number("the number of examples", n, 1)
     check_memory(f"{n:,} examples of {task.n_ctx:,} tokens", 8 * n * task.n_ctx * (len(task.hops) + 2))
     return check_structure(task, task.sample(n, generator), "sample", n)
 

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from stackheads.limits import check_number
+from stackheads.seeds import check_seed
 from stackheads.tasks.statements import StatementTask
 from stackheads.theory.bounds import layers_needed, log2_bound, log3_bound, paper_bound
 from stackheads.theory.flow import Least, least_layers
@@ -56,5 +58,6 @@ class Depth:
 
 def depth(task: StatementTask, examples: int = 256, seed: int = 0) -> Depth:
     """Closed forms, simulation on a sample, and shortcuts of a task. Seconds. Raises `ConfigError` if examples < 1."""
+    examples, seed = check_number("the number of examples", examples, 1), check_seed(seed)
     least = {(found.hop, found.destination): found for found in least_layers(task, examples, seed)}
     return Depth(task, examples, seed, least, shortcuts(task), structure(task, examples, seed))

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from stackheads.limits import check_memory
+from stackheads.limits import check_memory, check_number
 from stackheads.seeds import Stream, stream
 from stackheads.tasks.base import AttentionDir, Batch
 from stackheads.tasks.links import read_links
@@ -107,6 +107,7 @@ def least_layers(task: StatementTask, examples: int = 256, seed: int = 0) -> lis
     In causal orders other than definition-first they differ between examples, and hold for those drawn. Raises `ConfigError` if
     examples < 1, or more than fit into memory.
     """
+    examples = check_number("the number of examples", examples, 1)
     check_memory(f"what {examples:,} examples of {task.n_ctx:,} tokens know", 4 * examples * task.n_ctx**2)
     batch = task.sample(examples, stream(seed, Stream.FLOW))
     chain = chains(task, batch.tokens)

@@ -29,6 +29,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from stackheads.limits import check_number
 from stackheads.seeds import Stream, stream
 from stackheads.tasks.links import statement_slots
 from stackheads.tasks.statements import StatementTask
@@ -133,7 +134,8 @@ def shortcuts(task: StatementTask) -> list[Guess] | None:
 
 
 def structure(task: StatementTask, examples: int = 256, seed: int = 0) -> Structure:
-    """The cheap checks, for tasks of any size."""
+    """The cheap checks, for tasks of any size. Raises `ConfigError` if examples < 1."""
+    examples = check_number("the number of examples", examples, 1)
     chain = chains(task, task.sample(examples, stream(seed, Stream.STRUCTURE)).tokens)[:, :, -1]
     likeliest = {hop: int(chain[:, hop - 1].bincount().max()) / examples for hop in range(1, task.max_hops + 1)}
     around = {}

@@ -35,7 +35,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from stackheads.errors import CheckpointError, ConfigError
+from stackheads.errors import CheckpointError
 from stackheads.interventions.reweighted import is_fast
 from stackheads.labelling.measure import MIN_EXAMPLES, Cell
 from stackheads.labelling.readouts import Baseline
@@ -43,9 +43,10 @@ from stackheads.labelling.sample import Sample, draw_sample
 from stackheads.labelling.statistics import KEPT_DRAWS, bootstrap_counts
 from stackheads.labelling.thresholds import Thresholds, default_or
 from stackheads.labelling.verdict import Answer, confirmed_again, pattern_answer, status, telling
+from stackheads.limits import check_number
 from stackheads.models import Checkpoint, load, parse_device, snapshots
 from stackheads.models.memory import kept_memory
-from stackheads.seeds import Stream, stream
+from stackheads.seeds import Stream, check_seed, stream
 from stackheads.timeline.measuring import Told, tell
 from stackheads.timeline.result import OTHER_ROLE, Emergence, accuracy_frame, heads_frame, steps_frame
 from stackheads.types import Destination, HeadId, Role, Status
@@ -111,10 +112,8 @@ def emergence(
     bootstraps, device), `CheckpointError` (no run folder, fewer than two snapshots, damaged or unlike snapshots).
     """
     thresholds = default_or(thresholds)
-    if examples < MIN_EXAMPLES:
-        raise ConfigError(f"examples must be at least {MIN_EXAMPLES} for an interval, got {examples}: ask for 512")
-    if not 0 <= bootstraps <= KEPT_DRAWS:
-        raise ConfigError(f"bootstraps must be between 0 and {KEPT_DRAWS}, got {bootstraps}: give another number")
+    examples, seed = check_number("examples", examples, MIN_EXAMPLES, words=" for an interval"), check_seed(seed)
+    bootstraps = check_number("bootstraps", bootstraps, 0, KEPT_DRAWS, cure="give another number")
     folders, place = run_snapshots(Path(run)), parse_device(device)
     last = load(folders[max(folders)], place)
     sample = draw_sample(last.task, examples, seed, thresholds, place)

@@ -15,9 +15,10 @@ import pandas as pd
 from stackheads.explanation.program import extract_program
 from stackheads.labelling.bench import make_bench, read_labels
 from stackheads.labelling.thresholds import Thresholds, default_or
+from stackheads.limits import check_number
 from stackheads.models.hooks import analysing
 from stackheads.models.protocol import Model
-from stackheads.seeds import Stream
+from stackheads.seeds import Stream, check_seed
 from stackheads.tables import records
 from stackheads.tasks import Task
 from stackheads.trial.fixed import fixed_patterns
@@ -128,7 +129,8 @@ def put_on_trial(
     Cost: about 4 + 3 × (head, destination) + 101 × roles + 2 × redirections forward passes on `examples` examples, and
     one for each pair of labelled heads of a layer and destination.
     """
-    thresholds = default_or(thresholds)
+    thresholds, seed = default_or(thresholds), check_seed(seed)
+    examples = check_number("examples", examples, 1)
     bench = make_bench(model, task, examples, seed, thresholds, Stream.TRIAL)
     parsed = read_labels(labels)
     extracted = extract_program(labels, task)

@@ -8,7 +8,6 @@ shape of the first `c_attn` tells which it is. A prefix before the names does no
 
 import warnings
 from collections.abc import Mapping
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stackheads.errors import CheckpointError, StackheadsWarning
+from stackheads.limits import whole
 from stackheads.models.config import check_fit, hooked, parse_device
 from stackheads.models.hooks import logits_of
 from stackheads.models.native import named_weights
@@ -94,8 +94,9 @@ def from_gpt2(
     layers, heads = _count_layers(tensors), settings.heads
     if heads is None:
         raise CheckpointError("a state dict does not tell its number of heads, got none: give n_heads, or --heads N")
-    if not isinstance(heads, Integral) or not 1 <= heads <= d_model or d_model % heads:
-        raise CheckpointError(f"heads must divide the width of the model, {d_model}, got {heads!r}: give its number of heads")
+    heads, given = whole(heads), heads
+    if heads is None or not 1 <= heads <= d_model or d_model % heads:
+        raise CheckpointError(f"heads must divide the width of the model, {d_model}, got {given!r}: give its number of heads")
     linear = _shape(tensors, "h.0.attn.c_attn.weight")[0] != d_model
     d_mlp = _shape(tensors, "h.0.mlp.c_fc.weight")[0 if linear else 1]
     found = {"n_layer": layers, "n_embd": d_model, "n_positions": n_ctx, "n_inner": d_mlp}

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stackheads.errors import ConfigError
 from stackheads.interventions import destination_rows
 from stackheads.labelling.roles import role_targets
+from stackheads.limits import check_number
 from stackheads.models.hooks import record
 from stackheads.record import NOT_AT_HAND, Record
 from stackheads.report.tokens import symbol_as_text, tokens_as_text
@@ -30,8 +30,7 @@ def attention_data(analysis: Record, examples: int) -> dict[str, Any]:
 
     `note` says in a sentence what is not there, and why. Raises `ConfigError` if `examples` is negative.
     """
-    if examples < 0:
-        raise ConfigError(f"the number of examples must be at least 0, got {examples}: ask for 8")
+    examples = check_number("examples", examples, 0, cure="ask for 8")
     if examples == 0:
         return _nothing("No example was asked for.")
     if (subject := analysis.at_hand) is None:
