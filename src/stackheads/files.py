@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from stackheads.errors import CheckpointError, ConfigError
+from stackheads.errors import CheckpointError, ConfigError, StackheadsError
 from stackheads.interrupts import interrupts_wait
 
 T = TypeVar("T", bound=BaseModel)
@@ -95,9 +95,27 @@ def first_difference(before: Any, after: Any, where: str = "") -> str:
     return f"{where} = {_short(before)}, got {_short(after)}"
 
 
+def as_path(given: Any, wrong: type[StackheadsError] = CheckpointError) -> Path:
+    """A path that was given by whoever calls. Raises `wrong` for what is none."""
+    if not isinstance(given, (str, Path)):
+        raise wrong(f"what is on disk is given by its path, got {type(given).__name__}: give a path")
+    return Path(given)
+
+
+def check_name(path: Path, wrong: type[StackheadsError] = CheckpointError) -> None:
+    """Raise `wrong` for a path that is not UTF-8: no safetensors file can be there, and no JSON file can hold its name."""
+    if not is_utf8(f"{path}{path.resolve().name}"):
+        raise wrong(f"a model's files lie where the names of folders are UTF-8, got {str(path)!r}: rename the folder")
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written: no part of it is a byte that was no character where it was read."""
+    return text.encode("utf-8", "ignore") == text.encode("utf-8", "surrogatepass")
+
+
 def check_file(path: Path | str) -> None:
     """Raise `ConfigError` if this file could not be written, before anything is computed for it. Nothing is left there."""
-    target = Path(path)
+    target = as_path(path, ConfigError)
     if os.path.isdir(target):
         raise ConfigError(f"this output is a file, {path} is a folder: name a file in it")
     if _exists(target) and not os.path.isfile(target):
@@ -110,7 +128,7 @@ def check_folder(path: Path | str, kind: str | None = None, files: Sequence[str]
 
     `kind` is the file by which folders of this kind are known: a folder without it must be empty then.
     """
-    folder = Path(path)
+    folder = as_path(path, ConfigError)
     if _exists(folder) and not os.path.isdir(folder):
         raise ConfigError(f"this output is a folder, {path} is a file: choose another place")
     if kind is not None:

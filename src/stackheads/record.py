@@ -14,7 +14,7 @@ import pandas as pd
 from stackheads.errors import CheckpointError
 from stackheads.explanation.circuit import Circuit, no_circuit
 from stackheads.explanation.reach import reach_frame, reach_records
-from stackheads.files import check_file, check_folder, checked, read_json, write_folder, write_json
+from stackheads.files import as_path, check_file, check_folder, checked, read_json, write_folder, write_json
 from stackheads.labelling.carrying import carried_table
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.models.trust import fingerprint
@@ -223,7 +223,7 @@ class Record:
 
 def read_record(folder: Path | str) -> dict[str, Any]:
     """The members of a saved record. Raises `CheckpointError` if it is missing, damaged or of another format."""
-    path = Path(folder) / FILE
+    path = as_path(folder) / FILE
     if not path.exists():
         raise CheckpointError(f"a saved analysis is a folder with {FILE}, {folder} has none: check the path")
     content = read_json(path, CURE, FORMAT)

@@ -1,6 +1,7 @@
 """Checkpoints read back whole, and damaged ones are refused in one line that says what, where and what to do."""
 
 import json
+import os
 import pickle
 import zipfile
 from inspect import unwrap
@@ -11,9 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stackheads.errors import CheckpointError, ConfigError, StackheadsError, TaskMismatchError
-from stackheads.models import ModelConfig, build, check_fit, load, save_checkpoint, snapshots
+from stackheads.models import ModelConfig, build, check_fit, load, load_gpt2, save_checkpoint, snapshots
 from stackheads.models.config import parse_device
+from stackheads.sweeps.plans import SweepConfig
+from stackheads.sweeps.sweep import open_sweep
 from stackheads.tasks import Cycle, Retrieval
+from stackheads.training.trainer import train
 
 
 @pytest.fixture
@@ -193,3 +197,27 @@ def test_model_settings_are_checked():
         model_config({"layers": 1, "heads": 1, "normalization": "RMS"})
     with pytest.raises(ConfigError, match=r"model setting positions: .*even d_head and not 5"):
         model_config({"layers": 1, "heads": 1, "d_head": 5, "positions": "rotary"})
+
+
+def test_a_folder_whose_name_is_not_utf8_is_named_as_the_fault_before_the_work(folder, cycle, monkeypatch):
+    elsewhere = folder.with_name(os.fsdecode(b"caf\xe9"))
+    try:
+        folder.rename(elsewhere)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    config = ModelConfig(layers=2, heads=2, d_model=16, d_head=8)
+    model = build(config, cycle)
+    for wrong, use in (
+        (CheckpointError, lambda: load(elsewhere)),
+        (CheckpointError, lambda: load_gpt2(elsewhere, cycle)),
+        (ConfigError, lambda: save_checkpoint(elsewhere / "new", model, cycle, config)),
+        (ConfigError, lambda: train(cycle, config, output_dir=elsewhere / "new", progress=False)),
+        (ConfigError, lambda: open_sweep(SweepConfig(task=cycle.model_dump(), model=config.model_dump()), elsewhere / "new")),
+    ):
+        with pytest.raises(wrong, match=r"names of folders are UTF-8, got '.*caf\\udce9.*': rename the folder") as caught:
+            use()
+        assert "\n" not in str(caught.value)
+    assert not (elsewhere / "new").exists()
+    monkeypatch.chdir(elsewhere)
+    with pytest.raises(CheckpointError, match="rename the folder"):
+        load(".")

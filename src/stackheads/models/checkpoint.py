@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stackheads.errors import CheckpointError, StackheadsError
-from stackheads.files import Stored, checked, read_json, write_folder, write_json
+from stackheads.errors import CheckpointError, ConfigError, StackheadsError
+from stackheads.files import Stored, as_path, check_name, checked, read_json, write_folder, write_json
 from stackheads.models.config import ModelConfig, build, check_fit, model_config, moved, parse_device
 from stackheads.models.native import named_weights
 from stackheads.models.protocol import Model
@@ -66,9 +66,12 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint folder, replacing one of the same name; a reader sees the old one or the new one, whole.
 
-    Other files that are there stay. Raises `ConfigError` for a folder of another kind, or a task that can't be stored.
+    Other files that are there stay. Raises `ConfigError` for a folder of another kind or whose name is not UTF-8, or a task that
+    can't be stored.
     """
     check_storable(task)
+    path = as_path(folder, ConfigError)
+    check_name(path, ConfigError)
     from safetensors.torch import save_file
 
     content = {
@@ -85,7 +88,7 @@ def save_checkpoint(
         (temporary / WEIGHTS).chmod(0o644)
         write_json(temporary / CONFIG, content)
 
-    write_folder(Path(folder), write, kind=WEIGHTS)
+    write_folder(path, write, kind=WEIGHTS)
 
 
 def load(path: Path | str, device: torch.device | str | int = "cpu", into: Checkpoint | None = None) -> Checkpoint:
@@ -98,10 +101,9 @@ def load(path: Path | str, device: torch.device | str | int = "cpu", into: Check
     cut short, have other names or shapes than the config says, or are not finite; `ConfigError` for bad settings and a device
     that does not exist.
     """
-    if not isinstance(path, (str, Path)):
-        raise CheckpointError(f"a checkpoint is given by its folder, got {type(path).__name__}: give a path")
     place = parse_device(device)
-    folder = snapshot_folder(Path(path))
+    folder = snapshot_folder(as_path(path))
+    check_name(Path(path))
     content = _read_config(folder / CONFIG)
     try:
         task, config = from_config(content["task"]), model_config(content["model"])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stackheads.errors import ConfigError, StackheadsError
-from stackheads.files import Stored, check_folder, checked, first_difference, read_json, write_json
+from stackheads.files import Stored, check_folder, check_name, checked, first_difference, read_json, write_json
 from stackheads.sweeps.plans import PARTS, Plan, SweepConfig, built, plans
 from stackheads.training.run import RunFolder, other_settings, read_metrics
 
@@ -42,6 +42,7 @@ def open_sweep(config: SweepConfig, folder: Path) -> list[Plan]:
     """
     made = plans(config)
     check_folder(folder, SWEEP)
+    check_name(folder, ConfigError)
     before, content = check_sweep(config, folder), _stored(config)
     there = {path.name for path in (folder / CELLS).glob("*") if path.is_dir()}
     if lost := sorted(there - {plan.name for plan in made}):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from stackheads.errors import ConfigError
+from stackheads.files import is_utf8
 from stackheads.limits import check_memory, check_number, whole
 from stackheads.seeds import Stream, stream
 from stackheads.tasks.base import Batch, Operand, Task
@@ -25,10 +26,6 @@ CALLED = {
     "counterfactual": ("batch", "hop", "generator"),
 }
 """How the members that are functions are called, by position."""
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and value.encode("utf-8", "ignore") == value.encode("utf-8", "surrogatepass")
 
 
 def _a_size(value: Any) -> bool:
@@ -45,7 +42,7 @@ def _operands(value: Any) -> bool:
 
 
 VALUES: dict[str, tuple[Callable[[Any], bool], str, str]] = {
-    "name": (_text, "is text that UTF-8 has", "give it one"),
+    "name": (lambda value: isinstance(value, str) and is_utf8(value), "is text that UTF-8 has", "give it one"),
     **dict.fromkeys(("n_ctx", "d_vocab", "d_vocab_out"), (_a_size, "is a whole number from 1 on", "correct it")),
     "hops": (_offsets, "are a tuple of different whole numbers (int)", "name each find map once"),
     "operands": (

@@ -36,6 +36,7 @@ import torch
 from tqdm import tqdm
 
 from stackheads.errors import CheckpointError
+from stackheads.files import as_path
 from stackheads.interventions.reweighted import is_fast
 from stackheads.labelling.measure import MIN_EXAMPLES, Cell
 from stackheads.labelling.readouts import Baseline
@@ -114,7 +115,7 @@ def emergence(
     thresholds = default_or(thresholds)
     examples, seed = check_number("examples", examples, MIN_EXAMPLES, words=" for an interval"), check_seed(seed)
     bootstraps = check_number("bootstraps", bootstraps, 0, KEPT_DRAWS, cure="give another number")
-    folders, place = run_snapshots(Path(run)), parse_device(device)
+    folders, place = run_snapshots(as_path(run)), parse_device(device)
     last = load(folders[max(folders)], place)
     sample = draw_sample(last.task, examples, seed, thresholds, place)
     with kept_memory():

@@ -14,7 +14,7 @@ a bootstrap of a share of all runs has no width.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
@@ -60,8 +60,12 @@ class Agreement:
 def orders_agree(runs: Sequence[Emergence], seed: int = 0) -> dict[str, Agreement]:
     """Compare the order in which hops emerge (`hops`), and labelled heads by (layer, destination, role) (`roles`).
 
-    Raises `ConfigError` for fewer than two runs.
+    Raises `ConfigError` for fewer than two runs, or what is none.
     """
+    given: Any = runs
+    runs = list(given) if isinstance(given, Iterable) else [given]
+    if others := [type(run).__name__ for run in runs if not isinstance(run, Emergence)]:
+        raise ConfigError(f"orders are compared between runs that were followed, got {others[0]}: give emergence(run) of each")
     rows = [records(run.steps) for run in runs]
     return {
         "hops": agreement([hop_steps(each) for each in rows], seed),

@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import Field, field_validator, model_validator
 
 from stackheads.errors import CheckpointError
-from stackheads.files import Stored, checked, read_json, write_file, write_json
+from stackheads.files import Stored, as_path, check_folder, checked, read_json, write_file, write_json
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.stored import Head, Named, Share, Whole, known_thresholds
 from stackheads.tables import natural, records
@@ -186,7 +186,11 @@ class Emergence:
         }
 
     def save(self, folder: Path | str) -> None:
-        """Write `emergence.json` (which `load` reads), `accuracy.csv` and `heads.csv`; other files there stay."""
+        """Write `emergence.json` (which `load` reads), `accuracy.csv` and `heads.csv`; other files there stay.
+
+        Raises `ConfigError` if they can't be written.
+        """
+        check_folder(folder, files=FILES)
         path = Path(folder)
         write_file(path / "accuracy.csv", lambda temporary: self.accuracy.to_csv(temporary))
         write_file(path / "heads.csv", lambda temporary: self.heads.to_csv(temporary, index=False))
@@ -195,7 +199,7 @@ class Emergence:
     @classmethod
     def load(cls, folder: Path | str) -> "Emergence":
         """Read what `save` wrote. Raises `CheckpointError` if it is missing, damaged or of another format."""
-        path = Path(folder) / FILE
+        path = as_path(folder) / FILE
         if not path.exists():
             raise CheckpointError(f"a saved emergence is a folder with {FILE}, {folder} has none: check the path")
         content = read_json(path, CURE, FORMAT)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from stackheads import seeds
 from stackheads.errors import ConfigError, StackheadsError
-from stackheads.files import drop_folder
+from stackheads.files import check_folder, check_name, drop_folder
 from stackheads.interrupts import interrupts_wait
 from stackheads.limits import check_memory
 from stackheads.models import Checkpoint, ModelConfig, build, check_fit, save_checkpoint, snapshots
@@ -30,7 +30,7 @@ from stackheads.models.native import named_weights
 from stackheads.models.protocol import Model
 from stackheads.models.trust import forward_for_training, why_not_fused
 from stackheads.seeds import Reserved, bare
-from stackheads.tasks import Batch, StoredTask, check_storable
+from stackheads.tasks import Batch, StoredTask, check_storable, check_task
 from stackheads.tasks.layout import check_no_pads
 from stackheads.tasks.scoring import asked, loss, query_accuracy, query_counts
 from stackheads.training.config import TrainingConfig
@@ -80,6 +80,8 @@ def train(
     for given, kind in ((model, ModelConfig), (training, TrainingConfig)):
         if not isinstance(given, kind):
             raise ConfigError(f"a run's settings are a {kind.__name__}(…), got {given!r}: make one of them")
+    if not isinstance(start_from, Checkpoint | None):
+        raise ConfigError(f"start_from is a Checkpoint, got {start_from!r}: load() it")
     run = _start(task, model, training, output_dir, parse_device(device), resume, start_from)
     forward, sharpening = _forward(run), _sharpening(run)
     with (
@@ -134,6 +136,10 @@ def _start(
     resume: bool,
     start_from: Checkpoint | None,
 ) -> _Run:
+    check_task(task)
+    if output_dir is not None:
+        check_folder(output_dir)
+        check_name(Path(output_dir), ConfigError)
     if device.type == "cpu":
         attention = 4 * training.batch * config.layers * config.heads * task.n_ctx**2
         check_memory(f"the attention of a batch of {training.batch:,} with {task.n_ctx:,} tokens each", attention)

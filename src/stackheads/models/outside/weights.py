@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stackheads.errors import CheckpointError
-from stackheads.files import read_json
+from stackheads.files import as_path, check_name, read_json
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")
 WHOLE = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -33,7 +33,8 @@ def read_state_dict(path: Path | str, allow_pickle: bool = False) -> dict[str, T
 
 def weights_file(path: Path | str) -> Path:
     """The file itself, or the one in a folder that holds its weights or lists them. Raises `CheckpointError`."""
-    place = Path(path)
+    place = as_path(path)
+    check_name(place)
     if not place.is_dir():
         if not place.is_file():
             raise CheckpointError(f"a state dict is a file or a folder, {place} is none: check the path")

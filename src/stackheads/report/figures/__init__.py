@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from stackheads.explanation.explained import Explained
+from stackheads.files import check_folder
 from stackheads.record import Record
 from stackheads.report.figures.attention import attention_maps
 from stackheads.report.figures.circuit import circuit_diagram
@@ -40,7 +41,9 @@ def save_figures(analysis: Record, folder: Path | str, selectors: Explained | No
 
     Where the model is at hand, `attention` too, of the confirmed heads or else of all, on the first example; and where labels
     have gates, `gates`: what their heads look at, value by value. With `selectors` those that have several numbers.
+    Raises `ConfigError` if they can't be written.
     """
+    check_folder(folder, files=FILES)
     drawn = {name: draw(analysis) for name, draw in DRAWN.items()}
     rows = gated_rows(analysis)
     drawn |= {} if rows is None else {"gates": gate_map(rows)}

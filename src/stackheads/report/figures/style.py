@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackheads.errors import ConfigError
-from stackheads.files import write_file
+from stackheads.files import check_file, write_file
 from stackheads.timeline.result import OTHER_ROLE
 from stackheads.types import Status
 
@@ -27,9 +27,10 @@ UNDATED: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
 def save_figure(figure: "Figure", path: Path | str) -> None:
-    """Write a figure as .png, .svg or .pdf, atomically. Raises `ConfigError` for another ending."""
+    """Write a figure as .png, .svg or .pdf, atomically. Raises `ConfigError` for another ending, or if it can't be written."""
     from matplotlib import rc_context
 
+    check_file(path)
     target = Path(path)
     ending = target.suffix.lower()
     if ending not in FORMATS:
