@@ -66,8 +66,8 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint folder, replacing one of the same name; a reader sees the old one or the new one, whole.
 
-    Other files that are there stay. Raises `ConfigError` for a folder of another kind or whose name is not UTF-8, or a task that
-    can't be stored.
+    Other files that are there stay. Raises `ConfigError` for a folder of another kind or whose name is not UTF-8, or a task
+    that can't be stored.
     """
     check_storable(task)
     path = as_path(folder, ConfigError)
