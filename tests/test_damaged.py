@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from report import every
 
 from stackheads import Analysis, Emergence, load
-from stackheads.errors import StackheadsError
+from stackheads.errors import CheckpointError, StackheadsError
 from stackheads.models import ModelConfig
 from stackheads.quiz import quiz
 from stackheads.report.emergence import print_emergence
@@ -202,3 +202,85 @@ def test_a_folder_in_the_files_place_is_one_line(stored):
     finally:
         path.rmdir()
         path.write_bytes(content)
+
+
+def put(*place, is_=None):
+    """A damage: another value at a place."""
+    return lambda content: damaged(content, place, is_)
+
+
+def twice(table):
+    return lambda content: content | {table: [*content[table], content[table][0]]}
+
+
+def of_confirmed(**values):
+    """Other values in the first row that is confirmed in a hop."""
+
+    def damage(content):
+        rows = [row | values if row is first(content) else row for row in content["labels"]]
+        return content | {"labels": rows}
+
+    def first(content):
+        return next(row for row in content["labels"] if row["status"] == "confirmed" and row["role"] == "hop")
+
+    return damage
+
+
+OF_EITHER = {
+    "examples below one": put("examples", is_=-1),
+    "no examples": put("examples", is_=0),
+    "a seed below zero": put("seed", is_=-1),
+    "a seed of more bits": put("seed", is_=2**32),
+    "a model without heads": put("model", "heads", is_=0),
+    "a model of one layer": put("model", "layers", is_=1),
+}
+CONTRADICTIONS = {
+    "analysis": OF_EITHER
+    | {
+        "a head in another layer": put("labels", 0, "head", is_="L9H9"),
+        "a head that the model lacks": of_confirmed(head="L9H9", layer=9),
+        "confirmed in no role": of_confirmed(role=None, hop=None, selector=None),
+        "a selector of no role": of_confirmed(role=None, hop=None, status="none"),
+        "a hop without its number": of_confirmed(hop=None),
+        "a number without a role": of_confirmed(role="previous"),
+        "a row on no examples": of_confirmed(examples=-1),
+        **{f"a row of {table} twice": twice(table) for table in ("labels", "readouts", "effects")},
+        "an accuracy that no readout has": put("accuracy", is_={"1": 0.5}),
+        "an accuracy above one": put("accuracy", is_={"1": 5}),
+        "an accuracy of a readout above one": put("readouts", 0, "accuracy", is_=5.0),
+        "hops that no label has": put("hops", is_={}),
+        "an agreement below zero": put("program_agreement", is_={"1": -1.0}),
+        "a stability above one": put("bootstrap_jaccard", is_=2.0),
+        "a carrying head in another layer": put("carried", 0, "head", is_="L9H9"),
+        "a cell in another layer": put("circuit", "nodes", 1, "head", is_="L9H9"),
+    },
+    "emergence": OF_EITHER
+    | {
+        "a head in another layer": put("heads", 0, "head", is_="L9H9"),
+        "a cell in another layer": put("steps", 1, "head", is_="L9H9"),
+        "a cell in no role": put("steps", 1, "role", is_=None),
+        "a row of another cell": put("heads", 0, "destination", is_="key"),
+        "too many resamplings": put("bootstraps", is_=101),
+        "an accuracy above one": put("accuracy", "100", "1", is_=5),
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """A saved analysis and emergence with rows of every kind."""
+    folder = tmp_path_factory.mktemp("sound")
+    for kind in CONTRADICTIONS:
+        getattr(every, kind)().save(folder / kind)
+    return folder
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in CONTRADICTIONS.items() for name in names])
+def test_what_contradicts_itself_is_damaged(sound, tmp_path, kind, name):
+    shutil.copytree(sound / kind, tmp_path / kind)
+    path, load_it = tmp_path / kind / f"{kind}.json", {"analysis": Analysis.load, "emergence": Emergence.load}[kind]
+    load_it(tmp_path / kind)
+    path.write_text(json.dumps(CONTRADICTIONS[kind][name](json.loads(path.read_text()))))
+    with pytest.raises(CheckpointError, match="is damaged at") as caught:
+        load_it(tmp_path / kind)
+    assert "\n" not in str(caught.value)

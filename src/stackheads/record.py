@@ -241,7 +241,7 @@ def read_record(folder: Path | str) -> dict[str, Any]:
         "program",
         "bootstrap_jaccard",
     )
-    return {name: content[name] for name in as_they_are} | {
+    members: dict[str, Any] = {name: content[name] for name in as_they_are} | {
         "thresholds": Thresholds(**content["thresholds"]),
         "labels": label_frame(content["labels"]),
         "readouts": pd.DataFrame(content["readouts"]),
@@ -251,6 +251,11 @@ def read_record(folder: Path | str) -> dict[str, Any]:
         "reach": None if reached is None else reach_frame(reached),
         "circuit": no_circuit() if drawn is None else Circuit.from_dict(drawn),
     }
+    again = Record(**members).to_dict()
+    for name in ("accuracy", "hops", "conditions"):  # repeated there to be read by others
+        if content.get(name, again[name]) != again[name]:
+            raise CheckpointError(f"{path} is damaged at {name}: it must be as the tables say, got {content[name]!r}: {CURE}")
+    return members
 
 
 def _head_in_words(row: dict[str, Any]) -> str:

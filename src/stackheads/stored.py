@@ -1,9 +1,10 @@
 """The shape of a saved analysis: what `Analysis.load` checks before it takes a file for one.
 
-Columns may be added to the tables; those named here are the ones that reports read.
+Columns may be added to the tables; those named here are the ones that reports read. Heads are the model's and in their layers,
+a row stands once, and a share of something is between 0 and 1.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
@@ -13,9 +14,13 @@ from stackheads.errors import ConfigError, InterventionError
 from stackheads.files import Stored
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer
-from stackheads.types import Destination, Gate, RoleName, Status
+from stackheads.seeds import LARGEST
+from stackheads.types import Destination, Gate, HeadId, Role, RoleName, Status
 
 Whole = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, le=LARGEST)]
+Portion = Annotated[float, Field(ge=0, le=1)]
 Head = Annotated[str, Field(pattern=r"^L\d{1,6}H\d{1,6}$")]
 Share = float | None
 
@@ -36,11 +41,61 @@ class Named(Stored):
     name: str
 
 
-class LabelRow(Stored):
-    """A row of `Analysis.labels`."""
+class Sized(Stored):
+    """The model, as settings."""
+
+    layers: Count
+    heads: Count
+
+
+class OfHead(Stored):
+    """A row about a head, in its layer."""
 
     head: Head
     layer: Whole
+
+    @model_validator(mode="after")
+    def _in_its_layer(self) -> "OfHead":
+        check_layer(self.head, self.layer)
+        return self
+
+
+def check_layer(head: str | None, layer: int | None) -> None:
+    """Raise `ValueError` for a head in another layer than its name says, or one without the other."""
+    if (head is None) != (layer is None) or (head is not None and HeadId.parse(head).layer != layer):
+        raise ValueError(f"head {head} and layer {layer} do not belong together")
+
+
+def check_role(name: RoleName | None, hop: int | None) -> None:
+    """Raise `ValueError` for a role without the number that it has, or a number without a role that has one."""
+    if hop is not None if name is None else not Role(name, hop).exists:
+        raise ValueError(f"role {name} and hop {hop} do not belong together")
+
+
+def check_once(what: str, rows: Iterable[Hashable]) -> None:
+    """Raise `ValueError` for a row that stands twice."""
+    seen = set[Hashable]()
+    for row in rows:
+        if row in seen:
+            raise ValueError(f"{what} have a row twice")
+        seen.add(row)
+
+
+def check_heads(model: Sized, rows: Iterable[OfHead]) -> None:
+    """Raise `ValueError` for a head that the model does not have."""
+    for row in rows:
+        head = HeadId.parse(row.head)
+        if head.layer >= model.layers or head.index >= model.heads:
+            raise ValueError(f"a model of {model.layers} layers of {model.heads} heads has no {head}")
+
+
+NAMED = (Status.CONFIRMED, Status.REDUNDANT, Status.OPPOSING, Status.PATTERN_ONLY)
+"""What only a head with a role can be."""
+
+
+class LabelRow(OfHead):
+    """A row of `Analysis.labels`."""
+
     destination: Destination
     selector: Literal["role"] | None = None
     gate: Gated = None
@@ -57,13 +112,20 @@ class LabelRow(Stored):
     write: Share
     reason: str
     looks_like: str | None
-    null_p: Share
+    null_p: Portion | None
     readout: str | None
     effect_mean: Share
     effect_zero: Share
     evidence: str
-    examples: Whole | None = None
-    would_decide: Whole | None = None
+    examples: Annotated[Whole, Field(ge=0)] | None = None
+    would_decide: Annotated[Whole, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _of_its_role(self) -> "LabelRow":
+        check_role(self.role, self.hop)
+        if self.role is None and (self.selector is not None or self.status in NAMED):
+            raise ValueError(f"a row that is {self.status} by a selector must name its role")
+        return self
 
 
 class ReadoutRow(Stored):
@@ -71,8 +133,8 @@ class ReadoutRow(Stored):
 
     destination: Destination
     hop: Whole
-    accuracy: float
-    chance_accuracy: Share
+    accuracy: Portion
+    chance_accuracy: Portion | None
     margin: Share
     gap: Share
     open: bool
@@ -90,11 +152,9 @@ class EffectRow(Stored):
     accuracy_effect: Share
 
 
-class CarriedRow(Stored):
+class CarriedRow(OfHead):
     """A row of `Analysis.carried`."""
 
-    head: Head
-    layer: Whole
     destination: Destination
     gate: Gated
     answer: Answer
@@ -122,15 +182,13 @@ class ReachRow(Stored):
     layer: Whole
     destination: Destination
     hops: list[Whole]
-    accuracy: dict[Whole, Share]
+    accuracy: dict[Whole, Portion | None]
 
 
-class Node(Stored):
+class Node(OfHead):
     """A cell of the circuit."""
 
     name: str
-    head: Head
-    layer: Whole
     destination: Destination
     gate: Gated = None
     role: RoleName
@@ -222,10 +280,10 @@ class StoredCircuit(Stored):
 class StoredAnalysis(Stored):
     """What `Analysis.to_dict` gives, besides what is repeated there to be read by others."""
 
-    model: dict[str, Any]
+    model: Sized
     task: Named
-    seed: int
-    examples: Whole
+    seed: Seed
+    examples: Count
     thresholds: Thresholds
     versions: dict[str, str]
     labels: list[LabelRow] = Field(min_length=1)
@@ -235,15 +293,23 @@ class StoredAnalysis(Stored):
     mechanism: str | None
     mechanism_reason: str | None
     program: str | None
-    program_agreement: dict[Whole, float] | None
+    program_agreement: dict[Whole, Portion] | None
     reach: list[ReachRow] | None
     circuit: StoredCircuit | NoCircuit | None
-    bootstrap_jaccard: Share
+    bootstrap_jaccard: Portion | None
 
     @field_validator("thresholds", mode="before")
     @classmethod
     def _known(cls, given: Any) -> Any:
         return known_thresholds(given)
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> "StoredAnalysis":
+        check_once("labels", [(row.head, row.destination, row.gate, row.role, row.hop) for row in self.labels])
+        check_once("effects", [(row.head, row.destination, row.gate, row.ablation, row.readout) for row in self.effects])
+        check_once("readouts", [(row.destination, row.hop) for row in self.readouts])
+        check_heads(self.model, [*self.labels, *(self.carried or ())])
+        return self
 
 
 def known_thresholds(given: Any) -> Any:

@@ -21,7 +21,7 @@ from stackheads.timeline.emergence import step_row
 from stackheads.timeline.result import SYMBOLS, accuracy_frame, heads_frame, steps_frame
 from stackheads.types import Destination, Gate, Gated, HeadId, Role, RoleName, Status, destination_of, where
 
-NUMBERS = {"hop": (-12, -1, 1, 2, 12), "condition": (0, 1, 12), "unchosen": (1, 12), "key": (0, 1, 12), "asked": (None, 1)}
+NUMBERS = {"hop": (-12, -1, 1, 2, 12), "condition": (0, 1, 12), "unchosen": (1, 12), "key": (0, 1, 12)}
 ROLES = [Role(name, number) for name in get_args(RoleName) for number in NUMBERS.get(name, (None,))]
 HEADS = 12
 PLACES = list(Destination)
@@ -112,7 +112,7 @@ def circuit():
 def analysis():
     """Every role with every status."""
     return Analysis(
-        model={"name": "made"},
+        model={"name": "made", "layers": 2, "heads": HEADS},
         task={"name": "by hand"},
         seed=0,
         examples=64,
@@ -169,7 +169,7 @@ def emergence():
         what = {"what": f"{head} @{destination} {role}", "kind": "head"}
         rows.append(what | named | step_row(holds, [], steps, 0.95))
     return Emergence(
-        model={"name": "made"},
+        model={"name": "made", "layers": 2, "heads": len(ROLES)},
         task={"name": "by hand"},
         training={},
         seed=0,

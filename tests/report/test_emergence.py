@@ -39,7 +39,7 @@ def made(repeat=1):
         holds = [status == "confirmed" for status in seen]
         rows.append({"what": what, "kind": "head"} | cell | step_row(holds, [], steps, 0.95))
     return Emergence(
-        model={"name": "made"},
+        model={"name": "made", "layers": 3, "heads": 4},
         task={"name": "by hand"},
         training={},
         seed=0,

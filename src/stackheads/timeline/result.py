@@ -3,15 +3,30 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 from pydantic import Field, field_validator, model_validator
 
 from stackheads.errors import CheckpointError
 from stackheads.files import Stored, as_path, check_folder, checked, read_json, write_file, write_json
+from stackheads.labelling.statistics import KEPT_DRAWS
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.stored import Head, Named, Share, Whole, known_thresholds
+from stackheads.stored import (
+    Count,
+    Head,
+    Named,
+    OfHead,
+    Portion,
+    Seed,
+    Share,
+    Sized,
+    Whole,
+    check_heads,
+    check_layer,
+    check_role,
+    known_thresholds,
+)
 from stackheads.tables import natural, records
 from stackheads.types import Destination, RoleName, Status
 
@@ -37,12 +52,10 @@ STEP_TYPES = {"what": "object", "kind": "object"} | _OF_A_CELL | _STEPS | {"boot
 """The columns of the two long tables."""
 
 
-class _HeadRow(Stored):
+class _HeadRow(OfHead):
     """A row of `Emergence.heads`."""
 
     step: Whole
-    head: Head
-    layer: Whole
     destination: Destination
     role: RoleName
     hop: Whole | None
@@ -50,6 +63,11 @@ class _HeadRow(Stored):
     pattern: Share
     effect: Share
     readout: str | None
+
+    @model_validator(mode="after")
+    def _of_its_role(self) -> "_HeadRow":
+        check_role(self.role, self.hop)
+        return self
 
 
 class _StepRow(Stored):
@@ -69,12 +87,17 @@ class _StepRow(Stored):
     last: Whole | None
     boot_low: Whole | None
     boot_high: Whole | None
-    boot_share: Share
+    boot_share: Portion | None
 
     @model_validator(mode="after")
     def _whole(self) -> "_StepRow":
         """Steps that belong together are there together."""
         given = self.high if self.step is None else self.low
+        check_layer(self.head, self.layer)
+        if self.kind == "head":
+            check_role(self.role, self.hop)
+        if (self.kind == "head") != (self.head is not None and self.role is not None):
+            raise ValueError("a cell is a head with a role, and a hop is neither")
         if (self.step is None) != (given is None) or ((self.kind == "head" or self.step is not None) and self.first is None):
             raise ValueError("steps that belong together are missing")
         return self
@@ -83,15 +106,15 @@ class _StepRow(Stored):
 class StoredEmergence(Stored):
     """What `Emergence.to_dict` gives: as many rows of heads at every snapshot as cells are followed."""
 
-    model: dict[str, Any]
+    model: Sized
     task: Named
     training: dict[str, Any]
-    seed: int
-    examples: Whole
-    bootstraps: Whole
+    seed: Seed
+    examples: Count
+    bootstraps: Annotated[int, Field(ge=0, le=KEPT_DRAWS)]
     thresholds: Thresholds
     versions: dict[str, str]
-    accuracy: dict[Whole, dict[Whole, float]] = Field(min_length=2)
+    accuracy: dict[Whole, dict[Whole, Portion]] = Field(min_length=2)
     heads: list[_HeadRow]
     steps: list[_StepRow] = Field(min_length=1)
 
@@ -103,12 +126,14 @@ class StoredEmergence(Stored):
     @model_validator(mode="after")
     def _fits(self) -> "StoredEmergence":
         hops, *others = self.accuracy.values()
-        cells = [row.what for row in self.steps if row.kind == "head"]
+        cells = [(row.head, row.destination, row.role, row.hop) for row in self.steps if row.kind == "head"]
         asked = [row.hop for row in self.steps if row.kind == "hop"]
         if any(other.keys() != hops.keys() for other in others) or sorted(hops) != sorted(hop or 0 for hop in asked):
             raise ValueError("accuracy must be given for the same hops at every snapshot")
-        if [row.step for row in self.heads] != [step for step in self.accuracy for _ in cells]:
+        told = [(row.step, (row.head, row.destination, row.role, row.hop)) for row in self.heads]
+        if told != [(step, cell) for step in self.accuracy for cell in cells]:
             raise ValueError("heads must be given for every snapshot and cell")
+        check_heads(self.model, self.heads)
         if len({row.what for row in self.steps}) != len(self.steps):
             raise ValueError("each of the steps needs its own name")
         if any(row.step is not None and row.step not in self.accuracy for row in self.steps):
