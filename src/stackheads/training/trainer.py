@@ -136,7 +136,9 @@ def _start(
     resume: bool,
     start_from: Checkpoint | None,
 ) -> _Run:
-    check_task(task)
+    given: object = task
+    if not isinstance(given, StoredTask):  # whose hops may be more than fit into memory
+        check_task(given)
     if output_dir is not None:
         check_folder(output_dir)
         check_name(Path(output_dir), ConfigError)
