@@ -39,7 +39,7 @@ def llm(
 
     from stackheads.files import check_folder
     from stackheads.models.outside.language import load_language_model
-    from stackheads.quiz.quiz import QUIZ, check_batch, numbers, quiz, run_quiz, sheets
+    from stackheads.quiz.quiz import QUIZ, Numbers, check_batch, quiz, run_quiz, sheets
     from stackheads.report.quiz import print_quiz
     from stackheads.tasks.prompts import FORMULATIONS
 
@@ -50,7 +50,7 @@ def llm(
         raise ConfigError(f"--shots is for --few-shot-questions, got {asked.shots} and none of these: leave it out")
     names = FORMULATIONS if asked.formulation == "all" else tuple(asked.formulation.split(","))
     how_many = {"questions": asked.questions, "few_shot_questions": asked.few_shot_questions, "shots": asked.shots}
-    wanted = sheets(numbers(seed=common.seed, **how_many), names, _hops(asked.hops))
+    wanted = sheets(Numbers(seed=common.seed, **how_many), names, _hops(asked.hops))
     language = load_language_model(model, dtype, common.device)
     config = quiz(language, asked.plain, seed=common.seed, **how_many)
     table = run_quiz(language, config, wanted, output_dir, batch, progress=not common.quiet)

@@ -9,19 +9,20 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from stackheads.errors import ConfigError, TaskMismatchError, bad_setting
+from stackheads.errors import ConfigError, TaskMismatchError
 from stackheads.limits import check_memory, whole
 from stackheads.models.kinds import check_model
 from stackheads.models.native import has_hooked_transformer, is_native, named_weights, native
 from stackheads.models.protocol import Model
 from stackheads.seeds import bare, initialising
+from stackheads.settings import Settings
 from stackheads.tasks import Task, check_task
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Settings):
     """Sizes and kinds of a `HookedTransformer`; what depends on the task (context, vocabularies) comes from the task.
 
     `normalization`  "LN" or None.
@@ -29,7 +30,7 @@ class ModelConfig(BaseModel):
     `attn_only`      no MLP when True; otherwise MLPs of width `d_mlp` (default 4 × d_model) with ReLU.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    called = "model"
 
     layers: int = Field(ge=1)
     heads: int = Field(ge=1)
@@ -53,10 +54,7 @@ class ModelConfig(BaseModel):
 
 def model_config(settings: dict[str, Any]) -> ModelConfig:
     """Read stored model settings. Raises `ConfigError` that names the first bad field."""
-    try:
-        return ModelConfig(**settings)
-    except ValidationError as error:
-        raise bad_setting("model", error) from None
+    return ModelConfig(**settings)
 
 
 def build(config: ModelConfig, task: Task, seed: int = 0, device: torch.device | str | int = "cpu") -> Any:

@@ -17,16 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from tqdm import tqdm
 
-from stackheads.errors import CheckpointError, ConfigError, bad_setting
+from stackheads.errors import CheckpointError, ConfigError
 from stackheads.files import Stored, check_folder, checked, read_json, write_file, write_json
 from stackheads.labelling.statistics import wilson
 from stackheads.limits import check_number
 from stackheads.models.outside.language import LanguageModel, Precision
 from stackheads.quiz.questions import ask, compose
 from stackheads.seeds import bare
+from stackheads.settings import Settings
 from stackheads.tasks.prompts import FORMULATIONS, MAX_HOPS, Prompts, Question
 
 if TYPE_CHECKING:
@@ -38,13 +39,13 @@ CURE = "delete it and run again"
 CONFIDENCE = 0.95
 
 
-class Numbers(BaseModel):
+class Numbers(Settings):
     """How much is asked, of whatever model.
 
     `questions`, `few_shot_questions`   how many a sheet asks without and with `shots` solved examples; 0: no such sheets.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    called = "quiz"
 
     seed: int = Field(ge=0)
     questions: int = Field(ge=0)
@@ -106,19 +107,12 @@ def _stream(seed: int, prompts: Prompts, use: str) -> torch.Generator:
     return bare(int.from_bytes(hashlib.sha256(name.encode()).digest()[2:6], "big"))
 
 
-def numbers(**settings: Any) -> Numbers:
-    """What can be said of a quiz before its model is loaded. Raises `ConfigError`."""
-    try:
-        return Numbers(**settings)
-    except ValidationError as error:
-        raise bad_setting("quiz", error) from None
 
 
 def quiz(language: LanguageModel, plain: bool = False, **settings: Any) -> Quiz:
     """The settings for a model; its chat template is used if it has one and `plain` is not set. Raises `ConfigError`."""
     chat = language.has_template and not plain
-    found = {"model": language.name, "bytes": language.bytes, "dtype": language.dtype, "chat": chat}
-    return Quiz(**found, **numbers(**settings).model_dump())
+    return Quiz(model=language.name, bytes=language.bytes, dtype=language.dtype, chat=chat, **settings)
 
 
 def sheets(config: Numbers, formulations: Sequence[str], hops: Sequence[int]) -> list[Sheet]:

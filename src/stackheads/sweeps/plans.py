@@ -21,11 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from stackheads.errors import ConfigError, bad_setting
+from stackheads.errors import ConfigError
 from stackheads.limits import whole
 from stackheads.models import model_config
+from stackheads.settings import Settings
 from stackheads.tasks import from_config
 from stackheads.training.config import training_config
 
@@ -36,18 +37,18 @@ LONGEST_NAME = 249
 """Bytes of a plan's name, which `.error` still follows: file systems take 255."""
 
 
-class SweepConfig(BaseModel):
+class SweepConfig(Settings):
     """What a sweep's file says: settings of every run, the grid of those that vary, and the accuracy that counts as solved.
 
     A grid entry is named `part.setting` and has a list of values, or `{range: N}` for 0..N-1.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    called = "sweep"
 
     task: dict[str, Any]
     model: dict[str, Any]
-    training: dict[str, Any] = {}
-    grid: dict[str, list[Any]] = {}
+    training: dict[str, Any] = Field(default_factory=dict[str, Any])
+    grid: dict[str, list[Any]] = Field(default_factory=dict[str, list[Any]])
     success: float = Field(default=0.99, gt=0, le=1)
 
 
@@ -80,10 +81,7 @@ def read_sweep(path: Path, seed: int = 0) -> SweepConfig:
     training = content.setdefault("training", {})
     if isinstance(training, dict) and seed:
         training.setdefault("seed", seed)
-    try:
-        return SweepConfig(**content)
-    except ValidationError as error:
-        raise bad_setting("sweep", error) from None
+    return SweepConfig(**content)
 
 
 def _values(name: str, values: Any) -> list[Any]:

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from pydantic import ValidationError
-
-from stackheads.errors import ConfigError, bad_setting
+from stackheads.errors import ConfigError
 from stackheads.tasks.automaton import Automaton
 from stackheads.tasks.base import OPERANDS, Batch, Operand, StoredTask, Task, gates, operand_roles
 from stackheads.tasks.binding import Binding
@@ -87,7 +85,4 @@ def from_config(config: dict[str, Any]) -> StoredTask:
     kind = config.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise ConfigError(f"a task's kind must be one of {', '.join(KINDS)}, got {kind!r}: correct the task's settings")
-    try:
-        return KINDS[kind](**config)
-    except ValidationError as error:
-        raise bad_setting(f"task {kind}", error) from None
+    return KINDS[kind](**config)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from stackheads.errors import ConfigError
+from stackheads.settings import Settings
 from stackheads.types import Role
 
 AttentionDir = Literal["causal", "bidirectional"]
@@ -91,14 +91,14 @@ def joined(batches: Sequence[Batch]) -> Batch:
     return Batch(**tensors, gates=gates)
 
 
-class StoredTask(BaseModel):
+class StoredTask(Settings):
     """A task whose settings, `kind` among them, are stored with what is trained on it: a pydantic model that is a `Task`.
 
     `max_hops`       D, the number of hops asked for (≥ 1).
     `attention_dir`  `causal` or `bidirectional`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    called = "task"
 
     max_hops: int
     attention_dir: AttentionDir

@@ -22,8 +22,9 @@ from itertools import pairwise
 from typing import Literal, TypeVar, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from stackheads.settings import Settings
 from stackheads.tasks.formulations import CHAINED, KINDS, MEN, RELATIVES, WOMEN, Formulation, FormulationName, Relatives
 
 CHAINS = 4
@@ -83,10 +84,10 @@ class _Statement:
     words: dict[str, str]
 
 
-class Prompts(BaseModel):
+class Prompts(Settings):
     """Questions of one formulation that need `hops` steps, 1 to MAX_HOPS."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    called = "prompts"
 
     formulation: FormulationName
     hops: int = Field(ge=1, le=MAX_HOPS)

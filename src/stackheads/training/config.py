@@ -3,9 +3,9 @@
 import math
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
-from stackheads.errors import bad_setting
+from stackheads.settings import Settings
 
 
 def _seed(seed: Any) -> int:
@@ -19,7 +19,7 @@ def _data_seed(seed: Any) -> int | None:
     return None if seed is None else _seed(seed)
 
 
-class TrainingConfig(BaseModel):
+class TrainingConfig(Settings):
     """AdamW with linear warm-up and cosine decay to 0 over `steps`. Settings with a description are options of `train`, too.
 
     `frozen_embedding`  tokens are the vectors that the task gives, and not learned (`tasks.StoredTask.vectors`).
@@ -35,7 +35,7 @@ class TrainingConfig(BaseModel):
     `evaluate_every`    steps between held-out evaluations on `evaluate_examples` examples; state for resuming is stored then.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    called = "training"
 
     steps: int = Field(default=4000, ge=1, description="Training steps.")
     batch: int = Field(default=128, ge=1, description="Examples in a step.")
@@ -86,7 +86,4 @@ class TrainingConfig(BaseModel):
 
 def training_config(settings: dict[str, Any]) -> TrainingConfig:
     """Read training settings. Raises `ConfigError` that names the first bad field."""
-    try:
-        return TrainingConfig(**settings)
-    except ValidationError as error:
-        raise bad_setting("training", error) from None
+    return TrainingConfig(**settings)
