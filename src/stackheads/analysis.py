@@ -134,12 +134,12 @@ class Analysis(Record):
         if model is None and task is None:
             return mine
         subject: Any = mine[0] if model is None else model
-        task = mine[1] if task is None else task
-        check_fit(subject, task)
+        asked: Any = mine[1] if task is None else task
+        check_fit(subject, asked)
         wanted, got = (f"{it['layers']} layers of {it['heads']} heads" for it in (self.model, _sizes(subject)))
         if wanted != got:
             raise ConfigError(f"this analysis is of {wanted}, got a model of {got}: give the model that it was made from")
-        return subject, task
+        return subject, asked
 
     def to_html(
         self,

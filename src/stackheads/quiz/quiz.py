@@ -107,8 +107,6 @@ def _stream(seed: int, prompts: Prompts, use: str) -> torch.Generator:
     return bare(int.from_bytes(hashlib.sha256(name.encode()).digest()[2:6], "big"))
 
 
-
-
 def quiz(language: LanguageModel, plain: bool = False, **settings: Any) -> Quiz:
     """The settings for a model; its chat template is used if it has one and `plain` is not set. Raises `ConfigError`."""
     chat = language.has_template and not plain
