@@ -114,7 +114,7 @@ def made(name: str) -> Any:
     model.set_attn_implementation("eager")
     with torch.no_grad():
         for number, parameter in enumerate(model.parameters()):
-            drawn = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+            drawn = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number), dtype=torch.float)
             parameter.copy_(0.3 * drawn + (1.0 if parameter.ndim == 1 else 0.0))
     return model
 
@@ -125,7 +125,10 @@ def tried(name: str, explain: bool = True) -> dict[str, Any]:
     tokens = torch.randint(task().d_vocab, (3, 9), generator=generator)
     place = theirs.get_submodule(ARCHITECTURES[name][1])
     width = (place.weight.shape[0] if type(place).__name__ == "Conv1D" else place.in_features) // HEADS
-    own, new = slice(HEAD.index * width, (HEAD.index + 1) * width), torch.randn(3, 9, width, generator=generator)
+    own, new = (
+        slice(HEAD.index * width, (HEAD.index + 1) * width),
+        torch.randn(3, 9, width, generator=generator, dtype=torch.float),
+    )
     rows = torch.zeros(3, 9, dtype=torch.bool)
     rows[:, 4:] = True
 

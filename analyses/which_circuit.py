@@ -155,7 +155,7 @@ def exchanged(pairs: pd.DataFrame, factor: np.ndarray, within: np.ndarray, seed:
     levels = np.tile(factor, (DRAWS + 1, 1))  # [draw, run]; the first draw is what was found
     for level in np.unique(within):
         places = np.flatnonzero(within == level)
-        orders = torch.rand(DRAWS, len(places), generator=generator).argsort(dim=1).numpy()
+        orders = torch.rand(DRAWS, len(places), generator=generator, dtype=torch.float).argsort(dim=1).numpy()
         levels[1:, places] = factor[places][orders]
     same = levels[:, one] == levels[:, other]  # [draw, pair]
     total, count = (same * values).sum(axis=1), same.sum(axis=1)

@@ -131,3 +131,15 @@ def test_both_lines_of_transformer_lens_are_tested_with_the_same_versions():
     assert [(one.split("==")[0], one.split("==")[1][0], two.split("==")[1][0]) for one, two in different] == [
         ("transformer-lens", "3", "4")
     ]
+
+
+def test_what_is_drawn_does_not_hang_on_torch_s_default_type():
+    """A seed that draws other examples in a session of doubles would make other tasks of the same settings."""
+    drawn = ("torch.rand", "torch.randn")
+    bare = [
+        f"{path.relative_to(SOURCE)}:{node.lineno}"
+        for path, tree in FILES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in drawn and "dtype" not in {key.arg for key in node.keywords}
+    ]
+    assert bare == []

@@ -60,7 +60,7 @@ def random(symbols: int) -> Subject:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float))
     return model, task, EXAMPLES
 
 

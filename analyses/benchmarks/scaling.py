@@ -56,7 +56,7 @@ def seconds(function: Any, repeats: int) -> float:
 
 def peak_rate(repeats: int) -> float:
     """Multiply-adds a second of a large matrix product."""
-    one, other = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    one, other = torch.randn(1024, 1024, dtype=torch.float), torch.randn(1024, 1024, dtype=torch.float)
     return 1024**3 / seconds(lambda: one @ other, 5 * repeats)
 
 

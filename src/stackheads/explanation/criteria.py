@@ -147,7 +147,7 @@ class Criteria:
         return abs(self._share(self._signed(chosen)))
 
     def _random_set(self) -> frozenset[Label]:
-        picks = torch.rand(len(self.confirmed), generator=self.generator) < 0.5
+        picks = torch.rand(len(self.confirmed), generator=self.generator, dtype=torch.float) < 0.5
         return frozenset(label for label, picked in zip(self.confirmed, picks.tolist(), strict=True) if picked)
 
     def _greedy_set(self) -> frozenset[Label]:

@@ -112,7 +112,7 @@ def relaxed_subset(
     logits: Float[Tensor, "head"], keep: int, temperature: float, generator: torch.Generator
 ) -> Float[Tensor, "head"]:
     """Gates in [0, 1] that sum to `keep`: relaxed draws without replacement; near a hard subset at low temperature."""
-    uniform = torch.rand(logits.shape, generator=generator).clamp(min=1e-9).to(logits.device)
+    uniform = torch.rand(logits.shape, generator=generator, dtype=torch.float).clamp(min=1e-9).to(logits.device)
     keys = logits - torch.log(-torch.log(uniform))
     gates = torch.zeros_like(logits)
     drawn = torch.zeros_like(logits)

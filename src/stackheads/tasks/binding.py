@@ -142,13 +142,13 @@ class Binding(StoredTask):
         device = generator.device
 
         def shuffled(items: int) -> Int[Tensor, "batch item"]:
-            return torch.rand(n, items, generator=generator, device=device).argsort(dim=1)
+            return torch.rand(n, items, generator=generator, device=device, dtype=torch.float).argsort(dim=1)
 
         keys, constants = shuffled(self.n_variables)[:, : self.lines], shuffled(self.constants) + self.n_variables
         depth, values = torch.ones(n, self.lines, dtype=torch.long, device=device), torch.empty_like(keys)
         values[:, 0] = constants[:, 0]
         used = torch.ones(n, 1, dtype=torch.long, device=device)
-        drawn = torch.rand(n, self.lines, generator=generator, device=device) < self.fresh
+        drawn = torch.rand(n, self.lines, generator=generator, device=device, dtype=torch.float) < self.fresh
         for line in range(1, self.lines):
             new = (used < self.constants) & drawn[:, line, None] if self.max_hops > 1 else torch.ones_like(used) > 0
             before = depth[:, :line]

@@ -163,9 +163,11 @@ class CausalGraph(StoredTask):
         """Sequences by a rule each; the positions asked about are left as drawn."""
         device = generator.device
         drawn = torch.randint(self.symbols, (n, self.context), generator=generator, device=device)
-        noisy = torch.rand(n, self.context, generator=generator, device=device) < self.noise
-        of_parents = torch.rand(n, self.in_degree, self.symbols, generator=generator, device=device).argsort(dim=2)
-        of_sum = torch.rand(n, self.symbols, generator=generator, device=device).argsort(dim=1)
+        noisy = torch.rand(n, self.context, generator=generator, device=device, dtype=torch.float) < self.noise
+        of_parents = torch.rand(n, self.in_degree, self.symbols, generator=generator, device=device, dtype=torch.float).argsort(
+            dim=2
+        )
+        of_sum = torch.rand(n, self.symbols, generator=generator, device=device, dtype=torch.float).argsort(dim=1)
         tokens = drawn.clone()
         for child, mine in enumerate(self.parents):
             if mine:
@@ -257,7 +259,7 @@ def draw_graph(graph: GraphName, context: int, in_degree: int, seed: int) -> Par
     for child in range(context):
         root = child < in_degree or child >= context - in_degree
         if graph == "dag" and child > in_degree:  # one child there must be
-            root = root or torch.rand((), generator=generator).item() < ROOTS
+            root = root or torch.rand((), generator=generator, dtype=torch.float).item() < ROOTS
         if root:
             parents.append(())
         elif graph == "chain":

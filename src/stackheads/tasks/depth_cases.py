@@ -216,14 +216,16 @@ class DepthCases(StoredTask):
             members = (self._table != IGNORE).nonzero().squeeze(1).to(device)
             drawn = members[torch.randint(len(members), (n, 1), generator=generator, device=device)]
             return drawn // self._powers(device) % self.symbols
-        mine = torch.rand(n, self._n_classes, generator=generator, device=device).argsort(dim=1)[:, : max(self.pairs, 1)]
+        mine = torch.rand(n, self._n_classes, generator=generator, device=device, dtype=torch.float).argsort(dim=1)[
+            :, : max(self.pairs, 1)
+        ]
         if self.pairs:
             which = torch.randint(self.pairs, (n, 1), generator=generator, device=device)
             mine = torch.cat([mine, mine.gather(1, which)], dim=1)  # [batch, string]
         if not self._by_template:
             strings = mine[..., None]
         else:
-            order = torch.rand(n, self.symbols, generator=generator, device=device).argsort(dim=1)
+            order = torch.rand(n, self.symbols, generator=generator, device=device, dtype=torch.float).argsort(dim=1)
             own = order[:, : (self.pairs + 1) * self.length].unflatten(1, (-1, self.length))  # [batch, string, letter]
             strings = own.gather(2, torch.tensor(templates(self.length), device=device)[mine])
         if not self.pairs:

@@ -216,4 +216,4 @@ class StatementTask(StoredTask, ABC):
 
 def shuffled_order(n: int, items: int, generator: torch.Generator) -> Int[Tensor, "n items"]:
     """n independent uniform permutations of range(items)."""
-    return torch.rand(n, items, generator=generator, device=generator.device).argsort(dim=1)
+    return torch.rand(n, items, generator=generator, device=generator.device, dtype=torch.float).argsort(dim=1)

@@ -181,7 +181,9 @@ class Templates(StoredTask):
     def _any_examples(self, n: int, generator: torch.Generator) -> Int[Tensor, "batch pos"]:
         device = generator.device
         template = torch.randint(self.templates, (n, 1), generator=generator, device=device)
-        shown = torch.rand(n, self.symbols, generator=generator, device=device).argsort(dim=1)[:, : self.pairs + 1]
+        shown = torch.rand(n, self.symbols, generator=generator, device=device, dtype=torch.float).argsort(dim=1)[
+            :, : self.pairs + 1
+        ]
         value = self._table(device)[template, shown]
         return self.written(shown, value[:, :-1])
 

@@ -24,6 +24,6 @@ class DroppingForward(FusedForward):
 
     def project(self, attn: Any, z: Float[Tensor, "*rows head_by_d_head"]) -> Float[Tensor, "*rows d_model"]:
         heads = self.model.cfg.n_heads
-        kept = torch.rand(len(z), heads, generator=self.generator, device=self.generator.device) >= self.rate
+        kept = torch.rand(len(z), heads, generator=self.generator, device=self.generator.device, dtype=torch.float) >= self.rate
         share = kept.to(z)[:, None, :, None] / (1 - self.rate)
         return super().project(attn, rearrange(rearrange(z, "b p (h d) -> b p h d", h=heads) * share, "b p h d -> b p (h d)"))

@@ -99,7 +99,7 @@ def specimen(name: str, circuit: Circuit, guise: Guise) -> Specimen:
     for name_of, parameter in named_weights(model).items():
         if guise.noise and "ln" not in name_of:
             scale = guise.noise * parameter.square().mean().sqrt()
-            parameter.data.add_(scale * torch.randn(parameter.shape, generator=generator))
+            parameter.data.add_(scale * torch.randn(parameter.shape, generator=generator, dtype=torch.float))
     truth = labels_by_construction(dressed, circuit.task, circuit.readouts)
     return Specimen(name, model, circuit.task, truth, circuit, dressed)
 

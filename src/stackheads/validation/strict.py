@@ -121,8 +121,8 @@ def draw(known: Assigned, n: int, generator: torch.Generator) -> Drawn:
     other = meant.rolled(1)
     heads = torch.zeros(known.n_layers, *batch.tokens.shape, known.n_heads, dtype=torch.bool)
     cells = [(number, place) for number, step in enumerate(known.steps) for place in sorted(step.spec.rows)]
-    how, which = torch.rand(n, generator=generator), torch.randint(len(cells), (n,), generator=generator)
-    each = torch.rand(n, len(cells), generator=generator) < 0.5
+    how, which = torch.rand(n, generator=generator, dtype=torch.float), torch.randint(len(cells), (n,), generator=generator)
+    each = torch.rand(n, len(cells), generator=generator, dtype=torch.float) < 0.5
     for index, (number, place) in enumerate(cells):
         chosen = torch.where(how < 0.4, which == index, each[:, index] & (how < 0.8))
         step, same = known.steps[number], meant.whose[number] == other.whose[number]
@@ -138,9 +138,9 @@ def _rows(
 ) -> Bool[Tensor, "batch pos head"]:
     """Where the heads of a step are exchanged in the chosen examples: all of them, or one where its rows are the `same`."""
     rows = chosen[:, None] & (batch.slots == place.slot)
-    half = torch.rand(rows.shape, generator=generator) < 0.5
-    some = rows & (half | (torch.rand(len(rows), 1, generator=generator) < 0.5))
-    together = torch.rand(len(rows), 1, generator=generator) < 0.5
+    half = torch.rand(rows.shape, generator=generator, dtype=torch.float) < 0.5
+    some = rows & (half | (torch.rand(len(rows), 1, generator=generator, dtype=torch.float) < 0.5))
+    together = torch.rand(len(rows), 1, generator=generator, dtype=torch.float) < 0.5
     number = torch.randint(len(step.heads), (len(rows), 1), generator=generator)
     if len(step.heads) == 1:
         return some[..., None]
@@ -159,10 +159,10 @@ def rest(known: Assigned, batch: Batch) -> Swap:
 
 def _some_rest(known: Assigned, batch: Batch, generator: torch.Generator) -> Swap:
     """Of what carries nothing, all of an example (1 of 3), half (1 of 3), or none."""
-    whole, how = rest(known, batch), torch.rand(len(batch), generator=generator)
+    whole, how = rest(known, batch), torch.rand(len(batch), generator=generator, dtype=torch.float)
 
     def some(shape: torch.Size) -> Tensor:
-        half = torch.rand(shape, generator=generator) < 0.5
+        half = torch.rand(shape, generator=generator, dtype=torch.float) < 0.5
         amount = how.view(1, -1, *[1] * (len(shape) - 2))
         return (amount < 2 / 3) & (half | (amount < 1 / 3))
 

@@ -89,7 +89,7 @@ class OftenNext(Leaning):
 
 
 def _often(n: int, generator: torch.Generator) -> Tensor:
-    return torch.rand(n, generator=generator, device=generator.device) < OFTEN
+    return torch.rand(n, generator=generator, device=generator.device, dtype=torch.float) < OFTEN
 
 
 def _head(
