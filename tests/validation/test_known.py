@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from stackheads.seeds import Stream, stream
 from stackheads.tasks import Cycle, KHopInduction, Retrieval
 from stackheads.training.config import TrainingConfig
 from stackheads.types import IGNORE, HeadId, Slot
-from stackheads.validation.assigned import assign, by_destination, statements, strings, walk
+from stackheads.validation.assigned import assign, statements, strings, walk
 from stackheads.validation.exchanged import attention_on_sources, interchange_accuracy, moved_by_the_rest
 from stackheads.validation.interpreter import answers, interpret
 from stackheads.validation.known import BAR, known_models, load_known, write_record
@@ -31,6 +32,15 @@ LONG = Retrieval(chains=2, max_hops=3, supervision="chain", attention_dir="causa
 DENSE = Retrieval(chains=2, max_hops=3, supervision="dense", attention_dir="causal")
 CYCLE, RING = Cycle(symbols=6, max_hops=2), Cycle(symbols=8, max_hops=4)
 ONE_STRING, TWO_STRING = (KHopInduction(context=10, symbols=4, max_hops=hops) for hops in (1, 2))
+
+
+def by_destination(layers):
+    """Each step given to heads of its own for each destination."""
+    return tuple(
+        tuple(replace(spec, rows=frozenset({place})) for spec in specs for place in sorted(spec.rows)) for specs in layers
+    )
+
+
 PROGRAMS = {
     "walk": (CHAIN, statements(CHAIN, one_hop_per_layer(2))),
     "doubling": (LONG, statements(LONG, doubling(3))),

@@ -143,13 +143,6 @@ def walk(task: StatementTask) -> Layers:
     return (lower(one_hop_per_layer(1))[0], *((step(hop),) for hop in range(1, task.max_hops + 1)))
 
 
-def by_destination(layers: Layers) -> Layers:
-    """Each step given to heads of its own for each destination."""
-    return tuple(
-        tuple(replace(spec, rows=frozenset({place})) for spec in specs for place in sorted(spec.rows)) for specs in layers
-    )
-
-
 def strings(task: KHopInduction) -> Layers:
     """One hop of k-hop induction per layer: every row looks behind the last earlier occurrence of its character, and takes the
     character there, then what that place has found itself. Where k varies, rows look it up at the start.
