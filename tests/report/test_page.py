@@ -62,7 +62,7 @@ def analysis():
     compiled, _ = compile_layers(LAYERS, TASK, rotation_seed=0)
     found = analyze(compiled, TASK, examples=64, progress=False)
     task = Named(**TASK.model_dump())
-    model = {"name": SCRIPT, "note": '"><script>alert(2)</script>'}
+    model = {**found.model, "name": SCRIPT, "note": '"><script>alert(2)</script>'}
     return replace(found, subject=(compiled, task), weights=None, model=model, task={**found.task, "name": "a < b & 'c' שלום"})
 
 
