@@ -238,7 +238,9 @@ def middle_of(shares: "pd.Series[float]") -> str:
 
 
 def draw(tables: Tables) -> Any:
-    """For each sweep: accuracy of each run by depth (dotted: by the first line), shares of answers, early ones of the wrong."""
+    """For each sweep, a line for each run: accuracy by depth (dotted: by the first line), shares of answers with the phases
+    below, and of the wrong answers that are constants of the program the early ones.
+    """
     from matplotlib.figure import Figure
 
     curves, than = tables[NAME], by_first_line()
@@ -274,11 +276,9 @@ def draw(tables: Tables) -> Any:
         for panel, low in zip(column, (-0.03, -0.27, -0.03), strict=True):
             panel.set(xscale="log", ylim=(low, 1.03))
             plain(panel)
-        column[0].set_title(f"{sweep}, {mine['seed'].nunique()} runs", fontsize=9)
+        column[0].set_title(f"{sweep}, runs: {mine['seed'].nunique()}", fontsize=9)
         column[2].set_xlabel("training step")
-    for panel, what in zip(
-        axes[:, 0], ("right", "of all answers (below: phases by run)", "of wrong answers of the program"), strict=True
-    ):
+    for panel, what in zip(axes[:, 0], ("right", "of all answers", "of wrong answers"), strict=True):
         panel.set_ylabel(what)
         panel.legend(frameon=False, fontsize=7)
     return figure
