@@ -86,8 +86,8 @@ class Analysis(Record):
 
         The answers are those that the model gives nearly always (`emerged_accuracy`), or, where there are none, better than by
         chance. Fitted on examples of their own, measured on `examples` fresh ones (`explanation/measuring.py`). `model` and
-        `task` are needed as in `trial`. Raises `ConfigError` without them, and where the model answers nothing. What selectors do
-        together, mechanism and program, is said beside them.
+        `task` are needed as in `trial`. Raises `ConfigError` without them, and where the model answers nothing. What selectors
+        do together, mechanism and program, is said beside them.
 
         `heads` asks for some alone ("L2H0", or "L2H0 @query" at one destination), fitted to attention, while all others look as
         they do; an analysis with `screen` asks for those whose ablation matters. Raises `InterventionError` for a head or
@@ -121,8 +121,8 @@ class Analysis(Record):
         return by_gate(subject, task, check_number("examples", examples, MIN_EXAMPLES), self.seed, self.thresholds)
 
     def _subject(self, model: Model | None, task: Task | None, call: str) -> tuple[Any, Task]:
-        """The model and task that are given, if the model is of the sizes of the one analysed; where one is not given, that which
-        was analysed, if the model is as it was.
+        """The model and task that are given, if the model is of the sizes of the one analysed; what is not given is as it was
+        analysed. Raises `ConfigError` for a model that is not as it was.
         """
         if (model is None or task is None) and self.subject is None:
             got = "none" if model is task else "a task alone" if model is None else "a model alone"
