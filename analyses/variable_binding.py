@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from stackheads import analyze
 from stackheads.explanation.measuring import TO_ANSWER
-from stackheads.models import build, load, model_config, snapshots
+from stackheads.models import ModelConfig, build, load, snapshots
 from stackheads.models.hooks import analysing
 from stackheads.processes import worker_pool
 from stackheads.report.figures import hop_colours
@@ -100,7 +100,7 @@ def curve_of(run: Run, folders: dict[int, Path]) -> list[Row]:
     settings = run.plan.settings
     task: Any = from_config(settings["task"])
     batch = programs(task)
-    untrained = build(model_config(settings["model"]), task, run.seed)
+    untrained = build(ModelConfig(**settings["model"]), task, run.seed)
     rows = [{"step": 0, **counted(task, batch, answers_of(untrained, batch))}]
     for step, folder in folders.items():
         rows.append({"step": step, **counted(task, batch, answers_of(load(folder).model, batch))})

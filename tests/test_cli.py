@@ -15,6 +15,7 @@ from forked import started
 from safetensors.torch import load_file
 
 from stackheads.cli.task_options import TASKS
+from stackheads.labelling.measure import BUDGET
 from stackheads.tasks import KINDS
 
 WANTED = ("--examples", 64, "--trial", "--selectors", "--fitted-to", "attention", "--carried")
@@ -173,6 +174,10 @@ def test_an_automaton_is_trained_with_its_language(tmp_path):
     assert (task["kind"], task["language"], task["context"], task["max_hops"]) == ("automaton", "parity", 9, 1)
 
 
+def test_the_help_says_the_budget_that_there_is():
+    assert f"[default: {BUDGET}]" in " ".join(run("analyze", "--help").stdout.split())
+
+
 def test_the_help_names_every_task():
     assert TASKS.split(", ") == list(KINDS)
 
@@ -236,6 +241,7 @@ def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_pa
         (["analyze", "CHECKPOINT", "--html", "."], "this output is a file, . is a folder: name a file"),
         (["analyze", "nowhere", "--selectors", "--fitted-to", "me"], "--fitted-to is answer or attention, got 'me'"),
         (["analyze", "nowhere", "--fitted-to", "attention"], "got attention without them: add --selectors"),
+        (["analyze", "nowhere", "--examples", "32", "--budget", "4096"], "got 4096 with --examples 32: leave one of them out"),
         (["analyze", "nowhere", "--examples", "32", "--budget", "50"], "got 50 with --examples 32: leave one of them out"),
         (["train", "cycle", "--sharpen-from", "9", "--output-dir", "out"], "got 9 without them: add --entropy or --loudness"),
         (["sweep", "nowhere", "--ray", "auto", "--workers", "4", "--output-dir", "out"], "got 4 with --ray: leave one"),

@@ -121,8 +121,9 @@ class Analysis(Record):
         return by_gate(subject, task, check_number("examples", examples, MIN_EXAMPLES), self.seed, self.thresholds)
 
     def _subject(self, model: Model | None, task: Task | None, call: str) -> tuple[Any, Task]:
-        """The model and task that are given, if the model is of the sizes of the one analysed; what is not given is as it was
-        analysed. Raises `ConfigError` for a model that is not as it was.
+        """The model and task that are given, or, where one is not, that which was analysed.
+
+        Raises `ConfigError` for a model of other sizes, or that was trained on since it was analysed, and for none.
         """
         if (model is None or task is None) and self.subject is None:
             got = "none" if model is task else "a task alone" if model is None else "a model alone"

@@ -19,7 +19,7 @@ from stackheads.errors import CheckpointError, ConfigError, StackheadsError
 from stackheads.models import ModelConfig, load, snapshots
 from stackheads.tasks import Cycle, NearestNeighbour
 from stackheads.training import trainer
-from stackheads.training.config import TrainingConfig, training_config
+from stackheads.training.config import TrainingConfig
 from stackheads.training.trainer import accuracy, train
 
 TASK = Cycle(symbols=5, max_hops=1, supervision="chain")
@@ -63,7 +63,7 @@ def followed(monkeypatch, **seeds):
     with monkeypatch.context() as patched:
         patched.setattr(trainer, "_train_step", watched)
         patched.setattr(Cycle, "sample", recorded)
-        last = train(TASK, MODEL, training_config({**SHORT.model_dump(), **seeds}), progress=False)
+        last = train(TASK, MODEL, TrainingConfig(**{**SHORT.model_dump(), **seeds}), progress=False)
     return first, torch.cat(tokens), weights(last)
 
 
@@ -90,7 +90,7 @@ def test_examples_and_first_weights_have_seeds_of_their_own(monkeypatch):
 @pytest.mark.parametrize("seed", [-1, 1_000_003, True, 0.5])
 def test_a_data_seed_is_a_seed_of_training(seed):
     with pytest.raises(ConfigError, match="seed"):
-        training_config({"data_seed": seed})
+        TrainingConfig(**{"data_seed": seed})
 
 
 @contextmanager
@@ -134,7 +134,7 @@ def test_a_run_that_is_interrupted_resumes_bit_for_bit(tmp_path, monkeypatch, st
 @pytest.mark.parametrize("steps", [(1,), (7,), (10,), (29,), (3, 2, 6, 1, 9)], ids=str)
 def test_a_run_that_was_interrupted_has_the_snapshots_of_one_that_was_not(tmp_path, monkeypatch, settings, steps):
     """Interrupted after so many steps, and again and again after so many more; each time with a snapshot to look at."""
-    config = training_config({**SHORT.model_dump(), **settings})
+    config = TrainingConfig(**{**SHORT.model_dump(), **settings})
     train(TASK, MODEL, config, tmp_path / "whole", progress=False)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for number, further in enumerate(steps):
@@ -319,7 +319,7 @@ def test_the_learning_rate_warms_up_and_decays_to_zero():
 )
 def test_training_settings_are_checked(setting, value):
     with pytest.raises(ConfigError, match=f"training setting {setting}"):
-        training_config({setting: value})
+        TrainingConfig(**{setting: value})
 
 
 def test_loudness_is_what_heads_write_beyond_their_positional_mean_and_silences_them():

@@ -1,27 +1,17 @@
 """Verbs that look at trained models: analyze, emerge, validate."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from stackheads.cli.options import Common, Device, Json, Quiet, Seed, with_options
+from stackheads.cli.outputs import Further, Wanted, files_of, or_missing, say
 from stackheads.cli.task_options import TASKS, TaskOptions
-from stackheads.errors import ConfigError, StackheadsError
-
-if TYPE_CHECKING:
-    from stackheads.analysis import Analysis
-    from stackheads.explanation.explained import Explained
-    from stackheads.record import Missing
-    from stackheads.trial.trial import Trial
-
+from stackheads.errors import ConfigError
 
 TIMELINE = "timeline.png"
-BUDGET = 4096
-Further = dict[str, Any]
-"""What is asked beside the labels, by its name in JSON."""
 
 
 @dataclass(frozen=True)
@@ -47,73 +37,6 @@ class Gpt2Options:
     task: Annotated[str, typer.Option(help=f"Its task: {TASKS} (--gpt2).")] = ""
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What is wanted beside the labels, and where it goes."""
-
-    output_dir: Annotated[Path | None, typer.Option(help="Also save the analysis, and what else is wanted, as a folder.")] = (
-        None
-    )
-    figures: Annotated[
-        Path | None, typer.Option(help="Also write evidence, circuit and reach as PNG, SVG and PDF to this folder.")
-    ] = None
-    trial: Annotated[bool, typer.Option("--trial", help="Also put the labels on trial, on fresh examples.")] = False
-    selectors: Annotated[
-        bool, typer.Option("--selectors", help="Also say what every head looks at, as a sum of selectors.")
-    ] = False
-    fitted_to: Annotated[
-        str, typer.Option(help="What --selectors fits: the answer, or each head's attention.", metavar="answer|attention")
-    ] = "answer"
-    carried: Annotated[
-        bool, typer.Option("--carried", help="Also say what heads carry that matter and have no role, wherever they look.")
-    ] = False
-    html: Annotated[Path | None, typer.Option(help="Also write one offline HTML page to this file.")] = None
-
-    def check(self, source: Path | None) -> None:
-        """Raise `ConfigError` for what can't be written, or would replace the model itself, before the work."""
-        from stackheads.explanation.measuring import FITTED_TO
-        from stackheads.files import check_apart, check_file, check_folder
-        from stackheads.record import FILE, FURTHER, TABLE
-        from stackheads.report.figures import FILES
-
-        if self.fitted_to not in FITTED_TO:
-            raise ConfigError(f"--fitted-to is {' or '.join(FITTED_TO)}, got {self.fitted_to!r}: choose one of these")
-        if self.fitted_to != FITTED_TO[0] and not self.selectors:
-            raise ConfigError(
-                f"--fitted-to says what selectors are fitted to, got {self.fitted_to} without them: add --selectors"
-            )
-        if self.output_dir is not None:
-            check_folder(self.output_dir, FILE, (TABLE, *FURTHER))
-        if self.html is not None:
-            check_file(self.html)
-        if self.figures is not None:
-            check_folder(self.figures, files=FILES)
-        check_apart(
-            {
-                "the model": _files_of(source),
-                "--output-dir": [self.output_dir / name for name in (FILE, TABLE, *FURTHER)] if self.output_dir else [],
-                "--figures": [self.figures / name for name in FILES] if self.figures else [],
-                "--html": [self.html] if self.html else [],
-            }
-        )
-
-    def write(self, analysis: "Analysis", further: Further) -> None:
-        """Save what goes to files, the page last: only it may turn out to be too large."""
-        from stackheads.explanation.explained import Explained
-        from stackheads.files import write_json
-        from stackheads.report.figures import save_figures
-
-        if self.output_dir is not None:
-            analysis.save(self.output_dir)
-            for name, found in further.items():
-                write_json(self.output_dir / f"{name}.json", found.to_dict())
-        explained = further.get("selectors")
-        if self.figures is not None:
-            save_figures(analysis, self.figures, explained if isinstance(explained, Explained) else None)
-        if self.html is not None:
-            analysis.to_html(self.html, further.get("trial"), selectors=explained)
-
-
 @with_options
 def analyze(
     path: Annotated[Path | None, typer.Argument(help="A checkpoint or run folder, or --gpt2.", show_default=False)] = None,
@@ -123,7 +46,7 @@ def analyze(
     examples: Annotated[
         str, typer.Option(help="Examples to measure on, or auto: from 512 on, until rows are decided.")
     ] = "auto",
-    budget: Annotated[int, typer.Option(help="The most examples that auto may take.")] = BUDGET,
+    budget: Annotated[int | None, typer.Option(help="The most examples that auto may take.  [default: 4096]")] = None,
     wanted: Wanted,
     common: Common,
 ) -> None:
@@ -135,49 +58,21 @@ def analyze(
 
     wanted.check(path or other.gpt2)
     number = _examples(examples)
-    if number != "auto" and budget != BUDGET:
+    if number != "auto" and budget is not None:
         raise ConfigError(f"--budget is for --examples auto, got {budget} with --examples {number}: leave one of them out")
     subject = _subject(path, other, options, common.device)
-    asked: dict[str, Any] = {"examples": number, "budget": budget, "seed": common.seed, "carried": wanted.carried}
+    asked: dict[str, Any] = {"examples": number, "seed": common.seed, "carried": wanted.carried}
+    asked |= {} if budget is None else {"budget": budget}
     analysis = run(**subject, **asked, progress=not common.quiet)
     further: Further = {}
     if wanted.trial:
-        further["trial"] = _or_missing(lambda: analysis.trial(examples=512 if number == "auto" else number))
+        further["trial"] = or_missing(lambda: analysis.trial(examples=512 if number == "auto" else number))
     if wanted.selectors:
-        further["selectors"] = _or_missing(lambda: analysis.selectors(progress=not common.quiet, fitted_to=wanted.fitted_to))
+        further["selectors"] = or_missing(lambda: analysis.selectors(progress=not common.quiet, fitted_to=wanted.fitted_to))
     try:
         wanted.write(analysis, further)
     finally:  # what was found is said, whether it could be written or not
-        _say(analysis, further, common.json)
-
-
-def _or_missing(ask: Callable[[], "Trial | Explained"]) -> "Trial | Explained | Missing":
-    """What is asked beside the labels, or why the model has none: the labels stand without it."""
-    from stackheads.record import Missing
-
-    try:
-        return ask()
-    except StackheadsError as error:
-        return Missing(str(error))
-
-
-def _say(analysis: "Analysis", further: Further, json: bool) -> None:
-    import json as json_module
-
-    from stackheads.record import Missing
-    from stackheads.report.terminal import print_analysis, print_missing, print_selectors, print_trial
-
-    if json:
-        content = analysis.to_dict() | {name: found.to_dict() for name, found in further.items()}
-        typer.echo(json_module.dumps(content, indent=2, allow_nan=False))
-        return
-    print_analysis(analysis)
-    printers: dict[str, Any] = {"trial": print_trial, "selectors": print_selectors}
-    for name, found in further.items():
-        if isinstance(found, Missing):
-            print_missing(name, found)
-        else:
-            printers[name](found)
+        say(analysis, further, common.json)
 
 
 def emerge(
@@ -238,7 +133,7 @@ def validate(
     if keep is not None:
         check_folder(keep, SETTINGS, [SETTINGS])
     outputs = {"--keep": [keep / SETTINGS] if keep else [], "--output": [output] if output else []}
-    check_apart({"--checkpoints": _files_of(checkpoints), **outputs})
+    check_apart({"--checkpoints": files_of(checkpoints), **outputs})
     nulls = permuted_checkpoints(checkpoints, seed)
     result = run(quick, seed, nulls, workers, progress=not quiet, folder=keep, about=checkpoints)
     if output is not None:
@@ -249,26 +144,6 @@ def validate(
         print_validation(result)
     if result.missed:
         raise typer.Exit(1)
-
-
-def _files_of(source: Path | None) -> list[Path]:
-    """The files that are read of a model, a run or a folder of them, there or not yet; of a snapshot also those of its run."""
-    from stackheads.models.checkpoint import CONFIG, WEIGHTS, snapshots
-    from stackheads.models.outside.weights import PICKLES, WHOLE
-    from stackheads.sweeps.sweep import RESULT
-    from stackheads.training.run import RunFolder
-
-    if source is None:
-        return []
-    folder = source.resolve()
-    run = RunFolder(folder.parent)
-    if run.settings.exists() and folder in snapshots(run.path).values():
-        folder = run.path
-    names = {CONFIG, *WHOLE, run.settings.name, run.metrics.name, run.state.name, RESULT}
-    endings = (Path(WEIGHTS).suffix, *PICKLES)  # of whole models and of their shards
-    beside = folder.parent.glob("*") if folder.is_file() else folder.rglob("*")
-    there = [path for path in beside if path.name in names or path.suffix in endings]
-    return [*there, *((folder.parent if folder.is_file() else folder) / name for name in names)]
 
 
 def _examples(text: str) -> int | Literal["auto"]:

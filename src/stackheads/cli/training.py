@@ -26,7 +26,7 @@ class ModelOptions:
     mlp: Annotated[bool, typer.Option("--mlp", help="Add MLPs.")] = False
 
     def settings(self) -> dict[str, Any]:
-        """As `model_config` reads them."""
+        """As `ModelConfig` takes them."""
         sizes = asdict(self)
         mlp = sizes.pop("mlp")
         return {**sizes, "attn_only": not mlp}
@@ -61,8 +61,7 @@ def train(
 ) -> None:
     """Train a model on a task and write a run folder with its snapshots."""
     from stackheads.files import check_folder
-    from stackheads.models import model_config
-    from stackheads.training.config import training_config
+    from stackheads.models import ModelConfig
     from stackheads.training.trainer import train as run
 
     use_threads(how.threads)
@@ -70,10 +69,11 @@ def train(
         rule = f"--sharpen-from says when entropy and loudness begin to count, got {training.sharpen_from} without them"
         raise ConfigError(f"{rule}: add --entropy or --loudness, or leave it out")
     check_folder(output_dir)
+    chosen: dict[str, Any] = {**asdict(training), "seed": common.seed}
     checkpoint = run(
         options.task(task),
-        model_config(sizes.settings()),
-        training_config({**asdict(training), "seed": common.seed}),
+        ModelConfig(**sizes.settings()),
+        TrainingConfig(**chosen),
         output_dir=output_dir,
         device=common.device,
         progress=not common.quiet,

@@ -9,7 +9,7 @@ from stackheads.models.checkpoint import (
     snapshot_folder,
     snapshots,
 )
-from stackheads.models.config import ModelConfig, build, check_fit, model_config, parse_device
+from stackheads.models.config import ModelConfig, build, check_fit, parse_device
 from stackheads.models.native import named_weights
 from stackheads.models.outside.bridged import bridge
 from stackheads.models.outside.exported import to_gpt2
@@ -28,7 +28,6 @@ __all__ = [
     "holds_checkpoint",
     "load",
     "load_gpt2",
-    "model_config",
     "named_weights",
     "parameters",
     "parse_device",

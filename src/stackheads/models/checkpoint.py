@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stackheads.errors import CheckpointError, ConfigError, StackheadsError
 from stackheads.files import Stored, as_path, check_name, checked, read_json, write_folder, write_json
-from stackheads.models.config import ModelConfig, build, check_fit, model_config, moved, parse_device
+from stackheads.models.config import ModelConfig, build, check_fit, moved, parse_device
 from stackheads.models.native import named_weights
 from stackheads.models.protocol import Model
 from stackheads.tasks import StoredTask, check_storable, from_config
@@ -106,7 +106,7 @@ def load(path: Path | str, device: torch.device | str | int = "cpu", into: Check
     check_name(Path(path))
     content = _read_config(folder / CONFIG)
     try:
-        task, config = from_config(content["task"]), model_config(content["model"])
+        task, config = from_config(content["task"]), ModelConfig(**content["model"])
     except StackheadsError as error:
         raise type(error)(f"{folder / CONFIG}: {error}") from None
     stored = _read_weights(folder / WEIGHTS)

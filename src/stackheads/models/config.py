@@ -52,11 +52,6 @@ class ModelConfig(Settings):
         return positions
 
 
-def model_config(settings: dict[str, Any]) -> ModelConfig:
-    """Read stored model settings. Raises `ConfigError` that names the first bad field."""
-    return ModelConfig(**settings)
-
-
 def build(config: ModelConfig, task: Task, seed: int = 0, device: torch.device | str | int = "cpu") -> Any:
     """A freshly initialised `HookedTransformer` (or what takes its place, `native.py`) for a task; the same seed gives the same
     weights.

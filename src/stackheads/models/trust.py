@@ -79,7 +79,7 @@ def fingerprint(model: Model) -> str:
     total = hashlib.blake2b(digest_size=16)
     for name, weight in model.named_parameters():
         total.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
-        total.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        total.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 

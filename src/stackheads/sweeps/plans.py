@@ -25,10 +25,10 @@ from pydantic import Field
 
 from stackheads.errors import ConfigError
 from stackheads.limits import whole
-from stackheads.models import model_config
+from stackheads.models import ModelConfig
 from stackheads.settings import Settings
 from stackheads.tasks import from_config
-from stackheads.training.config import training_config
+from stackheads.training.config import TrainingConfig
 
 PARTS = ("task", "model", "training")
 MOST_PLANS = 100_000
@@ -117,8 +117,8 @@ def plans(config: SweepConfig) -> list[Plan]:
             part, _, setting = name.partition(".")
             settings[part][setting] = value
         plan = Plan(_plan_name(varied), varied, settings, config.success)
-        whole = json.dumps([part.model_dump(mode="json") for part in built(settings)])
-        if (same := named.setdefault(whole, plan.name)) != plan.name or plan.name in made:
+        told = json.dumps([part.model_dump(mode="json") for part in built(settings)])
+        if (same := named.setdefault(told, plan.name)) != plan.name or plan.name in made:
             raise ConfigError(f"every plan of a sweep needs its own settings, {same} and {plan.name} are one: remove doubles")
         made[plan.name] = plan
     return list(made.values())
@@ -137,4 +137,4 @@ def _plan_name(varied: dict[str, Any]) -> str:
 
 def built(settings: dict[str, dict[str, Any]]) -> tuple[Any, Any, Any]:
     """Task, model and training settings of a plan. Raises `ConfigError` for what can't be."""
-    return from_config(settings["task"]), model_config(settings["model"]), training_config(settings["training"])
+    return from_config(settings["task"]), ModelConfig(**settings["model"]), TrainingConfig(**settings["training"])

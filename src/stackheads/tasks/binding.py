@@ -26,6 +26,7 @@ from torch import Tensor
 from stackheads.errors import ConfigError
 from stackheads.tasks.base import AttentionDir, Batch, StoredTask
 from stackheads.tasks.links import Links, find_maps, read_links, statement_slots
+from stackheads.tasks.orders import shuffled_order
 from stackheads.tasks.statements import OWN
 from stackheads.types import IGNORE, Slot
 
@@ -141,10 +142,8 @@ class Binding(StoredTask):
         """The tokens of n programs without query, and the depth of each line's variable."""
         device = generator.device
 
-        def shuffled(items: int) -> Int[Tensor, "batch item"]:
-            return torch.rand(n, items, generator=generator, device=device, dtype=torch.float).argsort(dim=1)
-
-        keys, constants = shuffled(self.n_variables)[:, : self.lines], shuffled(self.constants) + self.n_variables
+        keys = shuffled_order(n, self.n_variables, generator)[:, : self.lines]
+        constants = shuffled_order(n, self.constants, generator) + self.n_variables
         depth, values = torch.ones(n, self.lines, dtype=torch.long, device=device), torch.empty_like(keys)
         values[:, 0] = constants[:, 0]
         used = torch.ones(n, 1, dtype=torch.long, device=device)

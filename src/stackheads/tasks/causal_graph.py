@@ -39,6 +39,7 @@ from torch import Tensor
 from stackheads.errors import ConfigError
 from stackheads.seeds import Stream, stream
 from stackheads.tasks.base import AttentionDir, Batch, StoredTask
+from stackheads.tasks.orders import shuffled_order
 from stackheads.tasks.redrawn import redrawn
 from stackheads.types import IGNORE, NOWHERE, Role, Slot
 
@@ -164,10 +165,8 @@ class CausalGraph(StoredTask):
         device = generator.device
         drawn = torch.randint(self.symbols, (n, self.context), generator=generator, device=device)
         noisy = torch.rand(n, self.context, generator=generator, device=device, dtype=torch.float) < self.noise
-        of_parents = torch.rand(n, self.in_degree, self.symbols, generator=generator, device=device, dtype=torch.float).argsort(
-            dim=2
-        )
-        of_sum = torch.rand(n, self.symbols, generator=generator, device=device, dtype=torch.float).argsort(dim=1)
+        of_parents = shuffled_order(n * self.in_degree, self.symbols, generator).unflatten(0, (n, self.in_degree))
+        of_sum = shuffled_order(n, self.symbols, generator)
         tokens = drawn.clone()
         for child, mine in enumerate(self.parents):
             if mine:

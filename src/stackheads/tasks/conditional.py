@@ -46,8 +46,9 @@ from torch import Tensor
 from stackheads.errors import ConfigError
 from stackheads.tasks.base import OPERANDS, Operand
 from stackheads.tasks.links import Links, make_links, rerouted
+from stackheads.tasks.orders import shuffled_order
 from stackheads.tasks.redrawn import redrawn
-from stackheads.tasks.statements import StatementTask, shuffled_order
+from stackheads.tasks.statements import StatementTask
 from stackheads.types import NOWHERE, Role, Slot
 
 MOST_KINDS = 8

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from stackheads.errors import ConfigError
 from stackheads.tasks.links import Links
-from stackheads.tasks.statements import MAX_ARRANGEMENTS, Arrangements, StatementTask, shuffled_order
+from stackheads.tasks.orders import shuffled_order
+from stackheads.tasks.statements import MAX_ARRANGEMENTS, Arrangements, StatementTask
 
 
 class Cycle(StatementTask):

@@ -40,6 +40,7 @@ from torch import Tensor
 
 from stackheads.errors import ConfigError
 from stackheads.tasks.base import AttentionDir, Batch, StoredTask
+from stackheads.tasks.orders import shuffled_order
 from stackheads.tasks.redrawn import redrawn
 from stackheads.tasks.strings import held_out, memorised, template_of, templates
 from stackheads.types import IGNORE, NOWHERE, Role, Slot
@@ -216,16 +217,14 @@ class DepthCases(StoredTask):
             members = (self._table != IGNORE).nonzero().squeeze(1).to(device)
             drawn = members[torch.randint(len(members), (n, 1), generator=generator, device=device)]
             return drawn // self._powers(device) % self.symbols
-        mine = torch.rand(n, self._n_classes, generator=generator, device=device, dtype=torch.float).argsort(dim=1)[
-            :, : max(self.pairs, 1)
-        ]
+        mine = shuffled_order(n, self._n_classes, generator)[:, : max(self.pairs, 1)]
         if self.pairs:
             which = torch.randint(self.pairs, (n, 1), generator=generator, device=device)
             mine = torch.cat([mine, mine.gather(1, which)], dim=1)  # [batch, string]
         if not self._by_template:
             strings = mine[..., None]
         else:
-            order = torch.rand(n, self.symbols, generator=generator, device=device, dtype=torch.float).argsort(dim=1)
+            order = shuffled_order(n, self.symbols, generator)
             own = order[:, : (self.pairs + 1) * self.length].unflatten(1, (-1, self.length))  # [batch, string, letter]
             strings = own.gather(2, torch.tensor(templates(self.length), device=device)[mine])
         if not self.pairs:

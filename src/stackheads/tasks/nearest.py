@@ -35,6 +35,7 @@ from torch import Tensor
 
 from stackheads.errors import ConfigError
 from stackheads.tasks.base import AttentionDir, Batch, StoredTask
+from stackheads.tasks.orders import shuffled_order
 from stackheads.types import IGNORE, NOWHERE, Role, Slot
 
 
@@ -142,9 +143,7 @@ class NearestNeighbour(StoredTask):
         if n < 1:
             raise ConfigError(f"the number of examples must be at least 1, got {n}: ask for one or more")
         device = generator.device
-        keys = torch.rand(n, self.symbols, generator=generator, device=device, dtype=torch.float).argsort(dim=1)[
-            :, : self.pairs
-        ]
+        keys = shuffled_order(n, self.symbols, generator)[:, : self.pairs]
         values = torch.randint(self.values, (n, self.pairs), generator=generator, device=device)
         code = torch.arange(self.symbols, device=device)[None, :, None]
         nearest, second = self.distance(code, keys[:, None]).topk(2, largest=False).values.unbind(dim=2)

@@ -212,8 +212,3 @@ class StatementTask(StoredTask, ABC):
             raise ConfigError(f"{self.name} has no conditions to rewire, got operand {operand!r}: use 'value'")
         where = links.keyed.gather(1, key[:, None]).squeeze(1)
         return where, rerouted(links, key, steps) & self._replacements(links, key, steps)
-
-
-def shuffled_order(n: int, items: int, generator: torch.Generator) -> Int[Tensor, "n items"]:
-    """n independent uniform permutations of range(items)."""
-    return torch.rand(n, items, generator=generator, device=generator.device, dtype=torch.float).argsort(dim=1)

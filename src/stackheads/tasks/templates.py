@@ -38,6 +38,7 @@ from torch import Tensor
 from stackheads.errors import ConfigError
 from stackheads.seeds import Stream, stream
 from stackheads.tasks.base import AttentionDir, Batch, StoredTask
+from stackheads.tasks.orders import shuffled_order
 from stackheads.tasks.redrawn import redrawn
 from stackheads.types import IGNORE, NOWHERE, Role, Slot
 
@@ -181,9 +182,7 @@ class Templates(StoredTask):
     def _any_examples(self, n: int, generator: torch.Generator) -> Int[Tensor, "batch pos"]:
         device = generator.device
         template = torch.randint(self.templates, (n, 1), generator=generator, device=device)
-        shown = torch.rand(n, self.symbols, generator=generator, device=device, dtype=torch.float).argsort(dim=1)[
-            :, : self.pairs + 1
-        ]
+        shown = shuffled_order(n, self.symbols, generator)[:, : self.pairs + 1]
         value = self._table(device)[template, shown]
         return self.written(shown, value[:, :-1])
 

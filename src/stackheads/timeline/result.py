@@ -12,7 +12,7 @@ from stackheads.errors import CheckpointError
 from stackheads.files import Stored, as_path, check_folder, checked, read_json, write_file, write_json
 from stackheads.labelling.statistics import KEPT_DRAWS
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.stored import (
+from stackheads.saved import (
     Count,
     Head,
     Named,
@@ -25,8 +25,8 @@ from stackheads.stored import (
     check_heads,
     check_layer,
     check_role,
-    known_thresholds,
 )
+from stackheads.stored import known_thresholds
 from stackheads.tables import natural, records
 from stackheads.types import Destination, RoleName, Status
 

@@ -82,8 +82,3 @@ class TrainingConfig(Settings):
         """Whether a snapshot is kept after this many steps."""
         each = self.snapshot_every > 0 and step % self.snapshot_every == 0
         return step > 0 and (each or step == self.steps or step in self.snapshots)
-
-
-def training_config(settings: dict[str, Any]) -> TrainingConfig:
-    """Read training settings. Raises `ConfigError` that names the first bad field."""
-    return TrainingConfig(**settings)

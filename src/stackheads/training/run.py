@@ -15,11 +15,11 @@ from torch import Tensor
 
 from stackheads.errors import CheckpointError, ConfigError
 from stackheads.files import Stored, checked, first_difference, holds_other, read_json, write_file, write_json
-from stackheads.models import ModelConfig, model_config, parameters
+from stackheads.models import ModelConfig, parameters
 from stackheads.models.native import named_weights
 from stackheads.models.protocol import Model
 from stackheads.tasks import StoredTask, check_storable, from_config
-from stackheads.training.config import TrainingConfig, training_config
+from stackheads.training.config import TrainingConfig
 
 FORMAT = 1
 CURE = "start a new run"
@@ -94,7 +94,7 @@ def other_settings(folder: RunFolder, task: StoredTask, model: ModelConfig, trai
     if stored.get("format") == FORMAT and stored != content:
         parts = checked(StoredRun, stored, folder.settings, CURE)
         try:
-            stored = _content(from_config(parts.task), model_config(parts.model), training_config(parts.training))
+            stored = _content(from_config(parts.task), ModelConfig(**parts.model), TrainingConfig(**parts.training))
         except ConfigError as error:
             raise ConfigError(f"{folder.settings}: {error}") from None
     return None if stored == content else first_difference(stored, content)
