@@ -13,7 +13,7 @@ from forked import stackheads
 from tiny_llama import language, save_folder
 
 from stackheads import cli
-from stackheads.cli import looking
+from stackheads.cli.outputs import Wanted
 from stackheads.report.console import FALLBACK, IN_ASCII
 from stackheads.types import Status
 
@@ -148,7 +148,7 @@ def test_a_page_of_ones_own_may_lie_beside_the_files_of_a_run(place):
     (place / "run").mkdir()
     for name in ("page.html", "step-000001.json"):
         (place / "run" / name).write_text("the one before")
-        looking.Wanted(html=place / "run" / name).check(place / "run")
+        Wanted(html=place / "run" / name).check(place / "run")
 
 
 def test_the_parts_of_a_validation_and_its_result_are_kept_apart(refused):
@@ -156,7 +156,7 @@ def test_the_parts_of_a_validation_and_its_result_are_kept_apart(refused):
 
 
 def test_outputs_may_share_a_folder(place):
-    sharing = looking.Wanted(output_dir=place / "new", figures=place / "new", html=place / "new" / "page.html")
+    sharing = Wanted(output_dir=place / "new", figures=place / "new", html=place / "new" / "page.html")
     sharing.check(place / "nowhere")
 
 

@@ -141,7 +141,7 @@ def test_committed_checkpoints_can_be_made_again():
 
 @pytest.mark.parametrize("kind", [int, np.int64, np.uint8, np.array, torch.tensor])
 def test_a_whole_number_of_any_kind_is_a_seed_and_kept_as_an_int(kind):
-    uses = [check_seed, check_training_seed, lambda seed: TrainingConfig(**{"data_seed": seed}).seed_of_data]
+    uses = [check_seed, check_training_seed, lambda seed: TrainingConfig(data_seed=seed).seed_of_data]
     for use in uses:
         assert type(use(kind(3))) is int
         assert use(kind(3)) == 3
@@ -151,7 +151,7 @@ def test_a_whole_number_of_any_kind_is_a_seed_and_kept_as_an_int(kind):
 
 @pytest.mark.parametrize("seed", [-1, LARGEST + 1, 2**63, True, np.True_, 1.0, np.float64(1), "0", None], ids=repr)
 def test_a_bad_seed_is_refused_in_one_line(seed, chain):
-    uses = [check_seed, check_training_seed, lambda seed: TrainingConfig(**{"seed": seed})]
+    uses = [check_seed, check_training_seed, lambda seed: TrainingConfig(seed=seed)]
     if type(seed) is int:
         uses += [bare, training, lambda seed: stream(seed, Stream.TRIAL), lambda seed: check(chain, seed=seed)]
     for use in uses:
@@ -162,7 +162,7 @@ def test_a_bad_seed_is_refused_in_one_line(seed, chain):
 
 @pytest.mark.parametrize("seed", list(Reserved))
 def test_no_run_trains_on_held_out_examples(seed):
-    for use in (training, check_training_seed, lambda seed: TrainingConfig(**{"seed": seed})):
+    for use in (training, check_training_seed, lambda seed: TrainingConfig(seed=seed)):
         with pytest.raises(ConfigError, match=rf"got training seed {int(seed)}: choose another"):
             use(int(seed))
 

@@ -189,14 +189,12 @@ def test_no_device_is_the_cpu():
 
 
 def test_model_settings_are_checked():
-    from stackheads.models import ModelConfig
-
     with pytest.raises(ConfigError, match=r"heads.*got 0"):
-        ModelConfig(**{"layers": 1, "heads": 0})
+        ModelConfig(layers=1, heads=0)
     with pytest.raises(ConfigError, match="normalization"):
-        ModelConfig(**{"layers": 1, "heads": 1, "normalization": "RMS"})
+        ModelConfig(layers=1, heads=1, normalization="RMS")
     with pytest.raises(ConfigError, match=r"model setting positions: .*even d_head and not 5"):
-        ModelConfig(**{"layers": 1, "heads": 1, "d_head": 5, "positions": "rotary"})
+        ModelConfig(layers=1, heads=1, d_head=5, positions="rotary")
 
 
 def test_a_folder_whose_name_is_not_utf8_is_named_as_the_fault_before_the_work(folder, cycle, monkeypatch):

@@ -90,7 +90,7 @@ def test_examples_and_first_weights_have_seeds_of_their_own(monkeypatch):
 @pytest.mark.parametrize("seed", [-1, 1_000_003, True, 0.5])
 def test_a_data_seed_is_a_seed_of_training(seed):
     with pytest.raises(ConfigError, match="seed"):
-        TrainingConfig(**{"data_seed": seed})
+        TrainingConfig(data_seed=seed)
 
 
 @contextmanager
