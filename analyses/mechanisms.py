@@ -17,7 +17,7 @@ means that the confirmed heads alone do not bring the query every hop, by select
 mechanisms.csv, a row for each finished run, empty from `mechanism` on where it is not solved:
 
 `cells`, `confirmed`, …   (head, destination) cells by status
-`explained`               hops of 4 on which the compiled labels answer as the model does in 95 % of fresh examples or more
+`explained`               hops on which the compiled labels answer as the model does in 95 % of fresh examples or more
 `roles`                   the confirmed cells as (layer, destination, role): what can be compared between seeds
 `by_selectors`            the mechanism by selectors, with `reason` why
 `kept`                    least recovered share of a hop at the query, all heads looking only where their selectors say, at the
@@ -150,7 +150,7 @@ def tell(tables: Tables) -> str:
             cover.append([*row, span(of_active, percent), number(solved["explained"].median()), solved["roles"].nunique()])
     text = [markdown(["architecture", "runs", "solved", *MECHANISMS], counts)]
     header = ["architecture", "solved runs", "cells confirmed (%)", "range", "of cells that matter (%)", "range"]
-    text.append(markdown([*header, "hops explained, of 4 (median)", "different circuits"], cover))
+    text.append(markdown([*header, "hops explained (median)", "different circuits"], cover))
     if "by_selectors" in table:  # not in tables that are older than selectors
         text += tell_selectors(table[table["solved"] & table["by_selectors"].notna()])
     total = table[table["solved"]][[name for name in STATUSES if name in table]].sum()

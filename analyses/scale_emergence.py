@@ -4,14 +4,14 @@
     python analyses/scale_emergence.py --from-scratch --finished --keep   # label the snapshots of the runs that are finished
 
 Musat (arXiv 2411.12118): attention heads always emerge in a specific sequence, guided by the implicit curriculum. The runs are
-those of `scale-curriculum-d3-chain` and `scale-curriculum-d4-chain` (`paper_scale.py`): causal retrieval with the implicit
-curriculum, up to 24,000 steps or until solved, a snapshot each 50 steps. They are trained beforehand,
+those of `scale-curriculum-d3-chain`, `-d4-chain` (`paper_scale.py`), causal retrieval with the implicit curriculum, and beside
+them `-cycle-chain`, up to 24,000 steps or until solved, a snapshot each 50 steps. They are trained beforehand,
 
-    python analyses/train_in_turn.py scale-curriculum-d3-chain scale-curriculum-d4-chain
+    python analyses/train_in_turn.py scale-curriculum-d3-chain scale-curriculum-d4-chain scale-curriculum-cycle-chain
 
 What is measured and how it is told, and what counts as shown, is `emergence.py`. Hops can be followed without snapshots as
-well: scale-runs.csv says for every run, those on a cycle too, at which evaluation, one each 50 steps, each hop first reached
-90 %, and the order of these is told beside. Writes scale-emergence.csv, a row for each run and hop or followed cell, and
+well: scale-runs.csv says for every run at which evaluation, one each 50 steps, each hop first reached 90 %, and the order of
+these is told beside. Writes scale-emergence.csv, a row for each run and hop or followed cell, and
 scale-emergence.png.
 """
 
@@ -24,7 +24,7 @@ from paper_scale import TASKS, arm
 
 from stackheads.timeline.orders import agreement
 
-SWEEPS = ("scale-curriculum-d3-chain", "scale-curriculum-d4-chain")
+SWEEPS = ("scale-curriculum-d3-chain", "scale-curriculum-d4-chain", "scale-curriculum-cycle-chain")
 
 
 def solved(runs: list[Run], workers: int) -> Tables:

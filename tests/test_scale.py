@@ -14,6 +14,7 @@ sys.path.append(str(ANALYSES))
 
 import collect_scale  # noqa: E402
 import scale_confined  # noqa: E402
+import scale_mechanisms  # noqa: E402
 import train_in_turn  # noqa: E402
 from scale_layers import CURRICULUM, size_of  # noqa: E402
 
@@ -226,3 +227,21 @@ def test_what_confined_attention_says(hop_1, hop_2, said):
 
 def test_the_first_hop_that_is_forbidden_is_the_one_beyond_what_layers_can_know():
     assert [scale_confined.forbidden(arm) for arm in scale_confined.ARMS] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["doubling"] * 8, "shown"),
+        (["doubling"] * 7 + ["other"], "shown"),
+        (["doubling"] * 6 + ["tripling"] * 2, "contradicted"),
+        (["doubling"] * 7 + ["tripling"], "not shown"),
+        (["doubling"] * 5 + ["other"] * 3, "not shown"),
+        (["doubling"] * 2, "not shown"),
+        (["other"] * 8, "not shown"),
+        (["none"] * 8, "not shown"),
+        ([], "not shown"),
+    ],
+)
+def test_what_the_names_of_runs_say_of_one_mechanism(names, said):
+    assert scale_mechanisms.one_mechanism(pd.Series(names, dtype=object)) == said
