@@ -89,10 +89,10 @@ class Analysis(Record):
         `task` are needed as in `trial`. Raises `ConfigError` without them, and where the model answers nothing. What selectors
         do together, mechanism and program, is said beside them.
 
-        `heads` asks for some alone ("L2H0", or "L2H0 @query" at one destination), fitted to attention, while all others look as
-        they do; an analysis with `screen` asks for those whose ablation matters. Raises `InterventionError` for a head or
-        destination that the labels do not have.
-        Cost: see `explanation/measuring.py`; seconds to a minute for models of a few layers.
+        `heads` asks for some alone ("L2H0", or "L2H0 @query" at one destination), while all others look as they do; an analysis
+        with `screen` asks for those whose ablation matters. Both are fitted to attention, which must be said. Raises
+        `InterventionError` for a head or destination that the labels do not have, `ConfigError` if they are to be fitted to the
+        answer. Cost: see `explanation/measuring.py`; seconds to some minutes for models of a few layers.
         """
         readouts = asked_readouts(self.readouts, self.thresholds)
         if not readouts:

@@ -66,16 +66,19 @@ class Record:
                   several rows, `labelling/gating.py`), share (of its attention), status, pattern, rival, effect,
                   effect_low, effect_high, accuracy_effect, write, reason; then looks_like (the best role, passed or not),
                   null_p, readout (where the effect was measured), effect_mean, effect_zero (other ablations, same place);
-                  evidence: exact, or screened where the effect is only guessed (`labelling/screening.py`).
-    `readouts`    one row per question: destination, hop, accuracy, chance_accuracy, margin, gap, open.
+                  evidence: exact, or screened where the effect is only guessed (`labelling/screening.py`); examples that the
+                  row took, and would_decide: about how many would decide it.
+    `readouts`    one row per question: destination, hop, accuracy, chance_accuracy, margin, gap, open, unclear
+                  (neither known to be open nor to be closed), asked (examples).
     `effects`     one row per (head, destination, gate, ablation, readout): effect and accuracy_effect, on all examples; nothing
                   for a readout that the model does not answer if examples that ask for nothing else were not run.
-    `carried`     one row for each row of the labels that is causal-unclassified: answer (yes, no, not decided, not tested),
+    `carried`     one row for each causal-unclassified row whose ablation destroys: answer (yes, no, not decided, not tested),
                   carries (the role whose token the head carries, wherever it looks; `also` other names of the same token), kept
                   with its interval kept_low to kept_high, logits (kept of all answers' logits), attention (on that role's
                   source), readout, effect and control (there, of donors drawn regardless and of another token), rival and
                   rival_kept (the role that keeps most beside), rows, left_out, examples, reason; None where it was not asked
-    `mechanism`   doubling, tripling, one hop per layer, other or none (`explanation/mechanism.py`); `mechanism_reason` why.
+    `mechanism`   doubling, tripling, one hop per layer, shortcut, other or none (`explanation/mechanism.py`);
+                  `mechanism_reason` why.
     `program`     the confirmed heads written out as a program (`explanation/program.py`); `program_agreement` the share of
                   fresh examples, per hop at the query, on which the program compiled and the model give the same answer.
     `reach`       one row per (layer, destination): the hops that a linear probe reads there (`explanation/reach.py`).
@@ -165,7 +168,7 @@ class Record:
         return "\n".join(f"{role}: {_listed(list(found))}" for role, found in places.items())
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object of docs/api/commands.md; missing values are null."""
+        """The JSON object of docs/guides/reading.md; missing values are null."""
         agreement = self.program_agreement or {}
         return {
             "format": FORMAT,

@@ -11,7 +11,7 @@ from subjects import subject
 from stackheads import Analysis, analyze
 from stackheads.explanation.circuit import LOGITS, NO_HEAD, NOT_SOUGHT, find_circuit, no_circuit
 from stackheads.explanation.mechanism import furthest, name_mechanism
-from stackheads.explanation.reach import reach
+from stackheads.explanation.reach import READABLE, reach
 from stackheads.interventions import recorded
 from stackheads.labelling.bench import make_bench, read_labels
 from stackheads.labelling.thresholds import Thresholds
@@ -22,6 +22,7 @@ from stackheads.programs.program import possible_part
 from stackheads.report.figures import circuit_diagram
 from stackheads.report.terminal import print_analysis
 from stackheads.tasks import Cycle, Retrieval
+from stackheads.theory import layers_around, least_layers
 from stackheads.types import Destination
 from stackheads.validation.specimens import CIRCUITS, Guise, specimen
 
@@ -96,9 +97,41 @@ def test_probes_read_what_the_program_knows(name):
 
 def test_depth_bounds_as_the_theory_says():
     """r' = 3r + 1 or 2r + 1 from r = 0, and hop j at radius 2j."""
-    cycle, chain = Cycle(symbols=8, max_hops=4), Retrieval(chains=2, max_hops=4, attention_dir="causal")
+    cycle, chain = Cycle(symbols=64, max_hops=30), Retrieval(chains=2, max_hops=20, attention_dir="causal")
     assert [furthest(layers, cycle) for layers in range(5)] == [0, 0, 2, 6, 20]
     assert [furthest(layers, chain) for layers in range(6)] == [0, 0, 1, 3, 7, 15]
+    assert furthest(1000, cycle) == 30
+
+
+@pytest.mark.parametrize("symbols", range(4, 13))
+def test_round_a_cycle_nothing_is_further_than_the_other_way_round(symbols):
+    """Looking both ways: hop j or hop j - n, whichever is nearer, or the one hop that all others leave."""
+    task = Cycle(symbols=symbols, max_hops=symbols - 2)
+    for layers in range(5):
+        known = [layers_around(hop, Destination.QUERY, symbols) <= layers for hop in range(1, symbols)]
+        if known.count(False) == 1:
+            known = [True] * len(known)
+        in_a_row = next((hop for hop, there in enumerate(known) if not there), len(known))
+        assert furthest(layers, task) == min(in_a_row, task.max_hops)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        Cycle(symbols=10, max_hops=8),
+        Cycle(symbols=6, max_hops=4, attention_dir="causal"),
+        Cycle(symbols=9, max_hops=7, attention_dir="causal", order="sorted"),
+        Retrieval(chains=2, max_hops=8),
+        Retrieval(chains=3, max_hops=5, attention_dir="causal"),
+        Retrieval(chains=2, max_hops=4, attention_dir="causal", order="shuffled"),
+    ],
+    ids=lambda task: task.name,
+)
+def test_what_the_exact_flow_lets_a_query_know_is_never_a_shortcut(task):
+    found = [least for least in least_layers(task, 256) if least.destination == Destination.QUERY]
+    for layers in range(len(found[0].shares)):
+        known = [least.hop for least in found if least.shares[layers] >= READABLE]
+        assert furthest(layers, task) >= max(known, default=0)
 
 
 def test_a_hop_that_nothing_can_have_followed_to_is_a_shortcut(walk):

@@ -47,6 +47,12 @@ def test_round_a_cycle_the_last_hops_are_near_again():
     assert layers_around(9, Destination.VALUE, 10) == 1  # a value's own key
 
 
+def test_where_attention_is_causal_the_query_alone_sees_a_cycle_close():
+    """On a cycle of 10 nothing is further than ten edges from the query, which stands last; a value slot sees no ring."""
+    assert layers_needed(8, "causal", period=10) == 4
+    assert layers_needed(8, "causal") == layers_needed(8, "causal", Destination.VALUE, period=10) == 5
+
+
 def test_hop_zero_is_refused():
     with pytest.raises(ConfigError, match="hop 1 or more, got 0"):
         layers_needed(0, "causal")

@@ -72,9 +72,19 @@ def test_in_any_causal_order_what_stands_after_its_chain_needs_at_most_the_close
     for hop in range(1, task.max_hops + 1):
         bound = layers_needed(hop, "causal")
         assert bool(known[min(bound, len(layers) - 1)][:, hop - 1][visible[:, hop - 1]].all())
+        at_query = layers_needed(hop, "causal", period=task.period)
+        assert bool(known[min(at_query, len(layers) - 1)][:, hop - 1, -1].all())
         assert torch.equal(known[-1][:, hop - 1], visible[:, hop - 1])
         least_possible = layers_needed(hop, "bidirectional", period=task.period)
         assert not any(bool(known[t][:, hop - 1].any()) for t in range(min(least_possible, len(layers))))
+
+
+@pytest.mark.parametrize("order", ["shuffled", "sorted"])
+@pytest.mark.parametrize("symbols", [4, 6, 7, 8, 10, 13])
+def test_on_a_causal_cycle_the_closed_form_is_the_worst_case_at_the_query(symbols, order):
+    task = Cycle(symbols=symbols, max_hops=symbols - 2, attention_dir="causal", order=order)
+    found = {each.hop: each.layers for each in least_layers(task, 1024) if each.destination == Destination.QUERY}
+    assert found == {hop: layers_needed(hop, "causal", period=symbols) for hop in found}
 
 
 def test_shuffled_causal_order_has_lucky_examples():

@@ -27,7 +27,10 @@ class Wanted:
         None
     )
     figures: Annotated[
-        Path | None, typer.Option(help="Also write evidence, circuit and reach as PNG, SVG and PDF to this folder.")
+        Path | None,
+        typer.Option(
+            help="Also write the figures, evidence, circuit and reach among them, as PNG, SVG and PDF to this folder."
+        ),
     ] = None
     trial: Annotated[bool, typer.Option("--trial", help="Also put the labels on trial, on fresh examples.")] = False
     selectors: Annotated[

@@ -9,7 +9,8 @@ straight to the logits, at the same readout; `self_repair` = direct - total, abo
 lost.
 
 Whether the circuit is all there is to it is asked by three criteria (`criteria.py`).
-Cost: at most one forward pass for each pair (twice for pairs at one destination), and those of the criteria.
+Cost: at most two forward passes for each pair, three at one destination, and those of the criteria; through hooks five times
+as many.
 """
 
 from collections.abc import Sequence

@@ -13,9 +13,9 @@ more. What only lets later heads find their source carries no answer: whether wi
 steps of the program, which confirmed heads are among.
 
 Reach (`explanation/reach.py`) is the check from outside, by probes. Following links, a position that knows all within radius r
-knows all within 3r + 1 a layer later, or 2r + 1 where attention is causal, and hop j lies at radius 2j
-(docs/method/theory.md). If the query holds a hop that no model can have followed to by then, it was answered some other way:
-the mechanism is `shortcut`.
+knows all within 3r + 1 a layer later, or along the chain 2r + 1 where attention is causal, and hop j lies at radius 2j
+(`theory/bounds.py`). If the query holds a hop that no model can have followed to by then, it was answered some other way: the
+mechanism is `shortcut`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,6 +28,7 @@ from stackheads.explanation.program import NO_WORDS, Extracted, answerable, elim
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.programs.program import Step
 from stackheads.tasks import StatementTask, Task
+from stackheads.theory import radius
 from stackheads.types import Destination
 
 
@@ -128,11 +129,15 @@ def _too_far(read: Sequence[int], task: StatementTask) -> str | None:
 
 
 def furthest(layers: int, task: StatementTask) -> int:
-    """The furthest hop that following links can bring to a position in so many layers."""
-    radius = 0
-    for _ in range(layers):
-        radius = (2 if task.attention_dir == "causal" else 3) * radius + 1
-    return radius // 2
+    """How many hops in a row following links can bring to the query in so many layers.
+
+    On a cycle a hop may be known the other way round, or because all others are. Backward the wider bound is taken even where
+    attention is causal: there it depends on the order of statements how far a query can look back.
+    """
+    ahead, back = (radius(layers, direction) // 2 for direction in (task.attention_dir, "bidirectional"))
+    most = task.n_statements  # more hops there are not
+    known = frozenset(map(task.same_offset, range(-min(back, most), min(ahead, most) + 1)))
+    return _in_a_row(_read(answerable(known, task), task))
 
 
 def _read_at_query(reach: pd.DataFrame, task: StatementTask) -> list[int]:

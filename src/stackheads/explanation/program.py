@@ -1,8 +1,9 @@
 """The circuit written out as a program, compiled and run again: what extracting an automaton is for recurrent networks.
 
-Every confirmed head becomes a step (layer, role, destination). Steps that cannot find their source by what earlier confirmed
-steps make known are dropped and named: there the labels do not explain the model. The rest is compiled without training and
-answers fresh examples; its agreement with the model's answers says how much of the behaviour the labels alone reproduce.
+Every confirmed head that carries something becomes a step (layer, role, destination). Steps that cannot find their source by
+what earlier confirmed steps make known are dropped and named: there the labels do not explain the model. The rest is compiled
+without training and answers fresh examples; its agreement with the model's answers says how much of the behaviour the labels
+alone reproduce.
 
 Rows under a gate that together hold at all values are one step: heads that share a job by symbol. Others are written down with
 their gate ("hop 1 @value when asked 1..3") and not compiled.

@@ -13,8 +13,9 @@ their definition it is no more than that: a value slot knows nothing behind it b
 example needs fewer layers, never fewer than the first form allows (`flow.py` counts them).
 
 A cycle of n symbols is a ring of 2 n slots. Looking both ways all of it is known from radius n on, so no chain needs more
-than n. And hop j is also hop j - n: its answer stands 2 (n - j) edges back from a query or key slot, one less from a value
-slot, whose own key is the first step back.
+than n; so it is at the query where attention is causal, since the query stands after all of it. And hop j is also hop j - n:
+its answer stands 2 (n - j) edges back from a query or key slot, one less from a value slot, whose own key is the first step
+back.
 """
 
 from math import log
@@ -49,15 +50,15 @@ def layers_needed(
 ) -> int | None:
     """Least layers to know the whole chain to the answer of hop j; None for a causal key slot, which cannot see its value.
 
-    `period` is the number of symbols on the cycle, if it is one; it matters only where attention looks both ways. Raises
-    `ConfigError` if hop < 1.
+    `period` is the number of symbols on the cycle, if it is one; where attention is causal it matters at the query alone.
+    Raises `ConfigError` if hop < 1.
     """
     if hop < 1:
         raise ConfigError(f"a bound is for hop 1 or more, got {hop}: name a hop of the chain")
     if attention_dir == "causal" and destination == Destination.KEY:
         return None
     edges = distance(hop, destination)
-    if period is not None and attention_dir == "bidirectional":
+    if period is not None and (attention_dir == "bidirectional" or destination == Destination.QUERY):
         edges = min(edges, period)
     return layers_for(edges, attention_dir)
 

@@ -1,8 +1,9 @@
 """Interchange: where two heads have the same label, each may look where the other does, and the answer stays.
 
-For every pair of confirmed heads of one layer at the same positions, each is given the other's attention in the same example,
-values and outputs its own. With the same role the answer must stay; with different roles, the null, it must not. Heads of
-different layers are not compared: what they can find differs. `kept` is the least recovered share of an answered readout.
+For every pair of confirmed or redundant heads of one layer at the same positions, each is given the other's attention in the
+same example, values and outputs its own. With the same role the answer must stay; with different roles, the null, it must not.
+Heads of different layers are not compared: what they can find differs. `kept` is the least recovered share of an answered
+readout.
 
 Cost: one forward pass for each pair.
 """

@@ -126,7 +126,8 @@ def put_on_trial(
 ) -> Trial:
     """Put the labels of a model on trial. `labels` is `analysis.labels`; `seed` that of the analysis (others are drawn).
 
-    Cost: about 4 + 3 × (head, destination) + 101 × roles + 2 × redirections forward passes on `examples` examples, and
+    Cost: about 8 + 3 × (head, destination) + 101 × roles + 2 × redirections forward passes on `examples` examples, fewer where
+    there are fewer random sets of heads than 100 for a role, and
     one for each pair of labelled heads of a layer and destination.
     """
     thresholds, seed = default_or(thresholds), check_seed(seed)
