@@ -134,7 +134,8 @@ class Task(Protocol):
     """The shape of a task; users bring their own by having these members.
 
     `hops` are the offsets j for which batches carry find maps, e.g. (-4, …, 4), in the order of `Batch.find`; every hop that is
-    asked is one of them, also where no single position decides it and its map is -1.
+    asked is one of them, also where no single position decides it and its map is -1, or is called one of them by the task's
+    `same_offset(hop)`, which tasks may have whose hops come round to where they began.
     """
 
     @property
@@ -168,6 +169,12 @@ class Task(Protocol):
 def operand_roles(task: Task) -> tuple[Role, ...]:
     """What `Batch.operands` holds beside the find maps: a task's `operands`, none for a task that has no such member."""
     return tuple(getattr(task, "operands", ()))
+
+
+def named_hop(task: Task, hop: int) -> int:
+    """What a task's find maps call a hop: by its `same_offset`, if its hops come round, hop 8 of 10 is hop -2."""
+    same_offset = getattr(task, "same_offset", None)
+    return hop if same_offset is None else same_offset(hop)
 
 
 def gates(batch: Batch) -> Mapping[str, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stackheads.errors import StackheadsWarning, TaskError
 from stackheads.seeds import Stream, stream
-from stackheads.tasks.base import Batch, Task
+from stackheads.tasks.base import Batch, Task, named_hop
 from stackheads.tasks.drawn import check_task, draw, rewired
 from stackheads.tasks.layout import at_end, layouts, one_layout
 from stackheads.tasks.rules import gate_values, raise_first
@@ -108,8 +108,8 @@ def _answers(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
     yield "every example must ask some hop", unnamed, "set target_hop where targets are"
     offsets = list(task.hops)
     tokens, answers, example = [], [], []
-    for hop in set(batch.target_hop[asked].tolist()) & set(offsets):
-        source = batch.find[:, offsets.index(hop)][:, :, None].expand_as(batch.targets)
+    for hop in sorted(set(batch.target_hop[asked].tolist()) - {0}):
+        source = batch.find[:, offsets.index(named_hop(task, hop))][:, :, None].expand_as(batch.targets)
         here = asked & (batch.target_hop == hop) & (source >= 0)
         if not here.any():  # no single position decides it, anywhere
             continue

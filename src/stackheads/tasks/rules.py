@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from stackheads.errors import TaskError
-from stackheads.tasks.base import Batch, Task, gates, operand_roles
+from stackheads.tasks.base import Batch, Task, gates, named_hop, operand_roles
 from stackheads.tasks.layout import real
 from stackheads.types import IGNORE, NOWHERE, Slot
 
@@ -99,8 +99,9 @@ def _targets(task: Task, batch: Batch) -> Iterator[tuple[str, Tensor, str]]:
     yield f"targets must be answers, or {IGNORE} where nothing is asked", below, f"write {IGNORE} there"
     backward = ((batch.targets >= 0) & (batch.target_hop < 0)).flatten(1).any(dim=1)
     yield "what is asked must be a hop from 1 on, or 0 for what is no hop", backward, "number what is asked from 1"
-    hops = torch.tensor([0, *task.hops], device=batch.target_hop.device)
-    stray = (batch.targets >= 0) & ~torch.isin(batch.target_hop, hops)
+    asked = batch.targets >= 0
+    mapped = [hop for hop in batch.target_hop[asked].unique().tolist() if hop == 0 or named_hop(task, hop) in task.hops]
+    stray = asked & ~torch.isin(batch.target_hop, torch.tensor(mapped, device=batch.target_hop.device))
     rule = f"a hop that is asked must be one of the task's hops {tuple(task.hops)}"
     rule += f", got hop {int(batch.target_hop[stray][0])}" if stray.any() else ""
     yield rule, stray.flatten(1).any(dim=1), "name it there and give its find map, of -1 where no single position decides it"
