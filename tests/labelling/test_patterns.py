@@ -1,5 +1,7 @@
 """Channel 1 on attention patterns that are known: ideal, mixed, diffuse and ambiguous."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, pattern_answer
 from stackheads.models.runs import Recording
 from stackheads.tasks import Conditional, Cycle, KHopInduction, Retrieval, Templates
-from stackheads.types import Destination, HeadId, Role
+from stackheads.types import NOWHERE, Destination, HeadId, Role
 
 CYCLE = Cycle(symbols=8, max_hops=4)
 CHAIN = Retrieval(chains=3, max_hops=3, attention_dir="causal")
@@ -177,3 +179,23 @@ def test_role_targets_by_hand():
     assert query == [[5], [7], [4], [8], [0]]
     first = [row.nonzero().flatten().tolist() for row in role_targets(task, batch, roles)[:, 0, 0]]
     assert first == [[], [], [], [0], []]
+
+
+@pytest.mark.parametrize(
+    ("having", "examples", "answer"),
+    [
+        (512, 512, Answer.NO),
+        (16, 512, Answer.UNDECIDED),  # one in four that have it may be of a kind which none of 16 is
+        (16, 4096, Answer.NO),  # known to be rare: nothing is claimed of it
+    ],
+)
+def test_a_role_that_few_examples_have_is_not_denied_for_what_the_others_show(having, examples, answer):
+    def rarely(batch):
+        find = batch.find.clone()
+        find[having:, CYCLE.hops.index(2)] = NOWHERE
+        return replace(batch, find=find)
+
+    batch = rarely(CYCLE.sample(examples, torch.Generator().manual_seed(0)))
+    clean = recorded_with(CYCLE, uniform_pattern(CYCLE, batch), batch)
+    found = pattern_evidence(CYCLE, clean, [Destination.VALUE], draws(clean), Thresholds())[HeadId(0, 0), Destination.VALUE]
+    assert pattern_answer(found, Thresholds()) == answer

@@ -4,11 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from stackheads import Analysis, analyze
 from stackheads.errors import ConfigError
 from stackheads.explanation.program import extract_program
 from stackheads.labelling.bench import make_bench, read_labels
+from stackheads.labelling.thresholds import Thresholds
 from stackheads.models.hooks import analysing
 from stackheads.seeds import Stream
 from stackheads.trial.redirection import redirection
@@ -40,6 +42,21 @@ def test_right_labels_are_sufficient(known, name):
     assert rows.query("variant == 'resample'")["recovered"].between(0.95, 1.05).all()
     assert (rows["accuracy"] == 1).all()
     assert list(trial.recovered()) == list(made.task.readout_hops)
+
+
+def test_what_single_examples_keep_is_in_shares_of_the_mean_gap_also_where_the_model_is_wrong():
+    """The gap of an example that it gets wrong may be next to nothing, and a share of that any number."""
+    made = specimen("one hop per layer", SMALL["one hop per layer"](), Guise(seed=5, noise=1.0))
+    bench = make_bench(made.model, made.task, EXAMPLES, 0, Thresholds())
+    clean, chance, count = bench.baseline.clean.margin, bench.baseline.chance.margin, bench.baseline.count
+    medians, tenths = map(torch.tensor, bench.single_examples(clean))
+    gap = bench.baseline.gap.sum(dim=0) / count.sum(dim=0)
+    reached = ((clean - chance.sum(dim=0) / count.sum(dim=0)).abs().amax(dim=0) / gap.abs()).float()
+    assert bool((bench.baseline.accuracy < 0.9).any())
+    assert bool((tenths <= medians).all())
+    assert bool((tenths.abs() <= reached * 1.001).all())
+    half = bench.single_examples((clean + chance.sum(dim=0) / count.sum(dim=0) * count) / 2)[1]
+    assert half == pytest.approx((tenths / 2).tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,7 +2,7 @@
 
 recovered = Σ (margin of the edited run - chance) / Σ (clean margin - chance), per readout; chance is the margin on unrelated
 answers, summed over examples. 1 is the whole of the clean run, 0 nothing, above 1 more than the clean run. Beside this ratio
-of sums stand the median and the 10th percentile of the same ratio for single examples, with the mean chance of each readout.
+of sums stand the median and the 10th percentile of what single examples keep, in shares of the mean gap.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -100,19 +100,15 @@ class Bench:
         return shares(margin - self.baseline.chance.margin, self.baseline.gap)
 
     def single_examples(self, margin: Float[Tensor, "example readout"]) -> tuple[list[float], list[float]]:
-        """Median and 10th percentile over examples of the recovered share, per readout."""
-        given = (margin, self.baseline.clean.margin, self.baseline.chance.margin, self.baseline.count)
-        margin, clean, chance, count = (each.cpu() for each in given)
-        chance = chance.sum(dim=0) / count.sum(dim=0)
-        medians, tenths = [], []
-        for readout in range(margin.shape[1]):
-            asked = count[:, readout] > 0
-            base = count[asked, readout] * chance[readout]
-            ratio = (margin[asked, readout] - base) / (clean[asked, readout] - base).clamp(min=1e-3)
-            middle, low = torch.quantile(ratio.double(), torch.tensor([0.5, 0.1], dtype=torch.double)).tolist()
-            medians.append(middle)
-            tenths.append(low)
-        return medians, tenths
+        """Median and 10th percentile over examples, per readout, of what each keeps in shares of the mean gap of a question.
+
+        Not of its own gap: that of an example that the model gets wrong may be nothing, or below.
+        """
+        count = self.baseline.count
+        kept = (margin - self.baseline.chance.margin.sum(dim=0) / count.sum(dim=0) * count).double()
+        share = kept / (self.baseline.gap.sum(dim=0) / count.sum(dim=0) * count.clamp(min=1))
+        asking = [share[count[:, readout] > 0, readout].cpu() for readout in range(margin.shape[1])]
+        return [each.quantile(0.5).item() for each in asking], [each.quantile(0.1).item() for each in asking]
 
 
 def make_bench(

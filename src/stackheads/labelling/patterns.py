@@ -24,7 +24,7 @@ from stackheads.interventions import Recorded, destination_rows
 from stackheads.interventions.engine import MEMORY
 from stackheads.labelling.maps import Maps, RoleMaps, make_maps, role_maps
 from stackheads.labelling.rivals import TABLES, Contrast, contrasts
-from stackheads.labelling.statistics import Estimate, Resampling, exceeding, mean_interval
+from stackheads.labelling.statistics import Estimate, Resampling, exceeding, mean_interval, unseen
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.tasks import Task, operand_roles
 from stackheads.types import Destination, HeadId, Role, Where
@@ -36,7 +36,7 @@ class PatternEvidence:
 
     `role` is the one with the largest lead (None if no row tells any role apart), `lead` its mass - `rival_mass`, `beyond` its
     mass beyond the null's, `p_value` that of the null after correction; `furthest` the lead, of any role's, whose upper bound
-    is the largest.
+    is the largest with what its examples may not have shown.
     `coinciding`, `fixed` and `rare` name roles that take more attention than the best one and were not judged (see the module).
     `lead_draws`: the lead on bootstrap samples. `masses`: the attention mass on every role that was judged, for following one
     role that may not be the best. `contrasts`: where the role leads, what attention follows where a table names another source.
@@ -288,7 +288,7 @@ def _best(roles: list[Role], scores: _Scores, head: int, tests: int, thresholds:
     if not bool(judged.any()):
         nothing = Estimate(0.0, -torch.inf, torch.inf)
         return PatternEvidence(None, 0.0, "", 0.0, nothing, nothing, 1.0, nothing, 0, n, coinciding, fixed, rare, drawn=drawn)
-    far = int(high.argmax())
+    far = int(_at_most(high, scores, thresholds).argmax())
     rival = int(scores.rival[best, head])
     return PatternEvidence(
         role=roles[best],
@@ -308,6 +308,14 @@ def _best(roles: list[Role], scores: _Scores, head: int, tests: int, thresholds:
         share=float(scores.share[best, head]),
         drawn=drawn,
     )
+
+
+def _at_most(high: Float[Tensor, "role"], scores: _Scores, thresholds: Thresholds) -> Float[Tensor, "role"]:
+    """How far each role may lead, with what its examples may not have shown; nothing is claimed of one known to be rare."""
+    hidden = high.new_tensor([unseen(examples, thresholds.confidence) for examples in scores.examples.tolist()])
+    least = scores.drawn * thresholds.rare_share
+    rare = (scores.examples < least) & torch.tensor(least >= thresholds.min_asked)
+    return torch.where(rare, high.clamp(max=-1), high + hidden)
 
 
 def _estimate(parts: tuple[Tensor, ...], role: int, head: int, examples: Int[Tensor, "role"]) -> Estimate:
