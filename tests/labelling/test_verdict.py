@@ -106,6 +106,20 @@ def test_what_was_not_measured_alone_is_no_zero_beside_a_joint_effect():
     assert [item.joint for item in joint(hidden)] == [None, None]
 
 
+def test_a_backup_that_was_decided_before_is_one_with_its_partner():
+    """Which of the two is looked at again must not decide which of them is redundant."""
+    pair = [replace(evidence("yes", "no"), head=HeadId(1, number)) for number in range(2)]
+    for again in (pair, pair[:1], pair[1:]):
+        found = with_joint_evidence(
+            pair,
+            lambda groups: [cause("yes")] * len(groups),
+            lambda questions: [write("yes")] * len(questions),
+            THRESHOLDS,
+            {(item.head, item.where) for item in again},
+        )
+        assert [status(item, THRESHOLDS) for item in found] == [Status.REDUNDANT] * 2
+
+
 @pytest.mark.parametrize(
     ("case", "expected"),
     [

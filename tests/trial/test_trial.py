@@ -134,6 +134,29 @@ def test_a_wrong_hop_is_found_out(known):
     assert 2 in trial.unpredicted
 
 
+def test_only_what_an_answer_can_hear_of_and_labels_predict_is_redirected(known):
+    """Of a step that finds its source no more nothing is predicted; at value slots of the last layer nothing is heard."""
+    made, analysis, right = known["one hop per layer"]
+    assert set(zip(right.redirection["hop"], right.redirection["destination"], strict=True)) == {
+        (1, "query"),
+        (2, "query"),
+        (3, "query"),
+    }
+    bench = make_bench(made.model, made.task, EXAMPLES, 0, analysis.thresholds, Stream.TRIAL)
+    last = f"L{made.model.cfg.n_layers - 1}"
+    at_value, lost = analysis.labels.copy(), analysis.labels.copy()
+    hop = (at_value["role"] == "hop") & (at_value["hop"] == 3)
+    beside = at_value["head"].isin(at_value[hop]["head"]) & (at_value["destination"] == "value")
+    at_value.loc[beside, ["status", "role", "hop"]] = ["confirmed", "hop", 3]
+    lost.loc[lost["role"] == "previous", "status"] = "undecided"
+    with analysing(made.model):
+        same = redirection(bench, read_labels(at_value), extract_program(at_value, made.task))
+        none = redirection(bench, read_labels(lost), extract_program(lost, made.task))
+    assert at_value[hop]["head"].str.startswith(last).all()
+    assert same.equals(redirection(bench, read_labels(analysis.labels), extract_program(analysis.labels, made.task)))
+    assert none.empty
+
+
 def test_a_trial_is_plain_data_and_a_loaded_analysis_needs_its_model(known, tmp_path):
     made, analysis, trial = known["one hop per layer"]
     assert json.loads(json.dumps(trial.to_dict(), allow_nan=False))["recovered"]["resample"]["1"] == pytest.approx(1, abs=0.05)

@@ -107,6 +107,7 @@ def measure(
         if screen is not None:
             guesses = guessed_effects(model, clean, scorer, baseline, destinations, screen.chunk)
             picked = candidates(patterns, guesses, screen.top, thresholds) if bool(baseline.open.any()) else set()
+            picked |= {(item.head, item.where) for item in look.known if item.cause.exact}  # no guess comes after what was seen
             chosen, methods = [cell for cell in cells if cell in picked], CARRYING
             causes = {cell: screened_cause(guess, baseline) for cell, guess in guesses.items() if cell in cells}
         causes |= _causes(bench, chosen, draws, methods, progress)
@@ -135,7 +136,8 @@ def measure_until_decided(
     """`measure` on 512 examples, then on twice as many, until every row is decided or `budget` examples are spent.
 
     Raises `ConfigError` for a budget below 16 examples. Cost: the first look's; each further one twice the last one's for its
-    clean run and counterfactuals, and for the ablation and the patches of the rows that are still open.
+    clean run and counterfactuals, and for the ablation and the patches of the rows that are still open, or were not seen to
+    matter before a readout opened.
     """
     sizes = look_sizes(check_number("a budget", budget, MIN_EXAMPLES, words=" examples", cure=f"allow {BUDGET}"))
     each = corrected(thresholds, len(sizes))
@@ -146,6 +148,10 @@ def measure_until_decided(
         if not again:
             break
         evidence, baseline = measure(model, task, Look(size, seed, evidence, again, methods=methods), each, progress, screen)
+        if lacking := tried_too_early(evidence, baseline, each):
+            evidence, baseline = measure(
+                model, task, Look(size, seed, evidence, lacking, methods=methods), each, progress, screen
+            )
         looks.append(size)
     return Measured(evidence, baseline, tuple(looks), each)
 
@@ -170,6 +176,18 @@ def worth_another_look(evidence: Sequence[Evidence], thresholds: Thresholds, bud
     """The cells of undecided rows that more examples may decide, if they are not far too many."""
     needed = [(item, examples_needed(item, thresholds)) for item in evidence]
     return {(item.head, item.destination) for item, need in needed if need is not None and need <= HOPELESS * budget}
+
+
+def tried_too_early(evidence: Sequence[Evidence], baseline: Baseline, thresholds: Thresholds) -> set[Cell]:
+    """The cells that were not seen to matter, and not tried on a readout that is open since."""
+    opened = {readout for readout, is_open in zip(baseline.readouts, baseline.open.tolist(), strict=True) if is_open}
+    return {
+        (item.head, item.destination)
+        for item in evidence
+        if item.cause.exact
+        and not opened <= {*item.cause.readouts}
+        and cause_answer(item.cause, thresholds) not in (Answer.YES, Answer.AGAINST)
+    }
 
 
 def _together(cells: Sequence[Cell], known: Sequence[Evidence], new: Sequence[Evidence]) -> list[Evidence]:

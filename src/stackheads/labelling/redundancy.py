@@ -35,14 +35,14 @@ Place = tuple[HeadId, Where]
 def with_joint_evidence(
     evidence: Sequence[Evidence], cause: JointCause, answers: Answers, thresholds: Thresholds, places: Collection[Place]
 ) -> list[Evidence]:
-    """Add joint evidence to those of the heads at `places` whose pattern passed but which do not matter alone."""
+    """Add joint evidence to heads whose pattern passed but which do not matter alone: those at `places`, and their partners."""
     pairs = list(_pairs(_groups(evidence, thresholds), cause, thresholds, places))
     written = answers([_question(one, other) for one, other, _, _ in pairs])
     found: dict[Place, JointEvidence] = {}
     for (one, other, together, total), write in zip(pairs, written, strict=True):
         for item, partner in ((one, other), (other, one)):
             joint = JointEvidence(partner.head, together, total, write)
-            if joint_answer(joint, thresholds) == Answer.YES and _alone(item, thresholds, places):
+            if joint_answer(joint, thresholds) == Answer.YES and not _matters(item, thresholds):
                 found.setdefault((item.head, item.where), joint)
     return [replace(item, joint=found.get((item.head, item.where), item.joint)) for item in evidence]
 
@@ -74,7 +74,11 @@ def _pairs(
 
 def _alone(item: Evidence, thresholds: Thresholds, places: Collection[Place]) -> bool:
     """Whether this is one of the heads in question and was not seen to matter alone."""
-    return (item.head, item.where) in places and cause_answer(item.cause, thresholds) not in (Answer.YES, Answer.AGAINST)
+    return (item.head, item.where) in places and not _matters(item, thresholds)
+
+
+def _matters(item: Evidence, thresholds: Thresholds) -> bool:
+    return cause_answer(item.cause, thresholds) in (Answer.YES, Answer.AGAINST)
 
 
 def _single(item: Evidence, together: CauseEvidence) -> list[float]:

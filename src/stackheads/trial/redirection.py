@@ -5,7 +5,8 @@ from the labels alone: the program read off them is compiled (`explanation/progr
 same sources. Where the program then gives a clear answer that differs from the one it gives untouched, the trained model must
 give the new answer too (`changed`); where it is the same, the model must keep it (`kept`). A readout that the program does not
 answer like the model when nothing is redirected is predicted by nothing, and counts as `unpredicted`. Where no program could be
-compiled nothing is predicted and nothing tried.
+compiled nothing is predicted and nothing tried; so it is with a hop whose steps the program leaves out, and with heads that no
+answer at the query can hear of, at value slots in the last layer.
 
 Cost: for each (hop, destination, new hop) one forward pass of the model and one of the program.
 """
@@ -49,15 +50,19 @@ def redirection(bench: Bench, labels: Sequence[Label], extracted: Extracted | No
     before = _answers(task, program_clean.run.logits, batch, CLEAR_LEAD)
     like = (before == model_before).double().mean(dim=0) >= ANSWERS_LIKE_IT
     rows = []
+    last = bench.clean.run.z.shape[0] - 1
     for hop, destination, to in _experiments(task, labels):
         heads = [label.head for label in labels if _is(label, hop, destination)]
-        model_edits = _pointed(bench.clean, task, heads, destination, to)
         program_heads = [
             head
             for (_, role, place), several in program.heads.items()
             if (role, place) == (Role("hop", hop), destination)
             for head in several
         ]
+        heard = destination == Destination.QUERY or any(head.layer < last for head in heads)
+        if not heard or not program_heads:
+            continue
+        model_edits = _pointed(bench.clean, task, heads, destination, to)
         program_edits = _pointed(program_clean, task, program_heads, destination, to)
         found = _answers(task, bench.run(model_edits), batch, 0.0)
         expected = _answers(task, rerun(program.model, program_clean, program_edits), batch, CLEAR_LEAD)
