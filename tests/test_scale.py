@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 ANALYSES = Path(__file__).parent.parent / "analyses"
@@ -14,6 +15,7 @@ sys.path.append(str(ANALYSES))
 
 import collect_scale  # noqa: E402
 import scale_confined  # noqa: E402
+import scale_keys  # noqa: E402
 import scale_mechanisms  # noqa: E402
 import train_in_turn  # noqa: E402
 from scale_layers import CURRICULUM, size_of  # noqa: E402
@@ -21,7 +23,7 @@ from scale_layers import CURRICULUM, size_of  # noqa: E402
 from stackheads.errors import ConfigError  # noqa: E402
 from stackheads.sweeps.plans import read_sweep  # noqa: E402
 from stackheads.sweeps.sweep import open_sweep, stored_result  # noqa: E402
-from stackheads.tasks import from_config  # noqa: E402
+from stackheads.tasks import check, from_config  # noqa: E402
 from stackheads.theory import layers_needed  # noqa: E402
 
 SWEEPS = sorted((ANALYSES / "sweeps").glob("scale-curriculum-*.yaml"))
@@ -245,3 +247,30 @@ def test_the_first_hop_that_is_forbidden_is_the_one_beyond_what_layers_can_know(
 )
 def test_what_the_names_of_runs_say_of_one_mechanism(names, said):
     assert scale_mechanisms.one_mechanism(pd.Series(names, dtype=object)) == said
+
+
+@pytest.mark.parametrize("number", range(1, 5))
+def test_keys_are_where_the_chain_stands_as_a_key(number):
+    """Walked by hand; the control's are those of the example before."""
+    task = scale_keys.Keyed(symbols=8, max_hops=4)
+    batch = task.sample(16, torch.Generator().manual_seed(number))
+    other = scale_keys.OthersKeys(**task.model_dump()).batch(batch.tokens)
+    check(task, 64)
+    for row, place in ((number, 16), (number, 2 * number), (number, 2 * number + 1)):
+        tokens = batch.tokens[row].tolist()
+        follows = dict(zip(tokens[0:-1:2], tokens[1:-1:2], strict=True))
+        for role, source in zip(task.operands, batch.operands[row, :, place].tolist(), strict=True):
+            reached = tokens[place]
+            for _ in range(role.hop % 8):
+                reached = follows[reached]
+            assert (source % 2, tokens[source]) == (0, reached)
+    assert torch.equal(other.operands[1:], batch.operands[:-1])
+
+
+@pytest.mark.parametrize(
+    ("kept", "with_keys", "with_others", "shown"),
+    [(0.1, 0.6, 0.1, True), (0.1, 0.4, 0.1, False), (0.6, 0.9, 0.1, False), (0.1, 0.9, 0.6, False)],
+)
+def test_what_shows_that_a_run_walks_over_keys(kept, with_keys, with_others, shown):
+    runs = pd.DataFrame([{"kept": kept, "with_keys": with_keys, "with_others": with_others}])
+    assert scale_keys.walks_over_keys(runs).tolist() == [shown]

@@ -1,0 +1,192 @@
+"""Do the runs on a cycle that have no label walk over key slots? (docs/results/paper.md#scale-keys)
+
+    python analyses/scale_keys.py                                    # table and figure from analyses/results/scale-keys.csv
+    python analyses/scale_keys.py --from-scratch --finished --keep   # measure the runs that are finished
+
+Of half of the solved runs of `scale-curriculum-cycle-chain` labels confirm next to nothing and selectors keep next to
+nothing (`scale_mechanisms.py`). Probes read hops at their key slots and none at value slots, and in the one whose attention
+was looked at (seed 12) the last head at the query has 0.95 of it on the *key* f(s), where all hop roles name value slots.
+Where attention is causal a key knows nothing that follows; looking both ways it knows its value, and others may walk over
+keys as well.
+
+So each solved run is analysed again with these sources added to the task's, `key j`: the key slot of f^j(s) for each offset
+j but 0, `duplicate`, and -1, which is `previous` at value slots (256 examples, seed 0; selectors fitted to attention), and,
+as a control, with those of another example. Fixed before any run but that one was measured so: that a run walks over keys
+is *shown* where with them its selectors keep half of the weakest answer or more, without and with those of another example
+less than half.
+
+Columns of scale-keys.csv, a row for each finished run, empty from `mechanism` on where it is not solved: `mechanism` by
+labels and `kept` as in scale-mechanisms.csv, `at_value` and `at_key`, the hops that probes read there before the last
+layer; then with keys added `confirmed` cells, those of them that look at keys (`keyed`), their `roles`, and `with_keys`,
+what selectors keep; and `with_others`, what they keep with the keys of another example. Writes scale-keys.csv and scale-
+keys.png.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from claims import (
+    BLUE,
+    GREY,
+    KEPT,
+    ORANGE,
+    Claim,
+    Run,
+    Tables,
+    kept_analysis,
+    last_snapshot,
+    main,
+    markdown,
+    percent,
+    rate,
+)
+from jaxtyping import Int
+from mechanisms import kept_selectors
+from torch import Tensor
+from tqdm import tqdm
+
+from stackheads import Analysis, analyze
+from stackheads.labelling.stability import layer_roles
+from stackheads.models import load
+from stackheads.processes import worker_pool
+from stackheads.report.figures.style import plain
+from stackheads.tasks import Cycle
+from stackheads.tasks.links import Links
+from stackheads.types import Role
+from stackheads.validation.kept import kept, key
+
+BAR = 0.5
+
+
+class Keyed(Cycle):
+    """The same examples; the key slots of f^j(s) are sources, too."""
+
+    @property
+    def operands(self) -> tuple[Role, ...]:
+        """`key j` for each offset but 0 and -1, which have a role."""
+        return tuple(Role("key", hop) for hop in self.hops if hop not in (0, -1))
+
+    def _operands(self, links: Links, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch operand pos"]:
+        symbol, found = self._symbols(tokens), []
+        for role in self.operands:
+            reached = symbol
+            for _ in range((role.hop or 0) % self.symbols):
+                reached = links.forward.gather(1, reached)
+            found.append(links.keyed.gather(1, reached) - 1)  # `keyed` is where the value stands, and its key before it
+        return torch.stack(found, dim=1)
+
+
+class OthersKeys(Keyed):
+    """The control: key slots where they stand in another example."""
+
+    def _operands(self, links: Links, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch operand pos"]:
+        return super()._operands(links, tokens).roll(1, dims=0)
+
+
+def measure(runs: list[Run], workers: int) -> Tables:
+    """A row for each run."""
+    with worker_pool(workers) as pool:
+        return {"scale-keys": pd.DataFrame(list(tqdm(pool.map(keys_row, runs), total=len(runs), desc="runs", disable=None)))}
+
+
+def keys_row(run: Run) -> dict[str, Any]:
+    """What was found in one run; only its name and result where it is not solved."""
+    row = {**run.names, "solved": run.result["solved"]}
+    if not run.result["solved"]:
+        return row
+    torch.set_num_threads(1)
+    found = kept_analysis(run, KEPT)
+    row |= {"mechanism": found.mechanism, "kept": kept_selectors(run, found)["kept"]}
+    row |= {f"at_{place}": read_at(found, place) for place in ("value", "key")}
+    name = f"keys-{key({}, last_snapshot(run), Path(__file__))}"
+    (more,) = kept(KEPT / run.sweep / run.plan.name, name, lambda: [with_keys(last_snapshot(run))])
+    return row | more
+
+
+def read_at(found: Analysis, place: str) -> str:
+    """The hops that probes read at a destination before the last layer, in words."""
+    rows = found.reach[(found.reach["destination"] == place) & (found.reach["layer"] == found.reach["layer"].max() - 1)]
+    return " ".join(map(str, rows["hops"].iloc[0]))
+
+
+def with_keys(folder: Path) -> dict[str, Any]:
+    """What labels and selectors of a checkpoint say where keys are sources, and selectors with the keys of another example."""
+    checkpoint = load(folder)
+    settings = checkpoint.task.model_dump()
+    labelled = _analysed(checkpoint.model, Keyed(**settings))
+    confirmed = labelled.labels[labelled.labels["status"] == "confirmed"]
+    roles = "; ".join(
+        f"L{layer} {place} {role}" + (f" × {count}" if count > 1 else "")
+        for (layer, place, role), count in sorted(layer_roles(labelled.labels).items())
+    )
+    return {
+        "confirmed": len(confirmed),
+        "keyed": int((confirmed["role"] == "key").sum()),
+        "roles": roles,
+        "with_keys": _least(labelled),
+        "with_others": _least(_analysed(checkpoint.model, OthersKeys(**settings))),
+    }
+
+
+def _analysed(model: Any, task: Cycle) -> Analysis:
+    return analyze(model, task=task, examples=256, seed=0, progress=False)
+
+
+def _least(found: Analysis) -> float:
+    chosen = found.selectors(examples=256, fitted_to="attention", progress=False)
+    return round(min(chosen.recovered(chosen.levels[-1]).values()), 4)
+
+
+def walks_over_keys(runs: pd.DataFrame) -> pd.Series:
+    """Of which runs it is shown, by the rule that was fixed before."""
+    return (runs["with_keys"] >= BAR) & (runs[["kept", "with_others"]].max(axis=1) < BAR)
+
+
+def tell(tables: Tables) -> str:
+    """What is kept without keys, with them, and with those of another example; and a table of all runs."""
+    table = tables["scale-keys"]
+    solved = table[table["solved"]].reset_index(drop=True)
+    shown = walks_over_keys(solved)
+    text = [f"shown to walk over keys: {rate(int(shown.sum()), len(solved))}"]
+    parts = {"kept without keys less than half": solved["kept"] < BAR, "half or more": solved["kept"] >= BAR}
+    rows = []
+    for words, these in parts.items():
+        some = solved[these]
+        medians = [f"{some[name].median():.2f} ({some[name].min():.2f}–{some[name].max():.2f})" for name in SHARES]
+        none = [int((some[f"at_{place}"].fillna("") != "").sum()) for place in ("value", "key")]
+        rows.append([words, len(some), *none, *medians, percent((some["keyed"] / some["confirmed"]).median())])
+    header = ["runs", "number", "hops read at values", "at keys", *SHARES.values(), "confirmed that look at keys (%, median)"]
+    text.append(markdown(header, rows))
+    columns = ["seed", "mechanism", "at_value", "at_key", *SHARES, "confirmed", "keyed", "roles"]
+    text.append(markdown(columns, solved[columns].values.tolist()))
+    return "\n\n".join(text)
+
+
+SHARES = {"kept": "kept without", "with_keys": "with keys", "with_others": "with another example's"}
+
+
+def draw(tables: Tables) -> Any:
+    """A point for each solved run: what selectors keep without keys, and with them or with those of another example."""
+    from matplotlib.figure import Figure
+
+    table = tables["scale-keys"]
+    solved = table[table["solved"]]
+    figure = Figure(figsize=(5.2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for name, colour in (("with_others", ORANGE), ("with_keys", BLUE)):
+        axes.plot(solved["kept"], solved[name], "o", color=colour, alpha=0.7, markeredgewidth=0, label=SHARES[name])
+    axes.axline((0, 0), slope=1, color=GREY, linewidth=0.8)
+    for line in (axes.axhline, axes.axvline):
+        line(BAR, color=GREY, linewidth=0.8, linestyle=":")
+    axes.set(xlabel="share of the weakest answer kept by selectors", ylabel="the same with keys as sources")
+    axes.legend(frameon=False, loc="lower right")
+    plain(axes)
+    return figure
+
+
+CLAIM = Claim(__doc__, "scale-keys", ("scale-curriculum-cycle-chain",), measure, tell, draw)
+
+if __name__ == "__main__":
+    main(CLAIM)
