@@ -37,7 +37,7 @@ from stackheads.models.trust import fingerprint
 from stackheads.record import Missing, Record, read_record
 from stackheads.seeds import check_seed
 from stackheads.tables import label_frame
-from stackheads.tasks import StatementTask, StoredTask, Task
+from stackheads.tasks import StatementTask, Task, settings_of
 from stackheads.trial.trial import Trial, put_on_trial
 
 CIRCUIT_EXAMPLES = 192
@@ -219,7 +219,7 @@ def analyze(
         labels = with_carried(labels, brought)
     return Analysis(
         model=described,
-        task={"name": task.name, **(task.model_dump() if isinstance(task, StoredTask) else {})},
+        task={"name": task.name, **settings_of(task)},
         seed=seed,
         examples=found.examples,
         thresholds=found.thresholds,

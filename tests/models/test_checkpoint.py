@@ -11,12 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from stackheads import analyze
 from stackheads.errors import CheckpointError, ConfigError, StackheadsError, TaskMismatchError
 from stackheads.models import ModelConfig, build, check_fit, load, load_gpt2, save_checkpoint, snapshots
 from stackheads.models.config import parse_device
 from stackheads.sweeps.plans import SweepConfig
 from stackheads.sweeps.sweep import open_sweep
-from stackheads.tasks import Cycle, Retrieval
+from stackheads.tasks import Cycle, Retrieval, from_config, settings_of
 from stackheads.training.trainer import train
 
 
@@ -172,6 +173,10 @@ def test_a_task_that_its_settings_would_not_bring_back_is_not_stored(tmp_path):
         with pytest.raises(ConfigError, match=r"read back as one of the tasks cycle, .*, got \w+, which is none of them"):
             unwrap(save_checkpoint)(tmp_path / "saved", build(config, mine), task, config)
     assert not (tmp_path / "saved").exists()
+    assert settings_of(mine) == {}
+    assert from_config(settings_of(plain := Cycle(symbols=4, max_hops=1))) == plain
+    found = analyze(build(config, mine), task=mine, examples=16, explain=False, progress=False)
+    assert found.task == {"name": mine.name}  # and not the settings of a cycle
 
 
 @pytest.mark.parametrize("device", [0, 99, -1, True, 1.5, "", "abacus"])

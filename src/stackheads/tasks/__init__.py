@@ -53,6 +53,7 @@ __all__ = [
     "labelling_batch",
     "operand_roles",
     "rewired",
+    "settings_of",
 ]
 
 KINDS: dict[str, type[StoredTask]] = {
@@ -70,10 +71,14 @@ KINDS: dict[str, type[StoredTask]] = {
 """The tasks that can be named in a configuration."""
 
 
+def settings_of(task: object) -> dict[str, Any]:
+    """The settings that bring a task back (`from_config`); none of one of one's own, or of a subclass, which they would not."""
+    return task.model_dump() if isinstance(task, StoredTask) and KINDS.get(getattr(task, "kind", "")) is type(task) else {}
+
+
 def check_storable(task: object) -> None:
     """Raise `ConfigError` for a task that its settings would not bring back: one of one's own, or a subclass of these."""
-    kind = getattr(task, "kind", None)
-    if not isinstance(kind, str) or KINDS.get(kind) is not type(task):
+    if not settings_of(task):
         rule = f"what is stored is read back as one of the tasks {', '.join(KINDS)}"
         raise ConfigError(
             f"{rule}, got {type(task).__name__}, which is none of them: leave output_dir out, and store the state_dict yourself"
