@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from random_models import DIRECTIONS, READS, SEEDS, assert_same_logits, configs, make_edit, marks, places, random_run
 
-from stackheads.errors import InterventionError
+from stackheads.errors import InterventionError, StackheadsWarning
 from stackheads.interventions import recorded, rerun, run_variants, sweep_positions
 from stackheads.models import ModelConfig, memory
 from stackheads.models.hooks import HeadEdit, run_edited
@@ -96,6 +96,36 @@ def test_without_residuals_the_hooked_forward_is_taken(random_model, generator):
     edit = HeadEdit(HeadId(0, 1), clean.batch.slots == 1, torch.zeros_like(clean.run.z[0, :, :, 1]))
     without = dataclasses.replace(clean, run=dataclasses.replace(clean.run, residual=None))
     torch.testing.assert_close(rerun(model, without, [edit]), rerun(model, clean, [edit]), atol=1e-5, rtol=1e-5)
+
+
+def in_inference_mode(model):
+    with torch.inference_mode():
+        model.embed.W_E[0] = 0
+
+
+CHANGES = {
+    "weights, through data": lambda model: model.blocks[0].attn.W_O.data.mul_(2),
+    "heads, exchanged": lambda model: model.blocks[0].attn.W_O.data.copy_(model.blocks[0].attn.W_O.flip(0)),
+    "weights, in inference mode": in_inference_mode,
+    "a norm's epsilon": lambda model: setattr(model.blocks[0].ln1, "eps", 1.0),
+    "an attention's scale": lambda model: setattr(model.blocks[1].attn, "attn_scale", 1.0),
+    "an activation": lambda model: setattr(model.blocks[0].mlp, "act_fn", torch.nn.functional.silu),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_whatever_of_a_model_was_changed_it_is_no_more_the_one_that_was_recorded(change):
+    """What is at hand goes through its own hooks, which give other logits than the recorded run would."""
+    config = ModelConfig(layers=2, heads=2, d_model=16, d_head=8, attn_only=False)
+    with torch.inference_mode(change is in_inference_mode):
+        _, model, clean = random_run(config, "causal", 0)
+    edit = make_edit(clean.batch, config, (0, 0, "z", "everywhere"), torch.Generator().manual_seed(0))
+    before = rerun(model, clean, [edit])
+    change(model)
+    with pytest.warns(StackheadsWarning, match="not as it was"):
+        after = rerun(model, clean, [edit])
+    assert torch.equal(after, run_edited(model, clean.batch.tokens, [edit]))
+    assert not torch.allclose(after, before, atol=1e-3)
 
 
 def test_a_head_that_does_not_exist_and_another_shape_are_errors(random_model, generator):

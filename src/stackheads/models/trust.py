@@ -22,6 +22,8 @@ models are run through their hooks.
 import dataclasses
 import hashlib
 import warnings
+import zlib
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -45,6 +47,9 @@ PROBES = 8
 KNOWN_CODE = ("torch", "transformer_lens", "transformers")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
+PLAIN = (int, float, str, FunctionType, BuiltinFunctionType)
+"""Kinds of settings that can be compared: numbers, names and activation functions."""
+
 _told: "WeakKeyDictionary[Any, set[str]]" = WeakKeyDictionary()
 """What was said about which model, so that it is said once."""
 
@@ -67,20 +72,36 @@ def _is_callers(hook: Any, part: nn.Module) -> bool:
 
 
 def state(model: Model) -> tuple[Any, ...]:
-    """What tells whether a model is still the one that it was: its settings, and where its weights are in which version."""
-    weights = [(each.data_ptr(), 0 if each.is_inference() else each._version) for each in model.parameters()]
+    """What tells whether a model is still the one that it was: checksums of its weights and buffers, its settings and its
+    parts'. Versions of tensors would not tell: `weight.data[0] = 0` leaves them as they are, inference mode has none.
+
+    Cost: a second for three gigabytes.
+    """
+    held: list[Any] = []
+    for part in model.modules():
+        if type(part).__name__ == "HookPoint":  # most parts are, and hold nothing
+            continue
+        tensors = (*part.parameters(recurse=False), *part.buffers(recurse=False))
+        held += [(each.device, zlib.crc32(_bytes(each))) for each in tensors]
+        if part is not model:  # whose own say how often it is in use
+            plain = {name: value for name, value in vars(part).items() if isinstance(value, PLAIN)}
+            held += [value for name, value in plain.items() if name != "training" and not name.startswith("_")]
     settings = model.cfg
     plain = [getattr(settings, each.name, None) for each in dataclasses.fields(settings)] if _is_record(settings) else []
-    return (*weights, *(value for value in plain if isinstance(value, (int, float, str))))
+    return (*held, *(value for value in plain if isinstance(value, PLAIN)))
 
 
 def fingerprint(model: Model) -> str:
-    """A digest of a model's weights. Cost: a second for two gigabytes."""
+    """A digest of a model's weights. Cost: a second for a gigabyte."""
     total = hashlib.blake2b(digest_size=16)
     for name, weight in model.named_parameters():
         total.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
-        total.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        total.update(_bytes(weight))
     return total.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def differs(
