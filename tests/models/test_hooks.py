@@ -1,11 +1,15 @@
 """Recording and editing leave the caller's model as it was, and edits act or say that they did not."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
+from stackheads import analyze
 from stackheads.errors import InterventionError
-from stackheads.models.hooks import HeadEdit, PatternEdit, edited, hook_name, record, run_edited
+from stackheads.explanation.selection import kept_accuracy
+from stackheads.models.hooks import HeadEdit, PatternEdit, edited, hook_name, record, record_values, run_edited
 from stackheads.types import HeadId
 
 
@@ -92,6 +96,66 @@ def test_an_edit_that_never_ran_is_an_error(random_model, generator):
     edit = HeadEdit(HeadId(0, 0), rows, torch.zeros(2, task.n_ctx, 8))
     with pytest.raises(InterventionError, match="L0H0 did not"), edited(model, [edit]):
         pass
+
+
+def share_attention(model):
+    model.blocks[1].attn = model.blocks[0].attn
+
+
+def share_layer(model):
+    model.blocks[1] = model.blocks[0]
+
+
+def share_hook(model):
+    model.blocks[1].attn.hook_v = model.blocks[0].attn.hook_v
+
+
+def copy_attention(model):
+    """Its hooks have the names of those that they were copied from until `setup` is called."""
+    model.blocks[1].attn = copy.deepcopy(model.blocks[0].attn)
+
+
+def edit_first(model, task, tokens):
+    run_edited(model, tokens, [HeadEdit(HeadId(0, 0), tokens >= 0, torch.zeros(*tokens.shape, 8))])
+
+
+USES = {
+    "record": lambda model, task, tokens: record(model, tokens),
+    "values": lambda model, task, tokens: record_values(model, tokens),
+    "edit": edit_first,
+    "analyze": lambda model, task, tokens: analyze(model, task, examples=32, progress=False),
+    "select": lambda model, task, tokens: kept_accuracy(model, task, [HeadId(0, 0)], examples=32),
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+@pytest.mark.parametrize("exchange", [share_attention, share_layer])
+def test_layers_that_share_their_heads_are_refused_wherever_heads_are_meant(exchange, use, random_model, generator):
+    task, model = random_model
+    tokens = task.sample(2, generator).tokens
+    exchange(model)
+    with pytest.raises(InterventionError, match="layers 0 and 1 share theirs, which can't be told apart: give layer 1 a copy"):
+        use(model, task, tokens)
+
+
+@pytest.mark.parametrize(("exchange", "ready"), [(share_hook, False), (share_hook, True), (copy_attention, False)])
+def test_a_layer_whose_hooks_do_not_run_is_named(exchange, ready, random_model, generator):
+    """What was recorded of it was what stood in memory."""
+    task, model = random_model
+    exchange(model)
+    if ready:
+        model.setup()
+    for look in (record, record_values):
+        with pytest.raises(InterventionError, match=r"must run blocks\.1\.attn\.hook_\w+ .*: give every layer attention"):
+            look(model, task.sample(2, generator).tokens)
+
+
+def test_a_copy_that_is_set_up_is_recorded(random_model, generator):
+    task, model = random_model
+    copy_attention(model)
+    model.setup()
+    pattern = record(model, task.sample(2, generator).tokens).pattern
+    torch.testing.assert_close(pattern.sum(dim=-1), torch.ones(pattern.shape[:-1]))
 
 
 def test_a_head_that_does_not_exist_is_an_error(random_model):

@@ -8,7 +8,7 @@ Where queries are grouped (several heads share keys and values), every head is r
 patterns, values and outputs are those of single heads, and so are edits.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Container, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -105,8 +105,21 @@ def analysing(model: Model) -> Generator[None]:
         yield
 
 
+def check_apart(model: Model) -> None:
+    """Raise `InterventionError` if two layers share one attention: its hooks don't say for which of them they run."""
+    first: dict[int, int] = {}
+    for layer, block in enumerate(model.blocks):
+        one = first.setdefault(id(getattr(block, "attn", block)), layer)
+        if one != layer:
+            raise InterventionError(
+                f"each layer must have heads of its own, layers {one} and {layer} share theirs, which can't be told apart: "
+                f"give layer {layer} a copy.deepcopy of them, and call model.setup()"
+            )
+
+
 def all_heads(model: Model) -> list[HeadId]:
-    """Every head of the model, layer by layer."""
+    """Every head of the model, layer by layer. Raises `InterventionError` if two layers share theirs."""
+    check_apart(model)
     return [HeadId(layer, index) for layer in range(model.cfg.n_layers) for index in range(model.cfg.n_heads)]
 
 
@@ -116,7 +129,8 @@ def logits_of(model: Model, tokens: Int[Tensor, "batch pos"], pads: Pads = None)
 
 
 def record(model: Model, tokens: Int[Tensor, "batch pos"], pads: Pads = None, part: int | None = None) -> Recording:
-    """Run the model once and keep what its heads do. Raises `ConfigError` for what is no such model. Cost: one forward pass.
+    """Run the model once and keep what its heads do. Cost: one forward pass. Raises `ConfigError` for what is no such model,
+    `InterventionError` if two layers share their heads or one does not run its hooks.
 
     `part`: so many examples at a time, which takes less memory; None: all at once, as hooks of the caller's may expect.
     """
@@ -142,26 +156,35 @@ def _run_keeping(
     layers, heads, n = range(model.cfg.n_layers), model.cfg.n_heads, len(tokens)
     parts = [slice(start, start + (part or n)) for start in range(0, n, part or n)] if n else [slice(0)]
     kept: dict[str, Tensor] = {}
+    ran: set[str] = set()
     here = parts[0]
 
-    def keep(value: Tensor, hook: Any, *, kind: str) -> None:
+    def keep(value: Tensor, hook: Any, *, layer: int, kind: str) -> None:
+        ran.add(hook_name(layer, kind))
         if kind in ("rot_k", "v") and value.shape[2] < heads:
             value = value.repeat_interleave(heads // value.shape[2], dim=2)
         if kind not in kept:
             kept[kind] = value.new_empty((len(layers), n, *value.shape[1:]))
-        kept[kind][hook.layer(), here] = value
+        kept[kind][layer, here] = value
 
-    hooks = [(hook_name(layer, kind), partial(keep, kind=kind)) for layer in layers for kind in what]
+    hooks = [(hook_name(layer, kind), partial(keep, layer=layer, kind=kind)) for layer in layers for kind in what]
+    check_apart(model)
+    _check_ran(model, [name for name, _ in hooks], model.hook_dict)
     with analysing(model), model.hooks(fwd_hooks=hooks):
         logits = []
         for here in parts:
             logits.append(logits_of(model, tokens[here], None if pads is None else pads[here]))
-    if missing := [kind for kind in what if kind not in kept]:
-        raise InterventionError(
-            f"a model must run {hook_name(0, missing[0])} to be looked into, {type(model).__name__} does not: "
-            "use a HookedTransformer, or a language model whose attention TransformerLens can see"
-        )
+    _check_ran(model, [name for name, _ in hooks], ran)
     return logits[0] if len(logits) == 1 else torch.cat(logits), kept
+
+
+def _check_ran(model: Model, names: Sequence[str], ran: Container[str]) -> None:
+    """Raise `InterventionError` for the first of these hooks that is not among those that ran."""
+    if missing := [name for name in names if name not in ran]:
+        cure = "use a HookedTransformer, or a language model whose attention TransformerLens can see"
+        if len(missing) < len(names):
+            cure = "give every layer attention of its own, and call model.setup() once its parts are in place"
+        raise InterventionError(f"a model must run {missing[0]} to be looked into, {type(model).__name__} does not: {cure}")
 
 
 @contextmanager
@@ -194,7 +217,8 @@ def run_edited(
 
 
 def check_head(model: Model, head: HeadId) -> None:
-    """Raise `InterventionError` if the model has no such head."""
+    """Raise `InterventionError` if the model has no such head, or if two layers share theirs."""
+    check_apart(model)
     HeadId.of(head).check(model.cfg.n_layers, model.cfg.n_heads)
 
 
