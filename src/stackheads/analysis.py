@@ -200,7 +200,7 @@ def analyze(
     Cost: 1 + D + 3 × heads × destinations forward passes on `examples` examples, and up to D more for each pattern found;
     with `explain` one on 4,096 examples, and on 192 the circuit's (`explanation/circuit.py`).
 
-    Raises `ConfigError` (examples, device), `CheckpointError`, `TaskMismatchError`.
+    Raises `ConfigError` (examples, device, draws too few for the budget), `CheckpointError`, `TaskMismatchError`.
     """
     thresholds = default_or(thresholds)
     if not isinstance(screen, Screen | None):

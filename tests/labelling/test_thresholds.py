@@ -6,7 +6,8 @@ from inspect import unwrap
 import pytest
 
 from stackheads.errors import ConfigError
-from stackheads.labelling.thresholds import Thresholds, default_or
+from stackheads.labelling.measure import corrected, look_sizes
+from stackheads.labelling.thresholds import Thresholds, default_or, least_draws
 
 
 @pytest.mark.parametrize(
@@ -31,8 +32,28 @@ def test_what_is_no_bar_is_refused_in_a_line(name, value):
 
 
 def test_a_whole_number_is_a_bar_and_one_example_may_be_enough():
-    made = Thresholds(redundant_factor=2, min_rows=1, confidence=0.999999)
+    made = Thresholds(redundant_factor=2, min_rows=1, confidence=0.999)
     assert (made.redundant_factor, made.min_rows) == (2, 1)
+
+
+@pytest.mark.parametrize(("confidence", "least"), [(0.5, 1), (0.9, 9), (0.99, 99), (0.9975, 399), (0.999, 999)])
+def test_fewer_draws_than_a_confidence_needs_are_refused(confidence, least):
+    """Of n draws and the next the next is the largest in one of n + 1 orders."""
+    assert Thresholds(resampling_draws=least, confidence=confidence).resampling_draws == least_draws(confidence)
+    if least > 1:
+        with pytest.raises(
+            ConfigError, match=f"resampling_draws is {least} or more .* {confidence}, got {least - 1}: draw more"
+        ):
+            Thresholds(resampling_draws=least - 1, confidence=confidence)
+
+
+@pytest.mark.parametrize(("budget", "least"), [(512, 99), (1024, 199), (4096, 399)])
+def test_looks_that_share_a_confidence_need_more_draws_than_one_alone(budget, least):
+    looks = len(look_sizes(budget))
+    assert corrected(Thresholds(resampling_draws=least), looks).resampling_draws == least
+    if looks > 1:
+        with pytest.raises(ConfigError, match=f"resampling_draws is {least} or more"):
+            corrected(Thresholds(resampling_draws=least - 1), looks)
 
 
 @pytest.mark.parametrize("given", [{}, 0, "", (), {"min_effect": 0.1}, Thresholds])

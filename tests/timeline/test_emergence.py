@@ -218,6 +218,8 @@ def test_what_is_no_run_is_refused_with_the_cure(checkpoints, tmp_path, cycle):
         emergence(run, examples=3)
     with pytest.raises(ConfigError, match="between 0 and 100, got 101"):
         emergence(run, bootstraps=101)
+    with pytest.raises(ConfigError, match=r"0, or 39 or more for intervals at a confidence of 0\.95, got 38: draw more"):
+        emergence(run, bootstraps=38)
 
 
 def test_snapshots_of_unlike_models_are_refused(tmp_path):

@@ -135,9 +135,9 @@ def measure_until_decided(
 ) -> Measured:
     """`measure` on 512 examples, then on twice as many, until every row is decided or `budget` examples are spent.
 
-    Raises `ConfigError` for a budget below 16 examples. Cost: the first look's; each further one twice the last one's for its
-    clean run and counterfactuals, and for the ablation and the patches of the rows that are still open, or were not seen to
-    matter before a readout opened.
+    Raises `ConfigError` for a budget below 16 examples, or draws too few for its looks. Cost: the first look's; each further
+    one twice the last one's for its clean run and counterfactuals, and for the ablation and the patches of the rows that are
+    still open, or were not seen to matter before a readout opened.
     """
     sizes = look_sizes(check_number("a budget", budget, MIN_EXAMPLES, words=" examples", cure=f"allow {BUDGET}"))
     each = corrected(thresholds, len(sizes))
@@ -167,7 +167,10 @@ def look_sizes(budget: int) -> list[int]:
 
 
 def corrected(thresholds: Thresholds, looks: int) -> Thresholds:
-    """The thresholds of each look where there may be so many, so that all together err as often as one alone."""
+    """The thresholds of each look where there may be so many, so that all together err as often as one alone.
+
+    Raises `ConfigError` where that confidence needs more draws than there are.
+    """
     confidence = 1 - (1 - thresholds.confidence) / looks
     return replace(thresholds, confidence=confidence, null_p=thresholds.null_p / looks)
 

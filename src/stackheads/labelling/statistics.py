@@ -26,6 +26,8 @@ from jaxtyping import Bool, Float, Int
 from scipy import special
 from torch import Tensor
 
+from stackheads.labelling.thresholds import ROUNDING, check_draws
+
 KEPT_DRAWS = 100
 """Bootstrap samples on which labels are given again (`stability.py`)."""
 
@@ -110,8 +112,12 @@ class Resampling:
         return Shares(value, low, high, se, n, p_value, draws.where(draws.isfinite(), 0.0))
 
     def quantile(self, largest: Float[Tensor, "draw"]) -> Float[Tensor, ""]:
-        """What the next draw exceeds as rarely as is said: of that many it is one more, so that there is no interpolation."""
-        return largest.kthvalue(min(len(largest), math.ceil((len(largest) + 1) * self.confidence))).values
+        """What the next draw exceeds as rarely as is said: of that many it is one more, so that there is no interpolation.
+
+        Raises `ConfigError` where none of them is exceeded so rarely.
+        """
+        check_draws(len(largest), self.confidence)
+        return largest.kthvalue(math.ceil((len(largest) + 1) * self.confidence - ROUNDING)).values
 
     def _largest(self, residual: Tensor, square: Tensor, n: Tensor) -> Float[Tensor, "draw"]:
         """The largest |t| over columns, as a standard normal's, of residuals whose signs are flipped."""
@@ -131,7 +137,8 @@ def brought(values: Sequence[Tensor]) -> list[Tensor]:
 
 
 def resampling(n: int, draws: int, confidence: float, generator: torch.Generator) -> Resampling:
-    """`draws` sign flips and `KEPT_DRAWS` bootstrap samples of n examples."""
+    """`draws` sign flips and `KEPT_DRAWS` bootstrap samples of n examples. Raises `ConfigError` for too few draws."""
+    check_draws(draws, confidence)
     signs = torch.randint(2, (draws, n), generator=generator).double() * 2 - 1
     return Resampling(signs, bootstrap_counts(n, KEPT_DRAWS, generator), confidence)
 

@@ -10,6 +10,10 @@ SHARES = ("null_p", "confidence")
 """Those that are probabilities: at 0 or 1 nothing could be said, or everything."""
 
 
+ROUNDING = 1e-6
+"""What a number of draws may be off by: 1 / (1 - 0.9975) is a little more than 400."""
+
+
 @dataclass(frozen=True)
 class Thresholds:
     """What counts as evidence.
@@ -26,7 +30,8 @@ class Thresholds:
                         tokens that are independent of each other can both be what is carried.
     `confidence`        coverage of the intervals, simultaneous over all that was tried for one question: with three channels
                         that must all say yes, less than one verdict in a hundred is wrong by chance.
-    `resampling_draws`  sign flips behind an interval: ten of a thousand lie beyond it.
+    `resampling_draws`  sign flips behind an interval: ten of a thousand lie beyond it. Looks that share the `confidence` need
+                        more than one alone: 99 for 0.99, 399 for four.
     `min_asked`         examples in which a readout, or a pattern's source, must stand before it is measured: below this an
                         interval rests on the shape of a distribution that nobody has seen.
     `rare_share`        share of examples below which a readout is left out, and no claim is made on it, once there are examples
@@ -63,7 +68,9 @@ class Thresholds:
     emerged_accuracy: float = 0.9
 
     def __post_init__(self) -> None:
-        """Raise `ConfigError` for a number that is no bar: counts are 1 or more, all others finite and above 0."""
+        """Raise `ConfigError` for a number that is no bar: counts are 1 or more, all others finite and above 0; and for fewer
+        draws than the confidence needs.
+        """
         for field in fields(self):
             value, below = getattr(self, field.name), 1 if field.name in SHARES else math.inf
             whole = field.type is int
@@ -75,6 +82,21 @@ class Thresholds:
                 raise ConfigError(
                     f"threshold {field.name} is {rule}, got {value!r}: correct it, or leave it out for {field.default}"
                 )
+        check_draws(self.resampling_draws, self.confidence)
+
+
+def least_draws(confidence: float) -> int:
+    """The fewest draws that bound the next one so surely: of n and the next it is the largest in one of n + 1 orders."""
+    return math.ceil(1 / (1 - confidence) - 1 - ROUNDING)
+
+
+def check_draws(draws: int, confidence: float) -> None:
+    """Raise `ConfigError` for fewer draws than an interval of this confidence rests on."""
+    if draws < (least := least_draws(confidence)):
+        raise ConfigError(
+            f"threshold resampling_draws is {least} or more for intervals at a confidence of {confidence:.6g}, got {draws}: "
+            "draw more, or lower the confidence, or the budget of examples, whose looks share it"
+        )
 
 
 def default_or(thresholds: Any) -> Thresholds:

@@ -35,14 +35,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from stackheads.errors import CheckpointError
+from stackheads.errors import CheckpointError, ConfigError
 from stackheads.files import as_path
 from stackheads.interventions.reweighted import is_fast
 from stackheads.labelling.measure import MIN_EXAMPLES, Cell
 from stackheads.labelling.readouts import Baseline
 from stackheads.labelling.sample import Sample, draw_sample
 from stackheads.labelling.statistics import KEPT_DRAWS, bootstrap_counts
-from stackheads.labelling.thresholds import Thresholds, default_or
+from stackheads.labelling.thresholds import Thresholds, default_or, least_draws
 from stackheads.labelling.verdict import Answer, confirmed_again, pattern_answer, status, telling
 from stackheads.limits import check_number
 from stackheads.models import Checkpoint, load, parse_device, snapshots
@@ -109,12 +109,17 @@ def emergence(
 ) -> Emergence:
     """Follow hops and heads through the snapshots of a run folder.
 
-    `bootstraps`: resamplings of the examples behind the bootstrap intervals, 0 to 100. Raises `ConfigError` (examples,
-    bootstraps, device), `CheckpointError` (no run folder, fewer than two snapshots, damaged or unlike snapshots).
+    `bootstraps`: resamplings of the examples behind the bootstrap intervals, 39 to 100; 0 for none. Raises `ConfigError`
+    (examples, bootstraps, device), `CheckpointError` (no run folder, fewer than two snapshots, damaged or unlike snapshots).
     """
     thresholds = default_or(thresholds)
     examples, seed = check_number("examples", examples, MIN_EXAMPLES, words=" for an interval"), check_seed(seed)
     bootstraps = check_number("bootstraps", bootstraps, 0, KEPT_DRAWS, cure="give another number")
+    if 0 < bootstraps < (least := least_draws((1 + CONFIDENCE) / 2)):
+        raise ConfigError(
+            f"bootstraps must be 0, or {least} or more for intervals at a confidence of {CONFIDENCE}, got {bootstraps}: "
+            "draw more"
+        )
     folders, place = run_snapshots(as_path(run)), parse_device(device)
     last = load(folders[max(folders)], place)
     sample = draw_sample(last.task, examples, seed, thresholds, place)
