@@ -12,9 +12,10 @@ all steps: a median is over all runs, and missing where half of them or more nev
 Heads of different seeds are matched by (layer, destination, role), not by number; the first of them counts, and such a row says
 in how many runs it is there at the end. Tau-b and its interval as in `timeline/orders.py`. One order in all runs is *shown*
 where the whole interval is at 0.9 or above and the commonest order surely that of more than half of the runs (that it be was
-added later: an interval of a few runs that agree has no width), *contradicted* where the interval is below 0.5, else *not
+added later: an interval of runs that agree has no width), *contradicted* where the interval is below 0.5, else *not
 shown*; what is tied between two snapshots lowers tau-b, and so beside it stands how many of the pairs that both runs put in an
-order are in opposite ones, with the bootstrap of runs as its interval.
+order are in opposite ones, with the bootstrap of runs as its interval. Fewer than four runs that can be compared have no
+interval; where all pairs agree the bootstrap has no width, and how many runs may differ is told in its place.
 
 `scale_emergence.py` asks the same of the runs at the paper's scale.
 """
@@ -36,7 +37,7 @@ from stackheads.processes import worker_pool
 from stackheads.report.figures import hop_colours
 from stackheads.sweeps.plans import Plan
 from stackheads.tables import records
-from stackheads.timeline.orders import Agreement, agreement, hop_steps, ratio_interval, role_steps
+from stackheads.timeline.orders import Agreement, agreement, has_width, hop_steps, may_differ, ratio_interval, role_steps
 from stackheads.timeline.result import STEP_TYPES, Steps
 from stackheads.validation.kept import key
 
@@ -114,10 +115,24 @@ def sentence(found: Agreement) -> str:
     order = " < ".join(" = ".join(names) for names in found.modal) or "nothing emerges"
     tau = "no two runs can be compared"
     if found.tau is not None:
-        tau = f"tau-b {found.tau:.2f} [{found.tau_low:.2f}, {found.tau_high:.2f}] over {found.pairs} pairs of runs"
+        tau = f"{tau_words(found)} over {found.pairs} pairs of runs"
         tau += f" ({found.undefined} pairs undefined)" if found.undefined else ""
     share = f"{found.share:.0%} [{found.share_low:.0%}, {found.share_high:.0%}] of {found.runs} runs"
     return f"{tau}; modal order in {share}: {order}"
+
+
+def tau_words(found: Agreement) -> str:
+    """Tau-b and how sure it is."""
+    return f"tau-b {found.tau:.2f} {interval(found.tau_low, found.tau_high, found.compared, '.2f')}"
+
+
+def interval(low: float | None, high: float | None, runs: int, form: str) -> str:
+    """An interval over runs; that there is none of a few, and what these say of others where all are alike."""
+    if low is None or high is None:
+        return f"(no interval of {runs} runs)"
+    if not has_width(low, high):
+        return f"(all alike; up to {may_differ(runs):.0%} of runs may differ)"
+    return f"[{low:{form}}, {high:{form}}]"
 
 
 def verdict(found: Agreement) -> str:
@@ -151,8 +166,9 @@ def against(runs: Sequence[Steps]) -> str:
     reverse, pairs = map(sum, zip(*of.values(), strict=True))
     if not pairs:
         return "no order"
-    low, high = (f"{100 * bound:.0f}" for bound in ratio_interval(of, len(runs)) if bound is not None)
-    return f"of {pairs} pairs that two runs put in an order {reverse / pairs:.0%} [{low}, {high}] are in opposite ones"
+    compared = {run for pair, (_, both) in of.items() if both for run in pair}
+    share = f"{reverse / pairs:.0%} {interval(*ratio_interval(of, len(runs)), len(compared), '.0%')}"
+    return f"of {pairs} pairs that two runs put in an order {share} are in opposite ones"
 
 
 def _natural(name: str) -> tuple[int, str]:
@@ -183,7 +199,7 @@ def draw(tables: Tables, heads: bool = False) -> Any:
             found = agreement([hop_steps(run) for run in runs])
             share = f"the modal order in {found.share:.0%} [{found.share_low:.0%}, {found.share_high:.0%}]"
             title += f"; {'hops: ' if heads else ''}{share if found.modal or found.share < 1 else 'no hop emerges'}"
-            title += "" if found.tau is None else f", tau-b {found.tau:.2f} [{found.tau_low:.2f}, {found.tau_high:.2f}]"
+            title += "" if found.tau is None else f", {tau_words(found)}"
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_yticks(range(len(rows)), list(rows))
         axes.set_ylim(len(rows) - 0.5, -0.5)

@@ -1,5 +1,6 @@
 """How the order of emergence is told: pairs in opposite orders, and when one order counts as shown."""
 
+import re
 import sys
 from itertools import product
 from pathlib import Path
@@ -41,12 +42,24 @@ def test_opposite_pairs_are_the_same_from_either_side(one, other):
     assert script.opposite(one, other) == script.opposite(other, one)
 
 
-def test_pairs_in_opposite_orders_are_told_with_an_interval_over_runs():
-    forwards, backwards = {"a": 1, "b": 2}, {"a": 2, "b": 1}
-    assert "of 6 pairs that two runs put in an order 0% [0, 0]" in script.against([forwards] * 4)
-    assert script.against([{"a": 1, "b": 1}] * 3) == "no order"
-    # one run of four is the other way round: drawn k times it is in k (4 - k) of the pairs of different runs
-    assert "of 6 pairs that two runs put in an order 50% [0, " in script.against([forwards] * 3 + [backwards])
+FORWARDS, BACKWARDS = {"a": 1, "b": 2}, {"a": 2, "b": 1}
+ALIKE = r"\(all alike; up to 49% of runs may differ\)"
+
+
+@pytest.mark.parametrize(
+    ("runs", "tau", "opposite"),
+    [
+        # one run of four is the other way round: drawn k times it is in k (4 - k) of the pairs of different runs
+        ([FORWARDS] * 3 + [BACKWARDS], r"0\.00 \[-1\.00, 1\.00\]", r"of 6 pairs .* 50% \[0%, 100%\]"),
+        ([FORWARDS] * 4, rf"1\.00 {ALIKE}", rf"of 6 pairs .* 0% {ALIKE}"),
+        ([FORWARDS] * 2 + [BACKWARDS], r"-0\.33 \(no interval of 3 runs\)", r"of 3 pairs .* 67% \(no interval of 3 runs\)"),
+        ([FORWARDS] * 2, r"1\.00 \(no interval of 2 runs\)", r"of 1 pairs .* 0% \(no interval of 2 runs\)"),
+        ([{"a": 1, "b": 1}] * 3, "no two runs can be compared", "no order"),
+    ],
+)
+def test_agreement_is_told_with_an_interval_over_runs_where_there_is_one(runs, tau, opposite):
+    assert re.search(tau, script.sentence(agreement(runs)))
+    assert re.search(opposite, script.against(runs))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +69,8 @@ def test_pairs_in_opposite_orders_are_told_with_an_interval_over_runs():
         ([{"hop 1": 1, "hop 2": 2, "hop 3": 3}, {"hop 1": 3, "hop 2": 2, "hop 3": 1}] * 8, "contradicted"),
         ([{"hop 1": 1, "hop 2": 2, "hop 3": 3}, {"hop 1": 1, "hop 2": 2, "hop 3": 2}] * 8, "not shown"),
         ([{"hop 1": None}, {"hop 1": 2}], "not shown"),
-        ([{"hop 1": 1, "hop 2": 2}] * 3, "not shown"),  # three runs that agree have an interval without width
+        ([{"hop 1": 1, "hop 2": 2}, {"hop 1": 2, "hop 2": 1}], "not shown"),  # of two runs nothing is
+        ([{"hop 1": 1, "hop 2": 2}] * 3, "not shown"),  # of three neither
     ],
 )
 def test_one_order_is_shown_where_all_runs_agree(runs, verdict):

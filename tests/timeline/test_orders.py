@@ -1,6 +1,7 @@
 """Orders of emergence compared, against tau-b written out and cases by hand."""
 
 import math
+import random
 from itertools import combinations
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from stackheads import emergence, orders_agree
 from stackheads.errors import ConfigError
 from stackheads.labelling.statistics import wilson
-from stackheads.timeline.orders import agreement, in_order, role_steps, tau_b
+from stackheads.timeline.orders import agreement, has_width, in_order, may_differ, role_steps, tau_b
 
 STEPS = st.fixed_dictionaries({what: st.one_of(st.none(), st.integers(1, 3)) for what in "abcd"})
 
@@ -38,7 +39,7 @@ def test_only_what_both_runs_know_is_compared():
 def test_equal_orders_agree_and_a_reversed_one_does_not():
     run, reverse = {"hop 1": 200, "hop 2": 400, "hop 3": 400}, {"hop 1": 400, "hop 2": 200, "hop 3": 200}
     all_equal = agreement([run, {name: step + 50 for name, step in run.items()}, run])
-    assert (all_equal.tau, all_equal.tau_low, all_equal.tau_high) == pytest.approx((1, 1, 1))
+    assert all_equal.tau == pytest.approx(1)
     assert all_equal.modal == (("hop 1",), ("hop 2", "hop 3"))
     assert (all_equal.share, all_equal.share_high) == (1, 1)
     assert all_equal.share_low == pytest.approx(0.438, abs=1e-3)  # 3 of 3 by Wilson: 3 / (3 + 1.96²)
@@ -56,6 +57,34 @@ def test_runs_that_order_nothing_are_counted_apart():
     assert (nowhere.tau, nowhere.tau_low, nowhere.modal, nowhere.share) == (None, None, (), 1)
     with pytest.raises(ConfigError, match="at least 2 runs, got 1"):
         agreement([run])
+
+
+NOTHING = {"a": None, "b": None, "c": None}
+
+
+@pytest.mark.parametrize("others", [0, 5])
+@pytest.mark.parametrize("runs", [2, 3, 4, 6])
+def test_there_is_an_interval_from_four_runs_on_that_can_be_compared(runs, others):
+    """However many order nothing. It holds the mean of random orders, 0, as often as it says."""
+    generator, held = random.Random(0), 0
+    for _ in range(100):
+        drawn = [dict(zip("abc", generator.sample(range(3), 3), strict=True)) for _ in range(runs)]
+        found = agreement([*drawn, *[NOTHING] * others])
+        assert found.compared == runs
+        if runs < 4:
+            assert (found.tau_low, found.tau_high) == (None, None)
+        else:
+            held += found.tau_low - 1e-9 <= 0 <= found.tau_high + 1e-9
+    assert runs < 4 or held >= 90
+
+
+@pytest.mark.parametrize("runs", [4, 8, 32])
+def test_an_interval_of_runs_that_agree_has_no_width_and_is_no_certainty(runs):
+    """Were as many unlike them as may be, one would have been seen."""
+    found = agreement([{"a": 1, "b": 2, "c": 3}] * runs)
+    assert not has_width(found.tau_low, found.tau_high)
+    assert 1 - found.share_low == may_differ(found.compared) > 0
+    assert (1 - may_differ(runs)) ** runs < 0.1
 
 
 def test_heads_are_matched_by_layer_destination_and_role_not_by_number():

@@ -10,7 +10,9 @@ Head numbers mean nothing across training seeds: **heads of different runs are m
 their number; where several heads of a run share these, the first to emerge counts. Heads that are gone at the end are left out.
 
 Intervals: of tau a percentile bootstrap over runs (a resampled run is never paired with itself), of the share Wilson's, because
-a bootstrap of a share of all runs has no width.
+a bootstrap of a share of all runs has no width. Tau has none below four runs that can be compared: of two a bootstrap draws one
+pair alone, and of three it holds the truth three times of four, not 95 times of a hundred; from four on it does. Where all
+pairs agree it has no width either, which is no certainty: how many runs may differ, Wilson's bound says (`may_differ`).
 """
 
 from collections import Counter
@@ -29,13 +31,19 @@ from stackheads.timeline.result import Emergence, Steps, in_order
 
 DRAWS = 1000
 CONFIDENCE = 0.95
+LEAST_RUNS = 4
+"""Runs that must stand in pairs for an interval over runs."""
+ROUNDING = 1e-9
+"""The width of an interval that has none."""
 
 
 @dataclass(frozen=True)
 class Agreement:
     """How far runs agree on an order.
 
-    `tau` is the mean over the `pairs` of runs that have one, -1 to 1, with its interval; `undefined` counts the others.
+    `tau` is the mean over the `pairs` of runs that have one, -1 to 1, with its interval; `undefined` counts the others,
+    `compared` the runs that stand in a pair that has one. There is no interval below four of these; one without width is of
+    pairs that all agree, and says nothing of runs that were not made (`may_differ`).
     `modal` is the most frequent order, sets of things from early to late (things that never emerge left out), `share` the
     share of the `runs` that have it, with its interval. `shared`: mean number of things that two runs both know.
     """
@@ -46,6 +54,7 @@ class Agreement:
     tau: float | None
     tau_low: float | None
     tau_high: float | None
+    compared: int
     modal: tuple[tuple[str, ...], ...]
     share: float
     share_low: float
@@ -103,6 +112,7 @@ def agreement(runs: Sequence[Steps], seed: int = 0) -> Agreement:
         tau=sum(defined.values()) / len(defined) if defined else None,
         tau_low=tau_low,
         tau_high=tau_high,
+        compared=len({run for pair in defined for run in pair}),
         modal=modal,
         share=count / len(runs),
         share_low=share_low,
@@ -131,11 +141,12 @@ def _interval(taus: Mapping[tuple[int, int], float], runs: int, seed: int) -> tu
 def ratio_interval(
     pairs: Mapping[tuple[int, int], tuple[float, float]], runs: int, seed: int = 0
 ) -> tuple[float | None, float | None]:
-    """Percentiles of a sum over pairs of runs divided by another, over resampled runs; None where the other is always 0.
+    """Percentiles of a sum over pairs of runs divided by another, over resampled runs; None where fewer than `LEAST_RUNS` runs
+    add to the other.
 
     `pairs` holds what each pair of runs adds to both; it counts as often as both its runs were drawn together.
     """
-    if not pairs:
+    if len({run for pair, (_, under) in pairs.items() if under for run in pair}) < LEAST_RUNS:
         return None, None
     picks = torch.randint(runs, (DRAWS, runs), generator=stream(seed, Stream.ORDERS))
     counts = torch.zeros(DRAWS, runs, dtype=torch.double).scatter_add_(1, picks, torch.ones(DRAWS, runs, dtype=torch.double))
@@ -143,9 +154,17 @@ def ratio_interval(
     over, under = ((counts[:, first] * counts[:, second]) @ torch.tensor(list(pairs.values()), dtype=torch.double)).unbind(
         dim=1
     )
-    if not bool((under > 0).any()):
-        return None, None
     tail = (1 - CONFIDENCE) / 2
     ratios = over[under > 0] / under[under > 0]
     low, high = torch.quantile(ratios, torch.tensor([tail, 1 - tail], dtype=torch.double)).tolist()
     return low, high
+
+
+def has_width(low: float, high: float) -> bool:
+    """Whether an interval is one: where all pairs agree, those of all samples do."""
+    return high - low > ROUNDING
+
+
+def may_differ(runs: int) -> float:
+    """The share of all runs that may be unlike these, which agree (Wilson)."""
+    return 1 - wilson(runs, runs, CONFIDENCE)[0]
