@@ -13,6 +13,7 @@ from stackheads import analyze, load
 from stackheads.errors import ConfigError, InterventionError, StackheadsWarning, TaskError
 from stackheads.interventions import destination_rows
 from stackheads.labelling.gating import gated_patterns
+from stackheads.labelling.patterns import looking
 from stackheads.labelling.roles import candidate_roles, role_targets
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, pattern_answer
@@ -67,6 +68,19 @@ def test_a_role_that_is_there_at_times_is_a_row_and_the_rest_is_one(those, roles
     rest = tuple(symbol for symbol in SYMBOLS if symbol not in those)
     found = divided(pattern, batch, Destination.VALUE)
     assert found == {Gate("own symbol", tuple(sorted(those))): roles[0], Gate("own symbol", rest): None}
+
+
+def test_every_row_is_corrected_for_all_that_are_judged_the_rest_too():
+    batch, thresholds = example_batch(), Thresholds()
+    inside = (own_symbol(batch) < 3)[..., None]
+    pattern = torch.where(inside, pattern_of(CYCLE, batch, Role("hop", 1), 0.3), uniform_pattern(CYCLE, batch))
+    clean = recorded_with(CYCLE, pattern, batch)
+    found = gated_patterns(CYCLE, clean, [Destination.VALUE], draws(clean), thresholds)
+    assert len(found) == 3  # the whole, the part and the rest
+    rows = destination_rows(batch, Destination.VALUE)
+    alone = looking(CYCLE, clean).evidence(rows, [HEAD], 1, draws(clean), thresholds)[HEAD]
+    assert found[HEAD, Destination.VALUE].p_value == pytest.approx(3 * alone.p_value, rel=1e-6)
+    assert 0 < alone.p_value < 1 / 3
 
 
 SHARP, AT_THE_BAR = st.floats(0.4, 1.0), st.floats(0.2, 0.7)

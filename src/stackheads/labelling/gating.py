@@ -6,9 +6,9 @@ values of a gate and another one, or none, at the others, its cell is divided:
 1. *Chosen* on every second example: for each value the role with the largest lead, if it reaches `pattern_margin`; values of
    one role are one part, if the role takes `min_gain` of the head's attention at the destination there. Of several gates the
    one whose parts lead by most is taken.
-2. *Judged* on the other examples, each part like any other row (`patterns.py`), corrected for all rows that are judged. A cell
-   may be divided if two parts have different roles, or if in the rest the one role takes less than a third of the attention
-   that it takes in its part: a role that is more or less sharp has no gate.
+2. *Judged* on the other examples, each part like any other row (`patterns.py`), and the rest; corrected for all rows that are
+   judged. A cell may be divided if two parts have different roles, or if in the rest the one role takes less than a third of
+   the attention that it takes in its part: a role that is more or less sharp has no gate.
 3. *Taken* (`settled`) when cause and write of parts and whole are known, if some part is confirmed or opposing: how a head that
    does nothing divides its attention is nothing to report. Heads that matter only together are looked for undivided.
 
@@ -81,7 +81,10 @@ def gated_patterns(
     check_gates(task, clean.batch, fitted=False)
     looks = looking(task, clean)
     parts = {place: _parts(looks, clean, place, thresholds) for place in destinations}
-    tests = sum(len(looks.heads) + sum(map(len, of_heads.values())) for of_heads in parts.values())
+    judged = [
+        len(some) + 1 for of_heads in parts.values() for some in of_heads.values()
+    ]  # each part, and the rest if there is one
+    tests = len(looks.heads) * len(parts) + sum(judged)
     found: Found = {}
     for place in destinations:
         rows = destination_rows(clean.batch, place)
