@@ -13,12 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stackheads.errors import ConfigError
-from stackheads.explanation.sums import Part, Sum, cross_entropy, left
+from stackheads.explanation.sums import LEAST, Part, Sum, cross_entropy, left
 from stackheads.interventions import destination_rows
 from stackheads.labelling.bench import Bench
+from stackheads.labelling.roles import visible
 from stackheads.labelling.selectors import Rows, make_rows
 from stackheads.models.forwards.patterned import Patterned, Silent
 from stackheads.tasks import Task
+from stackheads.tasks.layout import by_distance
 from stackheads.types import Destination, HeadId
 
 MARGIN = 10.0
@@ -155,13 +157,15 @@ class Examples(Looks):
             return self.bench.recovered(self.bench.scorer.margin(self.logits(chosen))).cpu()
 
     def recovered_by_another(self, chosen: Sum) -> Float[Tensor, "readout"]:
-        """The same with heads looking where the selectors say for the next example. Cost: one forward pass."""
+        """The same with heads looking where the selectors say for the next example, where layouts vary at the distances of the
+        row there that is matched. Cost: one forward pass.
+        """
         with torch.no_grad():
             whole, own = (
                 self.whole(self.patterns(chosen)),
                 self._marked({place: own[None] for place, own in chosen.own.items()}).to(self.answers.device),
             )
-            patterns = torch.where(own.transpose(2, 3)[..., None], whole, self._anothers(whole))
+            patterns = torch.where(own.transpose(2, 3)[..., None], whole, self._seen(self._anothers(whole)))
             silent = self._anothers(self.silent(chosen).to(self.answers.device)).cpu()
             return self.bench.recovered(self.bench.scorer.margin(self.run.logits(patterns, silent))).cpu()
 
@@ -172,6 +176,18 @@ class Examples(Looks):
         at = 3 if values.ndim == 5 else 2  # the axis of positions, behind the heads in patterns
         moved = [self.bench.clean.matched.of(layer.movedim(at - 1, 1)).movedim(1, at - 1) for layer in values]
         return torch.stack(moved)
+
+    def _seen(self, patterns: Float[Tensor, "layer batch head pos source"]) -> Float[Tensor, "layer batch head pos source"]:
+        """Patterns of matched rows, where layouts vary with their sources at the same distance, on what a row may see."""
+        clean = self.bench.clean
+        position, n_pos = clean.matched.position, patterns.shape[4]
+        if position is None:
+            return patterns
+        source = by_distance(torch.arange(n_pos, device=position.device).expand_as(position), position, n_pos)
+        kept = (source >= 0) & visible(self.bench.task, clean.batch)
+        at, kept = (each.to(patterns.device)[:, None].expand_as(patterns[0]) for each in (source.clamp(min=0), kept))
+        moved = torch.stack([layer.gather(3, at) * kept for layer in patterns])
+        return moved / moved.sum(dim=-1, keepdim=True).clamp(min=LEAST)
 
     def worst(self, chosen: Sum) -> float:
         """The least recovered share of an open readout."""

@@ -6,8 +6,9 @@
    attention better than what comes before it, at the positions where it acts? A table can say all that simpler selectors
    say, so it counts for what it adds to the best one of an earlier rank, which is fitted beside it: or places would be named
    for the slot that they make up. And by how many better than the same selector reading another example, where it does not
-   say the same in all? Intervals by Student's t over examples, Bonferroni-corrected over selectors. A fit that does not end
-   where nothing changes decides nothing.
+   say the same in all? Where layouts vary that one's sources are read by position and by distance, and what tells the
+   attention better counts. Intervals by Student's t over examples, Bonferroni-corrected over selectors. A fit that does not
+   end where nothing changes decides nothing.
 2. *Cause.* What is lost of the answer when the selector alone is taken out (`taken_out.py`).
 3. *Write*, where a selector looks there and that matters, since only then its status asks for it. In the model itself, its
    patterns as they are: does what the head carries from where the selector points matter? For a role that it looks at, as for
@@ -177,7 +178,12 @@ def _of_cell(slopes: Mapping[Taken, Float[Tensor, "head"]], fit: Sum, cell: Cell
 def _told(chosen: Sum, fits: _Fits, trial: Examples, thresholds: Thresholds) -> dict[Cell, tuple[Estimate, Estimate | None]]:
     """By how much each selector tells its head's attention better than the others alone, and than another example's."""
     cells, batch = chosen.taken(), trial.bench.clean.batch
-    others = {place: make_rows(trial.bench.task, batch, place, trial.bench.clean.matched).to("cpu") for place in trial.rows}
+    matched = trial.bench.clean.matched
+    readings = (False,) if matched.position is None else (False, True)  # another's sources by position, and by distance
+    others = {
+        place: [(make_rows(trial.bench.task, batch, place, matched, distances).to("cpu"), distances) for distances in readings]
+        for place in trial.rows
+    }
     found: dict[Cell, tuple[Estimate, Estimate | None]] = {}
     for cell in cells:
         place, head, selector = cell
@@ -187,11 +193,13 @@ def _told(chosen: Sum, fits: _Fits, trial: Examples, thresholds: Thresholds) -> 
         entropy = cross_entropy(target, rows.patterns(whole.of(place, head), 1)[0])
         without = rows.patterns(fits.without[cell].of(place, head), 1)[0]
         gain = _interval(rows, acts, cross_entropy(target, without) - entropy, len(cells), thresholds)
-        elsewhere = _elsewhere(rows, others[place], whole, cell)
-        beyond = None
-        if elsewhere is not None:
-            beyond = _interval(rows, acts, cross_entropy(target, elsewhere) - entropy, len(cells), thresholds)
-        found[cell] = gain, beyond
+        elsewhere = [_elsewhere(rows, other, whole, cell, distances) for other, distances in others[place]]
+        told = [
+            _interval(rows, acts, cross_entropy(target, pattern) - entropy, len(cells), thresholds)
+            for pattern in elsewhere
+            if pattern is not None
+        ]
+        found[cell] = gain, min(told, key=lambda each: each.value) if len(told) == len(elsewhere) else None
     return found
 
 
@@ -203,12 +211,15 @@ def _acting(rows: Rows, selector: Selector, weight: Float[Tensor, "size value"])
     return named & torch.isin(rows.gates[gate.name], torch.tensor(gate.values, device=named.device))
 
 
-def _elsewhere(rows: Rows, others: Rows, whole: Sum, cell: Cell) -> Float[Tensor, "row source"] | None:
-    """The pattern of a head with one selector reading another example; None where it says the same there."""
+def _elsewhere(rows: Rows, others: Rows, whole: Sum, cell: Cell, distances: bool = False) -> Float[Tensor, "row source"] | None:
+    """The pattern of a head with one selector reading another example; None where it says the same there, by distances
+    wherever it says anything: what stands before a row stands before none that is the first.
+    """
     place, head, selector = cell
     weight = whole.weights[place, selector][head : head + 1]
     own, other = (one.score(selector, weight)[0].expand(len(rows), rows.n_pos) for one in (rows, others))
-    if bool((own == other).all()):
+    same = (own == other).all(dim=-1)
+    if bool((same | ~others.names(selector) if distances else same).all()):
         return None
     return (rows.patterns(left(whole, cell), 1)[0].log() + other).softmax(dim=-1)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from stackheads.interventions import Recorded
 from stackheads.labelling.roles import candidate_roles, role_targets, visible
 from stackheads.tasks import Batch, Task
-from stackheads.tasks.layout import Matched, next_one
+from stackheads.tasks.layout import Matched, by_distance, next_one
 from stackheads.types import Role
 
 CHUNK = 16
@@ -157,9 +157,8 @@ def _null_targets(
         return theirs
     row, n_pos = other.position[some], batch.tokens.shape[1]
     theirs = theirs.gather(2, row.clamp(min=0)[None, :, :, None].expand_as(theirs))
-    position = torch.arange(n_pos, device=row.device)
-    source = position + (row - position)[:, :, None]  # [example, row, source]: where a source here stands there, by distance
-    moved = theirs.gather(3, source.clamp(0, n_pos - 1).expand_as(theirs)) & (source >= 0) & (source < n_pos)
+    source = by_distance(torch.arange(n_pos, device=row.device).expand_as(row), row, n_pos)  # [example, row, source]
+    moved = theirs.gather(3, source.clamp(min=0).expand_as(theirs)) & (source >= 0)
     return (theirs | moved) & (row >= 0)[:, :, None] & visible(task, batch[some])
 
 

@@ -22,7 +22,7 @@ from torch.nn.functional import pad
 from stackheads.interventions import destination_rows
 from stackheads.labelling.roles import candidate_roles, role_targets, visible
 from stackheads.tasks import Batch, Task, gates
-from stackheads.tasks.layout import Matched
+from stackheads.tasks.layout import Matched, by_distance
 from stackheads.types import Destination, Role, Slot
 
 Kind = Literal["role", "slot", "position", "content"]
@@ -211,9 +211,12 @@ class Rows:
         return total.scatter_add(2, source.clamp(min=0).expand(len(total), -1, -1), added)
 
 
-def make_rows(task: Task, batch: Batch, destination: Destination, matched: Matched | None = None) -> Rows:
+def make_rows(
+    task: Task, batch: Batch, destination: Destination, matched: Matched | None = None, distances: bool = False
+) -> Rows:
     """What the selectors say about one destination, or with `matched` what they say at the row that is matched with each row:
-    its roles, its symbols, its gates. Cost: no forward pass.
+    its roles, its symbols, its gates. Their sources are read where they stand there, or with `distances`, where that row may
+    stand at another position, at their distance from it. Cost: no forward pass.
     """
     at = destination_rows(batch, destination).nonzero()
     example, position = at.unbind(dim=1)
@@ -223,6 +226,11 @@ def make_rows(task: Task, batch: Batch, destination: Destination, matched: Match
     n_pos = batch.tokens.shape[1]
     roles = candidate_roles(task)
     targets = {role: role_targets(task, batch, [role])[0][example, position] for role in roles}
+    tokens = batch.tokens[example]
+    if distances:
+        source = by_distance(at[:, 1], position, n_pos)
+        targets = {role: found.gather(1, source.clamp(min=0)) & (source >= 0) & seen for role, found in targets.items()}
+        tokens = tokens.gather(1, source.clamp(min=0))
     single = {role: bool((found.sum(dim=1) <= 1).all()) for role, found in targets.items()}
     first = {
         role: found.to(torch.uint8).argmax(dim=1).where(found.any(dim=1), -1) for role, found in targets.items() if single[role]
@@ -232,7 +240,7 @@ def make_rows(task: Task, batch: Batch, destination: Destination, matched: Match
         hidden=torch.zeros(len(at), n_pos, device=batch.tokens.device).masked_fill(~seen, -torch.inf),
         first=first,
         masks={role: found.float() for role, found in targets.items() if not single[role]},
-        tokens=batch.tokens[example],
+        tokens=tokens,
         slots=batch.slots[at[:, 0]],
         gates={name: values[example, position].long() for name, values in gates(batch).items()},
         n_tokens=task.d_vocab,

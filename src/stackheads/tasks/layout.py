@@ -92,6 +92,12 @@ def from_end(batch: Batch) -> Int[Tensor, "batch pos"]:
     return position - position.where(real(batch), 0).amax(dim=1, keepdim=True)
 
 
+def by_distance(position: Int[Tensor, "*rows"], other: Int[Tensor, "*rows"], sources: int) -> Int[Tensor, "*rows source"]:
+    """Where each source of a row stands for another row, at the same distance; -1 where that is outside, or for no row."""
+    source = torch.arange(sources, device=position.device) + (other - position)[..., None]
+    return source.where((source >= 0) & (source < sources) & (other >= 0)[..., None], NOWHERE)
+
+
 def places(batch: Batch) -> Int[Tensor, "batch pos"]:
     """A number for each place; one for all of a slot's places that fewer than `MANY` examples have."""
     own = torch.stack([batch.slots.where(real(batch), NOWHERE), from_end(batch)], dim=-1).flatten(0, 1)
