@@ -71,7 +71,7 @@ def row(name: str, one: Found) -> str:
         levels.append("" if least is None else f"{least:.2f} ({rows[0]['selectors']}, {rows[0]['numbers']})")
     hops = selected.recovered() or selected.recovered(destination="value")
     shares = " ".join(f"{share:.2f}" for share in hops.values())
-    null = max(each["recovered"] for each in records(selected.swapped))
+    null = max((each["recovered"] for each in records(selected.swapped)), default=float("nan"))
     held = int((selected.table["status"] == "confirmed").sum())
     told = (f"`{name}`", confirmed, *levels, shares, held, f"{selected.worst_held:.2f}", f"{null:.2f}")
     told = (*told, f"{labelling:.1f}", f"{seconds:.1f}")

@@ -157,6 +157,7 @@ def test_the_selectors_of_another_head_are_never_confirmed():
     examples, trial = Examples(fit), Examples(tried)
     chosen = select(examples, Examples(judge_on))
     other = rolled(chosen, examples)
+    assert other is not None
     effects = dict.fromkeys(other.taken(), shares(0.5, 0.4, 0.6))
     draws = resampling(256, 100, 0.99, torch.Generator().manual_seed(0))
     found = judged(other, examples, trial, effects, draws, Thresholds(), 0)

@@ -10,11 +10,15 @@ from stackheads import analyze
 from stackheads.errors import ConfigError, InterventionError
 from stackheads.explanation.asked import MATTERING
 from stackheads.explanation.examples import Examples
+from stackheads.explanation.measuring import rolled
 from stackheads.labelling.bench import make_bench
 from stackheads.labelling.screening import Screen
+from stackheads.labelling.selectors import Selector
 from stackheads.labelling.thresholds import Thresholds
+from stackheads.models import ModelConfig, build
 from stackheads.tables import records
-from stackheads.types import HeadId
+from stackheads.tasks import Cycle
+from stackheads.types import Destination, HeadId, Role
 
 TOLD = ("head", "destination", "selector", "what", "gate", "values", "status")
 
@@ -59,6 +63,33 @@ def test_a_model_whose_heads_all_look_as_they_do_is_the_model():
         assert torch.allclose(shares[examples.open], torch.ones(1, dtype=torch.double), atol=1e-4)
     assert untouched.cells() == []
     assert all(bool(live.all()) for live in untouched.alone(set()).live.values())
+
+
+@pytest.mark.parametrize("together", [[1], [1, 1], [2], [2, 1]])
+def test_a_head_is_not_its_own_null(tripling, together):
+    """So many heads of each destination are asked: those that are alone there have no next one."""
+    analysis, every = tripling
+    of_place: dict[str, list[str]] = {}
+    for cell in every.hops:
+        of_place.setdefault(cell.split("@")[1], []).append(cell)
+    cells = sorted(of_place.values(), key=len, reverse=True)
+    asked = [cell for some, number in zip(cells, together, strict=False) for cell in some[:number]]
+    assert len(asked) == sum(together)
+    some = analysis.selectors(examples=128, fitted_to="attention", progress=False, heads=asked)
+    assert len(some.swapped) == len(some.shuffled) * (max(together) > 1)
+    assert list(some.swapped) == list(some.shuffled)
+    assert some.to_dict()["swapped"] == records(some.swapped)
+
+
+@pytest.mark.parametrize(("layers", "heads"), [(1, 1), (1, 2), (2, 1)])
+def test_a_model_of_one_head_has_no_next_one(layers, heads):
+    task = Cycle(symbols=5, max_hops=2, supervision="dense")
+    bench = make_bench(build(ModelConfig(layers=layers, heads=heads), task, seed=0), task, 64, 0, Thresholds())
+    examples = Examples(replace(bench, baseline=replace(bench.baseline, open=torch.ones_like(bench.baseline.open))))
+    previous = (Destination.VALUE, Selector("role", Role("previous")))
+    chosen = examples.everything().offering({previous: (1, 1)}, examples.device)
+    found = rolled(chosen.alone({(Destination.VALUE, 0)}), examples)
+    assert [cell[:2] for cell in found.taken()] == [(Destination.VALUE, 1)] if layers * heads > 1 else found is None
 
 
 def test_heads_that_are_none_are_refused(tripling):

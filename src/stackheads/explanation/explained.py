@@ -14,7 +14,8 @@ class Explained:
     """Selectors and what they explain, on `examples` fresh examples; tables as `measuring.py` describes them.
 
     `fitted_to` says what they are: the fewest by which the "answer" can be given, or those that tell heads' "attention";
-    `of_some` that only some heads were asked, while all others look as they do in the model.
+    `of_some` that only some heads were asked, while all others look as they do in the model. `swapped` has no rows where no
+    head has a next one.
     `mechanism` by which depth buys hops and why, by selectors (`mechanism.py`); `program`, the steps of confirmed heads and of
     selectors together, compiled where that is possible, and `program_agreement` with the model's answers (`program.py`).
     """

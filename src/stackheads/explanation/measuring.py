@@ -15,8 +15,9 @@ fewest by which it can be given (`selected.py`), or to attention alone, the fewe
           needed – and how many selectors and numbers each takes. Each level is what is left of the whole without the later
           kinds, fitted again. Fitted to attention, heads of which no selector does anything are silent in all of it, and where
           a gap is left two last levels have the same selectors, roles and all, with weights that are fitted to the answer.
-          Two nulls: `swapped`, every head has the selectors of the next head of its layer; `shuffled`, every example looks
-          where the selectors say for the next one.
+          Two nulls: `swapped`, every head has the selectors of the next head of its layer, of some that are asked those of
+          the next at its destination – without rows where there is no other –; `shuffled`, every example looks where the
+          selectors say for the next one.
 `weights` the numbers of selectors that have several (`weights.py`).
 `held`    fitted to the answer: recovered shares with those selectors alone of which the first channel does not say that the
           head does not look there, fitted again: what is explained by the model's own looks, and not by others by which the
@@ -78,7 +79,8 @@ ROLES_TO_ANSWER = f"{next(iter(LEVELS))}, {TO_ANSWER}"
 TABLE = ["head", "layer", "destination", "selector", "what", "role", "hop", "gate", "values", "weight", "numbers", "share"]
 EFFECT = ["effect", "effect_low", "effect_high", "readout", "head_effect"]
 CHANNELS = ["status", "gain", "gain_low", "gain_high", "beyond", "write", "reason"]
-CURVE = ["level", "selectors", "numbers", "destination", "hop", "recovered"]
+SHARES = ["destination", "hop", "recovered"]
+CURVE = ["level", "selectors", "numbers", *SHARES]
 
 
 def explain_heads(
@@ -151,6 +153,7 @@ class _Measured:
         table = pd.DataFrame(self._rows(chosen, parts, effects, told), columns=[*TABLE, *EFFECT, *CHANNELS])
         acting = [part for part in chosen.taken() if not self.live or self._status(told[part]) not in IDLE]
         tried = chosen.alone({part[:2] for part in acting}) if self.live else chosen
+        swapped = rolled(tried, self.trial)
         return Explained(
             examples=self.n,
             seed=self.seed,
@@ -160,7 +163,7 @@ class _Measured:
             curve=pd.DataFrame(self._curve(tried), columns=CURVE),
             held=self._shares(self.trial.recovered(self._held(chosen, told))),
             groups=groups_table(chosen, acting, self.trial, self.taken_out, measured, self.draws, self.thresholds),
-            swapped=self._shares(self.trial.recovered(rolled(tried, self.trial))),
+            swapped=pd.DataFrame(columns=SHARES) if swapped is None else self._shares(self.trial.recovered(swapped)),
             shuffled=self._shares(self.trial.recovered_by_another(tried)),
             weights=weights_table(chosen, self.trial),
         )
@@ -218,7 +221,7 @@ class _Measured:
         return [{"destination": str(one.destination), "hop": one.hop, "recovered": share} for one, share in asked]
 
     def _shares(self, shares: Tensor) -> pd.DataFrame:
-        return pd.DataFrame(self._readouts(shares), columns=["destination", "hop", "recovered"])
+        return pd.DataFrame(self._readouts(shares), columns=SHARES)
 
     def _rows(
         self, chosen: Sum, parts: Sequence[Part], effects: Mapping[Part, Shares], told: Mapping[Part, SelectorEvidence]
@@ -281,9 +284,10 @@ class _Measured:
         }
 
 
-def rolled(chosen: Sum, examples: Examples) -> Sum:
+def rolled(chosen: Sum, examples: Examples) -> Sum | None:
     """The selectors of every head given to the next one in its layer, or in the model where it is alone in its layer; of some
-    heads that are asked, to the next of these.
+    heads that are asked, to the next of these at their destination, where one that is alone keeps its own. None where all that
+    have selectors would: that is no other head's.
     """
     numbers = torch.arange(chosen.heads, device=examples.device).unflatten(0, (examples.layers, examples.in_layer))
     before = numbers.roll(1, dims=int(examples.in_layer > 1)).flatten()
@@ -291,6 +295,9 @@ def rolled(chosen: Sum, examples: Examples) -> Sum:
     for place, own in chosen.own.items():
         asked = (~own).nonzero().flatten()
         order[place] = numbers.flatten().index_copy(0, asked, asked.roll(1))
+    cells = chosen.cells()
+    if cells and all(int(order[place][head]) == head for place, head in cells):
+        return None
     return replace(
         chosen,
         weights={taken: weight[order[taken[0]]] for taken, weight in chosen.weights.items()},
