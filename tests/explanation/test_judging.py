@@ -3,9 +3,12 @@
 import copy
 import math
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from subjects import subject
 
 from stackheads.explanation.attention_fit import fitted_to_attention, steepest
@@ -13,15 +16,17 @@ from stackheads.explanation.examples import Examples
 from stackheads.explanation.judging import FLAT, gate_of, judged
 from stackheads.explanation.measuring import rolled
 from stackheads.explanation.selected import select
-from stackheads.explanation.sums import Sum
+from stackheads.explanation.sums import Sum, cross_entropy, most_nats, varies
 from stackheads.labelling.bench import make_bench
 from stackheads.labelling.rows import selector_reason
-from stackheads.labelling.selectors import Selector
-from stackheads.labelling.statistics import Estimate, Shares, no_shares, resampling
+from stackheads.labelling.selectors import Kind, Selector, candidates, make_rows
+from stackheads.labelling.statistics import Estimate, Shares, mean_interval, no_shares, resampling
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.labelling.verdict import SelectorEvidence, selector_status
+from stackheads.labelling.verdict import Answer, SelectorEvidence, selector_answer, selector_status
 from stackheads.labelling.write import WriteEvidence
 from stackheads.seeds import Stream
+from stackheads.tasks import Conditional, Cycle, gates
+from stackheads.tasks.layout import matched
 from stackheads.types import Destination, Gate, Role, Slot
 
 HOP, BACK, PREVIOUS = (Selector("role", role) for role in (Role("hop", 1), Role("hop", -1), Role("previous")))
@@ -216,3 +221,43 @@ def test_what_another_example_tells_as_well_is_not_looked_at():
     """Attention on a place where a role's source stands often."""
     evidence = evidence_of("yes", "yes", "yes", beyond=Estimate(0.0, -0.001, 0.001, 512))
     assert str(selector_status(evidence, Thresholds())) == "causal-unclassified"
+
+
+@pytest.mark.parametrize("nats", [0.5, 4.0, 10.0])
+def test_a_gain_that_few_examples_show_is_denied_as_rarely_as_is_said(nats):
+    """In so many examples that their mean is above the bar, and nothing in all others."""
+    share, generator = 1.2 * Thresholds().min_gain / nats, torch.Generator().manual_seed(0)
+    denied = 0
+    for _ in range(1000):
+        shown = nats * (torch.rand(512, 1, generator=generator) < share).double()
+        mean, low, high = (each.item() for each in mean_interval(shown, torch.ones_like(shown), 1 - Thresholds().null_p, 10))
+        gain = Estimate(mean, low, high, 512, most=nats)
+        denied += selector_answer(SelectorEvidence(gain, None, True, no_shares(), (), None), Thresholds()) == Answer.NO
+    assert denied <= 10
+
+
+@pytest.mark.parametrize(
+    "task", [Cycle(symbols=5, max_hops=2), Conditional(symbols=6, kinds=2, max_hops=2)], ids=["cycle", "conditional"]
+)
+@settings(max_examples=50, deadline=None)
+@given(data=st.data(), seed=st.integers(0, 2**31))
+def test_no_row_shows_more_nats_than_the_weights_can(task, data, seed):
+    """Whatever the weights, of whichever selectors, wherever the head looks; beside other weights and in another example."""
+    generator = torch.Generator().manual_seed(seed)
+    batch = task.sample(4, generator)
+    rows, others = make_rows(task, batch, VALUE), make_rows(task, batch, VALUE, matched(batch))
+    offered = [each for kind in get_args(Kind) for gate in (None, *gates(batch)) for each in candidates(task, rows, kind, gate)]
+    one, other = (data.draw(st.lists(st.sampled_from(offered), min_size=1, max_size=4, unique=True)) for _ in range(2))
+    weights, beside = (
+        {each: 9 * torch.randn(1, rows.size(each), rows.values(each.gate), generator=generator) for each in some}
+        for some in (one, other)
+    )
+    most, own = most_nats(weights, beside), rows.patterns(weights, 1)[0]
+    selector = one[0]
+    rest = {each: weight for each, weight in weights.items() if each != selector}
+    elsewhere = (rows.patterns(rest, 1)[0].log() + others.score(selector, weights[selector])[0]).softmax(dim=-1)
+    for target in (own, rows.patterns(beside, 1)[0], elsewhere, *(one_hot.expand_as(own) for one_hot in torch.eye(rows.n_pos))):
+        seen = target * (rows.hidden == 0)
+        told = cross_entropy(seen, own)
+        assert bool((cross_entropy(seen, rows.patterns(beside, 1)[0]) - told <= most + 1e-3).all())
+        assert bool((cross_entropy(seen, elsewhere) - told <= 2 * varies(selector, weights[selector]) + 1e-3).all())

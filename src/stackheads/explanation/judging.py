@@ -31,7 +31,7 @@ from stackheads.explanation.attention_fit import fitted_to_attention, steepest
 from stackheads.explanation.examples import Examples
 from stackheads.explanation.gains import Best, best_candidates, with_candidates
 from stackheads.explanation.selected import EVERY, offered
-from stackheads.explanation.sums import LEAST, Part, Sum, Taken, cross_entropy, left
+from stackheads.explanation.sums import LEAST, Part, Sum, Taken, cross_entropy, left, most_nats, varies
 from stackheads.labelling.patched import Question
 from stackheads.labelling.selectors import Kind, Rows, Selector, make_rows
 from stackheads.labelling.statistics import Estimate, Resampling, Shares, mean_interval
@@ -190,12 +190,14 @@ def _told(chosen: Sum, fits: _Fits, trial: Examples, thresholds: Thresholds) -> 
         rows, target = trial.rows[place], trial.attention[place][head]
         acts = _acting(rows, selector, chosen.weights[place, selector][head])
         whole = fits.whole[cell]
-        entropy = cross_entropy(target, rows.patterns(whole.of(place, head), 1)[0])
-        without = rows.patterns(fits.without[cell].of(place, head), 1)[0]
-        gain = _interval(rows, acts, cross_entropy(target, without) - entropy, len(cells), thresholds)
+        every, others_alone = whole.of(place, head), fits.without[cell].of(place, head)
+        entropy = cross_entropy(target, rows.patterns(every, 1)[0])
+        without = cross_entropy(target, rows.patterns(others_alone, 1)[0])
+        gain = _interval(rows, acts, without - entropy, most_nats(every, others_alone), len(cells), thresholds)
+        most = 2 * varies(selector, every[selector])  # of both examples' scores
         elsewhere = [_elsewhere(rows, other, whole, cell, distances) for other, distances in others[place]]
         told = [
-            _interval(rows, acts, cross_entropy(target, pattern) - entropy, len(cells), thresholds)
+            _interval(rows, acts, cross_entropy(target, pattern) - entropy, most, len(cells), thresholds)
             for pattern in elsewhere
             if pattern is not None
         ]
@@ -225,15 +227,15 @@ def _elsewhere(rows: Rows, others: Rows, whole: Sum, cell: Cell, distances: bool
 
 
 def _interval(
-    rows: Rows, acts: Bool[Tensor, "row"], nats: Float[Tensor, "row"], tests: int, thresholds: Thresholds
+    rows: Rows, acts: Bool[Tensor, "row"], nats: Float[Tensor, "row"], most: float, tests: int, thresholds: Thresholds
 ) -> Estimate:
-    """The mean over the rows at which a selector acts, examples drawn."""
+    """The mean over the rows at which a selector acts, examples drawn; `most` is what a row can show."""
     n = int(rows.at[:, 0].max()) + 1
     total, weight = (torch.zeros(n, 1, dtype=torch.double, device=nats.device) for _ in range(2))
     total.index_add_(0, rows.at[acts, 0], nats[acts, None].double())
     weight.index_add_(0, rows.at[acts, 0], torch.ones_like(nats[acts, None], dtype=torch.double))
     mean, low, high = mean_interval(total, weight, 1 - thresholds.null_p, tests)
-    return Estimate(mean.item(), low.item(), high.item(), int((weight > 0).sum()))
+    return Estimate(mean.item(), low.item(), high.item(), int((weight > 0).sum()), most)
 
 
 def _writes(

@@ -125,6 +125,24 @@ def cross_entropy(
     return -(target * (pattern + LEAST).log()).sum(dim=-1)
 
 
+def most_nats(one: Mapping[Selector, Tensor], other: Mapping[Selector, Tensor]) -> float:
+    """The most by which one head's weights can tell attention better than others, in any row, seen or not.
+
+    With patterns p and q, and d the difference of their scores, log p / q is d less the log of its mean of exp d under q, which
+    is the least d of a source or more: so no row shows more nats than by how much d can vary over the sources of one.
+    """
+    apart = {**other, **one} | {selector: one[selector] - other[selector] for selector in one.keys() & other.keys()}
+    return sum(varies(selector, weight) for selector, weight in apart.items())
+
+
+def varies(selector: Selector, weight: Float[Tensor, "1 size value"]) -> float:
+    """By how much a selector's score can vary over the sources of a row: those that it says nothing about have 0."""
+    high, low = weight.amax(dim=1), weight.amin(dim=1)
+    if selector.kind != "position":
+        high, low = high.clamp(min=0), low.clamp(max=0)
+    return float((high - low).max())
+
+
 def only_ones(parts: Iterable[Part]) -> set[Part]:
     """The selectors of heads that have no other at their destination."""
     of_cell: dict[tuple[Destination, int], list[Part]] = {}

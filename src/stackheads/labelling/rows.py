@@ -14,6 +14,7 @@ from stackheads.labelling.verdict import (
     cause_answer,
     followed_instead,
     is_redundant,
+    may_add,
     pattern_answer,
     selector_answer,
     selector_cause,
@@ -198,7 +199,8 @@ def _gain_reason(evidence: SelectorEvidence, thresholds: Thresholds) -> str:
         return f"undecided whether it looks there: the fit did not end ({text})"
     if answer == Answer.UNDECIDED:
         least = gain if beyond is None or gain.low < beyond.low else beyond
-        return f"undecided whether it looks there: {text} [{least.low:.2f}, {least.high:.2f}]"
+        hidden = f"unseen examples may add {may_add(least, thresholds):.2f}"
+        return f"undecided whether it looks there: {text} [{least.low:.2f}, {least.high:.2f}], {hidden}"
     return text if answer == Answer.YES else f"does not look there: {text}"
 
 

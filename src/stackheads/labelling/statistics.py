@@ -34,12 +34,13 @@ KEPT_DRAWS = 100
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share with its interval, and the number of examples it was measured on."""
+    """A share, or a mean, with its interval, the number of examples it was measured on, and the most that one can show."""
 
     value: float
     low: float
     high: float
     examples: int = 0
+    most: float = 1.0
 
 
 @dataclass(frozen=True)

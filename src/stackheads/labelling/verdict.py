@@ -178,7 +178,14 @@ def _as_null(pattern: PatternEvidence, thresholds: Thresholds) -> bool:
 
 def known_below(estimate: Estimate, bar: float, thresholds: Thresholds) -> bool:
     """Whether it is below the bar even if what its examples may not have shown is added."""
-    return estimate.high + unseen(estimate.examples, thresholds.confidence) < bar
+    return estimate.high + may_add(estimate, thresholds) < bar
+
+
+def may_add(estimate: Estimate, thresholds: Thresholds) -> float:
+    """What examples of a kind of which none was seen may add: the share that these may be, times the most that one can show, or
+    times how far that lies above what the seen ones show, where this is below zero.
+    """
+    return unseen(estimate.examples, thresholds.confidence) * (estimate.most - min(estimate.high, 0.0))
 
 
 def followed_instead(pattern: PatternEvidence, thresholds: Thresholds) -> Contrast | None:
@@ -192,7 +199,9 @@ def followed_instead(pattern: PatternEvidence, thresholds: Thresholds) -> Contra
 
 
 def selector_answer(evidence: SelectorEvidence, thresholds: Thresholds) -> Answer:
-    """Whether the head looks where the selector says, in this example and not only in the mean of all."""
+    """Whether the head looks where the selector says, in this example and not only in the mean of all. Nats are no share: what
+    unseen examples may add is their share times the most that a row can show (`sums.most_nats`).
+    """
     shown = [evidence.gain] if evidence.beyond is None else [evidence.gain, evidence.beyond]
     if not evidence.settled:
         return Answer.UNDECIDED
