@@ -1,10 +1,13 @@
 """What selectors do together: which hops steps bring, under gates and by elimination, and what that is called."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import pad
 
 from stackheads import analyze
 from stackheads.explanation.carried import carried
@@ -153,6 +156,23 @@ def test_hops_are_brought_where_they_are_asked():
     assert name_carried(parts, KHOP, None).name == "doubling"
     wrong = [Step(2, Role("hop", hop), (QUERY,), asked(*at)) for hop, at in ((3, (1, 2)), (1, (3, 4)))]
     assert found([*FAR, *wrong], KHOP, (1, 2, 3, 4)).answered[2] == {1}
+
+
+@pytest.mark.parametrize("at_pads", [0, 1, 9])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_what_pads_hold_is_known_by_nobody(side, at_pads):
+    """Steps act, and make one step together, as in the same examples without pads."""
+    near, far = (Step(2, Role("hop", 1), (QUERY,), asked(*at)) for at in ((1, 2), (3, 4)))
+    batch, size = KHOP.sample(256, torch.Generator().manual_seed(0)), {"left": (2, 0), "right": (0, 2)}[side]
+    longer = {name: pad(getattr(batch, name), size) for name in ("tokens", "slots")}
+    asked_there = {name: pad(getattr(batch, name), (0, 0, *size)) for name in ("targets", "target_hop")}
+    known = {name: pad(values, size, value=at_pads) for name, values in batch.gates.items()}
+    pads = pad(torch.zeros_like(batch.tokens, dtype=torch.bool), size, value=True)
+    padded = replace(batch, **longer, **asked_there, find=pad(batch.find, size, value=-1), gates=known, pads=pads)
+    for steps in ([*FAR[:1], near, far], [*FAR[:1], near]):
+        alone, beside = (carried(selectors_of(steps), curve(KHOP, (1, 2)), KHOP, each, 3) for each in (batch, padded))
+        assert alone == beside
+    assert alone.answered[-1] == {1}
 
 
 def test_a_program_prints_hops_by_what_is_asked():

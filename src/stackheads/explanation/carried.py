@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
+import torch
 
 from stackheads.explanation.judging import IDLE, UNHELD
 from stackheads.explanation.program import CARRYING, answerable, in_order, shared
@@ -24,6 +25,7 @@ from stackheads.labelling.thresholds import Thresholds
 from stackheads.programs.program import Program, Step, followed
 from stackheads.tables import records
 from stackheads.tasks import Batch, StatementTask, Task, gates
+from stackheads.tasks.layout import real
 from stackheads.types import Destination, Gate, Role, parse_ranges
 
 OTHERS = {"slot": "slots", "position": "tables of places", "content": "tables of symbols"}
@@ -88,8 +90,8 @@ def of_roles(levels: Sequence[str]) -> list[str]:
 
 
 def gate_values(batch: Batch) -> dict[str, set[int]]:
-    """The values that each gate has in these examples."""
-    return {name: set(values.unique().tolist()) for name, values in gates(batch).items()}
+    """The values that each gate has in these examples; pads know nothing, whatever number they hold."""
+    return {name: set(values[real(batch)].unique().tolist()) for name, values in gates(batch).items()}
 
 
 def _windows(steps: Sequence[Step], at: Destination, knows: Mapping[str, int], task: Task, layers: int) -> list[frozenset[int]]:
@@ -112,8 +114,13 @@ def _is_in(hop: int, offsets: frozenset[int], task: Task) -> bool:
 
 
 def _known_where(batch: Batch, hop: int) -> list[dict[str, int]]:
-    """What is known in a whole example, as a value for each such gate, wherever a hop is asked; once where nothing is."""
-    whole = {name: values[:, 0] for name, values in gates(batch).items() if bool((values == values[:, :1]).all())}
+    """What is known in a whole example but for its pads, as a value for each such gate, wherever a hop is asked; once where
+    nothing is.
+    """
+    there = real(batch)
+    some = there.to(torch.uint8).argmax(dim=1, keepdim=True)
+    own = {name: (values, values.gather(1, some)) for name, values in gates(batch).items()}
+    whole = {name: known[:, 0] for name, (values, known) in own.items() if bool(((values == known) | ~there).all())}
     asked = (batch.target_hop == hop).flatten(1).any(dim=1)
     seen = {tuple(int(values[example]) for values in whole.values()) for example in asked.nonzero().flatten().tolist()}
     return [dict(zip(whole, values, strict=True)) for values in sorted(seen)] or [{}]
