@@ -128,6 +128,21 @@ def test_whatever_of_a_model_was_changed_it_is_no_more_the_one_that_was_recorded
     assert not torch.allclose(after, before, atol=1e-3)
 
 
+@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize("of", [lambda rows: rows, lambda rows: rows.data], ids=["rows", "data"])
+def test_rows_that_were_changed_are_looked_through_again(of, inference, random_model, generator):
+    """Where an edit acts is what its rows mark now, not when they were seen first."""
+    task, model = random_model
+    clean = recorded(model, task.sample(3, generator))
+    with torch.inference_mode(inference):
+        rows = clean.batch.slots < 0
+        edit = HeadEdit(HeadId(0, 1), rows, torch.zeros_like(clean.run.z[0, :, :, 1]))
+        assert torch.equal(rerun(model, clean, [edit]), clean.run.logits)
+        of(rows)[:, 1:] = True
+        expected = run_edited(model, clean.batch.tokens, [edit])
+        torch.testing.assert_close(rerun(model, clean, [edit]), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_a_head_that_does_not_exist_and_another_shape_are_errors(random_model, generator):
     task, model = random_model
     clean = recorded(model, task.sample(2, generator))

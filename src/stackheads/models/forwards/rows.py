@@ -4,6 +4,7 @@ To learn what a tensor of rows marks is to wait for its device. Edits share thei
 and many of them at a time.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -70,9 +71,13 @@ def look_through(every: Iterable[Bool[Tensor, "*batch pos"]]) -> None:
             _marked[rows] = _version(rows), Rows(tuple(position for position, mark in enumerate(marks) if mark))
 
 
-def _version(rows: Tensor) -> int:
-    """How often a tensor was changed, which is not known of those of inference mode."""
-    return 0 if rows.is_inference() else rows._version
+def _version(rows: Tensor) -> float:
+    """What tells whether a tensor was changed since it was looked through, nan where nothing does: then it is again.
+
+    How often it was changed is not known of those of inference mode, nor through `.data`: where nothing has to be waited for,
+    on the CPU, it is not relied on.
+    """
+    return math.nan if rows.is_inference() or rows.device.type == "cpu" else rows._version
 
 
 def edited_rows(edit: Edit) -> Rows:
