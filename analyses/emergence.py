@@ -185,12 +185,11 @@ def draw(tables: Tables, heads: bool = False) -> Any:
 
     table = next(iter(tables.values()))
     hops = sorted(int(hop) for hop in table.loc[table["kind"] == "hop", "hop"].unique())
-    last = int(table["step"].max()) if table["step"].notna().any() else 1
     colours = {f"hop {hop}": colour for hop, colour in hop_colours(hops).items()}
     groups = [(words, hop_steps_of(runs) | (role_steps_of(runs) if heads else {}), runs) for words, runs in by_group(table)]
     heights = [0.9 + (0.3 if heads else 0.4) * len(rows) for _, rows, _ in groups]
     figure = Figure(figsize=(11 if heads else 8, 1.0 + sum(heights)), layout="constrained")
-    panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (words, rows, runs) in zip(panels, groups, strict=True):
         for place, (what, steps) in enumerate(rows.items()):
             _draw_row(axes, place, steps, colours.get(what, GREY))
@@ -203,7 +202,7 @@ def draw(tables: Tables, heads: bool = False) -> Any:
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_yticks(range(len(rows)), list(rows))
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlim(0, last * 1.3)
+        axes.set_xlim(0, 1.3 * max([step for steps in rows.values() for step in steps if step is not None], default=1))
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
     stays = "the accuracy stays at 90 % or more" + (", or a head confirmed" if heads else "")
