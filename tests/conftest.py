@@ -3,6 +3,7 @@ small random models.
 """
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,14 @@ settings.register_profile(
     "deterministic", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("deterministic")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shared_models_stay_as_they_are():
+    """Or a later test would fail for what another did, in some orders of them."""
+    yield
+    if shared := sys.modules.get("subjects"):
+        assert shared.changed() == []
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from stackheads import load
+from stackheads.models.trust import fingerprint
 from stackheads.validation.further import SMALL
 from stackheads.validation.specimens import Guise, specimen
 
@@ -18,11 +19,18 @@ TRAINED = ("cycle-d4-l3", "chain-d4-l4", "khop-k2-l3")
 SUBJECTS = (*COMPILED, *TRAINED)
 
 
+AS_MADE: dict[str, str] = {}
+"""The fingerprint of each model that was asked for, which all tests share."""
+
+
 @cache
 def subject(name):
-    """A model and its task."""
-    if name in COMPILED:
-        made = specimen(name, SMALL[name](), COMPILED[name])
-        return made.model, made.task
-    checkpoint = load(CHECKPOINTS / name)
-    return checkpoint.model, checkpoint.task
+    """A model and its task. A test that changes the model leaves it as it was."""
+    made = specimen(name, SMALL[name](), COMPILED[name]) if name in COMPILED else load(CHECKPOINTS / name)
+    AS_MADE[name] = fingerprint(made.model)
+    return made.model, made.task
+
+
+def changed():
+    """The models that are not as they were made."""
+    return [name for name, before in AS_MADE.items() if fingerprint(subject(name)[0]) != before]

@@ -83,11 +83,15 @@ def test_labels_are_the_same_in_small_parts(monkeypatch):
 def test_a_model_that_has_changed_makes_nothing(monkeypatch):
     """Of a part neither that was taken before."""
     model, _, little = both("cycle-d4-l3", monkeypatch)
-    part = little.run.part(slice(3, 9))
-    model.blocks[0].attn.W_V.data[0] = 0
-    for make in (little.run.whole, lambda: part.pattern, lambda: part.v):
-        with pytest.raises(InterventionError, match="record it anew"):
-            make()
+    part, weight = little.run.part(slice(3, 9)), model.blocks[0].attn.W_V.data
+    before = weight.clone()
+    weight[0] = 0
+    try:
+        for make in (little.run.whole, lambda: part.pattern, lambda: part.v):
+            with pytest.raises(InterventionError, match="record it anew"):
+                make()
+    finally:
+        weight.copy_(before)
 
 
 def test_a_model_with_a_hook_is_recorded_whole(monkeypatch):
