@@ -16,15 +16,22 @@ scale-emergence.png.
 """
 
 from functools import partial
+from operator import eq, gt
 
 import pandas as pd
 from claims import RESULTS, Claim, Run, Tables, main
-from emergence import against, draw, measure, sentence, tell, verdict
+from emergence import Rows, against, by_group, draw, measure, sentence, tell, verdict
 from paper_scale import TASKS, arm
 
-from stackheads.timeline.orders import agreement
+from stackheads.timeline.orders import agreement, role_steps
 
 SWEEPS = ("scale-curriculum-d3-chain", "scale-curriculum-d4-chain", "scale-curriculum-cycle-chain")
+
+PAIRS = (
+    ("layer 0 @value previous", "layer 1 @query hop 1"),
+    ("layer 2 @value hop 1", "layer 3 @query hop 1"),
+)
+"""Heads of which the page says which comes later."""
 
 
 def solved(runs: list[Run], workers: int) -> Tables:
@@ -39,9 +46,18 @@ def learnt(runs: pd.DataFrame) -> list[dict[str, int | None]]:
     return [{hop: None if pd.isna(column[row]) else int(column[row]) for hop, column in asked.items()} for row in runs.index]
 
 
+def after(runs: list[Rows], late: str, early: str) -> str:
+    """How often a head comes after another, both by (layer, destination, role), of the runs that have both."""
+    found = [steps for steps in map(role_steps, runs) if steps.get(late) is not None and steps.get(early) is not None]
+    later, tied = (sum(test(steps[late], steps[early]) for steps in found) for test in (gt, eq))
+    return f"{late} after {early} in {later} of {len(found)} runs, between the same snapshots in {tied}"
+
+
 def tell_both(tables: Tables) -> str:
     """What snapshots say, then hops by the evaluations of all runs with the curriculum."""
     text, runs = [tell(tables)], pd.read_csv(RESULTS / "scale-runs.csv")
+    for words, rows in by_group(tables["scale-emergence"]):
+        text += [f"{words}: {after(rows, *pair)}" for pair in PAIRS]
     for task, words in TASKS.items():
         found = learnt(arm(runs, task, "chain"))
         agreed = agreement(found)

@@ -27,21 +27,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from claims import (
-    BLUE,
-    GREY,
-    KEPT,
-    ORANGE,
-    Claim,
-    Run,
-    Tables,
-    kept_analysis,
-    last_snapshot,
-    main,
-    markdown,
-    percent,
-    rate,
-)
+from claims import BLUE, GREY, KEPT, ORANGE, Claim, Run, Tables, kept_analysis, last_snapshot, main, markdown, number, rate
 from jaxtyping import Int
 from mechanisms import kept_selectors
 from torch import Tensor
@@ -150,14 +136,17 @@ def tell(tables: Tables) -> str:
     solved = table[table["solved"]].reset_index(drop=True)
     shown = walks_over_keys(solved)
     text = [f"shown to walk over keys: {rate(int(shown.sum()), len(solved))}"]
-    parts = {"kept without keys less than half": solved["kept"] < BAR, "half or more": solved["kept"] >= BAR}
+    unnamed = solved["mechanism"] == "none"
+    parts = {"mechanism none": unnamed, "any other": ~unnamed}
     rows = []
     for words, these in parts.items():
         some = solved[these]
         medians = [f"{some[name].median():.2f} ({some[name].min():.2f}–{some[name].max():.2f})" for name in SHARES]
-        none = [int((some[f"at_{place}"].fillna("") != "").sum()) for place in ("value", "key")]
-        rows.append([words, len(some), *none, *medians, percent((some["keyed"] / some["confirmed"]).median())])
-    header = ["runs", "number", "hops read at values", "at keys", *SHARES.values(), "confirmed that look at keys (%, median)"]
+        read = [int((some[f"at_{place}"].fillna("") != "").sum()) for place in ("value", "key")]
+        cells = [number(some[name].sum()) for name in ("confirmed", "keyed")]
+        rows.append([words, len(some), *read, *medians, *cells, int(some["roles"].str.contains("query key").sum())])
+    header = ["runs", "number", "hops read at values", "at keys", *SHARES.values(), "confirmed with keys", "of them keys"]
+    header.append("runs with a key at the query")
     text.append(markdown(header, rows))
     columns = ["seed", "mechanism", "at_value", "at_key", *SHARES, "confirmed", "keyed", "roles"]
     text.append(markdown(columns, solved[columns].values.tolist()))

@@ -25,6 +25,7 @@ from stackheads.labelling.thresholds import Thresholds
 from stackheads.programs.program import Program, Step, followed
 from stackheads.tables import records
 from stackheads.tasks import Batch, StatementTask, Task, gates
+from stackheads.tasks.base import named_hop
 from stackheads.tasks.layout import real
 from stackheads.types import Destination, Gate, Role, parse_ranges
 
@@ -110,7 +111,7 @@ def _answerable(window: frozenset[int], task: Task) -> frozenset[int]:
 
 
 def _is_in(hop: int, offsets: frozenset[int], task: Task) -> bool:
-    return (task.same_offset(hop) if isinstance(task, StatementTask) else hop) in offsets
+    return named_hop(task, hop) in offsets
 
 
 def _known_where(batch: Batch, hop: int) -> list[dict[str, int]]:

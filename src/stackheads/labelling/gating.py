@@ -81,10 +81,9 @@ def gated_patterns(
     check_gates(task, clean.batch, fitted=False)
     looks = looking(task, clean)
     parts = {place: _parts(looks, clean, place, thresholds) for place in destinations}
-    judged = [
-        len(some) + 1 for of_heads in parts.values() for some in of_heads.values()
-    ]  # each part, and the rest if there is one
-    tests = len(looks.heads) * len(parts) + sum(judged)
+    # of a divided cell each part, and the rest if there is one
+    judged = sum(len(some) + 1 for of_heads in parts.values() for some in of_heads.values())
+    tests = len(looks.heads) * len(parts) + judged
     found: Found = {}
     for place in destinations:
         rows = destination_rows(clean.batch, place)
