@@ -17,7 +17,7 @@ Writes scale-mechanisms.csv and scale-mechanisms.png.
 """
 
 import pandas as pd
-from claims import Claim, Run, Tables, main, markdown, rate
+from claims import Claim, Run, Tables, main, markdown, planned_runs, rate
 from mechanisms import draw, groups, measure, tell
 
 from stackheads.labelling.statistics import wilson
@@ -52,7 +52,19 @@ def tell_all(tables: Tables) -> str:
             share = rate(int((names == commonest).sum()), len(names)) if len(names) else None
             rows.append([name, words, len(names), commonest, share, one_mechanism(names)])
     header = ["task and model", "by", "solved runs", "commonest", "in", "one mechanism"]
-    return "\n\n".join([markdown(header, rows), tell({"mechanisms": table})])
+    return "\n\n".join([markdown(header, rows), named_and_explained(table), tell({"mechanisms": table})])
+
+
+def named_and_explained(table: pd.DataFrame) -> str:
+    """For each sweep in how many runs labels name a mechanism and explain every hop, and of how many selectors say the same."""
+    lines = []
+    for sweep, group in table[table["solved"]].groupby("sweep"):
+        hops = planned_runs(str(sweep))[0].settings["task"]["max_hops"]
+        whole = group[~group["mechanism"].isin(UNNAMED) & (group["explained"] == hops)]
+        same = int((whole["mechanism"] == whole["by_selectors"]).sum())
+        told = f"labels name a mechanism and explain every hop in {rate(len(whole), len(group))}"
+        lines.append(f"{sweep}: {told}; selectors name the same in {same}")
+    return "\n".join(lines)
 
 
 CLAIM = Claim(
