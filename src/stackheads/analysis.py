@@ -261,13 +261,12 @@ def _resolve(
 ) -> tuple[Any, Task, dict[str, Any]]:
     """The model on its device, the task, and how to name them."""
     if isinstance(model, (str, Path)):
-        checkpoint = load(model, parse_device(device))
-        task = task or checkpoint.task
-        check_fit(checkpoint.model, task)
-        return checkpoint.model, task, {"name": checkpoint.name, **checkpoint.config.model_dump()}
+        model = load(model, parse_device(device))
     given: Any = model
+    described: dict[str, Any] = {}
     if isinstance(model, Checkpoint):
         given, task = model.model, task or model.task
+        described = {"name": model.name, **model.config.model_dump()}
     check_model(given)
     if task is None:
         raise ConfigError("a model needs a task to be analysed on, got none: analyze(model, task)")
@@ -275,7 +274,7 @@ def _resolve(
     if device is not None:
         given = moved(given, parse_device(device))
     name = getattr(given.cfg, "model_name", None) or type(given).__name__
-    return given, task, {"name": name, **_sizes(given)}
+    return given, task, described or {"name": name, **_sizes(given)}
 
 
 def _sizes(model: Model) -> dict[str, int]:

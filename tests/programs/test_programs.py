@@ -9,11 +9,12 @@ from stackheads.models.hooks import record
 from stackheads.models.nulls import permuted_heads
 from stackheads.programs.compiler import compile_layers
 from stackheads.programs.heads import TOKEN, Copy, HeadSpec, ProgramError, plain_readouts, register
-from stackheads.programs.mechanisms import MECHANISMS, doubling, one_hop_per_layer, tripling
-from stackheads.programs.program import Program, Step, lower
+from stackheads.programs.mechanisms import MECHANISMS, OVER_KEYS, doubling, one_hop_per_layer, tripling
+from stackheads.programs.program import Program, Step, lower, possible_part
 from stackheads.tasks import Cycle, KHopInduction, Retrieval
 from stackheads.tasks.scoring import correct
 from stackheads.types import Destination, HeadId, Role
+from stackheads.validation.drawn import separately
 from stackheads.validation.specimens import CIRCUITS, Guise, specimen
 from stackheads.validation.truth import labels_by_construction
 
@@ -43,6 +44,42 @@ def test_every_mechanism_solves_its_task_exactly_in_every_guise(data):
     )
     assert config.layers == MECHANISMS[name](hops).n_layers
     assert share_right(model, task) == 1.0
+
+
+@settings(max_examples=12)
+@given(st.data())
+def test_a_walk_over_keys_solves_its_task_exactly_in_every_guise(data):
+    hops, name = data.draw(st.integers(1, 4)), data.draw(st.sampled_from(list(OVER_KEYS)))
+    task = Cycle(symbols=2 * hops + 2, max_hops=hops, supervision="chain", keys=True)
+    guise = Guise(
+        seed=data.draw(st.integers(0, 3)),
+        rotate=data.draw(st.booleans()),
+        normalization=data.draw(st.sampled_from(["LN", None])),
+        idle=data.draw(st.integers(0, 1)),
+    )
+    made = specimen(name, separately(OVER_KEYS[name](hops), task), guise)
+    assert len(made.layers) == OVER_KEYS[name](hops).n_layers
+    assert share_right(made.model, task) == 1.0
+
+
+def test_keys_that_look_ahead_buy_hops_as_value_slots_do():
+    """After layer t the query has followed 2^t - 1 links, or t: those of value slots, and the first look at its own key."""
+    for name, reached in (("doubling", [0, 1, 3, 7, 15]), ("one hop per layer", [0, 1, 2, 3, 4])):
+        program = OVER_KEYS[name](reached[-1])
+        _, dropped, windows = possible_part(program)
+        assert dropped == ()
+        assert [max(each[Destination.QUERY]) for each in windows][:4] == reached[:4]
+        assert set(range(1, reached[-1] + 1)) <= windows[-1][Destination.QUERY]
+    assert [OVER_KEYS["doubling"](hops).n_layers for hops in (1, 3, 7, 15)] == [2, 3, 4, 5]
+
+
+def test_keys_know_nothing_before_they_have_looked_at_their_value():
+    query = (Destination.QUERY,)
+    with pytest.raises(ProgramError, match=r"key 1 @query must find .* and key slots \[0\]"):
+        lower(Program((Step(0, Role("key", 1), query),)))
+    own = Step(0, Role("hop", 1), (Destination.KEY,))
+    with pytest.raises(ProgramError, match=r"key 2 @query must find .* and key slots \[0, 1\]"):
+        lower(Program((own, Step(1, Role("key", 2), query))))
 
 
 def test_depth_grows_as_the_mechanisms_say():

@@ -49,10 +49,11 @@ def written(circuit):
     return repr((heads, circuit.task.model_dump(), circuit.readouts, circuit.base, circuit.decoy))
 
 
+@pytest.mark.parametrize("over_keys", [False, True])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_every_member_answers_and_looks_where_it_says(seed):
+def test_every_member_answers_and_looks_where_it_says(seed, over_keys):
     """By the tokens and the task's own maps: a head that carries something at a hop has its attention there where it is."""
-    for member, circuit in family(seed).items():
+    for member, circuit in family(seed, over_keys).items():
         found = specimen(member, circuit, guise_of(seed, member))
         batch = circuit.task.sample(200, torch.Generator().manual_seed(5))
         pattern = recorded(found.model, batch).run.pattern
@@ -62,7 +63,7 @@ def test_every_member_answers_and_looks_where_it_says(seed):
         for (head, place), truth in found.truth.items():
             if truth.status != Status.CONFIRMED or truth.role is None or truth.role.hop is None or truth.gate is not None:
                 continue
-            source = batch.find[:, circuit.task.hops.index(truth.role.hop)]
+            source = circuit_map(circuit.task, batch, truth.role)
             there = (batch.slots == place.slot) & (source >= 0)
             attended = pattern[head.layer, :, head.index].gather(-1, source.clamp(min=0)[..., None])[..., 0][there]
             assert attended.mean() > 0.9
@@ -70,9 +71,17 @@ def test_every_member_answers_and_looks_where_it_says(seed):
         assert looked
 
 
+def circuit_map(task, batch, role):
+    """Where a hop or a key stands."""
+    if role.name == "hop":
+        return batch.find[:, task.hops.index(role.hop)]
+    return batch.operands[:, task.operands.index(role)]
+
+
+@pytest.mark.parametrize("over_keys", [False, True])
 @pytest.mark.parametrize("seed", range(100, 120))
-def test_a_family_is_one_program_and_what_was_added_to_it(seed):
-    members = family(seed)
+def test_a_family_is_one_program_and_what_was_added_to_it(seed, over_keys):
+    members = family(seed, over_keys)
     assert tuple(members) == FAMILY
     assert len({circuit.base for circuit in members.values()}) == 1
     assert members["itself"].decoy is members["in parts"].decoy is None
@@ -91,6 +100,15 @@ def test_what_the_judged_seeds_draw_is_what_it_was():
 
 def test_another_seed_draws_another_program():
     assert len({written(family(seed)["itself"]) for seed in range(100, 120)}) == 20
+    assert len({written(family(seed, over_keys=True)["itself"]) for seed in range(100, 120)}) == 20
+
+
+def test_programs_over_keys_look_at_keys_and_at_values():
+    drawn = [family(seed, over_keys=True)["itself"] for seed in range(100, 120)]
+    looks = [live_part(circuit.layers, circuit.task, circuit.readouts) for circuit in drawn]
+    assert sum("key" in part.replace("@key", "") for part in looks) >= 15
+    assert sum("hop 1 @value" in part or "hop -1 @value" in part for part in looks) >= 2
+    assert all(circuit.task.keys for circuit in drawn)
 
 
 def test_the_live_part_leaves_out_what_is_idle_and_names_what_was_written():

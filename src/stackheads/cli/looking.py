@@ -47,6 +47,7 @@ def analyze(
         str, typer.Option(help="Examples to measure on, or auto: from 512 on, until rows are decided.")
     ] = "auto",
     budget: Annotated[int | None, typer.Option(help="The most examples that auto may take.  [default: 4096]")] = None,
+    keys: Annotated[bool, typer.Option("--keys", help="Key slots are sources, too (cycle, retrieval).")] = False,
     wanted: Wanted,
     common: Common,
 ) -> None:
@@ -61,6 +62,8 @@ def analyze(
     if number != "auto" and budget is not None:
         raise ConfigError(f"--budget is for --examples auto, got {budget} with --examples {number}: leave one of them out")
     subject = _subject(path, other, options, common.device)
+    if keys:
+        subject = _with_keys(subject)
     asked: dict[str, Any] = {"examples": number, "seed": common.seed, "carried": wanted.carried}
     asked |= {} if budget is None else {"budget": budget}
     analysis = run(**subject, **asked, progress=not common.quiet)
@@ -154,6 +157,17 @@ def _examples(text: str) -> int | Literal["auto"]:
         return int(text)
     except ValueError:
         raise ConfigError(f"--examples is a number or auto, got {text!r}: correct it") from None
+
+
+def _with_keys(subject: dict[str, Any]) -> dict[str, Any]:
+    """The same subject, its task with key slots as sources."""
+    from stackheads.models import load, parse_device
+    from stackheads.tasks import with_keys
+
+    if "task" in subject:
+        return {**subject, "task": with_keys(subject["task"])}
+    checkpoint = load(subject["model"], parse_device(subject["device"]))
+    return {"model": checkpoint, "task": with_keys(checkpoint.task)}
 
 
 def _subject(path: Path | None, other: Gpt2Options, options: TaskOptions, device: str) -> dict[str, Any]:

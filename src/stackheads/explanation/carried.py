@@ -12,7 +12,7 @@ the head has it: selectors fitted to the answer may say where a head does not lo
 (`judging.py`), and such say nothing of how the model works.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from stackheads.explanation.judging import IDLE, UNHELD
-from stackheads.explanation.program import CARRYING, answerable, in_order, shared
+from stackheads.explanation.program import answerable, carried_names, in_order, shared
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.programs.program import Program, Step, followed
 from stackheads.tables import records
@@ -60,7 +60,8 @@ def carried(
     """What a model's selectors do together; `table` and `curve` as in `Explained`, `batch` any examples of the task."""
     rows, least = records(table), (thresholds or Thresholds()).min_step
     held = [row for row in rows if row.get("status") not in UNHELD]
-    steps = in_order(shared(_needed(held, least), gate_values(batch)))
+    names = carried_names(task)
+    steps = in_order(shared(_needed(held, least, names), gate_values(batch)))
     levels, places = list(dict.fromkeys(curve["level"])), list(curve["destination"])
     at = Destination.QUERY if "query" in places else Destination(places[0])
     there = [row for row in records(curve) if row["destination"] == at]
@@ -81,7 +82,7 @@ def carried(
         kept=min(row["recovered"] for row in there if row["level"] == levels[-1]),
         roles=max(min(row["recovered"] for row in there if row["level"] == level) for level in of_roles(levels)),
         others=_others([row for row in rows if row.get("status") not in IDLE]),
-        unheld=tuple(f"{row['what']} ({row['head']} @{row['destination']})" for row in rows if _is_unheld(row, least)),
+        unheld=tuple(f"{row['what']} ({row['head']} @{row['destination']})" for row in rows if _is_unheld(row, least, names)),
     )
 
 
@@ -127,13 +128,13 @@ def _known_where(batch: Batch, hop: int) -> list[dict[str, int]]:
     return [dict(zip(whole, values, strict=True)) for values in sorted(seen)] or [{}]
 
 
-def _is_unheld(row: Mapping[str, Any], least: float) -> bool:
-    return row.get("status") in UNHELD and (row["effect"] or 0.0) >= least and _step(row) is not None
+def _is_unheld(row: Mapping[str, Any], least: float, names: Collection[str]) -> bool:
+    return row.get("status") in UNHELD and (row["effect"] or 0.0) >= least and _step(row, names) is not None
 
 
-def _needed(rows: Sequence[Mapping[str, Any]], least: float) -> list[Step]:
+def _needed(rows: Sequence[Mapping[str, Any]], least: float, names: Collection[str]) -> list[Step]:
     """The steps without which a good part of some answer is lost."""
-    found = [(step, row["effect"] or 0.0) for row in rows if (step := _step(row)) is not None]
+    found = [(step, row["effect"] or 0.0) for row in rows if (step := _step(row, names)) is not None]
     lost: dict[Step, float] = {}
     for step, effect in found:
         job = replace(step, gate=None)
@@ -141,9 +142,9 @@ def _needed(rows: Sequence[Mapping[str, Any]], least: float) -> list[Step]:
     return [step for step, _ in found if lost[replace(step, gate=None)] >= least]
 
 
-def _step(row: Mapping[str, Any]) -> Step | None:
-    """The step that a row of the selectors is, if it carries something."""
-    if row["selector"] != "role" or row["role"] not in CARRYING:
+def _step(row: Mapping[str, Any], names: Collection[str]) -> Step | None:
+    """The step that a row of the selectors is, if it carries something, by the names of roles that do."""
+    if row["selector"] != "role" or row["role"] not in names:
         return None
     gate = None if row["values"] is None else Gate(row["gate"], parse_ranges(row["values"]))
     return Step(row["layer"], Role(row["role"], row["hop"]), (Destination(row["destination"]),), gate)

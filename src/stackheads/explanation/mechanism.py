@@ -2,8 +2,9 @@
 
 The windows of a program say how far the query can follow the chain after each layer. Where the query walks and value slots
 learn nothing the mechanism is `one hop per layer`; where value slots look ahead themselves, `doubling`; where their windows
-grow both ways, by hops and by negative hops at value slots that later layers can read, `tripling`. A model that answers while
-what is known of its heads does not reach the deepest hop it answers is `other`, and so is one whose steps need conditions,
+grow both ways, by hops and by negative hops at value slots that later layers can read, `tripling`. Of tasks with `keys` the
+same is said of key slots that look at keys: that a key looks at its own value is no look ahead. A model that answers while what
+is known of its heads does not reach the deepest hop it answers is `other`, and so is one whose steps need conditions,
 which programs do not have; one without hop heads `none`.
 
 What heads do comes from either of two sources. By *labels* (`name_mechanism`) confirmed heads are the steps, and a step must
@@ -24,10 +25,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from stackheads.explanation.carried import Carried
-from stackheads.explanation.program import NO_WORDS, Extracted, answerable, eliminated
+from stackheads.explanation.program import NO_WORDS, Extracted, answerable, eliminated, has_words
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.programs.program import Step
-from stackheads.tasks import StatementTask, Task
+from stackheads.programs.program import WALKED, Step
+from stackheads.tasks import KeyedTask, StatementTask, Task
 from stackheads.theory import radius
 from stackheads.types import Destination
 
@@ -49,21 +50,22 @@ def name_mechanism(extracted: Extracted | None, task: StatementTask, reach: pd.D
     probes = f"probes read {_listed(read)} at the query after each layer"
     if too_far := _too_far(read, task):
         return Mechanism("shortcut", f"{probes}, but {too_far}")
+    hint = _over_keys(reach, task)
     if extracted is None or not any(map(_follows, extracted.steps)):
-        return Mechanism("none", f"no head is confirmed in a hop; {probes}")
+        return Mechanism("none", f"no head is confirmed in a hop; {probes}{hint}")
     if extracted.listed:
         return Mechanism("other", f"{NO_WORDS}; {probes}")
     if not any(map(_follows, extracted.program.steps)):
         at_times = all(step.gate is not None for step in extracted.dropped if _follows(step))
         why = "they do so at times only" if at_times else "nothing confirmed lets them find their source"
-        return Mechanism("other", f"heads are confirmed in hops, but {why}; {probes}")
+        return Mechanism("other", f"heads are confirmed in hops, but {why}; {probes}{hint}")
     answered = [_read(answerable(windows[Destination.QUERY], task), task) for windows in extracted.windows]
     if missing := [hop for hop in task.readout_hops if hop not in answered[-1]]:
         there = [hop for hop in task.readout_hops if hop not in missing]
         brought = (
             f"confirmed heads bring the query hops {_listed(there)}" if there else "confirmed heads bring the query no hop"
         )
-        return Mechanism("other", f"{brought}: the labels do not explain {_listed(missing)}; {probes}")
+        return Mechanism("other", f"{brought}: the labels do not explain {_listed(missing)}; {probes}{hint}")
     last = eliminated(extracted.windows[-1][Destination.QUERY], task)
     by_elimination = frozenset() if last is None else frozenset({last}) & answered[-1]
     return _named(extracted.program.steps, answered, by_elimination, ("confirmed heads", probes))
@@ -83,7 +85,7 @@ def name_carried(
     tail = f"{kept}, {alone}{others}"
     if isinstance(task, StatementTask) and reach is not None and (far := _too_far(_read_at_query(reach, task), task)):
         return Mechanism("shortcut", f"probes at the query read more hops than can be followed: {far}")
-    if isinstance(task, StatementTask) and task.operands:
+    if isinstance(task, StatementTask) and not has_words(task):
         return Mechanism("other", f"{NO_WORDS}; {tail}")
     if not any(map(_follows, found.steps)):
         return Mechanism("none", f"no head looks at a hop to carry the answer; {tail}")
@@ -92,7 +94,7 @@ def name_carried(
     if missing := [hop for hop in found.hops if hop not in found.answered[-1]]:
         unheld = f" without {', '.join(found.unheld)}, which a channel denies" if found.unheld else ""
         return Mechanism("other", f"roles bring no hop {_listed(missing)}{unheld}; {tail}")
-    backward = [step for step in _ahead(program) if _back(step)]
+    backward = [step for place in WALKED.values() for step in _ahead(program, place) if _back(step)]
     return _named([*found.steps, *backward], found.answered, found.eliminated, ("selectors", tail), found.at)
 
 
@@ -110,14 +112,16 @@ def _named(
     depth = f"{who} let {place} follow {_listed(reached)} hops after layers 0 to {len(reached) - 1}"
     if eliminated:
         depth += f", hop {_listed(sorted(eliminated))} since all others are known"
-    ahead = _ahead(steps)
-    backward = list(filter(_back, ahead))
-    if backward and len(backward) < len(ahead):
-        return Mechanism("tripling", f"{depth}, with windows that also grow backward ({backward[0].role} @value); {tail}")
+    ahead = {place: _ahead(steps, place) for place in WALKED.values()}
+    for place, its in ahead.items():
+        back = next(filter(_back, its), None)
+        if back is not None and not all(map(_back, its)):
+            return Mechanism("tripling", f"{depth}, with windows that also grow backward ({back.role} @{place}); {tail}")
     growth = max(after - before for before, after in zip([0, *reached], reached, strict=False))
-    if growth <= 1 or not ahead:
+    if growth <= 1 or not any(ahead.values()):
         return Mechanism("one hop per layer", f"{depth}; {tail}")
-    return Mechanism("doubling", f"{depth}, with value slots that look {'back' if backward else 'ahead'}; {tail}")
+    looking = [f"{place} slots that look {'back' if any(map(_back, its)) else 'ahead'}" for place, its in ahead.items() if its]
+    return Mechanism("doubling", f"{depth}, with {' and '.join(looking)}; {tail}")
 
 
 def _too_far(read: Sequence[int], task: StatementTask) -> str | None:
@@ -146,6 +150,16 @@ def _read_at_query(reach: pd.DataFrame, task: StatementTask) -> list[int]:
     return [_in_a_row(_read(hops, task)) for hops in rows["hops"]]
 
 
+def _over_keys(reach: pd.DataFrame, task: StatementTask) -> str:
+    """That a model may walk over keys, where these are no sources: hops are read at key slots, and none at value slots."""
+    if not isinstance(task, KeyedTask) or task.keys:
+        return ""
+    at = {place: set(hops) - {0} for place, hops in zip(reach["destination"], reach["hops"], strict=True)}
+    if at.get("value") or not (there := sorted(at.get("key", ()))):
+        return ""
+    return f"; they read {_listed(there)} at key slots and none at value slots: with keys as sources labels may say more"
+
+
 def _read(hops: Iterable[int], task: StatementTask) -> frozenset[int]:
     """The hops asked that are among these offsets."""
     offsets = set(hops)
@@ -153,13 +167,15 @@ def _read(hops: Iterable[int], task: StatementTask) -> frozenset[int]:
 
 
 def _follows(step: Step) -> bool:
-    return step.role.name == "hop"
+    return step.role.name in WALKED and step.role.hop != 0
 
 
-def _ahead(steps: Sequence[Step]) -> list[Step]:
-    """The hops that value slots follow before the last layer."""
+def _ahead(steps: Sequence[Step], place: Destination) -> list[Step]:
+    """The links that slots of a kind follow before the last layer; of keys those to other keys."""
     last = max((step.layer for step in steps), default=0)
-    return [step for step in steps if _follows(step) and Destination.VALUE in step.destinations and step.layer < last]
+    names = tuple(WALKED) if place is Destination.VALUE else ("key",)
+    looks = [step for step in steps if step.role.name in names and place in step.destinations and step.layer < last]
+    return list(filter(_follows, looks))
 
 
 def _back(step: Step) -> bool:

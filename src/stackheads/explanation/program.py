@@ -23,7 +23,7 @@ import pandas as pd
 from stackheads.models.hooks import analysing
 from stackheads.models.protocol import Model
 from stackheads.programs.compiler import compile_layers
-from stackheads.programs.program import Program, Step, Windows, lower, own_register, possible_part
+from stackheads.programs.program import WALKED, Program, Step, Windows, lower, own_register, possible_part
 from stackheads.seeds import Stream, stream
 from stackheads.tables import natural, records
 from stackheads.tasks import StatementTask, Task
@@ -89,16 +89,26 @@ def label_steps(labels: pd.DataFrame) -> tuple[list[Step], dict[str, set[int]]]:
 
 def program_of(steps: Iterable[Step], values: Mapping[str, Iterable[int]], task: Task) -> Extracted | None:
     """The program of these steps, each of one destination; None if none carries anything. `values` are those of each gate."""
-    statements = isinstance(task, StatementTask)
-    carrying = (*CARRYING, *(role.name for role in task.operands)) if statements else (*CARRYING, "start")
+    more = [role.name for role in task.operands] if isinstance(task, StatementTask) else ["start"]
+    carrying = {*carried_names(task), *more}
     ordered = in_order(shared([step for step in steps if step.role.name in carrying], values))
     if not ordered:
         return None
     if not isinstance(task, StatementTask):
         return Extracted(Program(()), (), (), listed=ordered, why=NO_STATEMENTS)
-    if task.operands:
+    if not has_words(task):
         return Extracted(Program(()), (), (), listed=ordered)
     return Extracted(*possible_part(Program(ordered), task.same_offset))
+
+
+def carried_names(task: Task) -> tuple[str, ...]:
+    """The roles that carry something along a chain: where a task is made of statements over keys, too."""
+    return (*CARRYING, "key") if isinstance(task, StatementTask) else CARRYING
+
+
+def has_words(task: StatementTask) -> bool:
+    """Whether programs have words for what a task's steps need."""
+    return {role.name for role in task.operands} <= set(WALKED)
 
 
 def in_order(steps: Iterable[Step]) -> tuple[Step, ...]:

@@ -204,7 +204,7 @@ def _leads(looks: Looking, rows: Bool[Tensor, "batch pos"], at: At, thresholds: 
     examples = torch.zeros(len(own), len(rows), dtype=own.dtype, device=own.device).index_add_(1, example, own)
     asked = (examples > 0).sum(dim=1)
     enough = (number >= thresholds.min_rows / CHOOSING) & (asked >= thresholds.min_asked / CHOOSING)
-    still = maps.stands_still(rows) & ~looks.positional
+    still = maps.stands_still(rows) & ~looks.positional_at(rows)
     return _Leads(number, mine, lead.where((enough & ~still)[:, None], -torch.inf))
 
 

@@ -3,9 +3,10 @@
 For each (head, destination) and role r: the mean attention mass on r's target over the rows where that target exists and is
 no other role's target. It is compared with every rival's mass on the same rows, uniform attention among them (`lead`), and with
 the null: the map of *another* example (`maps.py`; for roles that depend on the position alone, whose map is the same in every
-example, uniform attention; so too for an operand whose place the layout of the statements fixes). The null is a one-sided
-paired t-test over examples, Bonferroni-corrected over heads × destinations × roles; leads have intervals by Student's t over
-examples, Bonferroni-corrected over roles. A role that leads has rivals that are no role, too: tables (`rivals.py`).
+example, uniform attention; so too for an operand whose place the layout of the statements fixes, and at a destination for what
+they put next to it). The null is a one-sided paired t-test over examples, Bonferroni-corrected over heads × destinations ×
+roles; leads have intervals by Student's t over examples, Bonferroni-corrected over roles. A role that leads has rivals that are
+no role, too: tables (`rivals.py`).
 
 What the examples cannot show is said and not judged: roles that no row tells apart (`coinciding`), a role whose source stands
 at the same place in every example, so that looking there is looking at a place (`fixed`), and roles whose source stands in too
@@ -26,7 +27,7 @@ from stackheads.labelling.maps import Maps, RoleMaps, make_maps, role_maps
 from stackheads.labelling.rivals import TABLES, Contrast, contrasts
 from stackheads.labelling.statistics import Estimate, Resampling, exceeding, mean_interval, unseen
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.tasks import Task, operand_roles
+from stackheads.tasks import Task, adjoining_roles, operand_roles
 from stackheads.types import Destination, HeadId, Role, Where
 
 
@@ -96,7 +97,7 @@ class _Scores:
 class Looking:
     """Where all heads look, and what the roles say about it: the patterns of any heads at any rows are judged from this.
 
-    Layers and heads are on one axis; `positional` marks roles whose null is uniform attention.
+    Layers and heads are on one axis; `positional` marks roles whose null is uniform attention, wherever they look from.
     """
 
     task: Task
@@ -120,7 +121,7 @@ class Looking:
         at_once = max(1, MEMORY // (48 * self.maps.mass[:, 0].numel()))  # heads, in double precision, several times
         for start in range(0, len(numbers), at_once):
             some = numbers[start : start + at_once]
-            scores = _scores(self.maps, some, self.positional, rows, thresholds)
+            scores = _scores(self.maps, some, self.positional_at(rows), rows, thresholds)
             best = [_best(self.roles, scores, at, every, thresholds) for at in range(len(some))]
             drawn = self._lead_draws(scores, best, draws)
             found |= {
@@ -133,6 +134,12 @@ class Looking:
         level = 1 - (1 - thresholds.confidence) / len(self.roles) / len(TABLES)
         compared = contrasts(self.task, self.clean, rows, leading, own, level)
         return {head: replace(item, contrasts=compared.get(head, ())) for head, item in found.items()}
+
+    def positional_at(self, rows: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "role"]:
+        """Those at these rows, with what statements put next to all of them."""
+        slots = set(self.clean.batch.slots[rows].unique().tolist())
+        next_to = {role for role, place in adjoining_roles(self.task) if slots == {place.slot}}
+        return self.positional | torch.tensor([role in next_to for role in self.roles], device=rows.device)
 
     def _lead_draws(self, scores: _Scores, best: Sequence[PatternEvidence], draws: Resampling) -> Iterator[tuple[float, ...]]:
         """The lead of each head's role on bootstrap samples; none where it has no role."""

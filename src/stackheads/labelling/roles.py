@@ -15,8 +15,11 @@ from stackheads.types import NOWHERE, Role, RoleName
 
 
 def candidate_roles(task: Task) -> list[Role]:
-    """All roles, each the others' rival. find^0 is left out: where it exists it is `self` or a `duplicate`."""
-    others: list[RoleName] = ["previous", "duplicate", "self", "start"]
+    """All roles, each the others' rival. find^0 is left out, since where it exists it is `self` or a `duplicate`, but where a
+    task tells duplicates apart.
+    """
+    apart = Role("hop", 0) in operand_roles(task)
+    others: list[RoleName] = ["previous", *([] if apart else ["duplicate"]), "self", "start"]
     hops = [Role("hop", hop) for hop in task.hops if hop != 0]
     return [*dict.fromkeys([*hops, *operand_roles(task)]), *(Role(name) for name in others)]
 
@@ -32,6 +35,7 @@ def role_targets(task: Task, batch: Batch, roles: list[Role]) -> Bool[Tensor, "r
         Role("self"): lambda: eye.expand(len(batch), -1, -1),
         Role("start"): lambda: source_mask(_first(batch), n_pos) & ~eye,
     }
+    masks[Role("hop", 0)] = lambda: _named_sources(task, batch, Role("hop", 0)) & ~eye
     targets = [masks[role]() if role in masks else _named_sources(task, batch, role) for role in roles]
     return torch.stack(targets) & visible(task, batch)
 

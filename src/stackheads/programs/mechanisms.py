@@ -6,7 +6,7 @@ from types import MappingProxyType
 from stackheads.programs.program import Program, Step
 from stackheads.types import Destination, Role
 
-QUERY, VALUE = Destination.QUERY, Destination.VALUE
+QUERY, VALUE, KEY = Destination.QUERY, Destination.VALUE, Destination.KEY
 
 
 def one_hop_per_layer(hops: int) -> Program:
@@ -36,6 +36,27 @@ def tripling(hops: int) -> Program:
     return Program(tuple(steps))
 
 
+def one_hop_per_layer_over_keys(hops: int) -> Program:
+    """The same walk over key slots, which know their value: it begins at the query's own key (bidirectional)."""
+    walk = tuple(Step(1 + hop, Role("key", hop), (QUERY,)) for hop in range(1, hops))
+    return Program((Step(0, Role("hop", 1), (KEY,)), Step(1, Role("key", 0), (QUERY,)), *walk))
+
+
+def doubling_over_keys(hops: int) -> Program:
+    """Key slots look ahead 1, 2, 4, … hops, so that what they know doubles; the query follows a layer later (bidirectional)."""
+    steps, layer, hop, reached = [Step(0, Role("hop", 1), (KEY,)), Step(1, Role("key", 0), (QUERY,))], 1, 1, 1
+    while reached < hops:
+        if reached + hop < hops:
+            steps.append(Step(layer, Role("key", hop), (KEY,)))
+        steps.append(Step(layer + 1, Role("key", reached), (QUERY,)))
+        layer, hop, reached = layer + 1, 2 * hop, 2 * reached + 1
+    return Program(tuple(steps))
+
+
 MECHANISMS: MappingProxyType[str, Callable[[int], Program]] = MappingProxyType(
     {"one hop per layer": one_hop_per_layer, "doubling": doubling, "tripling": tripling}
 )
+OVER_KEYS: MappingProxyType[str, Callable[[int], Program]] = MappingProxyType(
+    {"one hop per layer": one_hop_per_layer_over_keys, "doubling": doubling_over_keys}
+)
+"""The same for tasks with `keys`."""

@@ -8,15 +8,18 @@ window, shifted:
 - `hop j` at a destination: the value slot find^j, which holds f^j(s): the window j + (window of value slots) becomes known.
   To find it, a register of the row must equal one of the source: f^a(s) = f^-b(f^j(s)) with a + b = j, so j is possible
   exactly if some a is in the row's window and -b in the value slots' window.
+- `key j` at a destination, the same over key slots: the one that holds f^j(s), and its window. A key slot knows {0, 1} once it
+  has looked at its own value, `hop 1`, which stands behind it.
 - `duplicate`: a slot with the same token: its window, unshifted. The key slot, or the value slot (which is find^0) where that
-  knows more.
+  knows more. Where a task tells them apart these are `key 0` and `hop 0`.
 
 So what a program can do follows from its steps alone, and `lower` turns it into head specifications or says which step is
 impossible. One hop per layer, doubling and tripling are a few lines each (`mechanisms.py`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from stackheads.programs.heads import PLACES, TOKEN, Copy, HeadSpec, Layers, ProgramError, register
 from stackheads.types import Destination, Gate, Role, Slot
@@ -55,6 +58,9 @@ class Program:
             lines.append(f"layer {layer}: " + ", ".join(here or ["nothing"]))
         return "\n".join(lines)
 
+
+WALKED: Mapping[str, Destination] = MappingProxyType({"hop": Destination.VALUE, "key": Destination.KEY})
+"""The roles that follow links, and what they look at."""
 
 Windows = dict[Destination, frozenset[int]]
 Naming = Callable[[int], int]
@@ -156,17 +162,18 @@ def _find(step: Step, destination: Destination, windows: Windows, same: Naming) 
         return (), frozenset(Slot), 0
     if role.name == "duplicate":
         return ((TOKEN, TOKEN),), frozenset({_twin(destination, windows).slot}), None
-    if role.name == "hop" and role.hop:
+    there = WALKED.get(role.name, Destination.VALUE)
+    if role.name in WALKED and role.hop is not None:
         back = {a: same(a - role.hop) for a in windows[destination]}
-        ways = sorted((abs(b), a) for a, b in back.items() if b in windows[Destination.VALUE])
+        ways = sorted((abs(b), a) for a, b in back.items() if b in windows[there])
         if ways:
             a = ways[0][1]
-            return ((register(a), register(back[a])),), frozenset({Slot.VALUE}), None
-        if destination == Destination.KEY and role.hop == 1:
+            return ((register(a), register(back[a])),), frozenset({there.slot}), None
+        if destination == Destination.KEY and role == Role("hop", 1):
             return (), frozenset({Slot.VALUE}), 1
     raise ProgramError(
         f"layer {step.layer}: {role} @{destination} must find its source by what is known, rows know offsets "
-        f"{sorted(windows[destination])} and value slots {sorted(windows[Destination.VALUE])}: add earlier steps"
+        f"{sorted(windows[destination])} and {there} slots {sorted(windows[there])}: add earlier steps"
     )
 
 
@@ -180,8 +187,8 @@ def _brought(role: Role, destination: Destination, windows: Windows, same: Namin
         return shifted(-1, windows[Destination.KEY])
     if role.name == "duplicate":
         return shifted(0, windows[_twin(destination, windows)])
-    if role.name == "hop" and role.hop:
-        return shifted(role.hop, windows[Destination.VALUE])
+    if role.name in WALKED and role.hop is not None:
+        return shifted(role.hop, windows[WALKED[role.name]])
     return frozenset()
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from stackheads.errors import ConfigError
 from stackheads.tasks.automaton import Automaton
-from stackheads.tasks.base import OPERANDS, Batch, Operand, StoredTask, Task, gates, operand_roles
+from stackheads.tasks.base import OPERANDS, Batch, Operand, StoredTask, Task, adjoining_roles, gates, operand_roles
 from stackheads.tasks.binding import Binding
 from stackheads.tasks.causal_graph import CausalGraph
 from stackheads.tasks.check import check, check_gates
@@ -13,6 +13,7 @@ from stackheads.tasks.cycle import Cycle
 from stackheads.tasks.depth_cases import DepthCases
 from stackheads.tasks.drawn import check_task, draw, labelling_batch, rewired
 from stackheads.tasks.induction import KHopInduction
+from stackheads.tasks.keyed import KeyedTask, with_keys
 from stackheads.tasks.languages import LANGUAGES, Language, Machine
 from stackheads.tasks.nearest import NearestNeighbour
 from stackheads.tasks.prompted import Prompted
@@ -32,6 +33,7 @@ __all__ = [
     "Cycle",
     "DepthCases",
     "KHopInduction",
+    "KeyedTask",
     "Language",
     "Machine",
     "NearestNeighbour",
@@ -43,6 +45,7 @@ __all__ = [
     "Supervision",
     "Task",
     "Templates",
+    "adjoining_roles",
     "check",
     "check_gates",
     "check_storable",
@@ -54,6 +57,7 @@ __all__ = [
     "operand_roles",
     "rewired",
     "settings_of",
+    "with_keys",
 ]
 
 KINDS: dict[str, type[StoredTask]] = {

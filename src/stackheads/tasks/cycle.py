@@ -14,12 +14,13 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from stackheads.errors import ConfigError
+from stackheads.tasks.keyed import KeyedTask
 from stackheads.tasks.links import Links
 from stackheads.tasks.orders import shuffled_order
-from stackheads.tasks.statements import MAX_ARRANGEMENTS, Arrangements, StatementTask
+from stackheads.tasks.statements import MAX_ARRANGEMENTS, Arrangements
 
 
-class Cycle(StatementTask):
+class Cycle(KeyedTask):
     """`symbols` symbols on a random cycle; context 2 × symbols + 1.
 
     `order`  `shuffled`: statements in random order. `sorted`: against the direction of the cycle, the query's own last, so that
@@ -43,7 +44,7 @@ class Cycle(StatementTask):
     @property
     def name(self) -> str:
         layout = "" if self.order == "shuffled" else f"{self.order}, "
-        return f"cycle of {self.symbols}, {layout}D = {self.max_hops}, {self.attention_dir}, {self.supervision}"
+        return f"cycle of {self.symbols}, {layout}D = {self.max_hops}, {self.attention_dir}, {self.supervision}{self._keyed}"
 
     @property
     def n_statements(self) -> int:

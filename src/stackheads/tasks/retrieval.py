@@ -18,14 +18,15 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from stackheads.errors import ConfigError
+from stackheads.tasks.keyed import KeyedTask
 from stackheads.tasks.links import Links
 from stackheads.tasks.orders import shuffled_order
-from stackheads.tasks.statements import MAX_ARRANGEMENTS, Arrangements, StatementTask
+from stackheads.tasks.statements import MAX_ARRANGEMENTS, Arrangements
 
 Order = Literal["definition-first", "shuffled"]
 
 
-class Retrieval(StatementTask):
+class Retrieval(KeyedTask):
     """`chains` chains of `max_hops` statements; context 2 × chains × max_hops + 1.
 
     `symbols` is the vocabulary, at least chains × (max_hops + 1), which is the default (0). Raises `ConfigError` if
@@ -50,7 +51,8 @@ class Retrieval(StatementTask):
 
     @property
     def name(self) -> str:
-        return f"retrieval, {self.chains} chains, D = {self.max_hops}, {self.order}, {self.attention_dir}, {self.supervision}"
+        asks = f"{self.attention_dir}, {self.supervision}{self._keyed}"
+        return f"retrieval, {self.chains} chains, D = {self.max_hops}, {self.order}, {asks}"
 
     @property
     def n_statements(self) -> int:

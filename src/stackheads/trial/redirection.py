@@ -1,6 +1,7 @@
 """Prediction: point a hop-j head at find^j' instead, and the answer must become the one that its label predicts.
 
-All confirmed hop-j heads of one destination, in whatever layer, are pointed at find^j' together. What has to follow is computed
+All confirmed hop-j heads of one destination, in whatever layer, are pointed at find^j' together; so are those of `key j`, at
+another key. What has to follow is computed
 from the labels alone: the program read off them is compiled (`explanation/program.py`) and the same steps are pointed at the
 same sources. Where the program then gives a clear answer that differs from the one it gives untouched, the trained model must
 give the new answer too (`changed`); where it is the same, the model must keep it (`kept`). A readout that the program does not
@@ -12,6 +13,7 @@ Cost: for each (hop, destination, new hop) one forward pass of the model and one
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 import torch
@@ -24,6 +26,7 @@ from stackheads.interventions import Recorded, destination_rows, recorded, rerun
 from stackheads.labelling.bench import Bench, Label
 from stackheads.labelling.roles import role_targets
 from stackheads.models.hooks import Edit, PatternEdit
+from stackheads.programs.program import WALKED
 from stackheads.tasks import Batch, StatementTask
 from stackheads.types import NOWHERE, Destination, HeadId, Role
 
@@ -31,11 +34,11 @@ CLEAR_LEAD = 6.0
 """Half of the logit that a compiled program gives a right answer: below this lead over the next it predicts nothing."""
 ANSWERS_LIKE_IT = 0.9
 """Share of examples on which program and model must agree untouched before the program's prediction means anything."""
-COLUMNS = ["hop", "destination", "to", "readout", "changed", "fulfilled", "kept", "held", "unpredicted"]
+COLUMNS = ["role", "hop", "destination", "to", "readout", "changed", "fulfilled", "kept", "held", "unpredicted"]
 
 
 def redirection(bench: Bench, labels: Sequence[Label], extracted: Extracted | None) -> pd.DataFrame:
-    """One row per redirected hop and query readout.
+    """One row per redirected role and query readout.
 
     `changed` examples for which the program predicts another answer, `fulfilled` the share of them on which the model gives it;
     `kept` examples for which it predicts the same answer, `held` the share of them on which the model keeps it; `unpredicted`
@@ -51,31 +54,32 @@ def redirection(bench: Bench, labels: Sequence[Label], extracted: Extracted | No
     like = (before == model_before).double().mean(dim=0) >= ANSWERS_LIKE_IT
     rows = []
     last = bench.clean.run.z.shape[0] - 1
-    for hop, destination, to in _experiments(task, labels):
-        heads = [label.head for label in labels if _is(label, hop, destination)]
+    for pointed, destination, new in _experiments(task, labels):
+        heads = [label.head for label in labels if _is(label, pointed, destination)]
         program_heads = [
             head
             for (_, role, place), several in program.heads.items()
-            if (role, place) == (Role("hop", hop), destination)
+            if (role, place) == (pointed, destination)
             for head in several
         ]
         heard = destination == Destination.QUERY or any(head.layer < last for head in heads)
         if not heard or not program_heads:
             continue
-        model_edits = _pointed(bench.clean, task, heads, destination, to)
-        program_edits = _pointed(program_clean, task, program_heads, destination, to)
+        model_edits = _pointed(bench.clean, task, heads, destination, new)
+        program_edits = _pointed(program_clean, task, program_heads, destination, new)
         found = _answers(task, bench.run(model_edits), batch, 0.0)
         expected = _answers(task, rerun(program.model, program_clean, program_edits), batch, CLEAR_LEAD)
-        clear = (expected != NOWHERE) & (before == model_before) & _reachable(task, batch, destination, to)[:, None]
+        clear = (expected != NOWHERE) & (before == model_before) & _reachable(task, batch, destination, new)[:, None]
         for number, readout in enumerate(task.readout_hops):
             changed = clear[:, number] & (expected != before)[:, number]
             kept = clear[:, number] & (expected == before)[:, number]
             right = (found == expected)[:, number]
             rows.append(
                 {
-                    "hop": hop,
+                    "role": pointed.name,
+                    "hop": pointed.hop,
                     "destination": str(destination),
-                    "to": to,
+                    "to": new.hop,
                     "readout": readout,
                     "changed": int(changed.sum()) if like[number] else 0,
                     "fulfilled": _share(right, changed) if like[number] else None,
@@ -87,36 +91,39 @@ def redirection(bench: Bench, labels: Sequence[Label], extracted: Extracted | No
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _experiments(task: StatementTask, labels: Sequence[Label]) -> list[tuple[int, Destination, int]]:
-    """(hop, destination, new hop): every confirmed hop at query and value, one further and one less where there are maps."""
-    found = sorted(
-        {
-            (label.role.hop, label.destination)
-            for label in labels
-            if label.status == "confirmed" and label.role is not None and label.role.name == "hop" and label.gate is None
-            if label.role.hop is not None and label.destination != Destination.KEY
-        }
-    )
-    return [(hop, where, to) for hop, where in found for to in (hop - 1, hop + 1) if to != 0 and to in task.hops]
+def _experiments(task: StatementTask, labels: Sequence[Label]) -> list[tuple[Role, Destination, Role]]:
+    """(role, destination, new role): every confirmed hop at query and value, and key, one further and one less if there is one.
+
+    Not a key's own value, which stands in no other place.
+    """
+    found = {
+        (label.role, label.destination)
+        for label in labels
+        if label.status == "confirmed" and label.role is not None and label.role.name in WALKED and label.gate is None
+        if label.role.name == "key" or label.destination != Destination.KEY
+    }
+    there = {Role("hop", hop) for hop in task.hops if hop} | set(task.operands)
+    ordered = sorted(found, key=lambda each: (each[0].name, each[0].hop or 0, each[1]))
+    pairs = [(role, where, replace(role, hop=(role.hop or 0) + by)) for role, where in ordered for by in (-1, 1)]
+    return [(role, where, new) for role, where, new in pairs if new in there]
 
 
-def _is(label: Label, hop: int, destination: Destination) -> bool:
-    confirmed = label.status == "confirmed" and label.gate is None
-    return confirmed and label.role == Role("hop", hop) and label.destination == destination
+def _is(label: Label, role: Role, destination: Destination) -> bool:
+    return label.status == "confirmed" and label.gate is None and (label.role, label.destination) == (role, destination)
 
 
-def _pointed(clean: Recorded, task: StatementTask, heads: Sequence[HeadId], destination: Destination, to: int) -> list[Edit]:
-    targets = role_targets(task, clean.batch, [Role("hop", to)])[0]
+def _pointed(clean: Recorded, task: StatementTask, heads: Sequence[HeadId], destination: Destination, to: Role) -> list[Edit]:
+    targets = role_targets(task, clean.batch, [to])[0]
     rows = destination_rows(clean.batch, destination) & targets.any(dim=-1)
     pattern = evenly(targets, clean.run.z.dtype)
     return [PatternEdit(head, rows, pattern) for head in heads]
 
 
-def _reachable(task: StatementTask, batch: Batch, destination: Destination, to: int) -> Tensor:
+def _reachable(task: StatementTask, batch: Batch, destination: Destination, to: Role) -> Tensor:
     """Examples in which the new source exists, where the query itself is redirected."""
     if destination != Destination.QUERY:
         return torch.ones(len(batch), dtype=torch.bool)
-    return batch.find[:, list(task.hops).index(to), -1].cpu() >= 0
+    return role_targets(task, batch, [to])[0, :, -1].any(dim=-1).cpu()
 
 
 def _answers(

@@ -3,7 +3,9 @@
 A seed draws a task – a cycle looked at both ways, or chains stated in order, three to five hops – and then a program: value
 slots learn their keys, and layer by layer one to three steps are drawn from all that can find a source that is there by what is
 known, and bring something that is not (`programs/program.py`), until the query knows every hop that is asked. Steps of which
-nothing depends are left in. Each step is a head of its own, and what several heads of a layer bring they share.
+nothing depends are left in. Each step is a head of its own, and what several heads of a layer bring they share. Programs
+*over keys* are of a cycle with `keys`: key slots learn their values, in every second one value slots their keys as well, and
+steps are drawn from looks at keys and at values, from all of them.
 
 The family of a program:
 
@@ -35,7 +37,7 @@ from stackheads.types import Destination, HeadId, Role, Status
 from stackheads.validation.specimens import Circuit, Guise, halved, shared_by_symbol
 from stackheads.validation.truth import existing, labels_by_construction
 
-QUERY, VALUE = Destination.QUERY, Destination.VALUE
+QUERY, VALUE, KEY = Destination.QUERY, Destination.VALUE, Destination.KEY
 MAX_LAYERS, MAX_STEPS = 5, 3
 HOPS = (3, 4, 5)
 PREFIX = "drawn "
@@ -66,13 +68,13 @@ def guise_of(seed: int, member: str) -> Guise:
 
 
 @cache
-def family(seed: int) -> dict[str, Circuit]:
-    """All members, by name. Cost: a second or less."""
-    plain = None
-    generator = stream(seed, Stream.DRAWN, "program")
+def family(seed: int, over_keys: bool = False) -> dict[str, Circuit]:
+    """All members, by name. Cost: seconds."""
+    plain, of = None, ("over keys",) if over_keys else ()
+    generator = stream(seed, Stream.DRAWN, "program", *of)
     while plain is None:
-        plain = _plain(generator)
-    generator = stream(seed, Stream.DRAWN, "members")
+        plain = _plain(generator, over_keys)
+    generator = stream(seed, Stream.DRAWN, "members", *of)
     parts = _pick((_in_halves, _by_symbol), generator)(plain, generator)
     decoys = [_no_output, _unread, *([_against] if _asked_sites(plain) else [])]
     one, another = torch.randperm(len(decoys), generator=generator)[:2].tolist()
@@ -104,28 +106,34 @@ def _pick(some: Sequence[_T], generator: torch.Generator) -> _T:
     return some[int(torch.randint(len(some), (), generator=generator))]
 
 
-def _plain(generator: torch.Generator) -> Circuit | None:
-    task = _task(generator)
+def _plain(generator: torch.Generator, over_keys: bool) -> Circuit | None:
+    task = _task(generator, over_keys)
     program = _program(task, generator)
     if program is None:
         return None
+    made = separately(program, task)
+    part = live_part(made.layers, task, made.readouts)
+    return replace(made, base=_written().get(part, part))
+
+
+def separately(program: Program, task: StatementTask) -> Circuit:
+    """A program whose query, value and key slots have registers of their own."""
     layers = lower(program, task.same_offset, separate=True)
-    readouts = {hop: {own_register(task.same_offset(hop), QUERY): 1.0} for hop in task.readout_hops}
-    part = live_part(layers, task, readouts)
-    return Circuit(layers, task, readouts, base=_written().get(part, part))
+    return Circuit(layers, task, {hop: {own_register(task.same_offset(hop), QUERY): 1.0} for hop in task.readout_hops})
 
 
-def _task(generator: torch.Generator) -> StatementTask:
+def _task(generator: torch.Generator, over_keys: bool) -> StatementTask:
     """A cycle is so long that no hop that is asked is one backward as well."""
     hops = _pick(HOPS, generator)
-    if _pick((True, False), generator):
-        return Cycle(symbols=2 * hops + _pick((2, 3, 4), generator), max_hops=hops, supervision="chain")
+    if over_keys or _pick((True, False), generator):
+        symbols = 2 * hops + _pick((2, 3, 4), generator)
+        return Cycle(symbols=symbols, max_hops=hops, supervision="chain", keys=over_keys)
     return Retrieval(chains=_pick((2, 3), generator), max_hops=hops, supervision="chain", attention_dir="causal")
 
 
 def _program(task: StatementTask, generator: torch.Generator) -> Program | None:
     """None where five layers do not come to all hops, or a layer has nothing to add."""
-    steps, there = [Step(0, Role("previous"), (VALUE,))], existing(task)
+    steps, there = _beginning(task, generator), existing(task)
     asked = {task.same_offset(hop) for hop in task.readout_hops}
     for layer in range(1, MAX_LAYERS):
         useful = _useful(task, there, steps, layer)
@@ -138,14 +146,22 @@ def _program(task: StatementTask, generator: torch.Generator) -> Program | None:
     return None
 
 
+def _beginning(task: StatementTask, generator: torch.Generator) -> list[Step]:
+    """What slots learn of their own statement."""
+    values, keys = Step(0, Role("previous"), (VALUE,)), Step(0, Role("hop", 1), (KEY,))
+    if not task.operands:
+        return [values]
+    return [keys, values] if _pick((True, False), generator) else [keys]
+
+
 def _useful(task: StatementTask, there: set[tuple[int, Destination]], steps: list[Step], layer: int) -> list[Step]:
     """The steps that find a source that is there, in this layer, and bring hops of the task that are not known yet."""
     here = possible_part(Program(tuple(steps)), task.same_offset)[2][-1]
-    found = []
-    for place in (QUERY, VALUE):
-        for hop in task.hops:
-            step = Step(layer, Role("hop", hop), (place,))
-            if hop and (hop, place) in there and (hop > 0 or task.attention_dir == "bidirectional"):
+    looks, found = [*(Role("hop", hop) for hop in task.hops if hop), *task.operands], []
+    for place in (QUERY, VALUE, KEY) if task.operands else (QUERY, VALUE):
+        for role in looks:
+            step, hop = Step(layer, role, (place,)), role.hop or 0
+            if (hop, place) in there and (hop > 0 or task.attention_dir == "bidirectional"):
                 _, impossible, windows = possible_part(Program((*steps, step)), task.same_offset)
                 if not impossible and (windows[-1][place] - here[place]) & set(task.hops):
                     found.append(step)
