@@ -16,10 +16,14 @@ from stackheads.labelling.measure import Look, measure
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import status
 from stackheads.models import build, load, save_checkpoint
+from stackheads.programs.compiler import compile_layers
+from stackheads.programs.mechanisms import OVER_KEYS
 from stackheads.tables import records
+from stackheads.tasks import Cycle, KHopInduction
 from stackheads.timeline.emergence import Followed, emergence_step, followed, run_snapshots, step_row
 from stackheads.timeline.result import OTHER_ROLE, SYMBOLS
 from stackheads.types import Destination, HeadId, Role
+from stackheads.validation.drawn import separately
 
 
 @pytest.fixture(scope="module")
@@ -228,3 +232,28 @@ def test_snapshots_of_unlike_models_are_refused(tmp_path):
     save_checkpoint(run / "step-000150", build(config, TASK), TASK, config)
     with pytest.raises(CheckpointError, match=r"share model and task, .*step-000150 has others"):
         emergence(run, examples=16, progress=False)
+
+
+def test_walks_over_keys_are_followed_with_keys_as_sources(tmp_path):
+    """And without, none of their heads at the query is."""
+    task = Cycle(symbols=6, max_hops=2, supervision="chain", keys=True)
+    made = separately(OVER_KEYS["one hop per layer"](2), task)
+    model, config = compile_layers(made.layers, task, readouts=made.readouts)
+    plain = task.model_copy(update={"keys": False})
+    for step, each in ((100, build(config, plain, seed=1)), (200, model), (300, model)):
+        save_checkpoint(tmp_path / "run" / f"step-{step:06d}", each, plain, config, {"seed": 0, "steps": 300})
+    found = [emergence(tmp_path / "run", examples=256, bootstraps=0, progress=False, keys=keys) for keys in (True, False)]
+    heads = [each.steps.query("kind == 'head'").set_index("what")["step"].to_dict() for each in found]
+    assert heads[0] == {"L0H0 @key hop 1": 200, "L1H0 @query key 0": 200, "L2H0 @query key 1": 200}
+    assert heads[1].keys() <= {"L1H0 @query duplicate"}
+    assert found[0].task["keys"] is True
+    assert "keys" not in found[1].task
+
+
+def test_keys_of_a_task_without_are_refused(tmp_path):
+    task = KHopInduction(max_hops=1, symbols=3, context=8)
+    config = ModelConfig(layers=1, heads=1, d_model=16)
+    for step in (1, 2):
+        save_checkpoint(tmp_path / f"step-{step:06d}", build(config, task), task, config, {"seed": 0, "steps": 2})
+    with pytest.raises(ConfigError, match="key slots are sources of a cycle or of retrieval, got"):
+        emergence(tmp_path, keys=True)

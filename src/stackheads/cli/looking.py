@@ -12,6 +12,7 @@ from stackheads.cli.task_options import TASKS, TaskOptions
 from stackheads.errors import ConfigError
 
 TIMELINE = "timeline.png"
+KEYS = typer.Option("--keys", help="Key slots are sources, too (cycle, retrieval).")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def analyze(
         str, typer.Option(help="Examples to measure on, or auto: from 512 on, until rows are decided.")
     ] = "auto",
     budget: Annotated[int | None, typer.Option(help="The most examples that auto may take.  [default: 4096]")] = None,
-    keys: Annotated[bool, typer.Option("--keys", help="Key slots are sources, too (cycle, retrieval).")] = False,
+    keys: Annotated[bool, KEYS] = False,
     wanted: Wanted,
     common: Common,
 ) -> None:
@@ -83,6 +84,7 @@ def emerge(
     examples: Annotated[int, typer.Option(help="Examples to measure each snapshot on.")] = 512,
     seed: Seed = 0,
     device: Device = "cpu",
+    keys: Annotated[bool, KEYS] = False,
     output_dir: Annotated[Path | None, typer.Option(help="Also write JSON, tables and the timeline figure here.")] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -98,7 +100,7 @@ def emerge(
 
     if output_dir is not None:
         check_folder(output_dir, files=(*FILES, TIMELINE))
-    found = emergence(run, examples=examples, seed=seed, device=device, progress=not quiet)
+    found = emergence(run, examples=examples, seed=seed, device=device, progress=not quiet, keys=keys)
     if output_dir is not None:
         found.save(output_dir)
         save_figure(timeline(found), output_dir / TIMELINE)

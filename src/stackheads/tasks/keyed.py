@@ -69,7 +69,7 @@ class KeyedTask(StatementTask, ABC):
         return torch.stack([own, *(keys[role.hop or 0] for role in self.operands[1:])], dim=1)
 
 
-def with_keys(task: Task) -> Task:
+def with_keys(task: Task) -> KeyedTask:
     """The same task with its key slots as sources, too. Raises `ConfigError` for a task that has none to name."""
     if not isinstance(task, KeyedTask):
         raise ConfigError(f"key slots are sources of a cycle or of retrieval, got {task.name}: leave keys out")

@@ -48,6 +48,7 @@ from stackheads.limits import check_number
 from stackheads.models import Checkpoint, load, parse_device, snapshots
 from stackheads.models.memory import kept_memory
 from stackheads.seeds import Stream, check_seed, stream
+from stackheads.tasks import with_keys
 from stackheads.timeline.measuring import Told, tell
 from stackheads.timeline.result import OTHER_ROLE, Emergence, accuracy_frame, heads_frame, steps_frame
 from stackheads.types import Destination, HeadId, Role, Status
@@ -106,11 +107,13 @@ def emergence(
     progress: bool = True,
     bootstraps: int = KEPT_DRAWS,
     thresholds: Thresholds | None = None,
+    keys: bool = False,
 ) -> Emergence:
-    """Follow hops and heads through the snapshots of a run folder.
+    """Follow hops and heads through the snapshots of a run folder; with `keys` those that look at key slots, too.
 
     `bootstraps`: resamplings of the examples behind the bootstrap intervals, 39 to 100; 0 for none. Raises `ConfigError`
-    (examples, bootstraps, device), `CheckpointError` (no run folder, fewer than two snapshots, damaged or unlike snapshots).
+    (examples, bootstraps, device, keys of a task that has none), `CheckpointError` (no run folder, fewer than two snapshots,
+    damaged or unlike snapshots).
     """
     thresholds = default_or(thresholds)
     examples, seed = check_number("examples", examples, MIN_EXAMPLES, words=" for an interval"), check_seed(seed)
@@ -122,12 +125,13 @@ def emergence(
         )
     folders, place = run_snapshots(as_path(run)), parse_device(device)
     last = load(folders[max(folders)], place)
-    sample = draw_sample(last.task, examples, seed, thresholds, place)
+    task = with_keys(last.task) if keys else last.task
+    sample = draw_sample(task, examples, seed, thresholds, place)
     with kept_memory():
         measured, cells = _measured(folders, last, sample, thresholds, progress)
     return Emergence(
         model={"name": Path(run).resolve().name, **last.config.model_dump()},
-        task={"name": last.task.name, **last.task.model_dump()},
+        task={"name": task.name, **task.model_dump()},
         training=last.training,
         seed=seed,
         examples=examples,
