@@ -9,17 +9,19 @@ was looked at (seed 12) the last head at the query has 0.95 of it on the *key* f
 Where attention is causal a key knows nothing that follows; looking both ways it knows its value, and others may walk over
 keys as well.
 
-So each solved run is analysed again with these sources added to the task's, `key j`: the key slot of f^j(s) for each offset
-j but 0, `duplicate`, and -1, which is `previous` at value slots (256 examples, seed 0; selectors fitted to attention), and,
-as a control, with those of another example. Fixed before any run but that one was measured so: that a run walks over keys
-is *shown* where with them its selectors keep half of the weakest answer or more, without and with those of another example
-less than half.
+So each solved run is analysed again with key slots as sources (`tasks.with_keys`; 256 examples, seed 0; selectors fitted to
+attention), and, as a control, with those of another example. Fixed before any run but that one was measured so: that a run
+walks over keys is *shown* where with them its selectors keep half of the weakest answer or more, without and with those of
+another example less than half. At first that was measured with a subclass of the task, which had `key j` for j but 0 and -1
+and no words in programs, on 23 runs; what is told now is of the words that are built in, `key 0` and `hop 0` for what was
+`duplicate`, and own values of keys among them.
 
 Columns of scale-keys.csv, a row for each finished run, empty from `mechanism` on where it is not solved: `mechanism` by
 labels and `kept` as in scale-mechanisms.csv, `at_value` and `at_key`, the hops that probes read there before the last
-layer; then with keys added `confirmed` cells, those of them that look at keys (`keyed`), their `roles`, and `with_keys`,
-what selectors keep; and `with_others`, what they keep with the keys of another example. Writes scale-keys.csv and scale-
-keys.png.
+layer, and whether the reason `hints` at keys; then with keys the name by labels, `keyed_mechanism`, and by selectors,
+`keyed_selectors`, the share of examples on which the program answers as the model does, of the hop with the least (`agrees`),
+`confirmed` cells, those of them that look at keys (`keyed`), their `roles`, and `with_keys`, what selectors keep; and
+`with_others`, what they keep with the keys of another example. Writes scale-keys.csv and scale-keys.png.
 """
 
 from pathlib import Path
@@ -34,41 +36,24 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stackheads import Analysis, analyze
+from stackheads.analysis import Selectors
 from stackheads.labelling.stability import layer_roles
 from stackheads.models import load
 from stackheads.processes import worker_pool
 from stackheads.report.figures.style import plain
-from stackheads.tasks import Cycle
+from stackheads.tasks import Cycle, with_keys
 from stackheads.tasks.links import Links
-from stackheads.types import Role
 from stackheads.validation.kept import kept, key
 
 BAR = 0.5
 
 
-class Keyed(Cycle):
-    """The same examples; the key slots of f^j(s) are sources, too."""
-
-    @property
-    def operands(self) -> tuple[Role, ...]:
-        """`key j` for each offset but 0 and -1, which have a role."""
-        return tuple(Role("key", hop) for hop in self.hops if hop not in (0, -1))
-
-    def _operands(self, links: Links, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch operand pos"]:
-        symbol, found = self._symbols(tokens), []
-        for role in self.operands:
-            reached = symbol
-            for _ in range((role.hop or 0) % self.symbols):
-                reached = links.forward.gather(1, reached)
-            found.append(links.keyed.gather(1, reached) - 1)  # `keyed` is where the value stands, and its key before it
-        return torch.stack(found, dim=1)
-
-
-class OthersKeys(Keyed):
+class OthersKeys(Cycle):
     """The control: key slots where they stand in another example."""
 
-    def _operands(self, links: Links, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch operand pos"]:
-        return super()._operands(links, tokens).roll(1, dims=0)
+    def _operands(self, links: Links, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch operand pos"] | None:
+        found = super()._operands(links, tokens)
+        return None if found is None else found.roll(1, dims=0)
 
 
 def measure(runs: list[Run], workers: int) -> Tables:
@@ -86,8 +71,9 @@ def keys_row(run: Run) -> dict[str, Any]:
     found = kept_analysis(run, KEPT)
     row |= {"mechanism": found.mechanism, "kept": kept_selectors(run, found)["kept"]}
     row |= {f"at_{place}": read_at(found, place) for place in ("value", "key")}
+    row["hints"] = "keys as sources" in (found.mechanism_reason or "")
     name = f"keys-{key({}, last_snapshot(run), Path(__file__))}"
-    (more,) = kept(KEPT / run.sweep / run.plan.name, name, lambda: [with_keys(last_snapshot(run))])
+    (more,) = kept(KEPT / run.sweep / run.plan.name, name, lambda: [keyed_row(last_snapshot(run))])
     return row | more
 
 
@@ -97,22 +83,27 @@ def read_at(found: Analysis, place: str) -> str:
     return " ".join(map(str, rows["hops"].iloc[0]))
 
 
-def with_keys(folder: Path) -> dict[str, Any]:
+def keyed_row(folder: Path) -> dict[str, Any]:
     """What labels and selectors of a checkpoint say where keys are sources, and selectors with the keys of another example."""
     checkpoint = load(folder)
-    settings = checkpoint.task.model_dump()
-    labelled = _analysed(checkpoint.model, Keyed(**settings))
+    labelled = _analysed(checkpoint.model, with_keys(checkpoint.task))
+    chosen = _selectors(labelled)
+    control = _selectors(_analysed(checkpoint.model, OthersKeys(**with_keys(checkpoint.task).model_dump())))
     confirmed = labelled.labels[labelled.labels["status"] == "confirmed"]
     roles = "; ".join(
         f"L{layer} {place} {role}" + (f" × {count}" if count > 1 else "")
         for (layer, place, role), count in sorted(layer_roles(labelled.labels).items())
     )
+    agreed = labelled.program_agreement
     return {
+        "keyed_mechanism": labelled.mechanism,
+        "keyed_selectors": chosen.mechanism,
+        "agrees": None if agreed is None else round(min(agreed.values()), 4),
         "confirmed": len(confirmed),
         "keyed": int((confirmed["role"] == "key").sum()),
         "roles": roles,
-        "with_keys": _least(labelled),
-        "with_others": _least(_analysed(checkpoint.model, OthersKeys(**settings))),
+        "with_keys": _least(chosen),
+        "with_others": _least(control),
     }
 
 
@@ -120,8 +111,11 @@ def _analysed(model: Any, task: Cycle) -> Analysis:
     return analyze(model, task=task, examples=256, seed=0, progress=False)
 
 
-def _least(found: Analysis) -> float:
-    chosen = found.selectors(examples=256, fitted_to="attention", progress=False)
+def _selectors(found: Analysis) -> Selectors:
+    return found.selectors(examples=256, fitted_to="attention", progress=False)
+
+
+def _least(chosen: Selectors) -> float:
     return round(min(chosen.recovered(chosen.levels[-1]).values()), 4)
 
 
@@ -136,6 +130,11 @@ def tell(tables: Tables) -> str:
     solved = table[table["solved"]].reset_index(drop=True)
     shown = walks_over_keys(solved)
     text = [f"shown to walk over keys: {rate(int(shown.sum()), len(solved))}"]
+    for words, names in (("labels", ("mechanism", "keyed_mechanism")), ("selectors, with keys", ("keyed_selectors",))):
+        counts = ["; ".join(f"{n} {name}" for name, n in solved[column].value_counts().items()) for column in names]
+        text.append(f"mechanism by {words}: {', with keys '.join(counts)}")
+    hinted = solved["hints"].astype(bool)
+    text.append(f"the reason hints at keys: in {int((hinted & shown).sum())} of these, {int((hinted & ~shown).sum())} others")
     unnamed = solved["mechanism"] == "none"
     parts = {"mechanism none": unnamed, "any other": ~unnamed}
     rows = []
@@ -148,7 +147,8 @@ def tell(tables: Tables) -> str:
     header = ["runs", "number", "hops read at values", "at keys", *SHARES.values(), "confirmed with keys", "of them keys"]
     header.append("runs with a key at the query")
     text.append(markdown(header, rows))
-    columns = ["seed", "mechanism", "at_value", "at_key", *SHARES, "confirmed", "keyed", "roles"]
+    names = ["mechanism", "keyed_mechanism", "agrees", "keyed_selectors"]
+    columns = ["seed", *names, "at_value", "at_key", *SHARES, "confirmed", "keyed", "roles"]
     text.append(markdown(columns, solved[columns].values.tolist()))
     return "\n\n".join(text)
 
