@@ -23,6 +23,7 @@ interval; where all pairs agree the bootstrap has no width, and how many runs ma
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -57,14 +58,14 @@ WORDS = {
 Rows = list[dict[str, Any]]
 
 
-def steps_of(run: Run) -> Rows:
-    """The steps of one run, kept by what they belong to (`validation/kept.py`)."""
+def steps_of(run: Run, keys: bool = False) -> Rows:
+    """The steps of one run, kept by what they belong to (`validation/kept.py`); with `keys` key slots are sources, too."""
     folders = snapshots(run.folder)
-    settings = {"examples": EXAMPLES, "seed": SEED, "snapshots": list(folders)}
+    settings = {"examples": EXAMPLES, "seed": SEED, "snapshots": list(folders), **({"keys": True} if keys else {})}
     kept = KEPT / run.sweep / run.plan.name / key(settings, *folders.values())
     with suppress(CheckpointError):
         return records(Emergence.load(kept).steps)
-    found = emergence(run.folder, EXAMPLES, SEED, progress=False)
+    found = emergence(run.folder, EXAMPLES, SEED, progress=False, keys=keys)
     found.save(kept)
     return records(found.steps)
 
@@ -74,12 +75,13 @@ def wanted(plan: Plan) -> bool:
     return plan.settings["task"]["supervision"] in SUPERVISIONS
 
 
-def measure(runs: list[Run], workers: int) -> Tables:
+def measure(runs: list[Run], workers: int, keys: bool = False) -> Tables:
     """One row per run and hop or followed cell."""
     with worker_pool(workers) as pool:
+        each = pool.map(partial(steps_of, keys=keys), runs)
         rows = [
             {**run.names, "supervision": run.plan.settings["task"]["supervision"]} | row
-            for run, found in zip(runs, tqdm(pool.map(steps_of, runs), total=len(runs), disable=None), strict=True)
+            for run, found in zip(runs, tqdm(each, total=len(runs), disable=None), strict=True)
             for row in found
         ]
     return {"emergence": pd.DataFrame(rows).astype({name: kind for name, kind in STEP_TYPES.items() if kind != "object"})}

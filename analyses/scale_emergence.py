@@ -11,8 +11,9 @@ them `-cycle-chain`, up to 24,000 steps or until solved, a snapshot each 50 step
 
 What is measured and how it is told, and what counts as shown, is `emergence.py`. Hops can be followed without snapshots as
 well: scale-runs.csv says for every run at which evaluation, one each 50 steps, each hop first reached 90 %, and the order of
-these is told beside. Writes scale-emergence.csv, a row for each run and hop or followed cell, and
-scale-emergence.png.
+these is told beside. On a cycle half of the runs walk over keys (`scale_keys.py`), so that these are followed once more with
+key slots as sources. Writes scale-emergence.csv, a row for each run and hop or followed cell, scale-emergence-keys.csv, the
+same of a cycle with keys, and scale-emergence.png.
 """
 
 from functools import partial
@@ -35,8 +36,12 @@ PAIRS = (
 
 
 def solved(runs: list[Run], workers: int) -> Tables:
-    """The table of the runs that were solved."""
-    return {"scale-emergence": measure([run for run in runs if run.result["solved"]], workers)["emergence"]}
+    """The tables of the runs that were solved."""
+    followed = [run for run in runs if run.result["solved"]]
+    found = {"scale-emergence": measure(followed, workers)["emergence"]}
+    if on_cycle := [run for run in followed if run.sweep == SWEEPS[-1]]:
+        found["scale-emergence-keys"] = measure(on_cycle, workers, keys=True)["emergence"]
+    return found
 
 
 def learnt(runs: pd.DataFrame) -> list[dict[str, int | None]]:
@@ -58,6 +63,7 @@ def tell_both(tables: Tables) -> str:
     text, runs = [tell(tables)], pd.read_csv(RESULTS / "scale-runs.csv")
     for words, rows in by_group(tables["scale-emergence"]):
         text += [f"{words}: {after(rows, *pair)}" for pair in PAIRS]
+    text.append(f"# with key slots as sources\n\n{tell({'keys': tables['scale-emergence-keys']})}")
     for task, words in TASKS.items():
         found = learnt(arm(runs, task, "chain"))
         agreed = agreement(found)
@@ -65,7 +71,9 @@ def tell_both(tables: Tables) -> str:
     return "\n\n".join(text)
 
 
-CLAIM = Claim(__doc__, "scale-emergence", SWEEPS, solved, tell_both, partial(draw, heads=True))
+CLAIM = Claim(
+    __doc__, "scale-emergence", SWEEPS, solved, tell_both, partial(draw, heads=True), further=("scale-emergence-keys",)
+)
 
 if __name__ == "__main__":
     main(CLAIM)
