@@ -22,6 +22,7 @@ from stackheads.labelling.carrying import carried_frame, with_carried
 from stackheads.labelling.frames import effect_frame, readout_frame
 from stackheads.labelling.gating import by_gate
 from stackheads.labelling.measure import BUDGET, MIN_EXAMPLES, Look, Measured, measure, measure_until_decided
+from stackheads.labelling.roles import candidate_roles
 from stackheads.labelling.rows import label_row
 from stackheads.labelling.screening import Screen
 from stackheads.labelling.stability import bootstrap_jaccard
@@ -36,9 +37,10 @@ from stackheads.models.protocol import Model
 from stackheads.models.trust import fingerprint
 from stackheads.record import Missing, Record, read_record
 from stackheads.seeds import check_seed
-from stackheads.tables import label_frame
+from stackheads.tables import label_frame, records
 from stackheads.tasks import StatementTask, Task, settings_of
 from stackheads.trial.trial import Trial, put_on_trial
+from stackheads.types import Role
 
 CIRCUIT_EXAMPLES = 192
 """Examples for the circuit: its quantities are means over many patched runs, and each run costs."""
@@ -137,6 +139,9 @@ class Analysis(Record):
         subject: Any = mine[0] if model is None else model
         asked: Any = mine[1] if task is None else task
         check_fit(subject, asked)
+        if lost := sorted(map(str, _roles(self.labels) - set(candidate_roles(asked)))):
+            rule = f"the labels of this analysis are of a task with {lost[0]}"
+            raise ConfigError(f"{rule}, got {asked.name}, which has none: give the task that it was made with")
         wanted, got = (f"{it['layers']} layers of {it['heads']} heads" for it in (self.model, _sizes(subject)))
         if wanted != got:
             raise ConfigError(f"this analysis is of {wanted}, got a model of {got}: give the model that it was made from")
@@ -275,6 +280,12 @@ def _resolve(
         given = moved(given, parse_device(device))
     name = getattr(given.cfg, "model_name", None) or type(given).__name__
     return given, task, described or {"name": name, **_sizes(given)}
+
+
+def _roles(labels: pd.DataFrame) -> set[Role]:
+    """The roles that labels name."""
+    rows = [row for row in records(labels) if row["role"] is not None]
+    return {Role(row["role"], row["hop"]) for row in rows}
 
 
 def _sizes(model: Model) -> dict[str, int]:

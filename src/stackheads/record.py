@@ -143,6 +143,11 @@ class Record:
         """The confirmed heads that look up each step's condition, at any destination; none in a task without conditions."""
         return self._numbered("condition")
 
+    @property
+    def keys(self) -> dict[int, list[str]]:
+        """The confirmed heads that look at each `key j`, at any destination; none in a task without keys."""
+        return self._numbered("key")
+
     def _numbered(self, role: str) -> dict[int, list[str]]:
         rows = [row for row in records(self.labels) if row["status"] == "confirmed" and row["role"] == role]
         found: dict[int, list[str]] = {}
@@ -181,6 +186,7 @@ class Record:
             "carried": None if self.carried is None else records(self.carried),
             "hops": {str(hop): heads for hop, heads in self.hops.items()},
             "conditions": {str(hop): heads for hop, heads in self.conditions.items()},
+            "keys": {str(hop): heads for hop, heads in self.keys.items()},
             "mechanism": self.mechanism,
             "mechanism_reason": self.mechanism_reason,
             "program": self.program,
@@ -255,7 +261,7 @@ def read_record(folder: Path | str) -> dict[str, Any]:
         "circuit": no_circuit() if drawn is None else Circuit.from_dict(drawn),
     }
     again = Record(**members).to_dict()
-    for name in ("accuracy", "hops", "conditions"):  # repeated there to be read by others
+    for name in ("accuracy", "hops", "conditions", "keys"):  # repeated there to be read by others
         if content.get(name, again[name]) != again[name]:
             raise CheckpointError(f"{path} is damaged at {name}: it must be as the tables say, got {content[name]!r}: {CURE}")
     return members

@@ -1,5 +1,7 @@
 """Key slots as sources: where the statements say that they are, by a plain reading, and nothing else of a task is another."""
 
+import re
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from stackheads.errors import ConfigError
 from stackheads.labelling.roles import candidate_roles, role_targets
-from stackheads.tasks import Conditional, Cycle, Retrieval, adjoining_roles, check, from_config, settings_of, with_keys
+from stackheads.tasks import Conditional, Cycle, Retrieval, check, from_config, settings_of, with_keys
 from stackheads.types import Destination, Role, Slot
 
 from .resolver import Example
@@ -34,13 +36,15 @@ def test_key_slots_are_where_the_statements_say(task, seed, data):
     if data.draw(st.booleans()):
         batch = task.counterfactual(batch, data.draw(st.integers(1, task.max_hops)), generator)
     causal = task.attention_dir == "causal"
-    assert task.operands == (Role("hop", 0), *(Role("key", hop) for hop in task.hops if hop != -1))
+    assert task.operands == (Role("hop", 0), *(Role("key", hop) for hop in task.hops))
     for row in range(len(batch)):
         example = Example(batch.tokens[row].tolist())
         for number, role in enumerate(task.operands):
             find = key_of if role.name == "key" else Example.find
             places = [find(example, position, role.hop) for position in range(task.n_ctx)]
-            hidden = [(place == i and role.hop == 0) or (causal and place > i) for i, place in enumerate(places)]
+            own = [i for i in range(task.n_ctx) if role == Role("key", -1) and example.slot(i) == 1]  # `previous`
+            own += [i for i, place in enumerate(places) if place == i and role.hop == 0]
+            hidden = [i in own or (causal and place > i) for i, place in enumerate(places)]
             seen = [-1 if unseen else place for unseen, place in zip(hidden, places, strict=True)]
             assert batch.operands[row, number].tolist() == seen
 
@@ -75,30 +79,49 @@ def test_every_source_has_one_name_and_what_adjoins_stands_behind_its_key(task, 
     assert len(set(roles)) == len(roles)
     named = dict(zip(roles, role_targets(keyed, batch, roles), strict=True))
     named_apart = [named[role] for role in roles if role.name not in ("start", "previous")]
+    assert not (named[Role("key", -1)] & named[Role("previous")] & (batch.slots == Slot.VALUE)[..., None]).any()
     assert (torch.stack(named_apart).sum(dim=0) <= 1).all()
     same = (batch.tokens[:, :, None] == batch.tokens[:, None, :]) & ~torch.eye(task.n_ctx, dtype=torch.bool)
     seen = same.tril() if task.attention_dir == "causal" else same
     duplicates = named[Role("hop", 0)] | named[Role("key", 0)]
     assert torch.equal(duplicates[:, :-1, :-1], seen[:, :-1, :-1]), "told apart, none is left out"
-    for role, place in adjoining_roles(keyed):
+    for role, place in keyed.adjoining:
         example, row, source = (named[role] & (batch.slots == place.slot)[..., None]).nonzero().T
         assert (source == row + 1).all()
         assert len(example) == (0 if task.attention_dir == "causal" else int((batch.slots == Slot.KEY).sum()))
 
 
-def test_on_a_cycle_every_key_slot_but_the_one_before_has_a_name():
+def test_on_a_cycle_every_key_slot_has_one_name():
+    """So that no example tells that a head looks at the start, or takes a key for it."""
     task = with_keys(Cycle(symbols=7, max_hops=3))
     batch = task.sample(20, torch.Generator().manual_seed(0))
-    named = role_targets(task, batch, candidate_roles(task))[:, :, -1].any(dim=0)
-    keys = batch.slots == Slot.KEY
-    before = batch.find[:, task.hops.index(0), -1] - 1  # the key whose value is the query's own symbol
-    expected = keys.scatter(1, before[:, None], False)
-    starts = torch.arange(task.n_ctx) == 0  # that is a role, too
-    assert torch.equal((named & keys) | starts, expected | starts)
+    roles = [role for role in candidate_roles(task) if role.name not in ("start", "hop")]
+    named = role_targets(task, batch, roles)
+    for row in ((batch.slots == Slot.QUERY), (batch.slots == Slot.KEY), (batch.slots == Slot.VALUE)):
+        assert (named.sum(dim=0)[row][(batch.slots == Slot.KEY)[row.nonzero()[:, 0]]] == 1).all()
 
 
-def test_a_task_without_keys_says_so():
-    with pytest.raises(ConfigError, match="key slots are sources of a cycle or of retrieval, got conditional retrieval"):
-        with_keys(Conditional(symbols=6, max_hops=2))
-    assert adjoining_roles(Cycle(symbols=6, max_hops=2)) == ()
-    assert adjoining_roles(with_keys(Cycle(symbols=6, max_hops=2))) == ((Role("hop", 1), Destination.KEY),)
+class WithSources(Cycle):
+    """With a source of its own."""
+
+    @property
+    def operands(self):
+        return (Role("key", 1),)
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        (Conditional(symbols=6, max_hops=2), "key slots are sources of a cycle or of retrieval, got conditional retrieval"),
+        (WithSources(symbols=6, max_hops=2), "of a task that names no others, got WithSources with operands: add them there"),
+        (Cycle, "a task is an object like tasks.Cycle(…), got the class Cycle"),
+    ],
+)
+def test_what_has_no_keys_to_name_says_so(task, words):
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        with_keys(task)
+
+
+def test_what_adjoins_is_told_with_keys_alone():
+    assert Cycle(symbols=6, max_hops=2).adjoining == ()
+    assert with_keys(Cycle(symbols=6, max_hops=2)).adjoining == ((Role("hop", 1), Destination.KEY),)

@@ -30,7 +30,7 @@ from stackheads.labelling.thresholds import Thresholds
 from stackheads.programs.program import WALKED, Step
 from stackheads.tasks import KeyedTask, StatementTask, Task
 from stackheads.theory import radius
-from stackheads.types import Destination
+from stackheads.types import Destination, Role
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,12 @@ def _read_at_query(reach: pd.DataFrame, task: StatementTask) -> list[int]:
 
 def _over_keys(reach: pd.DataFrame, task: StatementTask) -> str:
     """That a model may walk over keys, where these are no sources: hops are read at key slots, and none at value slots."""
-    if not isinstance(task, KeyedTask) or task.keys:
+    if not isinstance(task, KeyedTask) or task.keys or task.attention_dir == "causal":
         return ""
-    at = {place: set(hops) - {0} for place, hops in zip(reach["destination"], reach["hops"], strict=True)}
-    if at.get("value") or not (there := sorted(at.get("key", ()))):
+    heard = reach[reach["layer"].between(0, reach["layer"].max() - 1)]  # after the last layer no head looks there
+    of = {place: heard.loc[heard["destination"] == place, "hops"] for place in ("value", "key")}
+    at_values, at_keys = (set[int]().union(*hops) - {0} for hops in of.values())
+    if at_values or not (there := sorted(at_keys)):
         return ""
     return f"; they read {_listed(there)} at key slots and none at value slots: with keys as sources labels may say more"
 
@@ -171,11 +173,10 @@ def _follows(step: Step) -> bool:
 
 
 def _ahead(steps: Sequence[Step], place: Destination) -> list[Step]:
-    """The links that slots of a kind follow before the last layer; of keys those to other keys."""
+    """The links that slots of a kind follow before the last layer; that a key looks at its own value is none."""
     last = max((step.layer for step in steps), default=0)
-    names = tuple(WALKED) if place is Destination.VALUE else ("key",)
-    looks = [step for step in steps if step.role.name in names and place in step.destinations and step.layer < last]
-    return list(filter(_follows, looks))
+    own = Role("hop", 1) if place is Destination.KEY else None
+    return [step for step in steps if _follows(step) and place in step.destinations and step.layer < last and step.role != own]
 
 
 def _back(step: Step) -> bool:

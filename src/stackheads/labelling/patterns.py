@@ -27,7 +27,7 @@ from stackheads.labelling.maps import Maps, RoleMaps, make_maps, role_maps
 from stackheads.labelling.rivals import TABLES, Contrast, contrasts
 from stackheads.labelling.statistics import Estimate, Resampling, exceeding, mean_interval, unseen
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.tasks import Task, adjoining_roles, operand_roles
+from stackheads.tasks import KeyedTask, Task, operand_roles
 from stackheads.types import Destination, HeadId, Role, Where
 
 
@@ -137,8 +137,10 @@ class Looking:
 
     def positional_at(self, rows: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "role"]:
         """Those at these rows, with what statements put next to all of them."""
+        if not isinstance(self.task, KeyedTask):
+            return self.positional
         slots = set(self.clean.batch.slots[rows].unique().tolist())
-        next_to = {role for role, place in adjoining_roles(self.task) if slots == {place.slot}}
+        next_to = {role for role, place in self.task.adjoining if slots == {place.slot}}
         return self.positional | torch.tensor([role in next_to for role in self.roles], device=rows.device)
 
     def _lead_draws(self, scores: _Scores, best: Sequence[PatternEvidence], draws: Resampling) -> Iterator[tuple[float, ...]]:
@@ -158,7 +160,8 @@ def looking(task: Task, clean: Recorded, said: RoleMaps | None = None) -> Lookin
     roles, heads = said.roles, clean.run.z.shape[3]
     maps = make_maps(clean, said)
     still = maps.stands_still(torch.ones_like(clean.batch.slots, dtype=torch.bool))
-    placed = {role for role in operand_roles(task) if still[roles.index(role)]}
+    by_place = () if isinstance(task, KeyedTask) else operand_roles(task)  # a key is found by what it holds, as a hop is
+    placed = {role for role in by_place if still[roles.index(role)]}
     positional = torch.tensor([role.positional or role in placed for role in roles], device=maps.null.device)
     every = [HeadId(number // heads, number % heads) for number in range(maps.mass.shape[1])]
     return Looking(task, clean, roles, every, maps, positional)

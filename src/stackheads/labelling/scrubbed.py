@@ -49,7 +49,7 @@ from stackheads.labelling.roles import candidate_roles, role_targets
 from stackheads.labelling.statistics import Estimate, Resampling, Shares, brought, no_shares
 from stackheads.models.hooks import HeadEdit
 from stackheads.seeds import Stream, stream
-from stackheads.tasks import Batch, Task
+from stackheads.tasks import Batch, KeyedTask, Task
 from stackheads.types import NOWHERE, HeadId, Role, Where
 
 DONORS = 4
@@ -209,6 +209,8 @@ def hypotheses(task: Task, batch: Batch, rows: Rows) -> tuple[list[Hypothesis], 
     """The tokens that roles name at these rows, each once; and the roles whose sources hold several at one row."""
     found, several = list[Hypothesis](), list[Role]()
     roles = sorted(candidate_roles(task), key=_simplicity)
+    if isinstance(task, KeyedTask):  # a key holds what its hop's value slot holds
+        roles.sort(key=lambda role: role.name == "key")
     for role in roles:
         sources = role_targets(task, batch, [role])[0]
         tokens = batch.tokens[:, None, :].where(sources, NOWHERE).amax(dim=-1)

@@ -4,7 +4,7 @@ from typing import Any
 
 from stackheads.errors import ConfigError
 from stackheads.tasks.automaton import Automaton
-from stackheads.tasks.base import OPERANDS, Batch, Operand, StoredTask, Task, adjoining_roles, gates, operand_roles
+from stackheads.tasks.base import OPERANDS, Batch, Operand, StoredTask, Task, gates, operand_roles
 from stackheads.tasks.binding import Binding
 from stackheads.tasks.causal_graph import CausalGraph
 from stackheads.tasks.check import check, check_gates
@@ -45,7 +45,6 @@ __all__ = [
     "Supervision",
     "Task",
     "Templates",
-    "adjoining_roles",
     "check",
     "check_gates",
     "check_storable",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stackheads.errors import ConfigError
 from stackheads.settings import Settings
-from stackheads.types import Destination, Role
+from stackheads.types import Role
 
 AttentionDir = Literal["causal", "bidirectional"]
 Operand = Literal["value", "condition"]
@@ -169,11 +169,6 @@ class Task(Protocol):
 def operand_roles(task: Task) -> tuple[Role, ...]:
     """What `Batch.operands` holds beside the find maps: a task's `operands`, none for a task that has no such member."""
     return tuple(getattr(task, "operands", ()))
-
-
-def adjoining_roles(task: Task) -> tuple[tuple[Role, Destination], ...]:
-    """The roles that statements themselves put next to a destination, in every example: a task's `adjoining`, if it has any."""
-    return tuple(getattr(task, "adjoining", ()))
 
 
 def named_hop(task: Task, hop: int) -> int:

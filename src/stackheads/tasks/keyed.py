@@ -4,11 +4,11 @@ Where attention looks both ways a key slot can look at its own value, the token 
 statement as a value slot does that has looked at its key. So a chain can be walked over either: half of the models that were
 trained on a cycle look at no value slot but one next to them (docs/results/paper.md#scale-keys). With `keys` tasks name both.
 
-`key j` of a position that stands for s is the key slot that holds f^j(s), for each j but -1: at value slots that is `previous`,
-and elsewhere it is left out so that on a cycle, where each key slot is some key j, examples still tell that a head looks at
-the `start`. What is a `duplicate` without keys is told apart, `key 0` from `hop 0`, since what they know is not the same. The
-first step of such a walk is `hop 1` at key slots. There it is the token behind in every example, so that no example tells it
-from that place: it is judged as the other roles are that name a place, and `hop 1` is what it is called.
+`key j` of a position that stands for s is the key slot that holds f^j(s); at value slots key -1 has a name, `previous`. What is
+a `duplicate` without keys is told apart, `key 0` from `hop 0`, since what they know is not the same. The first step of such a
+walk is `hop 1` at key slots. There it is the token behind in every example, so that no example tells it from that place: it is
+judged as the other roles are that name a place, and `hop 1` is what it is called. On a cycle each key slot is some key j, so
+that no example tells that a head looks at the `start`.
 """
 
 from abc import ABC
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from stackheads.errors import ConfigError
 from stackheads.tasks.base import Task
+from stackheads.tasks.drawn import check_task
 from stackheads.tasks.links import Links
 from stackheads.tasks.statements import StatementTask
 from stackheads.types import NOWHERE, Destination, Role, Slot
@@ -41,8 +42,8 @@ class KeyedTask(StatementTask, ABC):
 
     @property
     def operands(self) -> tuple[Role, ...]:
-        """With `keys` hop 0, and `key j` for each offset of the find maps but -1; offset 0 is never the position itself."""
-        return (Role("hop", 0), *(Role("key", hop) for hop in self.hops if hop != -1)) if self.keys else ()
+        """With `keys` hop 0, and `key j` for each offset of the find maps; offset 0 is never the position itself."""
+        return (Role("hop", 0), *(Role("key", hop) for hop in self.hops)) if self.keys else ()
 
     @property
     def adjoining(self) -> tuple[tuple[Role, Destination], ...]:
@@ -65,12 +66,20 @@ class KeyedTask(StatementTask, ABC):
             for hop in range(1, max(abs(hop) for hop in self.hops) + 1):
                 reached = step.gather(1, reached)
                 keys[sign * hop] = stands.gather(1, reached)
+        keys[-1] = keys[-1].where(slots != Slot.VALUE, NOWHERE)
         own = links.valued.gather(1, symbol).where(slots != Slot.VALUE, NOWHERE)
         return torch.stack([own, *(keys[role.hop or 0] for role in self.operands[1:])], dim=1)
 
 
 def with_keys(task: Task) -> KeyedTask:
-    """The same task with its key slots as sources, too. Raises `ConfigError` for a task that has none to name."""
+    """The same task with its key slots as sources, too.
+
+    Raises `ConfigError` for a task that has none to name, or sources of its own, and for what is no task.
+    """
+    check_task(task)
     if not isinstance(task, KeyedTask):
         raise ConfigError(f"key slots are sources of a cycle or of retrieval, got {task.name}: leave keys out")
+    if type(task).operands is not KeyedTask.operands:
+        own = type(task).__name__
+        raise ConfigError(f"key slots are sources of a task that names no others, got {own} with operands: add them there")
     return task.model_copy(update={"keys": True})

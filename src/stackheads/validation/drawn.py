@@ -154,14 +154,14 @@ def _beginning(task: StatementTask, generator: torch.Generator) -> list[Step]:
     return [keys, values] if _pick((True, False), generator) else [keys]
 
 
-def _useful(task: StatementTask, there: set[tuple[int, Destination]], steps: list[Step], layer: int) -> list[Step]:
+def _useful(task: StatementTask, there: set[tuple[Role, Destination]], steps: list[Step], layer: int) -> list[Step]:
     """The steps that find a source that is there, in this layer, and bring hops of the task that are not known yet."""
     here = possible_part(Program(tuple(steps)), task.same_offset)[2][-1]
     looks, found = [*(Role("hop", hop) for hop in task.hops if hop), *task.operands], []
     for place in (QUERY, VALUE, KEY) if task.operands else (QUERY, VALUE):
         for role in looks:
             step, hop = Step(layer, role, (place,)), role.hop or 0
-            if (hop, place) in there and (hop > 0 or task.attention_dir == "bidirectional"):
+            if (role, place) in there and (hop > 0 or task.attention_dir == "bidirectional"):
                 _, impossible, windows = possible_part(Program((*steps, step)), task.same_offset)
                 if not impossible and (windows[-1][place] - here[place]) & set(task.hops):
                     found.append(step)

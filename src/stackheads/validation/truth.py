@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from stackheads.programs.heads import PLACES, TOKEN, HeadSpec, Layers, Readouts, Written, plain_readouts
 from stackheads.seeds import Stream, stream
+from stackheads.tasks import operand_roles
 from stackheads.tasks.statements import OWN
 from stackheads.types import Destination, Gate, HeadId, Role
 
@@ -49,14 +50,17 @@ def places(layers: Layers) -> tuple[Destination, ...]:
     return PLACES + tuple(place for place in Destination if place in acting and place not in PLACES)
 
 
-def existing(task: Written) -> set[tuple[int, Destination]]:
-    """The offsets whose source exists at some row of a destination."""
+def existing(task: Written) -> set[tuple[Role, Destination]]:
+    """The hops, and further sources that the task names, that exist at some row of a destination."""
     batch = task.sample(256, stream(0, Stream.TRUTH))
+    maps = [(Role("hop", hop), batch.find[:, number]) for number, hop in enumerate(task.hops)]
+    if batch.operands is not None:
+        maps += list(zip(operand_roles(task), batch.operands.unbind(dim=1), strict=True))
     return {
-        (hop, destination)
-        for number, hop in enumerate(task.hops)
+        (role, destination)
+        for role, source in maps
         for destination in Destination
-        if bool((batch.find[:, number][batch.slots == destination.slot] >= 0).any())
+        if bool((source[batch.slots == destination.slot] >= 0).any())
     }
 
 
@@ -88,13 +92,13 @@ def _source_destinations(head: HeadSpec) -> list[Destination]:
     return [place for place in Destination if place.slot in head.sources]
 
 
-def _label(head: HeadSpec, destination: Destination, live: Live, there: set[tuple[int, Destination]]) -> Truth:
+def _label(head: HeadSpec, destination: Destination, live: Live, there: set[tuple[Role, Destination]]) -> Truth:
     if not head.rows:
         return Truth(None, "none")
     role = head.roles.get(destination, Role("start"))
     if destination not in head.rows:
         return Truth(role, "pattern-only")
-    if role.hop is not None and (role.hop, destination) not in there:
+    if role.hop is not None and (role, destination) not in there:
         return Truth(None, "none")
     natural = "confirmed" if _is_live(head, destination, live) else "pattern-only"
     status = head.status.get(destination, natural)
