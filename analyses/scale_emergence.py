@@ -11,7 +11,7 @@ them `-cycle-chain`, up to 24,000 steps or until solved, a snapshot each 50 step
 
 What is measured and how it is told, and what counts as shown, is `emergence.py`. Hops can be followed without snapshots as
 well: scale-runs.csv says for every run at which evaluation, one each 50 steps, each hop first reached 90 %, and the order of
-these is told beside. On a cycle half of the runs walk over keys (`scale_keys.py`), so that these are followed once more with
+these is told beside. On a cycle a third of the runs walk over keys (`scale_keys.py`), so that these are followed once more with
 key slots as sources. Writes scale-emergence.csv, a row for each run and hop or followed cell, scale-emergence-keys.csv, the
 same of a cycle with keys, and scale-emergence.png.
 """

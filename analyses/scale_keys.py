@@ -3,7 +3,7 @@
     python analyses/scale_keys.py                                    # table and figure from analyses/results/scale-keys.csv
     python analyses/scale_keys.py --from-scratch --finished --keep   # measure the runs that are finished
 
-Of half of the solved runs of `scale-curriculum-cycle-chain` labels confirm next to nothing and selectors keep next to
+Of many of the solved runs of `scale-curriculum-cycle-chain` labels confirm next to nothing and selectors keep next to
 nothing (`scale_mechanisms.py`). Probes read hops at their key slots and none at value slots, and in the one whose attention
 was looked at (seed 12) the last head at the query has 0.95 of it on the *key* f(s), where all hop roles name value slots.
 Where attention is causal a key knows nothing that follows; looking both ways it knows its value, and others may walk over

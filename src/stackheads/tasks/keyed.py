@@ -1,8 +1,8 @@
 """Statement tasks in which heads may walk over keys: the key slots of f^j(s) as sources beside the value slots of find^j.
 
 Where attention looks both ways a key slot can look at its own value, the token behind it, and then stands for the whole
-statement as a value slot does that has looked at its key. So a chain can be walked over either: half of the models that were
-trained on a cycle look at no value slot but one next to them (docs/results/paper.md#scale-keys). With `keys` tasks name both.
+statement as a value slot does that has looked at its key. So a chain can be walked over either: a third of the models that
+were trained on a cycle walk over keys (docs/results/paper.md#scale-keys). With `keys` tasks name both.
 
 `key j` of a position that stands for s is the key slot that holds f^j(s); at value slots key -1 has a name, `previous`. What is
 a `duplicate` without keys is told apart, `key 0` from `hop 0`, since what they know is not the same. The first step of such a
