@@ -137,11 +137,10 @@ class Looking:
 
     def positional_at(self, rows: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "role"]:
         """Those at these rows, with what statements put next to all of them."""
-        if not isinstance(self.task, KeyedTask):
-            return self.positional
-        slots = set(self.clean.batch.slots[rows].unique().tolist())
-        next_to = {role for role, place in self.task.adjoining if slots == {place.slot}}
-        return self.positional | torch.tensor([role in next_to for role in self.roles], device=rows.device)
+        found = self.positional.clone()
+        for role, place in self.task.adjoining if isinstance(self.task, KeyedTask) else ():
+            found[self.roles.index(role)] |= ((self.clean.batch.slots == int(place.slot)) | ~rows).all()
+        return found
 
     def _lead_draws(self, scores: _Scores, best: Sequence[PatternEvidence], draws: Resampling) -> Iterator[tuple[float, ...]]:
         """The lead of each head's role on bootstrap samples; none where it has no role."""
