@@ -1,7 +1,7 @@
 """Are walks over key slots found in circuits of which it is known, and none where there is none?
 
     python analyses/known_keys.py           # the tables, from analyses/results/known-keys.csv, seconds
-    python analyses/known_keys.py --write   # labels all circuits again: about ten seconds of a core for each of 154
+    python analyses/known_keys.py --write   # labels all circuits again: a quarter of a minute of a core for each of 154
 
 Circuits of a cycle with `keys` as sources, so that hops at value slots are rivals: *written* ones, one hop per layer and
 doubling over keys (`programs/mechanisms.py`), 3 to 5 hops, with LayerNorm and without; and families that are *drawn* at random
@@ -128,12 +128,12 @@ def tell(table: pd.DataFrame) -> str:
     rows = []
     for (kind, noise), some in known.groupby(["kind", "noise"], sort=False):
         for what, mine in _by_role(some):
-            said, so = mine["status"] == "confirmed", mine["true_status"] == "confirmed"
-            good = (said & so & mine["right"]).sum()
-            circuits = mine["circuit"].nunique()
-            rows.append([kind, f"{noise:g}", what, circuits, len(mine), rate(good, said.sum()), rate(good, so.sum())])
+            said, so, good = _confirmed(mine)
+            rows.append([kind, f"{noise:g}", what, mine["circuit"].nunique(), len(mine), rate(good, said), rate(good, so)])
     header = ["circuits", "noise", "truth", "number", "cells", "of those said confirmed right", "of those that carry found"]
-    text = [markdown(header, rows)]
+    said, so, good = _confirmed(known)
+    every = f"all: of those said confirmed right {rate(good, said)}, of those that carry found {rate(good, so)}"
+    text = [markdown(header, rows), every]
     heads = nulls.groupby(["circuit", "head"])["status"].agg(lambda each: (each == "confirmed").any())
     text.append(f"null heads confirmed, {nulls['circuit'].nunique()} models: {rate(int(heads.sum()), len(heads))}")
     doubt = table[(table["kind"] != NULL) & table["doubt"]]
@@ -149,6 +149,12 @@ def tell(table: pd.DataFrame) -> str:
 WRONG = ["circuit", "noise", "head", "destination", "truth", "true_status", "said", "status"]
 
 
+def _confirmed(some: pd.DataFrame) -> tuple[int, int, int]:
+    """How many cells are said to be confirmed, are so, and both, with the right role."""
+    said, so = some["status"] == "confirmed", some["true_status"] == "confirmed"
+    return int(said.sum()), int(so.sum()), int((said & so & some["right"]).sum())
+
+
 def _by_role(some: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """All cells, and those whose truth or verdict is a key."""
     keys = some["truth"].fillna("").str.startswith("key") | some["said"].fillna("").str.startswith("key")
@@ -158,10 +164,9 @@ def _by_role(some: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 def missed_bars(table: pd.DataFrame) -> list[str]:
     """The bars that are not reached."""
     known, nulls = table[(table["kind"] != NULL) & ~table["doubt"]], table[table["kind"] == NULL]
-    said, so = known["status"] == "confirmed", known["true_status"] == "confirmed"
-    good = (said & so & known["right"]).sum()
+    said, so, good = _confirmed(known)
     heads = nulls.groupby(["circuit", "head"])["status"].agg(lambda each: (each == "confirmed").any())
-    figures = {"precision": (good / said.sum(), PRECISION), "recall": (good / so.sum(), RECALL)}
+    figures = {"precision": (good / said, PRECISION), "recall": (good / so, RECALL)}
     found = [f"{name} {value:.3f}, at least {bar}" for name, (value, bar) in figures.items() if value < bar]
     return found + ([f"null heads {heads.mean():.3f}, at most {NULLS}"] if heads.mean() > NULLS else [])
 
