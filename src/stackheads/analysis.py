@@ -37,10 +37,9 @@ from stackheads.models.protocol import Model
 from stackheads.models.trust import fingerprint
 from stackheads.record import Missing, Record, read_record
 from stackheads.seeds import check_seed
-from stackheads.tables import label_frame, records
+from stackheads.tables import label_frame
 from stackheads.tasks import StatementTask, Task, settings_of
 from stackheads.trial.trial import Trial, put_on_trial
-from stackheads.types import Role
 
 CIRCUIT_EXAMPLES = 192
 """Examples for the circuit: its quantities are means over many patched runs, and each run costs."""
@@ -139,7 +138,8 @@ class Analysis(Record):
         subject: Any = mine[0] if model is None else model
         asked: Any = mine[1] if task is None else task
         check_fit(subject, asked)
-        if lost := sorted(map(str, _roles(self.labels) - set(candidate_roles(asked)))):
+        named = {label.role for label in read_labels(self.labels)} - {None}
+        if lost := sorted(map(str, named - set(candidate_roles(asked)))):
             rule = f"the labels of this analysis are of a task with {lost[0]}"
             raise ConfigError(f"{rule}, got {asked.name}, which has none: give the task that it was made with")
         wanted, got = (f"{it['layers']} layers of {it['heads']} heads" for it in (self.model, _sizes(subject)))
@@ -280,12 +280,6 @@ def _resolve(
         given = moved(given, parse_device(device))
     name = getattr(given.cfg, "model_name", None) or type(given).__name__
     return given, task, described or {"name": name, **_sizes(given)}
-
-
-def _roles(labels: pd.DataFrame) -> set[Role]:
-    """The roles that labels name."""
-    rows = [row for row in records(labels) if row["role"] is not None]
-    return {Role(row["role"], row["hop"]) for row in rows}
 
 
 def _sizes(model: Model) -> dict[str, int]:

@@ -1,15 +1,15 @@
 """Prediction: point a hop-j head at find^j' instead, and the answer must become the one that its label predicts.
 
 All confirmed hop-j heads of one destination, in whatever layer, are pointed at find^j' together; so are those of `key j`, at
-another key. What has to follow is computed
-from the labels alone: the program read off them is compiled (`explanation/program.py`) and the same steps are pointed at the
-same sources. Where the program then gives a clear answer that differs from the one it gives untouched, the trained model must
-give the new answer too (`changed`); where it is the same, the model must keep it (`kept`). A readout that the program does not
-answer like the model when nothing is redirected is predicted by nothing, and counts as `unpredicted`. Where no program could be
-compiled nothing is predicted and nothing tried; so it is with a hop whose steps the program leaves out, and with heads that no
-answer at the query can hear of, at value slots in the last layer.
+another key. What has to follow is computed from the labels alone: the program read off them is compiled
+(`explanation/program.py`) and the same steps are pointed at the same sources. Where the program then gives a clear answer that
+differs from the one it gives untouched, the trained model must give the new answer too (`changed`); where it is the same, the
+model must keep it (`kept`). A readout that the program does not answer like the model when nothing is redirected is predicted
+by nothing, and counts as `unpredicted`. Where no program could be compiled nothing is predicted and nothing tried; so it is
+with a hop whose steps the program leaves out, and with heads that no answer at the query can hear of, at value slots in the
+last layer.
 
-Cost: for each (hop, destination, new hop) one forward pass of the model and one of the program.
+Cost: for each (role, destination, new role) one forward pass of the model and one of the program.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from stackheads.explanation.ideal import evenly
 from stackheads.explanation.program import Extracted, compiled
 from stackheads.interventions import Recorded, destination_rows, recorded, rerun
 from stackheads.labelling.bench import Bench, Label
-from stackheads.labelling.roles import role_targets
+from stackheads.labelling.roles import candidate_roles, role_targets
 from stackheads.models.hooks import Edit, PatternEdit
 from stackheads.programs.program import WALKED
 from stackheads.tasks import Batch, StatementTask
@@ -102,7 +102,7 @@ def _experiments(task: StatementTask, labels: Sequence[Label]) -> list[tuple[Rol
         if label.status == "confirmed" and label.role is not None and label.role.name in WALKED and label.gate is None
         if label.role.name == "key" or label.destination != Destination.KEY
     }
-    there = {Role("hop", hop) for hop in task.hops if hop} | set(task.operands)
+    there = candidate_roles(task)
     ordered = sorted(found, key=lambda each: (each[0].name, each[0].hop or 0, each[1]))
     pairs = [(role, where, replace(role, hop=(role.hop or 0) + by)) for role, where in ordered for by in (-1, 1)]
     return [(role, where, new) for role, where, new in pairs if new in there]
