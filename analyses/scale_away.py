@@ -1,0 +1,203 @@
+"""Do heads on a cycle find a hop by looking at all keys but its own? (docs/results/paper.md#scale-away)
+
+    python analyses/scale_away.py                                    # table and figure from analyses/results/scale-away.csv
+    python analyses/scale_away.py --from-scratch --finished --keep   # measure the runs that are finished
+
+Most of the runs that walk over keys (`scale_keys.py`) have no mechanism's name, since of many heads without which answers are
+lost labels say "no clear pattern". In the three whose attention was looked at before this was written (seeds 14, 24 and 29 of
+`scale-curriculum-cycle-chain`) such heads spread all of their attention evenly over the key slots, but for one or a few of
+these: at the query all keys but its own. What all others are says what is missing, since each symbol comes once round a cycle:
+a hop by elimination. No role says that, since roles name one source.
+
+So of each solved run, with keys as sources, on 256 examples, seed 0, query and key slots apart: a head *looks at all keys but
+some* where half of its attention or more is on key slots, on one to three of the eight offsets it has a quarter of the median
+offset's attention or less (the *gaps*), and on none twice the median or more, which would be a look at that key.
+
+What is said of these heads is put to the test on 256 other examples, seed 1: all of them at once, at their destinations, look
+evenly at all keys but their gaps, and at nothing else (`ideal`); evenly at all keys (`even`); evenly at all keys but those half
+a cycle away from their gaps (`moved`). All else is made by the model anew. Fixed before any run but those three was measured
+so: that in a run hops rest on looking away is *shown* where with `ideal` the weakest answer keeps half or more, and with
+`even` and with `moved` less than half.
+
+Columns of scale-away.csv, a row for each finished run, empty from `cells` on where it is not solved: how many (head,
+destination) look at all keys but some, how many of them at the query (`at_query`), which they are (`looks`), what the weakest
+answer keeps in the three ways, and what each hop keeps with `even` (`even_hops`). Writes scale-away.csv and scale-away.png.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from claims import BLUE, GREY, ORANGE, RESULTS, Claim, Run, Tables, last_snapshot, main, markdown, rate
+from einops import einsum
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from stackheads.explanation.ideal import evenly
+from stackheads.interventions import destination_rows
+from stackheads.labelling.bench import Bench, make_bench
+from stackheads.labelling.roles import role_targets
+from stackheads.labelling.thresholds import Thresholds
+from stackheads.models import load
+from stackheads.models.hooks import Edit, PatternEdit
+from stackheads.processes import worker_pool
+from stackheads.report.figures.style import plain
+from stackheads.tasks import Cycle, with_keys
+from stackheads.types import Destination, HeadId, Role
+
+BAR = 0.5
+EXAMPLES = 256
+FIND, TEST = 0, 1
+"""The seeds of the examples on which heads are found, and on which what is said of them is tested."""
+LEAST_ON_KEYS, GAP, PEAK, MOST_GAPS = 0.5, 0.25, 2.0, 3
+
+
+@dataclass(frozen=True)
+class Look:
+    """A head that looks, at a destination, at all keys but those of some offsets."""
+
+    head: HeadId
+    at: Destination
+    gaps: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.head} @{self.at} but {', '.join(map(str, self.gaps))}"
+
+
+def measure(runs: list[Run], workers: int) -> Tables:
+    """A row for each run."""
+    with worker_pool(workers) as pool:
+        return {"scale-away": pd.DataFrame(list(tqdm(pool.map(away_row, runs), total=len(runs), desc="runs", disable=None)))}
+
+
+def away_row(run: Run) -> dict[str, Any]:
+    """What was found in one run; only its name and result where it is not solved."""
+    row = {**run.names, "solved": run.result["solved"]}
+    if not run.result["solved"]:
+        return row
+    torch.set_num_threads(1)
+    checkpoint = load(last_snapshot(run))
+    return row | looking_away(checkpoint.model, with_keys(checkpoint.task))
+
+
+def looking_away(model: Any, task: Cycle) -> dict[str, Any]:
+    """Which heads look at all keys but some, and what the weakest answer keeps where they do so exactly, or do not."""
+    finding, testing = (make_bench(model, task, EXAMPLES, seed, Thresholds()) for seed in (FIND, TEST))
+    looks = [look for at in (Destination.QUERY, Destination.KEY) for look in looks_away(finding, task, at)]
+    row: dict[str, Any] = {"cells": len(looks), "at_query": sum(look.at is Destination.QUERY for look in looks)}
+    row["looks"] = "; ".join(map(str, looks))
+    if not looks:
+        return row
+    half = task.symbols // 2
+    ways = {
+        "ideal": [look.gaps for look in looks],
+        "even": [() for _ in looks],
+        "moved": [tuple(task.same_offset(gap + half) for gap in look.gaps) for look in looks],
+    }
+    kept = {way: _kept(testing, task, looks, gaps) for way, gaps in ways.items()}
+    row |= {way: round(min(shares), 4) for way, shares in kept.items()}
+    return row | {"even_hops": " ".join(f"{share:.2f}" for share in kept["even"])}
+
+
+def looks_away(bench: Bench, task: Cycle, at: Destination) -> list[Look]:
+    """The heads that look at all keys but some at a destination."""
+    return [
+        Look(HeadId(layer, index), at, gaps)
+        for layer, heads in enumerate(attention_on_keys(bench, task, at).tolist())
+        for index, shares in enumerate(heads)
+        if (gaps := _gaps(shares, task))
+    ]
+
+
+def attention_on_keys(bench: Bench, task: Cycle, at: Destination) -> Float[Tensor, "layer head offset"]:
+    """The mean attention of each head on the key of each offset, in the order of `task.hops`."""
+    batch, pattern = bench.clean.batch, bench.clean.run.pattern
+    rows = destination_rows(batch, at)
+    targets = (role_targets(task, batch, _keys(task, at)) & rows[:, :, None]).to(pattern.dtype)
+    total = einsum(pattern, targets, "layer batch head pos source, offset batch pos source -> layer head offset")
+    return total / rows.sum()
+
+
+def _keys(task: Cycle, at: Destination) -> list[Role]:
+    """The key of each offset; at a key slot that of offset 0 is the slot itself."""
+    return [Role("self") if at is Destination.KEY and hop == 0 else Role("key", hop) for hop in task.hops]
+
+
+def _gaps(shares: Sequence[float], task: Cycle) -> tuple[int, ...]:
+    """The offsets whose keys are not looked at, where all others are, evenly; none where that is not so."""
+    median = sorted(shares)[len(shares) // 2]
+    gaps = tuple(hop for hop, share in zip(task.hops, shares, strict=True) if share <= GAP * median)
+    even = sum(shares) >= LEAST_ON_KEYS and max(shares) < PEAK * median
+    return gaps if even and len(gaps) <= MOST_GAPS else ()
+
+
+def _kept(bench: Bench, task: Cycle, looks: Sequence[Look], gaps: Sequence[tuple[int, ...]]) -> list[float]:
+    """What each answer keeps where these heads look evenly at all keys but the gaps. Cost: one forward pass."""
+    batch, dtype = bench.clean.batch, bench.clean.run.z.dtype
+    edits: list[Edit] = []
+    for look, left_out in zip(looks, gaps, strict=True):
+        keys = [role for hop, role in zip(task.hops, _keys(task, look.at), strict=True) if hop not in left_out]
+        targets = role_targets(task, batch, keys).any(dim=0)
+        edits.append(PatternEdit(look.head, destination_rows(batch, look.at), evenly(targets, dtype)))
+    shares = bench.recovered(bench.margin(edits)).tolist()
+    return [shares[readout] for readout in bench.open_readouts]
+
+
+def rests_on_looking_away(runs: pd.DataFrame) -> pd.Series:
+    """Of which runs it is shown, by the rule that was fixed before."""
+    return (runs["ideal"] >= BAR) & (runs[["even", "moved"]].max(axis=1) < BAR)
+
+
+def tell(tables: Tables) -> str:
+    """How many runs rest on looking away, those without a label (scale-keys.csv) and the others; and a table of all runs."""
+    table = tables["scale-away"]
+    solved = table[table["solved"]].reset_index(drop=True)
+    others = (
+        pd.read_csv(RESULTS / "scale-keys.csv").set_index("seed")["mechanism"].reindex(solved["seed"]).reset_index(drop=True)
+    )
+    parts = {"mechanism none": others == "none", "any other": others != "none"}
+    text = [f"shown to rest on looking away: {rate(int(rests_on_looking_away(solved).sum()), len(solved))}"]
+    rows = []
+    for words, these in parts.items():
+        some = solved[these]
+        medians = [f"{some[way].median():.2f} ({some[way].min():.2f}–{some[way].max():.2f})" for way in WAYS]
+        counts = [int((some[name] > 0).sum()) for name in ("cells", "at_query")]
+        rows.append(
+            [words, len(some), *counts, f"{some['cells'].median():.0f}", *medians, int(rests_on_looking_away(some).sum())]
+        )
+    header = ["runs", "number", "with such heads", "at the query", "cells, median", *WAYS.values(), "shown"]
+    text.append(markdown(header, rows))
+    columns = ["seed", "cells", *WAYS, "even_hops", "looks"]
+    text.append(markdown(columns, solved[columns].values.tolist()))
+    return "\n\n".join(text)
+
+
+WAYS = {"ideal": "all keys but the gaps", "even": "all keys", "moved": "gaps moved"}
+
+
+def draw(tables: Tables) -> Any:
+    """A point for each solved run: what answers keep where these heads look at all keys but the gaps, and at all keys."""
+    from matplotlib.figure import Figure
+
+    table = tables["scale-away"]
+    solved = table[table["solved"]]
+    figure = Figure(figsize=(5.2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for name, colour in (("even", BLUE), ("moved", ORANGE)):
+        axes.plot(solved["ideal"], solved[name], "o", color=colour, alpha=0.7, markeredgewidth=0, label=WAYS[name])
+    axes.axline((0, 0), slope=1, color=GREY, linewidth=0.8)
+    for line in (axes.axhline, axes.axvline):
+        line(BAR, color=GREY, linewidth=0.8, linestyle=":")
+    axes.set(xlabel="share of the weakest answer kept: all keys but the gaps", ylabel="the same otherwise")
+    axes.legend(frameon=False, loc="upper left")
+    plain(axes)
+    return figure
+
+
+CLAIM = Claim(__doc__, "scale-away", ("scale-curriculum-cycle-chain",), measure, tell, draw)
+
+if __name__ == "__main__":
+    main(CLAIM)
