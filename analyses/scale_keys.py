@@ -20,10 +20,13 @@ Columns of scale-keys.csv, a row for each finished run, empty from `mechanism` o
 labels and `kept` as in scale-mechanisms.csv, `at_value` and `at_key`, the hops that probes read there before the last
 layer, and whether the reason `hints` at keys; then with keys the name by labels, `keyed_mechanism`, and by selectors,
 `keyed_selectors`, the share of examples on which the program answers as the model does, of the hop with the least (`agrees`),
-`confirmed` cells, those of them that look at keys (`keyed`), their `roles`, and `with_keys`, what selectors keep; and
-`with_others`, what they keep with the keys of another example. Writes scale-keys.csv and scale-keys.png.
+`lacks`, what probes read and no confirmed head brings that heads could find their source by, the mechanism `given` that, what
+roles alone keep of each hop (`roles_alone`), `confirmed` cells, those of them that look at keys (`keyed`), their `roles`, and
+`with_keys`, what selectors keep; and `with_others`, what they keep with the keys of another example. Writes scale-keys.csv and
+scale-keys.png.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,7 @@ from tqdm import tqdm
 
 from stackheads import Analysis, analyze
 from stackheads.analysis import Selectors
+from stackheads.explanation.carried import of_roles
 from stackheads.labelling.stability import layer_roles
 from stackheads.models import load
 from stackheads.processes import worker_pool
@@ -99,6 +103,8 @@ def keyed_row(folder: Path) -> dict[str, Any]:
         "keyed_mechanism": labelled.mechanism,
         "keyed_selectors": chosen.mechanism,
         "agrees": None if agreed is None else round(min(agreed.values()), 4),
+        **_lacking(labelled.mechanism_reason or ""),
+        "roles_alone": " ".join(f"{share:.2f}" for share in _by_roles(chosen).values()),
         "confirmed": len(confirmed),
         "keyed": int((confirmed["role"] == "key").sum()),
         "roles": roles,
@@ -117,6 +123,18 @@ def _selectors(found: Analysis) -> Selectors:
 
 def _least(chosen: Selectors) -> float:
     return round(min(chosen.recovered(chosen.levels[-1]).values()), 4)
+
+
+def _lacking(reason: str) -> dict[str, str | None]:
+    """What the reason of a mechanism says that heads could find their source by, and the name given that."""
+    lacks = re.search(r"sources can be found by: ([^;]*(?:; hop [^;]*)*)", reason)
+    given = re.search(r"; given these, ([^;]*)", reason)
+    return {"lacks": lacks and re.sub(r" \([^)]*\)", "", lacks[1]), "given": given and given[1]}
+
+
+def _by_roles(chosen: Selectors) -> dict[int, float]:
+    """What roles alone keep of each hop, at the level at which they keep most of the weakest."""
+    return max((chosen.recovered(level) for level in of_roles(chosen.levels)), key=lambda shares: min(shares.values()))
 
 
 def walks_over_keys(runs: pd.DataFrame) -> pd.Series:
@@ -147,12 +165,25 @@ def tell(tables: Tables) -> str:
     header = ["runs", "number", "hops read at values", "at keys", *SHARES.values(), "confirmed with keys", "of them keys"]
     header.append("runs with a key at the query")
     text.append(markdown(header, rows))
-    names = ["mechanism", "keyed_mechanism", "agrees", "keyed_selectors"]
+    unnamed = {
+        "labels": solved[solved["keyed_mechanism"].isin(UNNAMED)],
+        "selectors": solved[solved["keyed_selectors"].isin(UNNAMED)],
+    }
+    alone = unnamed["selectors"]["roles_alone"].str.split().map(lambda shares: [float(share) < BAR for share in shares])
+    lost = alone.map(lambda low: ", ".join(str(hop) for hop, less in enumerate(low, start=1) if less) or "none")
+    for words, found in (
+        ("labels name none with keys, heads could find their source by", unnamed["labels"]["lacks"].fillna("nothing")),
+        ("given that", unnamed["labels"]["given"].dropna()),
+        ("selectors name none with keys, roles alone keep less than half of hop", lost),
+    ):
+        text.append(f"{words}: {'; '.join(f'{n} {what}' for what, n in found.value_counts().items())}")
+    names = ["mechanism", "keyed_mechanism", "agrees", "lacks", "given", "keyed_selectors", "roles_alone"]
     columns = ["seed", *names, "at_value", "at_key", *SHARES, "confirmed", "keyed", "roles"]
     text.append(markdown(columns, solved[columns].values.tolist()))
     return "\n\n".join(text)
 
 
+UNNAMED = ("none", "other")
 SHARES = {"kept": "kept without", "with_keys": "with keys", "with_others": "with another example's"}
 
 

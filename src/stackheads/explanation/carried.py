@@ -38,9 +38,9 @@ class Carried:
     """What selectors carry to `at`, the destination whose answers are meant, where the model answers `hops`.
 
     `answered` are, after each layer, the hops that the steps' windows can answer when they are asked for, `eliminated` those
-    of the last layer that they answer because all others are known. `kept` is what all selectors keep of the weakest answer
-    and `roles` what roles alone keep; `others` are the selectors that are no roles and do something, `unheld` those by which
-    the answer can be given and that are no head's.
+    of the last layer that they answer because all others are known. `kept` is what all selectors keep of the weakest answer,
+    `by_roles` what roles alone keep of each hop; `others` are the selectors that are no roles and do something, `unheld` those
+    by which the answer can be given and that are no head's.
     """
 
     steps: tuple[Step, ...]
@@ -49,9 +49,14 @@ class Carried:
     at: Destination
     hops: tuple[int, ...]
     kept: float
-    roles: float
+    by_roles: Mapping[int, float]
     others: tuple[str, ...]
     unheld: tuple[str, ...] = ()
+
+    @property
+    def roles(self) -> float:
+        """What roles alone keep of the weakest answer."""
+        return min(self.by_roles.values())
 
 
 def carried(
@@ -65,7 +70,8 @@ def carried(
     levels, places = list(dict.fromkeys(curve["level"])), list(curve["destination"])
     at = Destination.QUERY if "query" in places else Destination(places[0])
     there = [row for row in records(curve) if row["destination"] == at]
-    hops = tuple(sorted({int(row["hop"]) for row in there}))
+    of_level = {level: {int(row["hop"]): row["recovered"] for row in there if row["level"] == level} for level in levels}
+    hops = tuple(sorted(of_level[levels[-1]]))
     known = {  # of each hop, for each kind of example that asks it: the window after each layer
         hop: [_windows(steps, at, knows, task, layers) for knows in _known_where(batch, hop)] for hop in range(1, max(hops) + 1)
     }
@@ -79,8 +85,8 @@ def carried(
         eliminated=frozenset(hop for hop in answered[-1] if not all(_is_in(hop, of[-1], task) for of in known[hop])),
         at=at,
         hops=hops,
-        kept=min(row["recovered"] for row in there if row["level"] == levels[-1]),
-        roles=max(min(row["recovered"] for row in there if row["level"] == level) for level in of_roles(levels)),
+        kept=min(of_level[levels[-1]].values()),
+        by_roles=max((of_level[level] for level in of_roles(levels)), key=lambda shares: min(shares.values())),
         others=_others([row for row in rows if row.get("status") not in IDLE]),
         unheld=tuple(f"{row['what']} ({row['head']} @{row['destination']})" for row in rows if _is_unheld(row, least, names)),
     )

@@ -27,7 +27,7 @@ import pandas as pd
 from stackheads.explanation.carried import Carried
 from stackheads.explanation.program import NO_WORDS, Extracted, answerable, eliminated, has_words
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.programs.program import WALKED, Step
+from stackheads.programs.program import START, WALKED, Program, Step, possible_part, would_find
 from stackheads.tasks import KeyedTask, StatementTask, Task
 from stackheads.theory import radius
 from stackheads.types import Destination, Role
@@ -58,14 +58,17 @@ def name_mechanism(extracted: Extracted | None, task: StatementTask, reach: pd.D
     if not any(map(_follows, extracted.program.steps)):
         at_times = all(step.gate is not None for step in extracted.dropped if _follows(step))
         why = "they do so at times only" if at_times else "nothing confirmed lets them find their source"
-        return Mechanism("other", f"heads are confirmed in hops, but {why}; {probes}{hint}")
+        return Mechanism(
+            "other", f"heads are confirmed in hops, but {why}; {probes}{_given_what_is_read(extracted, task, reach)}{hint}"
+        )
     answered = [_read(answerable(windows[Destination.QUERY], task), task) for windows in extracted.windows]
     if missing := [hop for hop in task.readout_hops if hop not in answered[-1]]:
         there = [hop for hop in task.readout_hops if hop not in missing]
         brought = (
             f"confirmed heads bring the query hops {_listed(there)}" if there else "confirmed heads bring the query no hop"
         )
-        return Mechanism("other", f"{brought}: the labels do not explain {_listed(missing)}; {probes}{hint}")
+        unexplained = f"{brought}: the labels do not explain {_listed(missing)}; {probes}"
+        return Mechanism("other", f"{unexplained}{_given_what_is_read(extracted, task, reach)}{hint}")
     last = eliminated(extracted.windows[-1][Destination.QUERY], task)
     by_elimination = frozenset() if last is None else frozenset({last}) & answered[-1]
     return _named(extracted.program.steps, answered, by_elimination, ("confirmed heads", probes))
@@ -89,8 +92,12 @@ def name_carried(
         return Mechanism("other", f"{NO_WORDS}; {tail}")
     if not any(map(_follows, found.steps)):
         return Mechanism("none", f"no head looks at a hop to carry the answer; {tail}")
-    if found.roles < (thresholds or Thresholds()).min_by_roles:
-        return Mechanism("other", f"most is carried by looks that follow no role; {tail}")
+    least = (thresholds or Thresholds()).min_by_roles
+    if unnamed := [hop for hop, share in found.by_roles.items() if share < least]:
+        whose = "" if len(unnamed) == len(found.by_roles) else f" of hop {_listed(unnamed)}"
+        return Mechanism(
+            "other", f"most{whose} is carried by looks that follow no role; {tail}{_rest_by_roles(found, unnamed)}"
+        )
     if missing := [hop for hop in found.hops if hop not in found.answered[-1]]:
         unheld = f" without {', '.join(found.unheld)}, which a channel denies" if found.unheld else ""
         return Mechanism("other", f"roles bring no hop {_listed(missing)}{unheld}; {tail}")
@@ -124,6 +131,12 @@ def _named(
     return Mechanism("doubling", f"{depth}, with {' and '.join(looking)}; {tail}")
 
 
+def _rest_by_roles(found: Carried, unnamed: Sequence[int]) -> str:
+    """What roles alone keep of the hops that they carry, where there are such beside those that they don't."""
+    rest = {hop: share for hop, share in found.by_roles.items() if hop not in unnamed}
+    return f"; of hop {_listed(list(rest))} roles alone keep {min(rest.values()):.2f} or more" if rest else ""
+
+
 def _too_far(read: Sequence[int], task: StatementTask) -> str | None:
     """Which hop is read where no model can have followed it to; None if none is."""
     for layer, hop in enumerate(read):
@@ -148,6 +161,36 @@ def _read_at_query(reach: pd.DataFrame, task: StatementTask) -> list[int]:
     """How many hops in a row, from 1, probes read at the query after each layer."""
     rows = reach[(reach["destination"] == "query") & (reach["layer"] >= 0)]
     return [_in_a_row(_read(hops, task)) for hops in rows["hops"]]
+
+
+def _given_what_is_read(extracted: Extracted, task: StatementTask, reach: pd.DataFrame) -> str:
+    """What sources would be found by that no confirmed head brings and probes read before; and the mechanism, given that."""
+    ways: dict[tuple[Destination, int], list[Step]] = {}
+    for step in extracted.dropped:
+        if step.gate is not None or not _follows(step):
+            continue
+        before = START if step.layer == 0 else extracted.windows[step.layer - 1]
+        heard = reach[reach["layer"] == step.layer - 1]
+        for place, offset in sorted(would_find(step, before, task.same_offset)):
+            if offset in set[int]().union(*heard.loc[heard["destination"] == place, "hops"]):
+                ways.setdefault((place, offset), []).append(step)
+    if not ways:
+        return ""
+    given: dict[int, dict[Destination, set[int]]] = {}
+    for (place, offset), steps in ways.items():
+        for step in steps:
+            given.setdefault(step.layer, {}).setdefault(place, set()).add(offset)
+    each = (
+        f"hop {offset} {'at the query' if place is Destination.QUERY else f'at {place} slots'}"
+        f" ({', '.join(f'{step} in layer {step.layer}' for step in steps)})"
+        for (place, offset), steps in ways.items()
+    )
+    found = f"; probes read, and no confirmed head brings, what sources can be found by: {'; '.join(each)}"
+    program, _, windows = possible_part(Program(extracted.steps), task.same_offset, given)
+    answered = [_read(answerable(window[Destination.QUERY], task), task) for window in windows]
+    if not set(task.readout_hops) <= answered[-1]:
+        return found
+    return f"{found}; given these, {_named(program.steps, answered, frozenset(), ('', '')).name}"
 
 
 def _over_keys(reach: pd.DataFrame, task: StatementTask) -> str:

@@ -17,7 +17,7 @@ So what a program can do follows from its steps alone, and `lower` turns it into
 impossible. One hop per layer, doubling and tripling are a few lines each (`mechanisms.py`).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -63,6 +63,9 @@ WALKED: Mapping[str, Destination] = MappingProxyType({"hop": Destination.VALUE, 
 """The roles that follow links, and what they look at."""
 
 Windows = dict[Destination, frozenset[int]]
+START: Mapping[Destination, frozenset[int]] = MappingProxyType(dict.fromkeys(PLACES, frozenset({0})))
+"""The windows before the first layer."""
+NOTHING: Mapping[int, Mapping[Destination, Collection[int]]] = MappingProxyType({})
 Naming = Callable[[int], int]
 """What an offset is called: a task's `same_offset`; by default itself."""
 
@@ -82,7 +85,7 @@ def lower(program: Program, same: Naming = int, separate: bool = False) -> Layer
     """
     if gated := [step for step in program.steps if step.gate is not None]:
         raise ProgramError(f"steps that are compiled hold at all values of a gate, {gated[0]} does not: leave it out")
-    windows: Windows = dict.fromkeys(PLACES, frozenset({0}))
+    windows: Windows = dict(START)
     layers = []
     for layer in range(program.n_layers):
         drafts = [
@@ -98,11 +101,18 @@ def lower(program: Program, same: Naming = int, separate: bool = False) -> Layer
     return tuple(layers)
 
 
-def possible_part(program: Program, same: Naming = int) -> tuple[Program, tuple[Step, ...], tuple[Windows, ...]]:
-    """The steps that can find their sources, those that can't or hold at times only, and the windows after each layer."""
-    windows: Windows = dict.fromkeys(PLACES, frozenset({0}))
+def possible_part(
+    program: Program, same: Naming = int, given: Mapping[int, Mapping[Destination, Collection[int]]] = NOTHING
+) -> tuple[Program, tuple[Step, ...], tuple[Windows, ...]]:
+    """The steps that can find their sources, those that can't or hold at times only, and the windows after each layer.
+
+    `given` are offsets that are known before a layer though no step brings them, at each place.
+    """
+    windows: Windows = dict(START)
     kept, dropped, after = [], [], []
     for layer in range(program.n_layers):
+        known = given.get(layer, {})
+        windows = {place: window | frozenset(known.get(place, ())) for place, window in windows.items()}
         drafts: list[_Draft] = []
         for step in program.steps:
             for destination in step.destinations if step.layer == layer else ():
@@ -118,6 +128,20 @@ def possible_part(program: Program, same: Naming = int) -> tuple[Program, tuple[
         windows = _widened(windows, drafts)
         after.append(windows)
     return Program(tuple(kept)), tuple(dropped), tuple(after)
+
+
+def would_find(
+    step: Step, windows: Mapping[Destination, frozenset[int]], same: Naming = int
+) -> frozenset[tuple[Destination, int]]:
+    """The places and offsets of which each, if it were known there, would let a step of one destination find its source.
+
+    None for a step that is not found by offsets. `windows` are those before its layer.
+    """
+    there, hop, (place,) = WALKED.get(step.role.name), step.role.hop, step.destinations
+    if there is None or hop is None:
+        return frozenset()
+    here = frozenset((place, same(hop + offset)) for offset in windows[there])
+    return here | frozenset((there, same(offset - hop)) for offset in windows[place])
 
 
 def followed(program: Program, same: Naming = int) -> tuple[Windows, ...]:
