@@ -20,17 +20,18 @@ so: that in a run hops rest on looking away is *shown* where with `ideal` the we
 `even` and with `moved` less than half.
 
 Columns of scale-away.csv, a row for each finished run, empty from `cells` on where it is not solved: how many (head,
-destination) look at all keys but some, how many of them at the query (`at_query`), which they are (`looks`), what the weakest
+destination) look at all keys but some, how many of them at the query (`at_query`), how many look so at all values but some, at
+the query or at value slots (`over_values`, asked after the others were seen), which they are (`looks`), what the weakest
 answer keeps in the three ways, and what each hop keeps with `even` (`even_hops`). Writes scale-away.csv and scale-away.png.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
-from claims import BLUE, GREY, ORANGE, RESULTS, Claim, Run, Tables, last_snapshot, main, markdown, rate
+from claims import BLUE, GREY, ORANGE, RESULTS, Claim, Run, Tables, last_snapshot, main, markdown, number, rate
 from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
@@ -44,6 +45,7 @@ from stackheads.labelling.thresholds import Thresholds
 from stackheads.models import load
 from stackheads.models.hooks import Edit, PatternEdit
 from stackheads.processes import worker_pool
+from stackheads.programs.program import WALKED
 from stackheads.report.figures.style import plain
 from stackheads.tasks import Cycle, with_keys
 from stackheads.types import Destination, HeadId, Role
@@ -53,6 +55,10 @@ EXAMPLES = 256
 FIND, TEST = 0, 1
 """The seeds of the examples on which heads are found, and on which what is said of them is tested."""
 LEAST_ON_KEYS, GAP, PEAK, MOST_GAPS = 0.5, 0.25, 2.0, 3
+
+
+Over = Literal["key", "hop"]
+"""The role that names a kind of slots by offsets: key slots, or value slots."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,8 @@ class Look:
 def measure(runs: list[Run], workers: int) -> Tables:
     """A row for each run."""
     with worker_pool(workers) as pool:
-        return {"scale-away": pd.DataFrame(list(tqdm(pool.map(away_row, runs), total=len(runs), desc="runs", disable=None)))}
+        rows = list(tqdm(pool.map(away_row, runs), total=len(runs), desc="runs", disable=None))
+    return {"scale-away": pd.DataFrame(rows).astype(dict.fromkeys(("cells", "at_query", "over_values"), "Int64"))}
 
 
 def away_row(run: Run) -> dict[str, Any]:
@@ -88,6 +95,7 @@ def looking_away(model: Any, task: Cycle) -> dict[str, Any]:
     finding, testing = (make_bench(model, task, EXAMPLES, seed, Thresholds()) for seed in (FIND, TEST))
     looks = [look for at in (Destination.QUERY, Destination.KEY) for look in looks_away(finding, task, at)]
     row: dict[str, Any] = {"cells": len(looks), "at_query": sum(look.at is Destination.QUERY for look in looks)}
+    row["over_values"] = sum(len(looks_away(finding, task, at, "hop")) for at in (Destination.QUERY, Destination.VALUE))
     row["looks"] = "; ".join(map(str, looks))
     if not looks:
         return row
@@ -102,28 +110,28 @@ def looking_away(model: Any, task: Cycle) -> dict[str, Any]:
     return row | {"even_hops": " ".join(f"{share:.2f}" for share in kept["even"])}
 
 
-def looks_away(bench: Bench, task: Cycle, at: Destination) -> list[Look]:
-    """The heads that look at all keys but some at a destination."""
+def looks_away(bench: Bench, task: Cycle, at: Destination, over: Over = "key") -> list[Look]:
+    """The heads that look at all keys but some, or at all values, at a destination."""
     return [
         Look(HeadId(layer, index), at, gaps)
-        for layer, heads in enumerate(attention_on_keys(bench, task, at).tolist())
+        for layer, heads in enumerate(attention_over(bench, task, at, over).tolist())
         for index, shares in enumerate(heads)
         if (gaps := _gaps(shares, task))
     ]
 
 
-def attention_on_keys(bench: Bench, task: Cycle, at: Destination) -> Float[Tensor, "layer head offset"]:
-    """The mean attention of each head on the key of each offset, in the order of `task.hops`."""
+def attention_over(bench: Bench, task: Cycle, at: Destination, over: Over) -> Float[Tensor, "layer head offset"]:
+    """The mean attention of each head on the key, or value, of each offset, in the order of `task.hops`."""
     batch, pattern = bench.clean.batch, bench.clean.run.pattern
     rows = destination_rows(batch, at)
-    targets = (role_targets(task, batch, _keys(task, at)) & rows[:, :, None]).to(pattern.dtype)
+    targets = (role_targets(task, batch, _slots(task, at, over)) & rows[:, :, None]).to(pattern.dtype)
     total = einsum(pattern, targets, "layer batch head pos source, offset batch pos source -> layer head offset")
     return total / rows.sum()
 
 
-def _keys(task: Cycle, at: Destination) -> list[Role]:
-    """The key of each offset; at a key slot that of offset 0 is the slot itself."""
-    return [Role("self") if at is Destination.KEY and hop == 0 else Role("key", hop) for hop in task.hops]
+def _slots(task: Cycle, at: Destination, over: Over = "key") -> list[Role]:
+    """The key, or value, of each offset; at such a slot that of offset 0 is the slot itself."""
+    return [Role("self") if at is WALKED[over] and hop == 0 else Role(over, hop) for hop in task.hops]
 
 
 def _gaps(shares: Sequence[float], task: Cycle) -> tuple[int, ...]:
@@ -139,7 +147,7 @@ def _kept(bench: Bench, task: Cycle, looks: Sequence[Look], gaps: Sequence[tuple
     batch, dtype = bench.clean.batch, bench.clean.run.z.dtype
     edits: list[Edit] = []
     for look, left_out in zip(looks, gaps, strict=True):
-        keys = [role for hop, role in zip(task.hops, _keys(task, look.at), strict=True) if hop not in left_out]
+        keys = [role for hop, role in zip(task.hops, _slots(task, look.at), strict=True) if hop not in left_out]
         targets = role_targets(task, batch, keys).any(dim=0)
         edits.append(PatternEdit(look.head, destination_rows(batch, look.at), evenly(targets, dtype)))
     shares = bench.recovered(bench.margin(edits)).tolist()
@@ -159,20 +167,40 @@ def tell(tables: Tables) -> str:
         pd.read_csv(RESULTS / "scale-keys.csv").set_index("seed")["mechanism"].reindex(solved["seed"]).reset_index(drop=True)
     )
     parts = {"mechanism none": others == "none", "any other": others != "none"}
-    text = [f"shown to rest on looking away: {rate(int(rests_on_looking_away(solved).sum()), len(solved))}"]
+    there = solved[solved["cells"] > 0]
+    apart = [
+        [int((of["cells"] > 0).sum()), int((of["cells"] == 0).sum())] for of in (solved[these] for these in parts.values())
+    ]
+    more = {way: int((there["ideal"] > there[way]).sum()) for way in ("even", "moved")}
+    of_values = solved["over_values"]
+    text = [
+        f"with heads that look at all keys but some: {rate(len(there), len(solved))}; Fisher's test p = {_p(apart):.0e}",
+        f"shown to rest on looking away: {rate(int(rests_on_looking_away(solved).sum()), len(solved))}",
+        f"the gaps keep more than all keys in {more['even']} of {len(there)}, more than moved gaps in {more['moved']}",
+        f"at all values but some look {number(of_values.sum())} heads, in {int((of_values > 0).sum())} of the runs",
+    ]
     rows = []
     for words, these in parts.items():
         some = solved[these]
-        medians = [f"{some[way].median():.2f} ({some[way].min():.2f}–{some[way].max():.2f})" for way in WAYS]
         counts = [int((some[name] > 0).sum()) for name in ("cells", "at_query")]
-        rows.append(
-            [words, len(some), *counts, f"{some['cells'].median():.0f}", *medians, int(rests_on_looking_away(some).sum())]
-        )
-    header = ["runs", "number", "with such heads", "at the query", "cells, median", *WAYS.values(), "shown"]
+        rows.append([words, len(some), *counts, *(_spread(some[way]) for way in WAYS), int(rests_on_looking_away(some).sum())])
+    header = ["runs", "number", "with such heads", "at the query", *WAYS.values(), "shown"]
     text.append(markdown(header, rows))
     columns = ["seed", "cells", *WAYS, "even_hops", "looks"]
-    text.append(markdown(columns, solved[columns].values.tolist()))
+    text.append(markdown(columns, there[columns].values.tolist()))
     return "\n\n".join(text)
+
+
+def _p(counts: list[list[int]]) -> float:
+    """Fisher's exact test of a table of two by two."""
+    from scipy.stats import fisher_exact
+
+    return fisher_exact(counts)[1]
+
+
+def _spread(shares: pd.Series) -> str:
+    """Median and range of what is there; a dash where nothing is."""
+    return "–" if shares.isna().all() else f"{shares.median():.2f} ({shares.min():.2f} to {shares.max():.2f})"
 
 
 WAYS = {"ideal": "all keys but the gaps", "even": "all keys", "moved": "gaps moved"}

@@ -38,7 +38,7 @@ def by_elimination():
 
 def test_a_circuit_that_answers_by_elimination_is_found_and_rests_on_its_gap():
     found = scale_away.looking_away(by_elimination(), TASK)
-    assert (found["cells"], found["at_query"], found["looks"]) == (1, 1, "L1H0 @query but 0")
+    assert [found[name] for name in ("cells", "at_query", "over_values", "looks")] == [1, 1, 0, "L1H0 @query but 0"]
     assert found["ideal"] == pytest.approx(1.0, abs=0.02)
     assert abs(found["even"]) < 0.1
     assert found["moved"] < found["even"]
@@ -49,7 +49,7 @@ def test_heads_that_look_at_one_key_look_away_from_none():
     task = with_keys(Cycle(symbols=8, max_hops=3, supervision="chain"))
     model, _ = compile_layers(lower(doubling_over_keys(3), task.same_offset), task)
     found = scale_away.looking_away(model, task)
-    assert found == {"cells": 0, "at_query": 0, "looks": ""}
+    assert found == {"cells": 0, "at_query": 0, "over_values": 0, "looks": ""}
 
 
 @pytest.mark.parametrize(
