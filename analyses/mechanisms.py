@@ -40,7 +40,7 @@ from claims import GREY, KEPT, Claim, Run, Tables, kept_analysis, last_snapshot,
 from tqdm import tqdm
 
 from stackheads import Analysis
-from stackheads.explanation.carried import of_roles
+from stackheads.explanation.carried import roles_alone
 from stackheads.explanation.measuring import TO_ANSWER
 from stackheads.labelling.stability import layer_roles
 from stackheads.models import load
@@ -97,13 +97,14 @@ def selectors_row(folder: Path, found: Analysis, settings: dict[str, Any]) -> di
     checkpoint = load(folder)
     chosen = found.selectors(checkpoint.model, checkpoint.task, progress=False, **settings)
     last = chosen.curve[chosen.curve["level"] == chosen.levels[-1]]
-    least = {level: min(chosen.recovered(level).values()) for level in chosen.levels}
+    of_level = {level: chosen.recovered(level) for level in chosen.levels}
+    least = {level: min(shares.values()) for level, shares in of_level.items()}
     row = {
         "by_selectors": chosen.mechanism,
         "reason": chosen.mechanism_reason,
         "kept": least[chosen.levels[-1]],
         "kept_by_attention": least[[level for level in chosen.levels if not level.endswith(TO_ANSWER)][-1]],
-        "kept_by_roles": max(least[level] for level in of_roles(chosen.levels)),
+        "kept_by_roles": min(roles_alone(of_level).values()),
         "selectors": int(last["selectors"].iloc[0]),
         "numbers": int(last["numbers"].iloc[0]),
         "kept_swapped": most_at_query(chosen.swapped),

@@ -20,13 +20,12 @@ Columns of scale-keys.csv, a row for each finished run, empty from `mechanism` o
 labels and `kept` as in scale-mechanisms.csv, `at_value` and `at_key`, the hops that probes read there before the last
 layer, and whether the reason `hints` at keys; then with keys the name by labels, `keyed_mechanism`, and by selectors,
 `keyed_selectors`, the share of examples on which the program answers as the model does, of the hop with the least (`agrees`),
-`lacks`, what probes read and no confirmed head brings that heads could find their source by, the mechanism `given` that, what
-roles alone keep of each hop (`roles_alone`), `confirmed` cells, those of them that look at keys (`keyed`), their `roles`, and
+`lacks`, what probes read and no step brings that confirmed heads could find their source by, what roles alone keep of each hop
+(`roles_alone`), `confirmed` cells, those of them that look at keys (`keyed`), their `roles`, and
 `with_keys`, what selectors keep; and `with_others`, what they keep with the keys of another example. Writes scale-keys.csv and
 scale-keys.png.
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,9 @@ from tqdm import tqdm
 
 from stackheads import Analysis, analyze
 from stackheads.analysis import Selectors
-from stackheads.explanation.carried import of_roles
+from stackheads.explanation.carried import roles_alone
+from stackheads.explanation.mechanism import lacking
+from stackheads.explanation.program import extract_program
 from stackheads.labelling.stability import layer_roles
 from stackheads.models import load
 from stackheads.processes import worker_pool
@@ -92,6 +93,7 @@ def keyed_row(folder: Path) -> dict[str, Any]:
     checkpoint = load(folder)
     labelled = _analysed(checkpoint.model, with_keys(checkpoint.task))
     chosen = _selectors(labelled)
+    of_level = {level: chosen.recovered(level) for level in chosen.levels}
     control = _selectors(_analysed(checkpoint.model, OthersKeys(**with_keys(checkpoint.task).model_dump())))
     confirmed = labelled.labels[labelled.labels["status"] == "confirmed"]
     roles = "; ".join(
@@ -103,8 +105,8 @@ def keyed_row(folder: Path) -> dict[str, Any]:
         "keyed_mechanism": labelled.mechanism,
         "keyed_selectors": chosen.mechanism,
         "agrees": None if agreed is None else round(min(agreed.values()), 4),
-        **_lacking(labelled.mechanism_reason or ""),
-        "roles_alone": " ".join(f"{share:.2f}" for share in _by_roles(chosen).values()),
+        "lacks": _lacks(labelled),
+        "roles_alone": " ".join(f"{share:.2f}" for share in roles_alone(of_level).values()),
         "confirmed": len(confirmed),
         "keyed": int((confirmed["role"] == "key").sum()),
         "roles": roles,
@@ -125,16 +127,13 @@ def _least(chosen: Selectors) -> float:
     return round(min(chosen.recovered(chosen.levels[-1]).values()), 4)
 
 
-def _lacking(reason: str) -> dict[str, str | None]:
-    """What the reason of a mechanism says that heads could find their source by, and the name given that."""
-    lacks = re.search(r"sources can be found by: ([^;]*(?:; hop [^;]*)*)", reason)
-    given = re.search(r"; given these, ([^;]*)", reason)
-    return {"lacks": lacks and re.sub(r" \([^)]*\)", "", lacks[1]), "given": given and given[1]}
-
-
-def _by_roles(chosen: Selectors) -> dict[int, float]:
-    """What roles alone keep of each hop, at the level at which they keep most of the weakest."""
-    return max((chosen.recovered(level) for level in of_roles(chosen.levels)), key=lambda shares: min(shares.values()))
+def _lacks(found: Analysis) -> str | None:
+    """What confirmed heads could find their source by that no step brings and probes read, each once."""
+    task = found.task
+    assert isinstance(task, Cycle)
+    extracted = extract_program(found.labels, task)
+    lacks = () if extracted is None else lacking(extracted, task, found.reach)
+    return "; ".join(dict.fromkeys(lack.what for lack in lacks)) or None
 
 
 def walks_over_keys(runs: pd.DataFrame) -> pd.Series:
@@ -165,19 +164,15 @@ def tell(tables: Tables) -> str:
     header = ["runs", "number", "hops read at values", "at keys", *SHARES.values(), "confirmed with keys", "of them keys"]
     header.append("runs with a key at the query")
     text.append(markdown(header, rows))
-    unnamed = {
-        "labels": solved[solved["keyed_mechanism"].isin(UNNAMED)],
-        "selectors": solved[solved["keyed_selectors"].isin(UNNAMED)],
-    }
-    alone = unnamed["selectors"]["roles_alone"].str.split().map(lambda shares: [float(share) < BAR for share in shares])
-    lost = alone.map(lambda low: ", ".join(str(hop) for hop, less in enumerate(low, start=1) if less) or "none")
+    by_labels, by_selectors = (solved[solved[f"keyed_{by}"].isin(UNNAMED)] for by in ("mechanism", "selectors"))
+    lost = by_selectors["roles_alone"].dropna().str.split().map(lambda shares: [float(share) < BAR for share in shares])
+    hops = lost.map(lambda low: ", ".join(str(hop) for hop, less in enumerate(low, start=1) if less) or "none")
     for words, found in (
-        ("labels name none with keys, heads could find their source by", unnamed["labels"]["lacks"].fillna("nothing")),
-        ("given that", unnamed["labels"]["given"].dropna()),
-        ("selectors name none with keys, roles alone keep less than half of hop", lost),
+        ("no name by labels with keys, heads could find their source by", by_labels["lacks"].fillna("nothing")),
+        ("no name by selectors with keys, roles alone keep less than half of hop", hops),
     ):
-        text.append(f"{words}: {'; '.join(f'{n} {what}' for what, n in found.value_counts().items())}")
-    names = ["mechanism", "keyed_mechanism", "agrees", "lacks", "given", "keyed_selectors", "roles_alone"]
+        text.append(f"{words}: {'; '.join(f'{what} in {n} runs' for what, n in found.value_counts().items())}")
+    names = ["mechanism", "keyed_mechanism", "agrees", "lacks", "keyed_selectors", "roles_alone"]
     columns = ["seed", *names, "at_value", "at_key", *SHARES, "confirmed", "keyed", "roles"]
     text.append(markdown(columns, solved[columns].values.tolist()))
     return "\n\n".join(text)

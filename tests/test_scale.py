@@ -21,15 +21,10 @@ import train_in_turn  # noqa: E402
 from scale_layers import CURRICULUM, size_of  # noqa: E402
 
 from stackheads.errors import ConfigError  # noqa: E402
-from stackheads.explanation.mechanism import name_mechanism  # noqa: E402
-from stackheads.explanation.program import program_of  # noqa: E402
-from stackheads.programs.mechanisms import OVER_KEYS  # noqa: E402
-from stackheads.programs.program import Program, possible_part  # noqa: E402
 from stackheads.sweeps.plans import read_sweep  # noqa: E402
 from stackheads.sweeps.sweep import open_sweep, stored_result  # noqa: E402
 from stackheads.tasks import Cycle, from_config, with_keys  # noqa: E402
 from stackheads.theory import layers_needed  # noqa: E402
-from stackheads.types import Role  # noqa: E402
 
 SWEEPS = sorted((ANALYSES / "sweeps").glob("scale-curriculum-*.yaml"))
 TINY = """
@@ -260,26 +255,6 @@ def test_the_control_has_the_keys_of_the_example_before():
     other = scale_keys.OthersKeys(**task.model_dump()).batch(batch.tokens)
     assert torch.equal(other.operands[1:], batch.operands[:-1])
     assert torch.equal(other.find, batch.find)
-
-
-def test_what_heads_could_find_their_source_by_is_read_off_the_reason():
-    task = with_keys(Cycle(symbols=8, max_hops=3, supervision="chain"))
-    whole = OVER_KEYS["doubling"](3).steps
-    known = possible_part(Program(whole), task.same_offset)[2]
-    rows = [(layer, str(place), tuple(hops)) for layer, each in enumerate(known) for place, hops in each.items()]
-    heard = pd.DataFrame(rows, columns=["layer", "destination", "hops"])
-    named = {
-        "whole": name_mechanism(program_of(whole, {}, task), task, heard).reason,
-        "lacks": name_mechanism(
-            program_of([step for step in whole if step.role != Role("key", 0)], {}, task), task, heard
-        ).reason,
-    }
-    assert scale_keys._lacking(named["whole"]) == {"lacks": None, "given": None}
-    assert scale_keys._lacking(named["lacks"]) == {"lacks": "hop 1 at the query", "given": "doubling"}
-    several = (
-        "sources can be found by: hop -1 at key slots (key 1 @query in layer 3); hop 1 at the query (key 1 @query in layer 3)"
-    )
-    assert scale_keys._lacking(several) == {"lacks": "hop -1 at key slots; hop 1 at the query", "given": None}
 
 
 @pytest.mark.parametrize(

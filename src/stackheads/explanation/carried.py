@@ -38,9 +38,9 @@ class Carried:
     """What selectors carry to `at`, the destination whose answers are meant, where the model answers `hops`.
 
     `answered` are, after each layer, the hops that the steps' windows can answer when they are asked for, `eliminated` those
-    of the last layer that they answer because all others are known. `kept` is what all selectors keep of the weakest answer,
-    `by_roles` what roles alone keep of each hop; `others` are the selectors that are no roles and do something, `unheld` those
-    by which the answer can be given and that are no head's.
+    of the last layer that they answer because all others are known. Of each hop `by_all` is what all selectors keep, `by_roles`
+    what roles alone keep; `others` are the selectors that are no roles and do something, `unheld` those by which the answer can
+    be given and that are no head's.
     """
 
     steps: tuple[Step, ...]
@@ -48,10 +48,15 @@ class Carried:
     eliminated: frozenset[int]
     at: Destination
     hops: tuple[int, ...]
-    kept: float
+    by_all: Mapping[int, float]
     by_roles: Mapping[int, float]
     others: tuple[str, ...]
     unheld: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> float:
+        """What all selectors keep of the weakest answer."""
+        return min(self.by_all.values())
 
     @property
     def roles(self) -> float:
@@ -85,16 +90,22 @@ def carried(
         eliminated=frozenset(hop for hop in answered[-1] if not all(_is_in(hop, of[-1], task) for of in known[hop])),
         at=at,
         hops=hops,
-        kept=min(of_level[levels[-1]].values()),
-        by_roles=max((of_level[level] for level in of_roles(levels)), key=lambda shares: min(shares.values())),
+        by_all=of_level[levels[-1]],
+        by_roles=roles_alone(of_level),
         others=_others([row for row in rows if row.get("status") not in IDLE]),
         unheld=tuple(f"{row['what']} ({row['head']} @{row['destination']})" for row in rows if _is_unheld(row, least, names)),
     )
 
 
-def of_roles(levels: Sequence[str]) -> list[str]:
-    """The levels of a curve at which there are roles alone, whatever their weights are fitted to."""
-    return [level for level in levels if level.startswith(levels[0])]
+def roles_alone(of_level: Mapping[str, Mapping[int, float]]) -> Mapping[int, float]:
+    """What roles alone keep of each hop, with the weights that keep most of the weakest, from the levels of a curve in order.
+
+    Roles are alone on the first level, and on those that differ from it in what weights are fitted to.
+    """
+    first = next(iter(of_level))
+    return max(
+        (shares for level, shares in of_level.items() if level.startswith(first)), key=lambda shares: min(shares.values())
+    )
 
 
 def gate_values(batch: Batch) -> dict[str, set[int]]:

@@ -44,6 +44,23 @@ class Mechanism:
         return f"{self.name}: {self.reason}"
 
 
+@dataclass(frozen=True)
+class Lack:
+    """A step that would find its source if one of some offsets were known where it is, or where its source is."""
+
+    step: Step
+    ways: tuple[tuple[Destination, int], ...]
+
+    @property
+    def what(self) -> str:
+        """The offsets and where: "hop 1 at the query"."""
+        places = {place: "the query" if place is Destination.QUERY else f"{place} slots" for place, _ in self.ways}
+        return " or ".join(f"hop {offset} at {places[place]}" for place, offset in self.ways)
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.step} in layer {self.step.layer})"
+
+
 def name_mechanism(extracted: Extracted | None, task: StatementTask, reach: pd.DataFrame) -> Mechanism:
     """The mechanism of a model by its confirmed heads; `reach` as `explanation.reach.reach` gives it."""
     read = _read_at_query(reach, task)
@@ -58,9 +75,7 @@ def name_mechanism(extracted: Extracted | None, task: StatementTask, reach: pd.D
     if not any(map(_follows, extracted.program.steps)):
         at_times = all(step.gate is not None for step in extracted.dropped if _follows(step))
         why = "they do so at times only" if at_times else "nothing confirmed lets them find their source"
-        return Mechanism(
-            "other", f"heads are confirmed in hops, but {why}; {probes}{_given_what_is_read(extracted, task, reach)}{hint}"
-        )
+        return Mechanism("other", f"heads are confirmed in hops, but {why}; {probes}{_lacked(extracted, task, reach)}{hint}")
     answered = [_read(answerable(windows[Destination.QUERY], task), task) for windows in extracted.windows]
     if missing := [hop for hop in task.readout_hops if hop not in answered[-1]]:
         there = [hop for hop in task.readout_hops if hop not in missing]
@@ -68,7 +83,7 @@ def name_mechanism(extracted: Extracted | None, task: StatementTask, reach: pd.D
             f"confirmed heads bring the query hops {_listed(there)}" if there else "confirmed heads bring the query no hop"
         )
         unexplained = f"{brought}: the labels do not explain {_listed(missing)}; {probes}"
-        return Mechanism("other", f"{unexplained}{_given_what_is_read(extracted, task, reach)}{hint}")
+        return Mechanism("other", f"{unexplained}{_lacked(extracted, task, reach)}{hint}")
     last = eliminated(extracted.windows[-1][Destination.QUERY], task)
     by_elimination = frozenset() if last is None else frozenset({last}) & answered[-1]
     return _named(extracted.program.steps, answered, by_elimination, ("confirmed heads", probes))
@@ -93,11 +108,8 @@ def name_carried(
     if not any(map(_follows, found.steps)):
         return Mechanism("none", f"no head looks at a hop to carry the answer; {tail}")
     least = (thresholds or Thresholds()).min_by_roles
-    if unnamed := [hop for hop, share in found.by_roles.items() if share < least]:
-        whose = "" if len(unnamed) == len(found.by_roles) else f" of hop {_listed(unnamed)}"
-        return Mechanism(
-            "other", f"most{whose} is carried by looks that follow no role; {tail}{_rest_by_roles(found, unnamed)}"
-        )
+    if any(share < least for share in found.by_roles.values()):
+        return Mechanism("other", f"{_unnamed(found, least)}; {tail}")
     if missing := [hop for hop in found.hops if hop not in found.answered[-1]]:
         unheld = f" without {', '.join(found.unheld)}, which a channel denies" if found.unheld else ""
         return Mechanism("other", f"roles bring no hop {_listed(missing)}{unheld}; {tail}")
@@ -131,10 +143,18 @@ def _named(
     return Mechanism("doubling", f"{depth}, with {' and '.join(looking)}; {tail}")
 
 
-def _rest_by_roles(found: Carried, unnamed: Sequence[int]) -> str:
-    """What roles alone keep of the hops that they carry, where there are such beside those that they don't."""
-    rest = {hop: share for hop, share in found.by_roles.items() if hop not in unnamed}
-    return f"; of hop {_listed(list(rest))} roles alone keep {min(rest.values()):.2f} or more" if rest else ""
+def _unnamed(found: Carried, least: float) -> str:
+    """Of which hops roles alone keep too little, as other looks carry them or no selectors do, and what they keep of others."""
+    parts: dict[str, list[int]] = {}
+    for hop, share in found.by_roles.items():
+        named, carried = share >= least, found.by_all[hop] >= least
+        parts.setdefault("roles" if named else "others" if carried else "none", []).append(hop)
+    words = {"others": "most of hop {} is carried by looks that follow no role", "none": "selectors keep little of hop {}"}
+    said = [text.format(_listed(parts[kind])) for kind, text in words.items() if kind in parts]
+    if kept := parts.get("roles"):
+        weakest = min(found.by_roles[hop] for hop in kept)
+        said.append(f"roles alone keep {weakest:.2f} or more of hop {_listed(kept)}")
+    return "; ".join(said)
 
 
 def _too_far(read: Sequence[int], task: StatementTask) -> str | None:
@@ -163,34 +183,37 @@ def _read_at_query(reach: pd.DataFrame, task: StatementTask) -> list[int]:
     return [_in_a_row(_read(hops, task)) for hops in rows["hops"]]
 
 
-def _given_what_is_read(extracted: Extracted, task: StatementTask, reach: pd.DataFrame) -> str:
-    """What sources would be found by that no confirmed head brings and probes read before; and the mechanism, given that."""
-    ways: dict[tuple[Destination, int], list[Step]] = {}
-    for step in extracted.dropped:
-        if step.gate is not None or not _follows(step):
-            continue
-        before = START if step.layer == 0 else extracted.windows[step.layer - 1]
-        heard = reach[reach["layer"] == step.layer - 1]
-        for place, offset in sorted(would_find(step, before, task.same_offset)):
-            if offset in set[int]().union(*heard.loc[heard["destination"] == place, "hops"]):
-                ways.setdefault((place, offset), []).append(step)
-    if not ways:
-        return ""
+def lacking(extracted: Extracted, task: StatementTask, reach: pd.DataFrame) -> tuple[Lack, ...]:
+    """Which steps that nothing confirmed lets find their source would find it by what probes read there before.
+
+    Layer by layer: what an earlier step lacks is taken as known, with all that this lets others bring. Steps that hold at times
+    only are not asked.
+    """
+    steps = [step for step in extracted.steps if step.gate is None]
     given: dict[int, dict[Destination, set[int]]] = {}
-    for (place, offset), steps in ways.items():
-        for step in steps:
+    lacks = []
+    for step in sorted(filter(_follows, steps), key=lambda step: step.layer):
+        _, dropped, windows = possible_part(Program(tuple(steps)), task.same_offset, given)
+        if step not in dropped:
+            continue
+        before = START if step.layer == 0 else windows[step.layer - 1]
+        heard = reach[reach["layer"] == step.layer - 1]
+        read = {place: set[int]().union(*heard.loc[heard["destination"] == place, "hops"]) for place in before}
+        ways = tuple(
+            (place, offset) for place, offset in sorted(would_find(step, before, task.same_offset)) if offset in read[place]
+        )
+        for place, offset in ways:
             given.setdefault(step.layer, {}).setdefault(place, set()).add(offset)
-    each = (
-        f"hop {offset} {'at the query' if place is Destination.QUERY else f'at {place} slots'}"
-        f" ({', '.join(f'{step} in layer {step.layer}' for step in steps)})"
-        for (place, offset), steps in ways.items()
+        lacks += [Lack(step, ways)] if ways else []
+    return tuple(lacks)
+
+
+def _lacked(extracted: Extracted, task: StatementTask, reach: pd.DataFrame) -> str:
+    """What steps lack, in words; nothing where they lack nothing that probes read."""
+    found = lacking(extracted, task, reach)
+    return (
+        f"; probes read what no step brings and heads could find their source by: {'; '.join(map(str, found))}" if found else ""
     )
-    found = f"; probes read, and no confirmed head brings, what sources can be found by: {'; '.join(each)}"
-    program, _, windows = possible_part(Program(extracted.steps), task.same_offset, given)
-    answered = [_read(answerable(window[Destination.QUERY], task), task) for window in windows]
-    if not set(task.readout_hops) <= answered[-1]:
-        return found
-    return f"{found}; given these, {_named(program.steps, answered, frozenset(), ('', '')).name}"
 
 
 def _over_keys(reach: pd.DataFrame, task: StatementTask) -> str:

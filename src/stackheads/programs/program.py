@@ -106,7 +106,7 @@ def possible_part(
 ) -> tuple[Program, tuple[Step, ...], tuple[Windows, ...]]:
     """The steps that can find their sources, those that can't or hold at times only, and the windows after each layer.
 
-    `given` are offsets that are known before a layer though no step brings them, at each place.
+    `given` are offsets that are known from a layer on though no step brings them, at each place.
     """
     windows: Windows = dict(START)
     kept, dropped, after = [], [], []
