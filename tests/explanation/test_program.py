@@ -14,7 +14,7 @@ from stackheads.explanation.reach import reach
 from stackheads.programs.mechanisms import MECHANISMS, OVER_KEYS
 from stackheads.programs.program import START, Program, possible_part
 from stackheads.tasks import Cycle, Retrieval, with_keys
-from stackheads.types import Destination, Gate, Role
+from stackheads.types import Gate, Role
 from stackheads.validation.further import SMALL
 from stackheads.validation.specimens import Guise, specimen
 
