@@ -14,16 +14,16 @@ attention), and, as a control, with those of another example. Fixed before any r
 walks over keys is *shown* where with them its selectors keep half of the weakest answer or more, without and with those of
 another example less than half. At first that was measured with a subclass of the task, which had `key j` for j but 0 and -1
 and no words in programs, on 23 runs; what is told now is of the words that are built in, `key 0` and `hop 0` for what was
-`duplicate`, and own values of keys among them.
+`duplicate`, and own values of keys among them. The same, by the same rule, of the runs of `scale-curriculum-cycle-final` that
+are there, which learn the cycle though nothing but its last hop is asked.
 
 Columns of scale-keys.csv, a row for each finished run, empty from `mechanism` on where it is not solved: `mechanism` by
 labels and `kept` as in scale-mechanisms.csv, `at_value` and `at_key`, the hops that probes read there before the last
 layer, and whether the reason `hints` at keys; then with keys the name by labels, `keyed_mechanism`, and by selectors,
 `keyed_selectors`, the share of examples on which the program answers as the model does, of the hop with the least (`agrees`),
 `lacks`, what probes read and no step brings that confirmed heads could find their source by, what roles alone keep of each hop
-(`roles_alone`), `confirmed` cells, those of them that look at keys (`keyed`), their `roles`, and
-`with_keys`, what selectors keep; and `with_others`, what they keep with the keys of another example. Writes scale-keys.csv and
-scale-keys.png.
+that is asked (`roles_alone`), `confirmed` cells, those of them that look at keys (`keyed`), their `roles`, and `with_keys`, what
+selectors keep; and `with_others`, what they keep with the keys of another example. Writes scale-keys.csv and scale-keys.png.
 """
 
 from pathlib import Path
@@ -142,9 +142,16 @@ def walks_over_keys(runs: pd.DataFrame) -> pd.Series:
 
 
 def tell(tables: Tables) -> str:
-    """What is kept without keys, with them, and with those of another example; and a table of all runs."""
+    """What is kept without keys, with them, and with those of another example, of the runs of each sweep; tables of all runs."""
     table = tables["scale-keys"]
-    solved = table[table["solved"]].reset_index(drop=True)
+    solved = table[table["solved"]]
+    return "\n\n".join(
+        f"{sweep}\n\n{_told(runs.reset_index(drop=True))}" for sweep, runs in solved.groupby("sweep", sort=False)
+    )
+
+
+def _told(solved: pd.DataFrame) -> str:
+    """The same of some runs."""
     shown = walks_over_keys(solved)
     text = [f"shown to walk over keys: {rate(int(shown.sum()), len(solved))}"]
     for words, names in (("labels", ("mechanism", "keyed_mechanism")), ("selectors, with keys", ("keyed_selectors",))):
@@ -155,7 +162,7 @@ def tell(tables: Tables) -> str:
     unnamed = solved["mechanism"] == "none"
     parts = {"mechanism none": unnamed, "any other": ~unnamed}
     rows = []
-    for words, these in parts.items():
+    for words, these in ((words, these) for words, these in parts.items() if these.any()):
         some = solved[these]
         medians = [f"{some[name].median():.2f} ({some[name].min():.2f}–{some[name].max():.2f})" for name in SHARES]
         read = [int((some[f"at_{place}"].fillna("") != "").sum()) for place in ("value", "key")]
@@ -166,7 +173,9 @@ def tell(tables: Tables) -> str:
     text.append(markdown(header, rows))
     by_labels, by_selectors = (solved[solved[f"keyed_{by}"].isin(UNNAMED)] for by in ("mechanism", "selectors"))
     lost = by_selectors["roles_alone"].dropna().str.split().map(lambda shares: [float(share) < BAR for share in shares])
-    hops = lost.map(lambda low: ", ".join(str(hop) for hop, less in enumerate(low, start=1) if less) or "none")
+    hops = lost.map(
+        lambda low: ", ".join(str(hop) for hop, less in enumerate(low, start=DEPTH + 1 - len(low)) if less) or "none"
+    )
     for words, found in (
         ("no name by labels with keys, heads could find their source by", by_labels["lacks"].fillna("nothing")),
         ("no name by selectors with keys, roles alone keep less than half of hop", hops),
@@ -178,6 +187,8 @@ def tell(tables: Tables) -> str:
     return "\n\n".join(text)
 
 
+DEPTH = 4
+"""The furthest hop, of which alone `final` asks."""
 UNNAMED = ("none", "other")
 SHARES = {"kept": "kept without", "with_keys": "with keys", "with_others": "with another example's"}
 
@@ -190,8 +201,11 @@ def draw(tables: Tables) -> Any:
     solved = table[table["solved"]]
     figure = Figure(figsize=(5.2, 4.2), layout="constrained")
     axes = figure.subplots()
-    for name, colour in (("with_others", ORANGE), ("with_keys", BLUE)):
-        axes.plot(solved["kept"], solved[name], "o", color=colour, alpha=0.7, markeredgewidth=0, label=SHARES[name])
+    style: dict[str, Any] = {"alpha": 0.7, "markeredgewidth": 0}
+    for marker, (sweep, runs) in zip("os", solved.groupby("sweep", sort=False), strict=False):
+        for name, colour in (("with_others", ORANGE), ("with_keys", BLUE)):
+            arm = str(sweep).rpartition("-")[2]
+            axes.plot(runs["kept"], runs[name], marker, color=colour, label=f"{SHARES[name]}, {arm}", **style)
     axes.axline((0, 0), slope=1, color=GREY, linewidth=0.8)
     for line in (axes.axhline, axes.axvline):
         line(BAR, color=GREY, linewidth=0.8, linestyle=":")
@@ -201,7 +215,7 @@ def draw(tables: Tables) -> Any:
     return figure
 
 
-CLAIM = Claim(__doc__, "scale-keys", ("scale-curriculum-cycle-chain",), measure, tell, draw)
+CLAIM = Claim(__doc__, "scale-keys", ("scale-curriculum-cycle-chain", "scale-curriculum-cycle-final"), measure, tell, draw)
 
 if __name__ == "__main__":
     main(CLAIM)
