@@ -22,8 +22,9 @@ labels and `kept` as in scale-mechanisms.csv, `at_value` and `at_key`, the hops 
 layer, and whether the reason `hints` at keys; then with keys the name by labels, `keyed_mechanism`, and by selectors,
 `keyed_selectors`, the share of examples on which the program answers as the model does, of the hop with the least (`agrees`),
 `lacks`, what probes read and no step brings that confirmed heads could find their source by, what roles alone keep of each hop
-that is asked (`roles_alone`), `confirmed` cells, those of them that look at keys (`keyed`), their `roles`, and `with_keys`, what
-selectors keep; and `with_others`, what they keep with the keys of another example. Writes scale-keys.csv and scale-keys.png.
+that is asked (`roles_alone`), `confirmed` cells, those of them that look at keys (`keyed`), their `roles`, and `with_keys`,
+what selectors keep; and `with_others`, what they keep with the keys of another example. Writes scale-keys.csv and
+scale-keys.png.
 """
 
 from pathlib import Path
@@ -142,7 +143,7 @@ def walks_over_keys(runs: pd.DataFrame) -> pd.Series:
 
 
 def tell(tables: Tables) -> str:
-    """What is kept without keys, with them, and with those of another example, of the runs of each sweep; tables of all runs."""
+    """What is kept without keys, with them, and with those of another example, of each sweep; tables of all runs."""
     table = tables["scale-keys"]
     solved = table[table["solved"]]
     return "\n\n".join(
