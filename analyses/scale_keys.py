@@ -106,7 +106,7 @@ def keyed_row(folder: Path) -> dict[str, Any]:
         "keyed_mechanism": labelled.mechanism,
         "keyed_selectors": chosen.mechanism,
         "agrees": None if agreed is None else round(min(agreed.values()), 4),
-        "lacks": _lacks(labelled),
+        "lacks": _lacks(labelled, with_keys(checkpoint.task)),
         "roles_alone": " ".join(f"{share:.2f}" for share in roles_alone(of_level).values()),
         "confirmed": len(confirmed),
         "keyed": int((confirmed["role"] == "key").sum()),
@@ -128,10 +128,8 @@ def _least(chosen: Selectors) -> float:
     return round(min(chosen.recovered(chosen.levels[-1]).values()), 4)
 
 
-def _lacks(found: Analysis) -> str | None:
+def _lacks(found: Analysis, task: Cycle) -> str | None:
     """What confirmed heads could find their source by that no step brings and probes read, each once."""
-    task = found.task
-    assert isinstance(task, Cycle)
     extracted = extract_program(found.labels, task)
     lacks = () if extracted is None else lacking(extracted, task, found.reach)
     return "; ".join(dict.fromkeys(lack.what for lack in lacks)) or None
