@@ -251,6 +251,17 @@ def test_the_last_hop_round_a_cycle_is_answered_by_elimination():
     assert "hop 1 since all others are known" in mechanism.reason
 
 
+def test_a_far_hop_that_is_brought_at_once_is_no_mechanism_where_nothing_says_how_it_is_found():
+    """Of a model that is asked hop 4 alone: one head that looks there, with and without the hops on the way."""
+    task = Cycle(symbols=8, max_hops=4, supervision="final")
+    at_once = (Step(3, Role("hop", 4), (QUERY,)),)
+    mechanism = name_carried(found(at_once, task, (4,), layers=4), task, None)
+    assert mechanism.name == "other"
+    assert mechanism.reason.startswith("roles bring hop 4 without hop 1, 2, 3, and do not say what its source is found by; ")
+    for name, steps in {name: make(4).steps for name, make in MECHANISMS.items()}.items():
+        assert name_carried(found(steps, task, (4,)), task, None).name == name
+
+
 def test_nothing_is_eliminated_where_two_are_unknown():
     assert answerable(frozenset({0, 1, 2, 3, -1, -2}), BACK) == frozenset({0, 1, 2, 3, -1, -2})
     assert answerable(frozenset({0, 1}), CHAIN) == frozenset({0, 1})

@@ -11,7 +11,8 @@ What heads do comes from either of two sources. By *labels* (`name_mechanism`) c
 find its source by what earlier steps make known. By *selectors* (`name_carried`), which say where heads look to carry the
 answer, a step finds its source however it does; they name a mechanism if its roles alone keep half of the weakest answer or
 more. What only lets later heads find their source carries no answer: whether windows grow backward too is then asked of all
-steps of the program, which confirmed heads are among.
+steps of the program, which confirmed heads are among. Where only a far hop is asked and the ones before it are not brought, how
+it is found is not known, and the mechanism is `other`.
 
 Reach (`explanation/reach.py`) is the check from outside, by probes. Following links, a position that knows all within radius r
 knows all within 3r + 1 a layer later, or along the chain 2r + 1 where attention is causal, and hop j lies at radius 2j
@@ -113,6 +114,9 @@ def name_carried(
     if missing := [hop for hop in found.hops if hop not in found.answered[-1]]:
         unheld = f" without {', '.join(found.unheld)}, which a channel denies" if found.unheld else ""
         return Mechanism("other", f"roles bring no hop {_listed(missing)}{unheld}; {tail}")
+    if skipped := [hop for hop in range(1, max(found.hops)) if hop not in found.answered[-1]]:
+        without = f"hop {_listed(list(found.hops))} without hop {_listed(skipped)}"
+        return Mechanism("other", f"roles bring {without}, and do not say what its source is found by; {tail}")
     backward = [step for place in WALKED.values() for step in _ahead(program, place) if _back(step)]
     return _named([*found.steps, *backward], found.answered, found.eliminated, ("selectors", tail), found.at)
 
