@@ -197,10 +197,12 @@ def tell(tables: Tables) -> str:
     there = solved[solved["cells"] > 0].astype(dict.fromkeys(WHOLE, "Int64"))
     more = {way: int((there["ideal"] > there[way]).sum()) for way in ("even", "moved")}
     of_values = solved["over_values"]
+    largest = pd.Series([float(share) for shares in there["largest"] for share in str(shares).split()])
     text = [
         f"with heads that look at all keys but some: {rate(len(there), len(solved))}",
         f"shown to rest on looking away: {rate(int(rests_on_looking_away(solved).sum()), len(solved))}",
         f"the gaps keep more than all keys in {more['even']} of {len(there)}, more than moved gaps in {more['moved']}",
+        f"the key with most has, in the median row, this of a head's attention on keys that are no gaps: {_spread(largest)}",
         f"at all values but some look {number(of_values.sum())} heads, in {int((of_values > 0).sum())} of the runs",
     ]
     parts = {"mechanism none": solved["mechanism"] == "none", "any other": solved["mechanism"] != "none"}
