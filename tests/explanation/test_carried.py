@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from stackheads import analyze
 from stackheads.explanation.carried import carried
-from stackheads.explanation.mechanism import name_carried
+from stackheads.explanation.mechanism import name_carried, name_mechanism
 from stackheads.explanation.program import agreement, answerable, extract_program, program_of, shared
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.programs.compiler import compile_layers
@@ -260,6 +260,24 @@ def test_a_far_hop_that_is_brought_at_once_is_no_mechanism_where_nothing_says_ho
     assert mechanism.reason.startswith("roles bring hop 4 without hop 1, 2, 3, and do not say what its source is found by; ")
     for name, steps in {name: make(4).steps for name, make in MECHANISMS.items()}.items():
         assert name_carried(found(steps, task, (4,)), task, None).name == name
+
+
+def test_a_far_hop_that_is_found_from_behind_is_one_by_labels_and_by_selectors():
+    """On a cycle of 8 hop 4 is hop -4: a query that looks back has it without hops 1 to 3, and each step finds its source."""
+    task = Cycle(symbols=8, max_hops=4, supervision="final")
+    jobs = ((Role("previous"), VALUE), (Role("hop", 1), VALUE), (Role("hop", 2), VALUE), (Role("hop", -3), QUERY))
+    steps = [Step(layer, role, (place,)) for layer, (role, place) in enumerate(jobs)]
+    extracted = program_of(steps, {}, task)
+    assert extracted is not None
+    assert not extracted.dropped
+    assert answerable(extracted.windows[-1][QUERY], task) & {1, 2, 3, 4} == {4}
+    reach = pd.DataFrame({"layer": [0, 1, 2, 3], "destination": "query", "hops": [(), (), (), (4,)]})
+    by_labels = name_mechanism(extracted, task, reach)
+    parts = found(steps, task, (4,), layers=4)
+    by_selectors = name_carried(parts, task, reach, extracted.program.steps)
+    assert by_labels.name == by_selectors.name == "doubling"
+    assert "follow 0, 0, 0, 4 hops" in by_labels.reason
+    assert name_carried(parts, task, reach).name == "other", "without a program that finds it"
 
 
 def test_nothing_is_eliminated_where_two_are_unknown():

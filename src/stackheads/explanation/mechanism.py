@@ -11,8 +11,8 @@ What heads do comes from either of two sources. By *labels* (`name_mechanism`) c
 find its source by what earlier steps make known. By *selectors* (`name_carried`), which say where heads look to carry the
 answer, a step finds its source however it does; they name a mechanism if its roles alone keep half of the weakest answer or
 more. What only lets later heads find their source carries no answer: whether windows grow backward too is then asked of all
-steps of the program, which confirmed heads are among. Where only a far hop is asked and the ones before it are not brought, how
-it is found is not known, and the mechanism is `other`.
+steps of the program, which confirmed heads are among. Where only a far hop is asked, the ones before it are not brought, and no
+program finds it, the mechanism is `other`.
 
 Reach (`explanation/reach.py`) is the check from outside, by probes. Following links, a position that knows all within radius r
 knows all within 3r + 1 a layer later, or along the chain 2r + 1 where attention is causal, and hop j lies at radius 2j
@@ -22,6 +22,7 @@ mechanism is `shortcut`.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import pandas as pd
 
@@ -87,7 +88,7 @@ def name_mechanism(extracted: Extracted | None, task: StatementTask, reach: pd.D
         return Mechanism("other", f"{unexplained}{_lacked(extracted, task, reach)}{hint}")
     last = eliminated(extracted.windows[-1][Destination.QUERY], task)
     by_elimination = frozenset() if last is None else frozenset({last}) & answered[-1]
-    return _named(extracted.program.steps, answered, by_elimination, ("confirmed heads", probes))
+    return _named(extracted.program.steps, answered, by_elimination, task.readout_hops, ("confirmed heads", probes))
 
 
 def name_carried(
@@ -114,23 +115,31 @@ def name_carried(
     if missing := [hop for hop in found.hops if hop not in found.answered[-1]]:
         unheld = f" without {', '.join(found.unheld)}, which a channel denies" if found.unheld else ""
         return Mechanism("other", f"roles bring no hop {_listed(missing)}{unheld}; {tail}")
-    if skipped := [hop for hop in range(1, max(found.hops)) if hop not in found.answered[-1]]:
+    skipped = [hop for hop in range(1, max(found.hops)) if hop not in found.answered[-1]]
+    if skipped and not (isinstance(task, StatementTask) and _finds(program, found.hops, task)):
         without = f"hop {_listed(list(found.hops))} without hop {_listed(skipped)}"
         return Mechanism("other", f"roles bring {without}, and do not say what its source is found by; {tail}")
     backward = [step for place in WALKED.values() for step in _ahead(program, place) if _back(step)]
-    return _named([*found.steps, *backward], found.answered, found.eliminated, ("selectors", tail), found.at)
+    return _named([*found.steps, *backward], found.answered, found.eliminated, found.hops, ("selectors", tail), found.at)
+
+
+def _finds(program: Sequence[Step], hops: Iterable[int], task: StatementTask) -> bool:
+    """Whether steps bring the query these hops, each finding its source by what earlier ones make known."""
+    _, _, windows = possible_part(Program(tuple(program)), task.same_offset)
+    return bool(windows) and set(hops) <= _read(answerable(windows[-1][Destination.QUERY], task), task)
 
 
 def _named(
     steps: Sequence[Step],
     answered: Sequence[frozenset[int]],
     eliminated: frozenset[int],
+    asked: Iterable[int],
     words: tuple[str, str],
     at: Destination = Destination.QUERY,
 ) -> Mechanism:
-    """The mechanism of steps that reach every hop, by how what can be answered grows; `words` for who they are and more."""
+    """The mechanism of steps that reach every hop asked, by how what can be answered grows; `words`: who they are and more."""
     who, tail = words
-    reached = list(map(_in_a_row, answered))
+    reached = [_in_a_row(hops, asked) for hops in answered]
     place = "the query" if at is Destination.QUERY else f"{at} slots"
     depth = f"{who} let {place} follow {_listed(reached)} hops after layers 0 to {len(reached) - 1}"
     if eliminated:
@@ -257,9 +266,11 @@ def _listed(hops: list[int]) -> str:
     return ", ".join(map(str, hops))
 
 
-def _in_a_row(hops: frozenset[int]) -> int:
-    """How many hops in a row, from 1, are there."""
-    hop = 0
-    while hop + 1 in hops:
-        hop += 1
-    return hop
+def _in_a_row(hops: frozenset[int], asked: Iterable[int] | None = None) -> int:
+    """Up to which hop all are there, or all that are asked."""
+    reached = 0
+    for hop in sorted(asked) if asked is not None else count(1):
+        if hop not in hops:
+            break
+        reached = hop
+    return reached
