@@ -170,16 +170,16 @@ def _told(solved: pd.DataFrame) -> str:
     header = ["runs", "number", "hops read at values", "at keys", *SHARES.values(), "confirmed with keys", "of them keys"]
     header.append("runs with a key at the query")
     text.append(markdown(header, rows))
-    by_labels, by_selectors = (solved[solved[f"keyed_{by}"].isin(UNNAMED)] for by in ("mechanism", "selectors"))
-    lost = by_selectors["roles_alone"].dropna().str.split().map(lambda shares: [float(share) < BAR for share in shares])
-    hops = lost.map(
-        lambda low: ", ".join(str(hop) for hop, less in enumerate(low, start=DEPTH + 1 - len(low)) if less) or "none"
-    )
-    for words, found in (
-        ("no name by labels with keys, heads could find their source by", by_labels["lacks"].fillna("nothing")),
-        ("no name by selectors with keys, roles alone keep less than half of hop", hops),
-    ):
-        text.append(f"{words}: {'; '.join(f'{what} in {n} runs' for what, n in found.value_counts().items())}")
+    for words, these in parts.items():
+        by_labels, by_selectors = (solved[these & solved[f"keyed_{by}"].isin(UNNAMED)] for by in ("mechanism", "selectors"))
+        lost = by_selectors["roles_alone"].dropna().str.split().map(lambda shares: [float(share) < BAR for share in shares])
+        hops = lost.map(lambda low: ", ".join(str(hop) for hop, less in enumerate(low, start=DEPTH + 1 - len(low)) if less))
+        for said, found in (
+            ("no name by labels, heads could find their source by", by_labels["lacks"].fillna("nothing")),
+            ("no name by selectors, roles alone keep less than half of hop", hops.replace("", "none")),
+        ):
+            if len(found):
+                text.append(f"{words}, {said}: {'; '.join(f'{what} in {n} runs' for what, n in found.value_counts().items())}")
     names = ["mechanism", "keyed_mechanism", "agrees", "lacks", "keyed_selectors", "roles_alone"]
     columns = ["seed", *names, "at_value", "at_key", *SHARES, "confirmed", "keyed", "roles"]
     text.append(markdown(columns, solved[columns].values.tolist()))
