@@ -37,6 +37,9 @@ KEPT = ROOT / "runs" / "mechanisms"
 RECIPES = ROOT / "analyses" / "recipes.py"
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"  # Okabe and Ito: safe for the colour-blind
 
+LETTERS = 14
+"""Letters of a heading on an inch of a figure, so that none is cut off."""
+
 Tables = dict[str, pd.DataFrame]
 
 
@@ -107,7 +110,8 @@ def main(claim: Claim) -> None:
     whole, note = coverage(claim, tables[claim.name])
     figure = claim.draw(tables)
     if not whole:
-        figure.suptitle(fill(f"NOT ALL RUNS: {note}", 90), color=ORANGE, fontsize=9)
+        width = int(LETTERS * figure.get_figwidth())
+        figure.suptitle(fill(f"NOT ALL RUNS: {note}", width), color=ORANGE, fontsize=9)
     save_figure(figure, arguments.results / f"{claim.name}.png")
     print(f"{note}\n\n{claim.tell(tables)}" if note else claim.tell(tables))
 
