@@ -225,7 +225,7 @@ def _lacked(extracted: Extracted, task: StatementTask, reach: pd.DataFrame) -> s
     """What steps lack, in words; nothing where they lack nothing that probes read."""
     found = lacking(extracted, task, reach)
     return (
-        f"; probes read what no step brings and heads could find their source by: {'; '.join(map(str, found))}" if found else ""
+        f"; what they read, no step brings, and heads could find their source by: {'; '.join(map(str, found))}" if found else ""
     )
 
 
