@@ -23,7 +23,7 @@ from stackheads.validation.drawn import separately
 from stackheads.validation.specimens import Guise, specimen
 
 QUERY, VALUE, KEY = Destination.QUERY, Destination.VALUE, Destination.KEY
-EXAMPLES = 128
+EXAMPLES = 256
 
 
 def task_of(hops):

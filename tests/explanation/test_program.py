@@ -104,13 +104,18 @@ def test_of_a_walk_over_keys_whose_first_step_at_the_query_is_missing_one_thing_
     assert lacking(extracted, task, heard[heard["destination"] != "query"]) == (), "no probe reads it"
 
 
-def test_steps_that_hold_at_times_only_are_not_asked_what_they_lack():
+@pytest.mark.parametrize(
+    ("gated", "lack"),
+    [(1, "hop 3 at the query (key 3 @query in layer 3)"), (3, "hop 1 at the query (key 1 @query in layer 2)")],
+)
+def test_steps_that_hold_at_times_only_are_not_asked_what_they_lack(gated, lack):
+    """Nor do they bring what others lack: of the other steps each is told."""
     task, whole = with_keys(CYCLE), OVER_KEYS["doubling"](5).steps
-    gate = Gate("own symbol", (0, 1))
-    steps = [replace(step, gate=gate) if step.role == Role("key", 1) else step for step in whole if step.role != Role("key", 0)]
+    known = [step for step in whole if step.role != Role("key", 0)]
+    steps = [replace(step, gate=Gate("own symbol", (0, 1))) if step.role == Role("key", gated) else step for step in known]
     extracted = program_of(steps, {"own symbol": set(range(13))}, task)
     assert any(step.gate for step in extracted.dropped)
-    assert all(lack.step.gate is None for lack in lacking(extracted, task, read_by_probes(known_by(whole, task))))
+    assert [str(each) for each in lacking(extracted, task, read_by_probes(known_by(whole, task)))] == [lack]
 
 
 def test_nothing_confirmed_is_no_program(checkpoints):
