@@ -57,7 +57,7 @@ def test_a_number_of_workers_that_cannot_be_is_refused():
 def test_a_validation_that_is_interrupted_says_so_in_a_line(tmp_path):
     """Ctrl-C reaches it and its workers, as from a terminal."""
     program = "from stackheads.cli import main; main()"
-    command = [sys.executable, "-c", program, "validate", "--keep", "kept", "--quiet"]
+    command = [sys.executable, "-c", program, "validate", "--quick", "--keep", "kept", "--quiet"]
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )

@@ -1,10 +1,12 @@
 """The checker of the tests: what passed once passes again, and nothing else does."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from jaxtyping import Float, TypeCheckError
 from torch import Tensor
-from typechecking import typechecked
+from typechecking import ASKED, ENOUGH, typechecked
 
 from stackheads.labelling.statistics import shares
 from stackheads.types import HeadId
@@ -59,7 +61,56 @@ def test_sizes_may_be_arguments():
         first(torch.rand(3), 4)  # of the same kinds as those above
 
 
+@typechecked
+def least(numbers: frozenset[int], names: set[str]) -> int:
+    return min(numbers)
+
+
+def test_items_of_sets_are_checked_too():
+    for _ in range(3):
+        assert least(frozenset({1}), {"a"}) == 1
+        for wrong in ((frozenset({"1"}), {"a"}), (frozenset({1}), {2}), ({1}, {"a"})):
+            with pytest.raises(TypeCheckError):
+                least(*wrong)
+
+
+def test_functions_within_functions_remember_and_those_of_the_same_words_are_not_mistaken_for_each_other():
+    def adding(kind):
+        @typechecked
+        def add(x: kind) -> kind:
+            return x
+
+        return add
+
+    before = len(ASKED)
+    for _ in range(3):
+        adding(int)(1)
+    assert len(ASKED) == before + 1
+    classes = [dataclass(type("Pair", (), {"__annotations__": {"x": kind}})) for kind in (int, str)]
+    numbers, names = map(typechecked, classes)
+    assert (numbers(1).x, names("a").x) == (1, "a")
+    for wrong in (lambda: numbers("a"), lambda: names(1)):
+        with pytest.raises(TypeCheckError):
+            wrong()
+
+
+def test_who_has_passed_often_enough_is_not_looked_at_any_more():
+    @typechecked
+    def same(x: int) -> int:
+        return x
+
+    for _ in range(ENOUGH):
+        same(1)
+    with pytest.raises(TypeCheckError):
+        same("a")
+    for _ in range(ENOUGH + 1):
+        same(1)
+    assert same("a") == "a"
+
+
 def test_the_package_is_checked_with_its_dataclasses_and_methods():
+    for asked in ASKED.values():
+        asked.in_a_row = 0
     moved, gap = torch.rand(4, 2), torch.rand(4, 3)
     for call in (lambda: shares(moved, gap), lambda: HeadId("0", 1), lambda: HeadId(0, index=1.0), lambda: HeadId.parse(0)):
         with pytest.raises(TypeCheckError):

@@ -4,7 +4,8 @@
 expression (jaxtyping issue 80); `typeguard.check_type` looks at the annotations as they are, so this calls that. Where an
 annotation is a class, or a union of some, `isinstance` says the same in a tenth of the time, and typeguard is asked only where
 that says no. What has passed need not be looked at again: a call whose arguments and result are of the kinds of an earlier one
-(`_kind`: all that a check looks at) passes unchecked, since checks would otherwise take two thirds of the time of all tests.
+(`_kind`: all that a check looks at) passes unchecked, since checks would otherwise take two thirds of the time of all tests; and
+so do all calls of a function of which `ENOUGH` in a row have.
 
 jaxtyping's own wrapper, three times as slow as what it wraps here, would stand around all that and hand a checker stand-ins for
 a function's arguments and for its result. So the hook, which decorates with `jaxtyping.jaxtyped`, finds `_whole` there once
@@ -17,7 +18,7 @@ import inspect
 from collections.abc import Callable, Collection
 from dataclasses import is_dataclass
 from itertools import islice
-from types import GenericAlias, NoneType, SimpleNamespace, UnionType
+from types import GenericAlias, MappingProxyType, NoneType, SimpleNamespace, UnionType
 from typing import Any, get_args, get_type_hints
 
 import jaxtyping
@@ -28,6 +29,7 @@ from typeguard import TypeCheckError, check_type
 
 UNKNOWN = object()
 LONGEST = 8
+ENOUGH = 2000
 
 
 def _whole(*, typechecker: Any) -> Any:
@@ -46,40 +48,63 @@ def typechecked(checked: Any) -> Any:
     return checked
 
 
+class _Asked:
+    """What is asked of a function's arguments and result; the calls that passed, by their arguments' kinds; how many in a row."""
+
+    def __init__(self, function: Any):
+        self.code = function.__code__
+        self.signature = inspect.signature(function)
+        self.hints = {name: (hint, _classes(hint)) for name, hint in _hints(function) if hint is not Any}
+        self.sized = any("{" in repr(hint) for hint, _ in self.hints.values())
+        self.passed: dict[Any, set[Any]] = {}
+        self.in_a_row = 0
+
+
+ASKED: dict[int, _Asked] = {}
+"""By the code's identity: a function within a function is another with each call, and its annotations are what they were."""
+
+
+def _asked(function: Any) -> _Asked:
+    key = id(function.__code__)
+    if key not in ASKED:
+        ASKED[key] = _Asked(function)
+    return ASKED[key]
+
+
 def _remembering(function: Any) -> Any:
-    passed: dict[Any, set[Any]] = {}
+    asked: _Asked | None = None
 
-    @functools.cache
-    def asked() -> tuple[inspect.Signature, dict[str, tuple[Any, tuple[type, ...]]], bool]:
-        hints = {name: (hint, _classes(hint)) for name, hint in _hints(function) if hint is not Any}
-        return inspect.signature(function), hints, any("{" in repr(hint) for hint, _ in hints.values())
-
-    def check(args: tuple[Any, ...], kwargs: dict[str, Any], *result: Any) -> None:
+    def check(asked: _Asked, args: tuple[Any, ...], kwargs: dict[str, Any], *result: Any) -> None:
         """Arguments give axes their sizes, so they are checked before a result, too."""
-        signature, hints, _ = asked()
-        bound = signature.bind(*args, **kwargs)
+        asked.in_a_row = 0
+        bound = asked.signature.bind(*args, **kwargs)
         given = [*bound.arguments.items(), *(("return", each) for each in result)]
         bound.apply_defaults()  # a size may be an argument, "{most}"
         push_shape_memo(bound.arguments)
         try:
             for name, value in given:
-                if name in hints:
-                    _check(value, *hints[name], function, name)
+                if name in asked.hints:
+                    _check(value, *asked.hints[name], function, name)
         finally:
             pop_shape_memo()
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
+        nonlocal asked
+        asked = asked or _asked(function)
+        if asked.in_a_row >= ENOUGH:
+            return function(*args, **kwargs)
+        asked.in_a_row += 1
         given = _items((*args, *kwargs.items()))
-        before = passed.get(given)
+        before = asked.passed.get(given)
         if before is None:
-            check(args, kwargs)
+            check(asked, args, kwargs)
         result = function(*args, **kwargs)
         kind = _kind(result)
         if before is None or kind not in before:
-            check(args, kwargs, result)
-            if UNKNOWN not in (given, kind) and not asked()[-1]:
-                passed.setdefault(given, set()).add(kind)
+            check(asked, args, kwargs, result)
+            if UNKNOWN not in (given, kind) and not asked.sized:
+                asked.passed.setdefault(given, set()).add(kind)
         return result
 
     return checked
@@ -119,10 +144,10 @@ def _reader(kind: type) -> Callable[[Any], Any]:
         return lambda value: (kind, value)
     if issubclass(kind, tuple):
         return lambda value: _of(kind, _items(value) if len(value) <= LONGEST else UNKNOWN)
-    if issubclass(kind, dict):  # typeguard looks at the first item
+    if issubclass(kind, (dict, MappingProxyType)):  # typeguard looks at the first item, as it does in those below
         return lambda value: _of(kind, _items(tuple(islice(value.items(), 1))))
-    if issubclass(kind, list):
-        return lambda value: _of(kind, _items(tuple(value[:1])))
+    if issubclass(kind, (list, set, frozenset)):
+        return lambda value: _of(kind, _items(tuple(islice(value, 1))))
     return (lambda value: UNKNOWN) if issubclass(kind, (Collection, SimpleNamespace)) else lambda value: kind
 
 
