@@ -4,8 +4,8 @@
 expression (jaxtyping issue 80); `typeguard.check_type` looks at the annotations as they are, so this calls that. Where an
 annotation is a class, or a union of some, `isinstance` says the same in a tenth of the time, and typeguard is asked only where
 that says no. What has passed need not be looked at again: a call whose arguments and result are of the kinds of an earlier one
-(`_kind`: all that a check looks at) passes unchecked, since checks would otherwise take two thirds of the time of all tests; and
-so do all calls of a function of which `ENOUGH` in a row have.
+(`_kind`: all that a check looks at) passes unchecked, since checks would otherwise take two thirds of the time of all tests.
+Once `ENOUGH` calls of a function in a row have passed so, all do.
 
 jaxtyping's own wrapper, three times as slow as what it wraps here, would stand around all that and hand a checker stand-ins for
 a function's arguments and for its result. So the hook, which decorates with `jaxtyping.jaxtyped`, finds `_whole` there once
@@ -49,7 +49,7 @@ def typechecked(checked: Any) -> Any:
 
 
 class _Asked:
-    """What is asked of a function's arguments and result; the calls that passed, by their arguments' kinds; how many in a row."""
+    """What is asked of a function's arguments and result, and the kinds of those of calls that passed."""
 
     def __init__(self, function: Any):
         self.code = function.__code__
