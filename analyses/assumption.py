@@ -5,18 +5,22 @@ may also gather from all of its prefix, and a model may know by heart which orde
 """
 
 from collections import Counter
+from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from stackheads.labelling.readouts import make_scorer
 from stackheads.models.hooks import analysing, hook_name
 from stackheads.seeds import Reserved, bare
 from stackheads.tasks import Retrieval, StatementTask
+from stackheads.tasks.links import read_links
 from stackheads.theory import knowledge, radius
-from stackheads.theory.flow import joined
+from stackheads.theory.flow import chains, joined
 from stackheads.types import Destination
 
 Key = tuple[Destination, int, int]
@@ -59,6 +63,37 @@ def order_guesses(task: StatementTask) -> dict[Key, float]:
         right[key] += max(places.values())
         total[key] += places.total()
     return {key: right[key] / total[key] for key in total}
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Of each set of statements whose values are chains' ends: how likely the query's last hop stands at each.
+
+    `right` is how often the best guess is.
+    """
+
+    sets: Bool[Tensor, "set statement"]
+    likely: Float[Tensor, "set statement"]
+    right: float
+
+
+@cache
+def ends_guess(task: Retrieval) -> Ends:
+    """The best guess of one who knows where in the prompt the chains' ends stand and no more, over all arrangements of a task
+    whose arrangements can be listed.
+    """
+    listed = task.arrangements()
+    assert listed is not None, "a task that is small"
+    sets, number = ends_of(task, listed.tokens).unique(dim=0, return_inverse=True)
+    answer = chains(task, listed.tokens)[:, -1, -1] // 2
+    weight = torch.zeros(sets.shape, dtype=torch.float64)
+    weight.index_put_((number, answer), listed.probability, accumulate=True)
+    return Ends(sets, weight / weight.sum(dim=1, keepdim=True), float(weight.amax(dim=1).sum()))
+
+
+def ends_of(task: Retrieval, tokens: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch statement"]:
+    """Which statements' values are ends of chains: nobody's key."""
+    return read_links(tokens, task.d_vocab).keyed.gather(1, tokens[:, 1:-1:2]) < 0
 
 
 def confined(model: Any, task: StatementTask, layer: int | None, examples: int) -> dict[tuple[Destination, int], float]:

@@ -4,19 +4,26 @@
 
 The runs are those of the `scale-curriculum-…` sweeps, 32 planned in each: up to 24,000 steps of batch 128, one recipe, with
 `chain` (the implicit curriculum) or with `final` alone. They take hours, a run of each in turn (`train_in_turn.py`), and are
-gathered by `collect_scale.py`; how many are there is said first. Prints Markdown and draws scale.png: the share of runs that
-were solved by each step.
+gathered by `collect_scale.py`; how many are there is said first. Where nothing but the last hop is asked and no run learns it,
+its accuracy stands beside three guesses, exact over all arrangements of the task: any of the symbols at which chains end; the
+likeliest of them, given where they stand (`assumption.ends_guess`); and the best in one layer of one who knows how likely each
+order of all definitions is (`assumption.order_guesses`); with each, in how many runs it is beaten (Wilson's 99.9 % lower limit,
+as in `depth.py`). Prints Markdown and draws scale.png: the share of runs that were solved by each step.
 """
 
 import argparse
 from typing import Any
 
 import pandas as pd
-from claims import BLUE, GREY, ORANGE, RESULTS, markdown, middle, number, planned_runs, rate, span
+from assumption import ends_guess, order_guesses
+from claims import BLUE, GREY, ORANGE, RESULTS, markdown, middle, number, percent, planned_runs, rate, span
 from curriculum import solved_by
+from scale_layers import beaten
 
 from stackheads.report.figures import save_figure
 from stackheads.report.figures.style import plain
+from stackheads.tasks import Retrieval, from_config
+from stackheads.types import Destination
 
 TASKS = {"cycle": "cycle of 8, D = 4", "d3": "paper's task, D = 3", "d4": "paper's task, D = 4"}
 ARMS = {"chain": BLUE, "final": ORANGE}
@@ -51,7 +58,23 @@ def tell(runs: pd.DataFrame) -> str:
             )
     lines.append(markdown(["task", "supervision", "runs", "solved [95 %]", "median step (all runs)", "range (solved)"], rows))
     tests = (f"{words} p = {fisher(arm(runs, task, 'chain'), arm(runs, task, 'final')):.2g}" for task, words in TASKS.items())
-    return "\n".join([*lines, "", f"chain against final, Fisher's exact test: {'; '.join(tests)}"])
+    return "\n".join([*lines, "", f"chain against final, Fisher's exact test: {'; '.join(tests)}", "", guessed(runs)])
+
+
+def guessed(runs: pd.DataFrame) -> str:
+    """The last hop's accuracy without the curriculum beside guesses, for tasks whose chains end."""
+    rows = []
+    for name, words in TASKS.items():
+        task = from_config(planned_runs(f"scale-curriculum-{name}-final")[0].settings["task"])
+        if isinstance(task, Retrieval):
+            accuracy = arm(runs, name, "final")[f"accuracy_{task.max_hops}"]
+            order = order_guesses(task)[Destination.QUERY, task.max_hops, 1]
+            guesses = [
+                f"{percent(best)}; {beaten(accuracy, best)}" for best in (1 / task.chains, ends_guess(task).right, order)
+            ]
+            rows.append([words, len(accuracy), f"{percent(accuracy.median())} ({span(accuracy, percent)})", *guesses])
+    headings = ["task, `final`", "runs", "last hop, median (range)", "any end", "the likeliest by place", "by all definitions"]
+    return "A guess, and how many runs beat it:\n\n" + markdown(headings, rows)
 
 
 def draw(runs: pd.DataFrame) -> Any:
