@@ -88,6 +88,8 @@ def tell(tables: Tables) -> str:
     table, rows = tables["scale-guesses"], []
     for sweep, (hops, _) in SWEEPS.items():
         some = table[(table["sweep"] == sweep) & ~table["solved"]]
+        if some.empty:
+            continue
         shares = [f"{percent(some[name].median())} ({span(some[name], percent)})" for name in SHARES]
         best = percent(ends_guess(task_of(sweep)).right)
         rows.append([f"D = {hops}", len(some), *shares, best, rate(int(by_place(some).sum()), len(some))])
