@@ -64,6 +64,8 @@ def test_what_is_told_is_told_of_runs_that_are_not_solved():
     runs = [(False, 0.4, 1.0, 0.39), (False, 0.47, 1.0, 0.39), (False, 0.4, 0.98, 0.39), (True, None, None, None)]
     names = ["sweep", "solved", "right", "end", "worth"]
     table = pd.DataFrame([dict(zip(names, (sweep, *run), strict=True)) for sweep in scale_guesses.SWEEPS for run in runs])
+    table = table.assign(more_right=table["right"], more_worth=table["worth"])
     assert scale_guesses.by_place(table).tolist() == [True, False, False, False] * 2
     told = scale_guesses.tell({"scale-guesses": table})
     assert told.count("1 of 3, 33 %") == 2
+    assert told.count(": 0 of 3; right minus worth 1.0 points (1.0 to 8.0)") == 2, "a point is much, on so many examples"
