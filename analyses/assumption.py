@@ -5,13 +5,14 @@ may also gather from all of its prefix, and a model may know by heart which orde
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from stackheads.labelling.readouts import make_scorer
@@ -66,34 +67,45 @@ def order_guesses(task: StatementTask) -> dict[Key, float]:
 
 
 @dataclass(frozen=True)
-class Ends:
-    """Of each set of statements whose values are chains' ends: how likely the query's last hop stands at each.
+class Blind:
+    """How likely the query's last hop stands at each statement, for each thing that may be known of the statements.
 
     `right` is how often the best guess is.
     """
 
-    sets: Bool[Tensor, "set statement"]
-    likely: Float[Tensor, "set statement"]
+    number: dict[bytes, int]
+    likely: Float[Tensor, "known statement"]
     right: float
+
+    def of(self, known: Int[Tensor, "batch feature"]) -> Float[Tensor, "batch statement"]:
+        """The same for examples of which this is known."""
+        return self.likely[[self.number[row.tobytes()] for row in known.numpy()]]
+
+
+def ends_of(task: StatementTask, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch statement"]:
+    """Which statements' values are ends of chains, nobody's key: 1, else 0."""
+    return (read_links(tokens, task.d_vocab).keyed.gather(1, tokens[:, 1:-1:2]) < 0).long()
+
+
+def all_statements(task: StatementTask, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch slot"]:
+    """All but what symbols are called: where the symbol of each slot stands first."""
+    slots = tokens[:, :-1]
+    return (slots[:, :, None] == slots[:, None, :]).int().argmax(dim=-1)
 
 
 @cache
-def ends_guess(task: Retrieval) -> Ends:
-    """The best guess of one who knows where in the prompt the chains' ends stand and no more, over all arrangements of a task
-    whose arrangements can be listed.
+def blind(task: Retrieval, known: Callable[[StatementTask, Tensor], Tensor]) -> Blind:
+    """What one can say of the answer who knows this of the statements, and not what is asked about; over all arrangements of a
+    task of which they can be listed.
     """
     listed = task.arrangements()
     assert listed is not None, "a task that is small"
-    sets, number = ends_of(task, listed.tokens).unique(dim=0, return_inverse=True)
+    sets, number = known(task, listed.tokens).unique(dim=0, return_inverse=True)
     answer = chains(task, listed.tokens)[:, -1, -1] // 2
-    weight = torch.zeros(sets.shape, dtype=torch.float64)
+    weight = torch.zeros(len(sets), task.n_statements, dtype=torch.float64)
     weight.index_put_((number, answer), listed.probability, accumulate=True)
-    return Ends(sets, weight / weight.sum(dim=1, keepdim=True), float(weight.amax(dim=1).sum()))
-
-
-def ends_of(task: Retrieval, tokens: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch statement"]:
-    """Which statements' values are ends of chains: nobody's key."""
-    return read_links(tokens, task.d_vocab).keyed.gather(1, tokens[:, 1:-1:2]) < 0
+    names = {row.tobytes(): place for place, row in enumerate(sets.numpy())}
+    return Blind(names, weight / weight.sum(dim=1, keepdim=True), float(weight.amax(dim=1).sum()))
 
 
 def confined(model: Any, task: StatementTask, layer: int | None, examples: int) -> dict[tuple[Destination, int], float]:

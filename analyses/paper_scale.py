@@ -6,7 +6,7 @@ The runs are those of the `scale-curriculum-…` sweeps, 32 planned in each: up 
 `chain` (the implicit curriculum) or with `final` alone. They take hours, a run of each in turn (`train_in_turn.py`), and are
 gathered by `collect_scale.py`; how many are there is said first. Where nothing but the last hop is asked and no run learns it,
 its accuracy stands beside three guesses, exact over all arrangements of the task: any of the symbols at which chains end; the
-likeliest of them, given where they stand (`assumption.ends_guess`); and the best in one layer of one who knows how likely each
+likeliest of them, given where they stand (`assumption.blind`); and the best in one layer of one who knows how likely each
 order of all definitions is (`assumption.order_guesses`); with each, in how many runs it is beaten (Wilson's 99.9 % lower limit,
 as in `depth.py`). Prints Markdown and draws scale.png: the share of runs that were solved by each step.
 """
@@ -15,7 +15,7 @@ import argparse
 from typing import Any
 
 import pandas as pd
-from assumption import ends_guess, order_guesses
+from assumption import blind, ends_of, order_guesses
 from claims import BLUE, GREY, ORANGE, RESULTS, markdown, middle, number, percent, planned_runs, rate, span
 from curriculum import solved_by
 from scale_layers import beaten
@@ -70,7 +70,7 @@ def guessed(runs: pd.DataFrame) -> str:
             accuracy = arm(runs, name, "final")[f"accuracy_{task.max_hops}"]
             order = order_guesses(task)[Destination.QUERY, task.max_hops, 1]
             guesses = [
-                f"{percent(best)}; {beaten(accuracy, best)}" for best in (1 / task.chains, ends_guess(task).right, order)
+                f"{percent(best)}; {beaten(accuracy, best)}" for best in (1 / task.chains, blind(task, ends_of).right, order)
             ]
             rows.append([words, len(accuracy), f"{percent(accuracy.median())} ({span(accuracy, percent)})", *guesses])
     headings = ["task, `final`", "runs", "last hop, median (range)", "any end", "the likeliest by place", "by all definitions"]

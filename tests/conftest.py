@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import typechecking  # noqa: F401  before stackheads, whose functions it checks
+import typechecking  # before stackheads, whose functions it checks
 from hypothesis import HealthCheck, settings
 
 from stackheads.models import ModelConfig, build
@@ -25,8 +25,11 @@ settings.load_profile("deterministic")
 
 
 @pytest.fixture(autouse=True, scope="module")
-def shared_models_stay_as_they_are():
-    """Or a later test would fail for what another did, in some orders of them."""
+def modules_do_not_change_each_other():
+    """Shared models stay as they are, or a later test would fail for what another did, in some orders of them; and calls are
+    checked anew.
+    """
+    typechecking.look_again()
     yield
     if shared := sys.modules.get("subjects"):
         assert shared.changed() == []

@@ -1,12 +1,13 @@
-"""The checker of the tests: what passed once passes again, and nothing else does."""
+"""The checker of the tests: what passed once passes again, and nothing else does but what has passed very often."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 import torch
 from jaxtyping import Float, TypeCheckError
 from torch import Tensor
-from typechecking import ASKED, ENOUGH, typechecked
+from typechecking import ASKED, ENOUGH, look_again, typechecked
 
 from stackheads.labelling.statistics import shares
 from stackheads.types import HeadId
@@ -86,6 +87,9 @@ def test_functions_within_functions_remember_and_those_of_the_same_words_are_not
     for _ in range(3):
         adding(int)(1)
     assert len(ASKED) == before + 1
+    assert adding(str)("a") == "a"
+    with pytest.raises(TypeCheckError):
+        adding(str)(1)
     classes = [dataclass(type("Pair", (), {"__annotations__": {"x": kind}})) for kind in (int, str)]
     numbers, names = map(typechecked, classes)
     assert (numbers(1).x, names("a").x) == (1, "a")
@@ -106,11 +110,49 @@ def test_who_has_passed_often_enough_is_not_looked_at_any_more():
     for _ in range(ENOUGH + 1):
         same(1)
     assert same("a") == "a"
+    look_again()
+    with pytest.raises(TypeCheckError):
+        same("a")
+
+
+def test_calls_that_fail_have_not_passed():
+    @typechecked
+    def inverse(x: int) -> float:
+        return 1 / x
+
+    inverse(1)
+    for _ in range(ENOUGH + 1):
+        with pytest.raises(ZeroDivisionError):
+            inverse(0)
+    with pytest.raises(TypeCheckError):
+        inverse(1.0)
+
+
+def test_functions_are_known_by_the_arguments_that_they_take():
+    @typechecked
+    def applied(function: Callable[[int], int]) -> int:
+        return function(1)
+
+    assert applied(lambda x: x) == 1
+    with pytest.raises(TypeCheckError):
+        applied(lambda x, y: x)
+
+
+def test_what_is_checked_twice_is_checked_once():
+    def one(x: int) -> int:
+        return x
+
+    def two(x: str, y: int) -> str:
+        return x * y
+
+    twice, other = (typechecked(typechecked(function)) for function in (one, two))
+    assert (twice(1), other("a", 2)) == (1, "aa")
+    with pytest.raises(TypeCheckError):
+        other("a", "b")
 
 
 def test_the_package_is_checked_with_its_dataclasses_and_methods():
-    for asked in ASKED.values():
-        asked.in_a_row = 0
+    look_again()
     moved, gap = torch.rand(4, 2), torch.rand(4, 3)
     for call in (lambda: shares(moved, gap), lambda: HeadId("0", 1), lambda: HeadId(0, index=1.0), lambda: HeadId.parse(0)):
         with pytest.raises(TypeCheckError):

@@ -1,11 +1,12 @@
-"""typeguard for jaxtyping's import hook: every annotated argument and result of the package is checked in tests.
+"""typeguard for jaxtyping's import hook: annotated arguments and results of the package are checked in tests.
 
 `typeguard.typechecked` of typeguard 4 rewrites source code and reads the shape in `Float[Tensor, "batch pos"]` as an
 expression (jaxtyping issue 80); `typeguard.check_type` looks at the annotations as they are, so this calls that. Where an
 annotation is a class, or a union of some, `isinstance` says the same in a tenth of the time, and typeguard is asked only where
 that says no. What has passed need not be looked at again: a call whose arguments and result are of the kinds of an earlier one
-(`_kind`: all that a check looks at) passes unchecked, since checks would otherwise take two thirds of the time of all tests.
-Once `ENOUGH` calls of a function in a row have passed so, all do.
+(`_kind`: what a check looks at, but for whole numbers, which only a Literal would tell apart) passes unchecked, since checks
+would otherwise take two thirds of the time of all tests. Once `ENOUGH` calls of a function in a row have passed so, all do,
+until `look_again`, which each module of tests begins with.
 
 jaxtyping's own wrapper, three times as slow as what it wraps here, would stand around all that and hand a checker stand-ins for
 a function's arguments and for its result. So the hook, which decorates with `jaxtyping.jaxtyped`, finds `_whole` there once
@@ -18,7 +19,7 @@ import inspect
 from collections.abc import Callable, Collection
 from dataclasses import is_dataclass
 from itertools import islice
-from types import GenericAlias, MappingProxyType, NoneType, SimpleNamespace, UnionType
+from types import FunctionType, GenericAlias, MappingProxyType, NoneType, SimpleNamespace, UnionType
 from typing import Any, get_args, get_type_hints
 
 import jaxtyping
@@ -52,7 +53,7 @@ class _Asked:
     """What is asked of a function's arguments and result, and the kinds of those of calls that passed."""
 
     def __init__(self, function: Any):
-        self.code = function.__code__
+        self.code, self.annotations = function.__code__, function.__annotations__
         self.signature = inspect.signature(function)
         self.hints = {name: (hint, _classes(hint)) for name, hint in _hints(function) if hint is not Any}
         self.sized = any("{" in repr(hint) for hint, _ in self.hints.values())
@@ -61,17 +62,25 @@ class _Asked:
 
 
 ASKED: dict[int, _Asked] = {}
-"""By the code's identity: a function within a function is another with each call, and its annotations are what they were."""
+"""By the code's identity: a function within a function is another with each call, of the same code."""
 
 
 def _asked(function: Any) -> _Asked:
-    key = id(function.__code__)
-    if key not in ASKED:
-        ASKED[key] = _Asked(function)
-    return ASKED[key]
+    found = ASKED.get(id(function.__code__))
+    if found is None or found.annotations != function.__annotations__:
+        found = ASKED[id(function.__code__)] = _Asked(function)
+    return found
+
+
+def look_again() -> None:
+    """Look at the next calls of each function, however many have passed."""
+    for asked in ASKED.values():
+        asked.in_a_row = 0
 
 
 def _remembering(function: Any) -> Any:
+    if hasattr(function, "is_checked"):
+        return function
     asked: _Asked | None = None
 
     def check(asked: _Asked, args: tuple[Any, ...], kwargs: dict[str, Any], *result: Any) -> None:
@@ -94,7 +103,6 @@ def _remembering(function: Any) -> Any:
         asked = asked or _asked(function)
         if asked.in_a_row >= ENOUGH:
             return function(*args, **kwargs)
-        asked.in_a_row += 1
         given = _items((*args, *kwargs.items()))
         before = asked.passed.get(given)
         if before is None:
@@ -105,8 +113,11 @@ def _remembering(function: Any) -> Any:
             check(asked, args, kwargs, result)
             if UNKNOWN not in (given, kind) and not asked.sized:
                 asked.passed.setdefault(given, set()).add(kind)
+        else:
+            asked.in_a_row += 1
         return result
 
+    checked.is_checked = True
     return checked
 
 
@@ -142,6 +153,8 @@ def _reader(kind: type) -> Callable[[Any], Any]:
         return lambda value: (kind, value.shape, value.dtype)
     if issubclass(kind, (NoneType, str, bool, type)):
         return lambda value: (kind, value)
+    if issubclass(kind, FunctionType):  # how many arguments it takes
+        return lambda value: (kind, value.__code__, len(value.__defaults__ or ()))
     if issubclass(kind, tuple):
         return lambda value: _of(kind, _items(value) if len(value) <= LONGEST else UNKNOWN)
     if issubclass(kind, (dict, MappingProxyType)):  # typeguard looks at the first item, as it does in those below

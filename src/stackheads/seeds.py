@@ -10,7 +10,8 @@ again from the scripts that made it:
 - held-out and fresh examples (`Reserved`): when runs stopped, and the accuracies stored with checkpoints;
 - the questions of a quiz (`quiz/quiz.py`, which hashes by itself) and the solved examples of prompted tasks:
   analyses/results/language-models.csv, heads_of_a_language_model-*.csv;
-- depths and dropping (`analyses/depth.py`, `scale_confined.py`, `dropping.py`), from `Reserved`.
+- depths and dropping (`analyses/depth.py`, `scale_confined.py`, `dropping.py`), and answers beside a stored accuracy
+  (`scale_guesses.py`), from `Reserved`.
 """
 
 import hashlib
@@ -78,6 +79,7 @@ class Stream(StrEnum):
     AUTOMATA = "automata", "the strings on which automata are extracted from models"
     NEAREST = "nearest", "the examples on which attention and errors are compared with distances"
     BINDING = "binding", "the programs on which the answers of a model in training are told apart"
+    GUESSES = "guesses", "the examples on which it is asked what answers that are guesses rest on"
     BENCHMARK = "benchmark", "the examples that something is timed on"
 
     def __new__(cls, value: str, what: str) -> "Stream":
