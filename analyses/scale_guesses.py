@@ -138,7 +138,7 @@ def tell(tables: Tables) -> str:
 
 
 def draw(tables: Tables) -> Any:
-    """A point for each run, on more examples: what its answers are worth by place, and how often it is right."""
+    """Two points for each run, on more examples: what its answers are worth, and how often it is right."""
     from matplotlib.figure import Figure
 
     table = tables["scale-guesses"]
@@ -146,10 +146,13 @@ def draw(tables: Tables) -> Any:
     axes = figure.subplots()
     for sweep, (hops, colour) in SWEEPS.items():
         some = table[(table["sweep"] == sweep) & ~table["solved"]]
-        axes.plot(some["more_worth"], some["more_right"], "o", color=colour, alpha=0.7, markeredgewidth=0, label=f"D = {hops}")
+        for name, filled, words in (("more_worth", "full", "by place"), ("more_blind", "none", "without the query")):
+            axes.plot(
+                some[name], some["more_right"], "o", color=colour, fillstyle=filled, alpha=0.7, label=f"D = {hops}, {words}"
+            )
         axes.axvline(blind(task_of(sweep), ends_of).right, color=colour, linewidth=0.8, linestyle=":")
     axes.axline((0.4, 0.4), slope=1, color=GREY, linewidth=0.8)
-    axes.set(xlabel="what answers are worth by place (dotted: the most)", ylabel="share that is right")
+    axes.set(xlabel="what answers are worth (dotted: the most by place)", ylabel="share that is right")
     axes.legend(frameon=False)
     plain(axes)
     return figure
