@@ -29,6 +29,7 @@ from stackheads.report.figures import save_figure
 from stackheads.sweeps.plans import Plan, SweepConfig, plans, read_sweep
 from stackheads.sweeps.sweep import check_sweep, plan_folder, stored_result
 from stackheads.sweeps.workers import run_sweep
+from stackheads.tasks import StoredTask, from_config
 from stackheads.validation.kept import key
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -138,6 +139,11 @@ def beside(
 def planned_runs(name: str) -> list[Plan]:
     """All planned runs of a sweep."""
     return plans(_config(name))
+
+
+def planned_task(name: str) -> StoredTask:
+    """The task of a sweep that varies none of its settings."""
+    return from_config(_config(name).task)
 
 
 def _config(name: str) -> SweepConfig:

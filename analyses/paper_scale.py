@@ -6,24 +6,23 @@ The runs are those of the `scale-curriculum-…` sweeps, 32 planned in each: up 
 `chain` (the implicit curriculum) or with `final` alone. They take hours, a run of each in turn (`train_in_turn.py`), and are
 gathered by `collect_scale.py`; how many are there is said first. Where nothing but the last hop is asked and no run learns it,
 its accuracy stands beside three guesses, exact over all arrangements of the task: any of the symbols at which chains end; the
-likeliest of them, given where they stand (`assumption.blind`); and the best in one layer of one who knows how likely each
-order of all definitions is (`assumption.order_guesses`); with each, in how many runs it is beaten (Wilson's 99.9 % lower limit,
-as in `depth.py`). Prints Markdown and draws scale.png: the share of runs that were solved by each step.
+likeliest of them, given where they stand; and the likeliest, given all statements and not which chain is asked about
+(`assumption.blind`); with each, in how many runs it is beaten (Wilson's 99.9 % lower limit, as in `depth.py`). Prints Markdown
+and draws scale.png: the share of runs that were solved by each step.
 """
 
 import argparse
 from typing import Any
 
 import pandas as pd
-from assumption import blind, ends_of, order_guesses
-from claims import BLUE, GREY, ORANGE, RESULTS, markdown, middle, number, percent, planned_runs, rate, span
+from assumption import all_statements, blind, ends_of
+from claims import BLUE, GREY, ORANGE, RESULTS, markdown, middle, number, percent, planned_runs, planned_task, rate, span
 from curriculum import solved_by
 from scale_layers import beaten
 
 from stackheads.report.figures import save_figure
 from stackheads.report.figures.style import plain
-from stackheads.tasks import Retrieval, from_config
-from stackheads.types import Destination
+from stackheads.tasks import Retrieval
 
 TASKS = {"cycle": "cycle of 8, D = 4", "d3": "paper's task, D = 3", "d4": "paper's task, D = 4"}
 ARMS = {"chain": BLUE, "final": ORANGE}
@@ -65,15 +64,13 @@ def guessed(runs: pd.DataFrame) -> str:
     """The last hop's accuracy without the curriculum beside guesses, for tasks whose chains end."""
     rows = []
     for name, words in TASKS.items():
-        task = from_config(planned_runs(f"scale-curriculum-{name}-final")[0].settings["task"])
+        task = planned_task(f"scale-curriculum-{name}-final")
         if isinstance(task, Retrieval):
             accuracy = arm(runs, name, "final")[f"accuracy_{task.max_hops}"]
-            order = order_guesses(task)[Destination.QUERY, task.max_hops, 1]
-            guesses = [
-                f"{percent(best)}; {beaten(accuracy, best)}" for best in (1 / task.chains, blind(task, ends_of).right, order)
-            ]
+            best = 1 / task.chains, *(blind(task, known).right for known in (ends_of, all_statements))
+            guesses = [f"{percent(share)}; {beaten(accuracy, share)}" for share in best]
             rows.append([words, len(accuracy), f"{percent(accuracy.median())} ({span(accuracy, percent)})", *guesses])
-    headings = ["task, `final`", "runs", "last hop, median (range)", "any end", "the likeliest by place", "by all definitions"]
+    headings = ["task, `final`", "runs", "last hop, median (range)", "any end", "the likeliest by place", "without the query"]
     return "A guess, and how many runs beat it:\n\n" + markdown(headings, rows)
 
 

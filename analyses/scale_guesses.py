@@ -26,7 +26,8 @@ from typing import Any
 import pandas as pd
 import torch
 from assumption import all_statements, blind, ends_of
-from claims import BLUE, GREY, ORANGE, Claim, Run, Tables, last_snapshot, main, markdown, percent, planned_runs, rate, span
+from claims import BLUE, GREY, ORANGE, Claim, Run, Tables, last_snapshot, main, markdown, percent, planned_task, rate, span
+from depth import CONFIDENCE
 from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
@@ -38,11 +39,12 @@ from stackheads.models.trust import forward_for_training
 from stackheads.processes import worker_pool
 from stackheads.report.figures.style import plain
 from stackheads.seeds import Reserved, Stream, bare, stream
-from stackheads.tasks import Batch, Retrieval, from_config
+from stackheads.tasks import Batch, Retrieval
+from stackheads.training.trainer import FRESH_EXAMPLES
 
 SWEEPS = {"scale-curriculum-d3-final": (3, BLUE), "scale-curriculum-d4-final": (4, ORANGE)}
-EXAMPLES, MORE, CHUNK = 4096, 65536, 1024
-ENDS, CONFIDENCE = 0.99, 0.999
+EXAMPLES, MORE, CHUNK = FRESH_EXAMPLES, 65536, 1024
+ENDS = 0.99
 SHARES = ["right", "end", "worth"]
 ASKED = [*SHARES, "blind", "last", "same"]
 COLUMNS = ["sweep", "cell", "seed", "solved", *SHARES, "more_right", "more_worth", "more_blind", "last", "same"]
@@ -70,7 +72,7 @@ def row_of(run: Run) -> dict[str, Any]:
 
 def task_of(sweep: str) -> Retrieval:
     """The task of a sweep's runs."""
-    task = from_config(planned_runs(sweep)[0].settings["task"])
+    task = planned_task(sweep)
     assert isinstance(task, Retrieval), "the sweeps are of the paper's task"
     return task
 
