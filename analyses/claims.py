@@ -22,7 +22,7 @@ import pandas as pd
 
 from stackheads import Analysis, analyze
 from stackheads.errors import CheckpointError, StackheadsError
-from stackheads.files import write_file
+from stackheads.files import check_file, write_file
 from stackheads.labelling.statistics import wilson
 from stackheads.models import snapshots
 from stackheads.report.figures import save_figure
@@ -92,16 +92,20 @@ def main(claim: Claim) -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes")
     arguments = parser.parse_args()
     files = {name: arguments.results / f"{name}.csv" for name in (claim.name, *claim.further)}
+    picture = arguments.results / f"{claim.name}.png"
     if arguments.from_scratch:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         try:
+            for file in (*files.values(), picture):
+                check_file(file)
             runs = [run for name in claim.sweeps for run in finished_runs(name, arguments) if claim.wanted(run.plan)]
+            if claim.sweeps and not runs:
+                sys.exit(f"error: {claim.name} rests on finished runs, {arguments.sweeps} has none: leave out --finished")
+            found = claim.measure(runs, arguments.workers)
         except StackheadsError as error:
             sys.exit(f"error: {error}")
-        if claim.sweeps and not runs:
-            sys.exit(f"error: {claim.name} rests on finished runs, {arguments.sweeps} has none: leave out --finished")
         measured = {(run.sweep, run.plan.name) for run in runs}
-        for name, table in claim.measure(runs, arguments.workers).items():
+        for name, table in found.items():
             if arguments.keep and files[name].exists():
                 table = beside(table, pd.read_csv(files[name]), gone=measured)
             write_file(files[name], lambda temporary, table=table: table.to_csv(temporary, index=False))
@@ -113,7 +117,7 @@ def main(claim: Claim) -> None:
     if not whole:
         width = int(LETTERS * figure.get_figwidth())
         figure.suptitle(fill(f"NOT ALL RUNS: {note}", width), color=ORANGE, fontsize=9)
-    save_figure(figure, arguments.results / f"{claim.name}.png")
+    save_figure(figure, picture)
     print(f"{note}\n\n{claim.tell(tables)}" if note else claim.tell(tables))
 
 

@@ -17,6 +17,7 @@ sys.path.append(str(ANALYSES))
 import assumption  # noqa: E402
 import claims  # noqa: E402
 
+from stackheads.processes import worker_pool  # noqa: E402
 from stackheads.programs.compiler import compile_layers  # noqa: E402
 from stackheads.programs.mechanisms import doubling  # noqa: E402
 from stackheads.programs.program import lower  # noqa: E402
@@ -216,6 +217,32 @@ def test_shares_of_confirmed_cells():
     assert of_all.tolist() == [0.25, 0]
     assert of_active.iloc[0] == 0.5
     assert np.isnan(of_active.iloc[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--results", "file"], "file"),
+        (["--results", "/proc/new"], "an output must be writable"),
+        (["--workers", "0"], "workers must be at least 1, got 0"),
+    ],
+)
+def test_a_mistake_is_a_line_before_the_work(arguments, says, tmp_path, monkeypatch):
+    """Of a script that measures by itself; its work would leave a table."""
+
+    def measure(runs, workers):
+        with worker_pool(workers):
+            return {"name": pd.DataFrame({"sweep": [], "cell": []})}
+
+    def never(*what):
+        raise AssertionError("there is nothing to tell")
+
+    (tmp_path / "file").write_text("kept")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["script", "--from-scratch", "--results", "new", *arguments])
+    with pytest.raises(SystemExit, match=f"^error: .*{says}"):
+        claims.main(claims.Claim("", "name", (), measure, never, never))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("script", sorted(path.stem for path in ANALYSES.glob("*.py")))
