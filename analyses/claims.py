@@ -81,6 +81,13 @@ class Claim:
     wanted: Callable[[Plan], bool] = lambda plan: True
 
 
+def workers(text: str) -> int:
+    """A number of processes, for argparse, which makes one line of what is none."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1, got {text!r}: give the number of processes")
+    return int(text)
+
+
 def main(claim: Claim) -> None:
     """Run a script from the command line."""
     parser = argparse.ArgumentParser(description=claim.doc, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -89,7 +96,7 @@ def main(claim: Claim) -> None:
     parser.add_argument("--keep", action="store_true", help="with --finished: keep the tables' rows of runs that are not there")
     parser.add_argument("--sweeps", type=Path, default=ROOT / "runs" / "sweeps", help="where the folders of the sweeps are")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the CSVs and the figure are")
-    parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument("--workers", type=workers, default=2, help="processes")
     arguments = parser.parse_args()
     files = {name: arguments.results / f"{name}.csv" for name in (claim.name, *claim.further)}
     picture = arguments.results / f"{claim.name}.png"

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from claims import RESULTS, markdown, rate
+from claims import RESULTS, markdown, rate, workers
 from tqdm import tqdm
 
 from stackheads.files import write_file
@@ -175,7 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="label all circuits again")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the CSV is")
-    parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument("--workers", type=workers, default=2, help="processes")
     arguments = parser.parse_args()
     path = arguments.results / PATH.name
     if arguments.write:

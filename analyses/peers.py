@@ -21,7 +21,7 @@ from textwrap import fill
 from typing import Any
 
 import pandas as pd
-from claims import RESULTS, ROOT, markdown
+from claims import RESULTS, ROOT, markdown, workers
 from known_circuits import LOOKS
 from known_circuits import PATH as KNOWN_CELLS
 from tqdm import tqdm
@@ -127,7 +127,7 @@ def written(found: Iterable[Result]) -> None:
 def main() -> None:
     """Run the script from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument("--workers", type=workers, default=2, help="processes")
     parser.add_argument("--keep", type=Path, default=ROOT / "runs" / "peers", help="where each case is kept")
     parser.add_argument("--write", action="store_true", help="judge the cases, and write tables and figure")
     arguments = parser.parse_args()

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from claims import RESULTS, ROOT, markdown
+from claims import RESULTS, ROOT, markdown, workers
 from tqdm import tqdm
 
 from stackheads import analyze
@@ -152,7 +152,7 @@ def main() -> None:
     """Run the script from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="measure first, and write the table")
-    parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument("--workers", type=workers, default=2, help="processes")
     arguments = parser.parse_args()
     if arguments.write:
         os.environ.setdefault("OMP_NUM_THREADS", "1")

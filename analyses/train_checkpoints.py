@@ -12,6 +12,7 @@ import argparse
 import shutil
 from pathlib import Path
 
+from claims import workers
 from recipes import RECIPES
 
 from stackheads.models import snapshot_folder
@@ -44,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[*RECIPES, []], help="which; default: all that are missing")
     parser.add_argument("--again", action="store_true", help="train from scratch")
-    parser.add_argument("--workers", type=int, default=2, help="how many at a time")
+    parser.add_argument("--workers", type=workers, default=2, help="how many at a time")
     arguments = parser.parse_args()
     missing = [name for name in RECIPES if not (ROOT / "checkpoints" / name).exists()]
     names = arguments.names or (list(RECIPES) if arguments.again else missing)

@@ -12,6 +12,7 @@ import argparse
 from itertools import combinations
 from pathlib import Path
 
+from claims import workers
 from recipes import RECIPES
 
 from stackheads import Analysis, analyze
@@ -48,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="cycle-d4-l3", help="a name in analyses/recipes.py")
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 0")
-    parser.add_argument("--workers", type=int, default=2, help="how many at a time")
+    parser.add_argument("--workers", type=workers, default=2, help="how many at a time")
     arguments = parser.parse_args()
     seeds = range(arguments.seeds)
     with worker_pool(arguments.workers) as pool:

@@ -224,7 +224,6 @@ def test_shares_of_confirmed_cells():
     [
         (["--results", "file"], "file"),
         (["--results", "/proc/new"], "an output must be writable"),
-        (["--workers", "0"], "workers must be at least 1, got 0"),
     ],
 )
 def test_a_mistake_is_a_line_before_the_work(arguments, says, tmp_path, monkeypatch):
@@ -243,6 +242,17 @@ def test_a_mistake_is_a_line_before_the_work(arguments, says, tmp_path, monkeypa
     with pytest.raises(SystemExit, match=f"^error: .*{says}"):
         claims.main(claims.Claim("", "name", (), measure, never, never))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "two", "1.5"])
+@pytest.mark.parametrize("script", sorted(path.stem for path in ANALYSES.glob("*.py") if "=workers" in path.read_text()))
+def test_a_number_of_workers_that_cannot_be_is_a_line(script, number, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [script, "--workers", number])
+    module = import_module(script)
+    with pytest.raises(SystemExit) as caught:
+        claims.main(context.CLAIM) if module is claims else module.main()
+    assert caught.value.code == 2
+    assert f"argument --workers: must be a whole number, at least 1, got '{number}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("script", sorted(path.stem for path in ANALYSES.glob("*.py")))
