@@ -159,3 +159,19 @@ def test_the_package_is_checked_with_its_dataclasses_and_methods():
             call()
     assert shares(moved, moved).shape == (2,)
     assert HeadId(0, index=1) == HeadId.parse("L0H1")
+
+
+@typechecked
+def total(numbers: tuple[int, ...], raw: memoryview) -> int:
+    return sum(numbers) + len(raw)
+
+
+def test_long_tuples_of_numbers_and_views_of_bytes_are_remembered_by_their_kinds():
+    numbers, raw = tuple(range(20)), memoryview(b"ab")
+    for _ in range(3):
+        assert total(numbers, raw) == 192
+        for wrong in ((("0", *numbers[1:]), raw), (numbers, b"ab"), (list(numbers), raw)):
+            with pytest.raises(TypeCheckError):
+                total(*wrong)
+    total(tuple(range(20, 40)), memoryview(b"c"))
+    assert sum(map(len, ASKED[id(total.__wrapped__.__code__)].passed.values())) == 1

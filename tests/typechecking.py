@@ -16,7 +16,8 @@ argument ("{most}") are all checked.
 
 import functools
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import is_dataclass
 from itertools import islice
 from types import FunctionType, GenericAlias, MappingProxyType, NoneType, SimpleNamespace, UnionType
@@ -83,17 +84,23 @@ def _remembering(function: Any) -> Any:
         return function
     asked: _Asked | None = None
 
-    def check(asked: _Asked, args: tuple[Any, ...], kwargs: dict[str, Any], *result: Any) -> None:
-        """Arguments give axes their sizes, so they are checked before a result, too."""
+    @contextmanager
+    def looked_at(asked: _Asked, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Callable[[str, Any], None]]:
+        """Check the arguments, which give axes their sizes; then what is given by name, as the result."""
         asked.in_a_row = 0
         bound = asked.signature.bind(*args, **kwargs)
-        given = [*bound.arguments.items(), *(("return", each) for each in result)]
+        given = list(bound.arguments.items())
         bound.apply_defaults()  # a size may be an argument, "{most}"
+
+        def look(name: str, value: Any) -> None:
+            if name in asked.hints:
+                _check(value, *asked.hints[name], function, name)
+
         push_shape_memo(bound.arguments)
         try:
             for name, value in given:
-                if name in asked.hints:
-                    _check(value, *asked.hints[name], function, name)
+                look(name, value)
+            yield look
         finally:
             pop_shape_memo()
 
@@ -106,15 +113,20 @@ def _remembering(function: Any) -> Any:
         given = _items((*args, *kwargs.items()))
         before = asked.passed.get(given)
         if before is None:
-            check(asked, args, kwargs)
-        result = function(*args, **kwargs)
-        kind = _kind(result)
-        if before is None or kind not in before:
-            check(asked, args, kwargs, result)
-            if UNKNOWN not in (given, kind) and not asked.sized:
-                asked.passed.setdefault(given, set()).add(kind)
+            with looked_at(asked, args, kwargs) as look:
+                result = function(*args, **kwargs)
+                look("return", result)
+            kind = _kind(result)
         else:
-            asked.in_a_row += 1
+            result = function(*args, **kwargs)
+            kind = _kind(result)
+            if kind in before:
+                asked.in_a_row += 1
+                return result
+            with looked_at(asked, args, kwargs) as look:
+                look("return", result)
+        if UNKNOWN not in (given, kind) and not asked.sized:
+            asked.passed.setdefault(given, set()).add(kind)
         return result
 
     checked.is_checked = True
@@ -155,13 +167,21 @@ def _reader(kind: type) -> Callable[[Any], Any]:
         return lambda value: (kind, value)
     if issubclass(kind, FunctionType):  # how many arguments it takes
         return lambda value: (kind, value.__code__, len(value.__defaults__ or ()))
+    if issubclass(kind, (bytes, bytearray, memoryview)):
+        return lambda value: kind
     if issubclass(kind, tuple):
-        return lambda value: _of(kind, _items(value) if len(value) <= LONGEST else UNKNOWN)
+        return lambda value: _of(kind, _items(value) if len(value) <= LONGEST else _numbers(value))
     if issubclass(kind, (dict, MappingProxyType)):  # typeguard looks at the first item, as it does in those below
         return lambda value: _of(kind, _items(tuple(islice(value.items(), 1))))
     if issubclass(kind, (list, set, frozenset)):
         return lambda value: _of(kind, _items(tuple(islice(value, 1))))
     return (lambda value: UNKNOWN) if issubclass(kind, (Collection, SimpleNamespace)) else lambda value: kind
+
+
+def _numbers(values: tuple[Any, ...]) -> Any:
+    """How many of which kinds, if all are numbers."""
+    kinds = frozenset(map(type, values))
+    return (len(values), kinds) if kinds <= {int, float, NoneType} else UNKNOWN
 
 
 def _of(kind: type, items: Any) -> Any:
