@@ -2,7 +2,8 @@
 
 Selectors (`selected.py`) say where heads look to carry the answer, with all patterns given. So a step here finds its source
 however it does; what it brings is what the source knows (`programs/program.py`). A head that looks *away* from a source is a
-step, too: where all symbols are seen, what all sources but one bring is what that one lacks.
+step, too: where all symbols are seen, what all sources but one bring is what that one lacks. So a head that looks at all
+sources of a kind but some brings what it leaves out, and not each of the others (`away.py`).
 
 A selector under a gate is a step at the values at which it acts. Steps of several heads that together hold at all values are
 one. What a whole example knows, the hops asked for, decides which steps act in it; a step at some other values only, a few
@@ -19,6 +20,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from stackheads.explanation.away import looking_away
 from stackheads.explanation.judging import IDLE, UNHELD
 from stackheads.explanation.program import answerable, carried_names, in_order, shared
 from stackheads.labelling.thresholds import Thresholds
@@ -40,7 +42,7 @@ class Carried:
     `answered` are, after each layer, the hops that the steps' windows can answer when they are asked for, `eliminated` those
     of the last layer that they answer because all others are known. Of each hop `by_all` is what all selectors keep, `by_roles`
     what roles alone keep; `others` are the selectors that are no roles and do something, `unheld` those by which the answer can
-    be given and that are no head's.
+    be given and that are no head's, `away` the heads that bring what they do not look at.
     """
 
     steps: tuple[Step, ...]
@@ -52,6 +54,7 @@ class Carried:
     by_roles: Mapping[int, float]
     others: tuple[str, ...]
     unheld: tuple[str, ...] = ()
+    away: tuple[str, ...] = ()
 
     @property
     def kept(self) -> float:
@@ -69,9 +72,13 @@ def carried(
 ) -> Carried:
     """What a model's selectors do together; `table` and `curve` as in `Explained`, `batch` any examples of the task."""
     rows, least = records(table), (thresholds or Thresholds()).min_step
-    held = [row for row in rows if row.get("status") not in UNHELD]
+    held = list(filter(_is_held, rows))
     names = carried_names(task)
-    steps = in_order(shared(_needed(held, least, names), gate_values(batch)))
+    away = looking_away(rows, task)
+    apart = {id(row) for one in away for row in one.rows}
+    looks = [(step, _lost(row)) for row in held if id(row) not in apart and (step := _step(row, names)) is not None]
+    looks += [(step, sum(map(_lost, filter(_is_held, one.rows)))) for one in away for step in one.steps]
+    steps = in_order(shared(_needed(looks, least), gate_values(batch)))
     levels, places = list(dict.fromkeys(curve["level"])), list(curve["destination"])
     at = Destination.QUERY if "query" in places else Destination(places[0])
     there = [row for row in records(curve) if row["destination"] == at]
@@ -93,7 +100,12 @@ def carried(
         by_all=of_level[levels[-1]],
         by_roles=roles_alone(of_level),
         others=_others([row for row in rows if row.get("status") not in IDLE]),
-        unheld=tuple(f"{row['what']} ({row['head']} @{row['destination']})" for row in rows if _is_unheld(row, least, names)),
+        unheld=tuple(
+            f"{row['what']} ({row['head']} @{row['destination']})"
+            for row in rows
+            if id(row) not in apart and _is_unheld(row, least, names)
+        ),
+        away=tuple(str(one) for one in away if set(one.steps) & set(steps)),
     )
 
 
@@ -145,17 +157,25 @@ def _known_where(batch: Batch, hop: int) -> list[dict[str, int]]:
     return [dict(zip(whole, values, strict=True)) for values in sorted(seen)] or [{}]
 
 
+def _is_held(row: Mapping[str, Any]) -> bool:
+    return row.get("status") not in UNHELD
+
+
+def _lost(row: Mapping[str, Any]) -> float:
+    """What is lost without a selector; that it disturbs is no loss."""
+    return max(row["effect"] or 0.0, 0.0)
+
+
 def _is_unheld(row: Mapping[str, Any], least: float, names: Collection[str]) -> bool:
-    return row.get("status") in UNHELD and (row["effect"] or 0.0) >= least and _step(row, names) is not None
+    return not _is_held(row) and _lost(row) >= least and _step(row, names) is not None
 
 
-def _needed(rows: Sequence[Mapping[str, Any]], least: float, names: Collection[str]) -> list[Step]:
-    """The steps without which a good part of some answer is lost."""
-    found = [(step, row["effect"] or 0.0) for row in rows if (step := _step(row, names)) is not None]
+def _needed(found: Sequence[tuple[Step, float]], least: float) -> list[Step]:
+    """The steps without which a good part of some answer is lost, of steps and what is lost without each."""
     lost: dict[Step, float] = {}
     for step, effect in found:
         job = replace(step, gate=None)
-        lost[job] = lost.get(job, 0.0) + max(effect, 0.0)
+        lost[job] = lost.get(job, 0.0) + effect
     return [step for step, _ in found if lost[replace(step, gate=None)] >= least]
 
 

@@ -102,6 +102,7 @@ def name_carried(
     kept = f"where heads look to carry the answer keeps {found.kept:.2f} of the weakest hop"
     alone = f"roles alone {found.roles:.2f}"
     others = f"; the rest takes {', '.join(found.others)}" if found.others else ""
+    others += f"; what is left out is brought by looks ({', '.join(found.away)})" if found.away else ""
     tail = f"{kept}, {alone}{others}"
     if isinstance(task, StatementTask) and reach is not None and (far := _too_far(_read_at_query(reach, task), task)):
         return Mechanism("shortcut", f"probes at the query read more hops than can be followed: {far}")
