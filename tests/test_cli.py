@@ -244,6 +244,14 @@ def test_conditional_retrieval_is_trained_with_as_few_symbols_as_it_takes(tmp_pa
         (["analyze", "nowhere", "--examples", "32", "--budget", "4096"], "got 4096 with --examples 32: leave one of them out"),
         (["analyze", "nowhere", "--examples", "32", "--budget", "50"], "got 50 with --examples 32: leave one of them out"),
         (["train", "cycle", "--sharpen-from", "9", "--output-dir", "out"], "got 9 without them: add --entropy or --loudness"),
+        (
+            ["train", "cycle", "--drop-heads", "0.1", "--entropy", "0.01", "--output-dir", "out"],
+            "got drop_heads 0.1 with sharpen_from 0: begin to sharpen later",
+        ),
+        (
+            ["train", "cycle", "--steps", "9", "--entropy", "0.1", "--sharpen-from", "9", "--output-dir", "out"],
+            "got 9 of 9 steps: begin to sharpen earlier",
+        ),
         (["sweep", "nowhere", "--ray", "auto", "--workers", "4", "--output-dir", "out"], "got 4 with --ray: leave one"),
         (
             ["llm", "--model", "nowhere", "--few-shot-questions", "0", "--shots", "5", "--output-dir", "out"],

@@ -162,10 +162,10 @@ def test_two_workers_never_share_a_cell(file, tmp_path):
 
 
 def test_the_grid_is_the_product_of_its_values(file):
-    made = plans(read_sweep(file, seed=5))
+    made = plans(read_sweep(file))
     assert [plan.name for plan in made] == [f"supervision-{way}_seed-{seed}" for way in ("chain", "final") for seed in (0, 1)]
     assert made[3].settings["task"]["supervision"] == "final"
-    assert made[3].settings["training"]["seed"] == 1  # the file's seeds win
+    assert made[3].settings["training"]["seed"] == 1
     assert made[3].settings["training"]["steps"] == 300
 
 
@@ -215,6 +215,8 @@ def test_a_null_in_the_file_is_a_null_in_every_table(file, tmp_path):
         ("task: [", "must be YAML"),
         ("just words", "holds task, model, training and grid"),
         ("task: {}", "sweep setting model"),
+        (SWEEP + "on: 3\n", "holds task, model, training and grid, .* has True: correct it"),
+        (SWEEP + "  training.drop_heads: [0, 0.1]\n  training.loudness: [0.1]\n", "got drop_heads 0.1 with sharpen_from 0"),
         (SWEEP.replace("{range: 2}", "3"), r"list of values or \{range: N\}, got 3"),
         *(
             (SWEEP.replace("{range: 2}", f"{{range: {number}}}"), rf"N from 1 to 100,000, got {got}")
@@ -249,6 +251,20 @@ def test_bad_files_are_one_line(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
         open_sweep(read_sweep(path), tmp_path / "s")
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("own", ["training.seed: {range: 2}", "training.seed: [3]"])
+def test_a_seed_is_that_of_all_runs_and_is_said_once(tmp_path, own):
+    """In the file, in its grid or beside it."""
+    path = tmp_path / "sweep.yaml"
+    path.write_text(SWEEP.replace("training.seed: {range: 2}", own))
+    with pytest.raises(ConfigError, match=r"has training.seed, got 7 too: leave one out"):
+        read_sweep(path, 7)
+    path.write_text(SWEEP.replace("training.seed: {range: 2}", "training.lr: [0.01]"))
+    assert {plan.settings["training"]["seed"] for plan in plans(read_sweep(path, 7))} == {7}
+    path.write_text(path.read_text().replace("steps: 300", "steps: 300, seed: 3"))
+    with pytest.raises(ConfigError, match=r"has training.seed, got 7 too: leave one out"):
+        read_sweep(path, 7)
 
 
 @pytest.fixture

@@ -16,10 +16,11 @@ import pytest
 import torch
 
 from stackheads.errors import CheckpointError, ConfigError, StackheadsError
-from stackheads.models import ModelConfig, load, snapshots
+from stackheads.models import ModelConfig, build, load, snapshots
 from stackheads.tasks import Cycle, NearestNeighbour
 from stackheads.training import trainer
 from stackheads.training.config import TrainingConfig
+from stackheads.training.run import load_state, save_state
 from stackheads.training.trainer import accuracy, train
 
 TASK = Cycle(symbols=5, max_hops=1, supervision="chain")
@@ -320,6 +321,33 @@ def test_the_learning_rate_warms_up_and_decays_to_zero():
 def test_training_settings_are_checked(setting, value):
     with pytest.raises(ConfigError, match=f"training setting {setting}"):
         TrainingConfig(**{setting: value})
+
+
+@pytest.mark.parametrize("settings", [{"entropy": 0.1, "sharpen_from": 2}, {"drop_heads": 0.1, "loudness": 0.1}])
+def test_settings_that_would_count_at_no_step_are_refused_before_the_work_but_old_runs_go_on(settings, tmp_path, monkeypatch):
+    task, training = Cycle(symbols=4, max_hops=1), TrainingConfig(steps=2, batch=2, evaluate_examples=4, **settings)
+    with pytest.raises(ConfigError, match="got"):
+        train(task, MODEL, training, output_dir=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(TrainingConfig, "check_counts", lambda self: None)
+    before = train(task, MODEL, training, output_dir=tmp_path / "run", progress=False)
+    monkeypatch.undo()
+    after = train(task, MODEL, training, output_dir=tmp_path / "run", progress=False, resume=True)
+    assert after.metrics == before.metrics
+
+
+def test_where_a_run_goes_on_all_of_its_state_is_where_its_weights_are(tmp_path):
+    """A fused optimiser reads its count of steps on the device."""
+    task = Cycle(symbols=4, max_hops=1)
+    model = build(MODEL, task)
+    optimiser = torch.optim.AdamW(model.parameters())
+    sum(parameter.sum() for parameter in model.parameters()).backward()
+    optimiser.step()
+    save_state(tmp_path / "state.safetensors", model, optimiser, torch.Generator(), 1)
+    elsewhere = build(MODEL, task).to("meta")  # as far from the processor as there is without an accelerator
+    other = torch.optim.AdamW(elsewhere.parameters())
+    assert load_state(tmp_path / "state.safetensors", elsewhere, other, torch.Generator()) == 1
+    assert {value.device.type for state in other.state.values() for value in state.values()} == {"meta"}
 
 
 def test_loudness_is_what_heads_write_beyond_their_positional_mean_and_silences_them():

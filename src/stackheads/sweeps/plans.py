@@ -63,7 +63,9 @@ class Plan:
 
 
 def read_sweep(path: Path, seed: int = 0) -> SweepConfig:
-    """Read a sweep's YAML file; `seed` is that of plans whose seed it does not name. Raises `ConfigError` if it is none."""
+    """Read a sweep's YAML file; `seed`, if it is not 0, is that of all plans. Raises `ConfigError` if it is none, or names a
+    seed of its own beside that.
+    """
     import yaml
 
     try:
@@ -75,12 +77,16 @@ def read_sweep(path: Path, seed: int = 0) -> SweepConfig:
         raise ConfigError(
             f"a sweep file holds task, model, training and grid, {path} has none of them: see docs/guides/sweep.md"
         )
+    if wrong := [key for key in content if not isinstance(key, str)]:
+        raise ConfigError(f"a sweep file holds task, model, training and grid, {path} has {wrong[0]!r}: correct it")
     grid = content.get("grid")
     if isinstance(grid, dict):
         content["grid"] = {name: _values(name, values) for name, values in grid.items()}
     training = content.setdefault("training", {})
     if isinstance(training, dict) and seed:
-        training.setdefault("seed", seed)
+        if "seed" in training or (isinstance(grid, dict) and "training.seed" in grid):
+            raise ConfigError(f"the file says the seed of its runs, {path} has training.seed, got {seed} too: leave one out")
+        training["seed"] = seed
     return SweepConfig(**content)
 
 
@@ -137,4 +143,6 @@ def _plan_name(varied: dict[str, Any]) -> str:
 
 def built(settings: dict[str, dict[str, Any]]) -> tuple[Any, Any, Any]:
     """Task, model and training settings of a plan. Raises `ConfigError` for what can't be."""
-    return from_config(settings["task"]), ModelConfig(**settings["model"]), TrainingConfig(**settings["training"])
+    training = TrainingConfig(**settings["training"])
+    training.check_counts()
+    return from_config(settings["task"]), ModelConfig(**settings["model"]), training

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from stackheads.errors import ConfigError
 from stackheads.settings import Settings
 
 
@@ -48,7 +49,7 @@ class TrainingConfig(Settings):
     entropy: float = Field(default=0.0, ge=0, description="Weight of the attention entropy in the loss: sharper heads.")
     loudness: float = Field(default=0.0, ge=0, description="Weight of what heads write, a group lasso: fewer heads.")
     sharpen_from: int = Field(default=0, ge=0, description="The step from which entropy and loudness count.")
-    drop_heads: float = Field(default=0.0, ge=0, lt=1, description="Probability of dropping each head in each example.")
+    drop_heads: float = Field(default=0.0, ge=0, lt=1, description="Probability of dropping a head, until sharpening begins.")
     seed: Annotated[int, BeforeValidator(_seed)] = 0
     data_seed: Annotated[int | None, BeforeValidator(_data_seed)] = Field(
         default=None, description="Seed of the examples, if not that of the weights."
@@ -72,6 +73,16 @@ class TrainingConfig(Settings):
     def seed_of_data(self) -> int:
         """The seed of everything drawn while training."""
         return self.seed if self.data_seed is None else self.data_seed
+
+    def check_counts(self) -> None:
+        """Raise `ConfigError` for entropy, loudness or dropped heads that would count at no step. Old runs may be such."""
+        sharpens = bool(self.entropy or self.loudness)
+        if sharpens and self.sharpen_from >= self.steps:
+            rule = f"entropy and loudness count from step sharpen_from on, got {self.sharpen_from} of {self.steps} steps"
+            raise ConfigError(f"{rule}: begin to sharpen earlier, or leave them out")
+        if self.drop_heads and sharpens and not self.sharpen_from:
+            rule = f"heads are not dropped while sharpening, got drop_heads {self.drop_heads} with sharpen_from 0"
+            raise ConfigError(f"{rule}: begin to sharpen later, or leave one of them out")
 
     def lr_at(self, step: int) -> float:
         """Learning rate of step `step`, counted from 0."""

@@ -138,7 +138,8 @@ def load_state(path: Path, model: Model, optimiser: torch.optim.AdamW, generator
         for name, parameter in model.named_parameters():
             if step and parameter.requires_grad:
                 moments = {moment: tensors[f"{moment}.{name}"].to(parameter.device) for moment in MOMENTS}
-                optimiser.state[parameter] = {"step": torch.tensor(float(step)), **moments}
+                taken = torch.tensor(float(step), device=parameter.device)  # a fused step on a device reads it there
+                optimiser.state[parameter] = {"step": taken, **moments}
         generator.set_state(tensors["generator"])
     except (SafetensorError, KeyError, RuntimeError, OSError, ValueError, TypeError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]

@@ -73,8 +73,8 @@ def train(
     `start_from` gives the first weights, of a model of the same shape; what it was trained on is stored with the result.
     Ctrl-C takes effect after the step that it comes in: state and a snapshot are stored, then `KeyboardInterrupt` goes on; a
     second one is raised at once, and the run resumes from what was last stored. The snapshot goes when the run has gone on,
-    unless the settings keep it. Raises `ConfigError` for an unknown device, or
-    a folder or task that can't be used, `StackheadsError` if loss or weights stop being finite.
+    unless the settings keep it. Raises `ConfigError` for an unknown device, a folder or
+    task that can't be used, or a setting that would count at no step, `StackheadsError` if loss or weights stop being finite.
     """
     training = TrainingConfig() if training is None else training
     for given, kind in ((model, ModelConfig), (training, TrainingConfig)):
@@ -82,6 +82,8 @@ def train(
             raise ConfigError(f"a run's settings are a {kind.__name__}(…), got {given!r}: make one of them")
     if not isinstance(start_from, Checkpoint | None):
         raise ConfigError(f"start_from is a Checkpoint, got {start_from!r}: load() it")
+    if not resume:  # an old run may have been begun so
+        training.check_counts()
     run = _start(task, model, training, output_dir, parse_device(device), resume, start_from)
     forward, sharpening = _forward(run), _sharpening(run)
     with (
