@@ -68,7 +68,7 @@ def model(vocabulary=700, seed=0):
 
 def language(vocabulary=700, template=True, seed=0):
     words = tokenizer(vocabulary, template)
-    return LanguageModel(model(len(words), seed), words, "tiny", 0, "float32")
+    return LanguageModel(model(len(words), seed), words, "tiny", 0, str(seed), "float32")
 
 
 def save_folder(path, made):

@@ -1,6 +1,7 @@
 """A quiz: every sheet once, recounted from its answers, refused where it is another's; and the command line around it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from forked import stackheads_text
@@ -68,6 +69,27 @@ def test_another_quiz_in_the_folder_is_refused(other, tmp_path):
     run(tmp_path, ("code",), (1,))
     with pytest.raises(ConfigError, match="choose another --output-dir"):
         run(tmp_path, ("code",), (1,), **other)
+
+
+def test_another_model_of_the_same_name_and_size_is_refused_and_a_quiz_of_before_goes_on(tmp_path):
+    """As fine-tunes of one model are, kept in folders of equal names."""
+    run(tmp_path, ("code",), (1,))
+    other = replace(MODEL, digest="another")
+    with pytest.raises(ConfigError, match=r"has weights = .*, got .*: choose another --output-dir"):
+        run_quiz(other, quiz(other, **SETTINGS), [], tmp_path, progress=False)
+    stored = json.loads((tmp_path / "quiz.json").read_text())
+    assert stored.pop("weights") == MODEL.digest
+    (tmp_path / "quiz.json").write_text(json.dumps(stored))
+    run(tmp_path, ("code",), (1,))
+
+
+def test_the_table_of_a_folder_has_all_its_sheets_whatever_is_asked_for(tmp_path):
+    run(tmp_path, ("code", "share"), (1, 2))
+    whole = (tmp_path / "results.csv").read_text()
+    some = run(tmp_path, ("share",), (2,))
+    assert len(some) == 2
+    assert (tmp_path / "results.csv").read_text() == whole
+    assert whole.count("\n") == 9
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])

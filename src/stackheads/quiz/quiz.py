@@ -54,10 +54,14 @@ class Numbers(Settings):
 
 
 class Quiz(Numbers):
-    """What all sheets of a folder share; `chat` is whether the tokenizer's chat template is used (`quiz/questions.py`)."""
+    """What all sheets of a folder share; `chat` is whether the tokenizer's chat template is used (`quiz/questions.py`).
+
+    `weights` is a digest of the weights' files: fine-tunes of one model have one name and size. Quizzes of before have none.
+    """
 
     model: str
     bytes: int
+    weights: str
     dtype: Precision
     chat: bool
 
@@ -110,7 +114,8 @@ def _stream(seed: int, prompts: Prompts, use: str) -> torch.Generator:
 def quiz(language: LanguageModel, plain: bool = False, **settings: Any) -> Quiz:
     """The settings for a model; its chat template is used if it has one and `plain` is not set. Raises `ConfigError`."""
     chat = language.has_template and not plain
-    return Quiz(model=language.name, bytes=language.bytes, dtype=language.dtype, chat=chat, **settings)
+    told = {"model": language.name, "bytes": language.bytes, "weights": language.digest, "dtype": language.dtype}
+    return Quiz(**told, chat=chat, **settings)  # type: ignore[arg-type]
 
 
 def sheets(config: Numbers, formulations: Sequence[str], hops: Sequence[int]) -> list[Sheet]:
@@ -135,21 +140,22 @@ def _prompts(formulation: str, hops: int) -> Prompts:
 def run_quiz(
     language: LanguageModel, config: Quiz, made: list[Sheet], folder: Path, batch: int = 16, progress: bool = True
 ) -> "pd.DataFrame":
-    """Ask what is not answered yet, and give the table of all these sheets, which is also written to `results.csv`.
+    """Ask what is not answered yet, and give the table of all these sheets; that of all in the folder is `results.csv`.
 
     Raises `ConfigError` if the folder holds another quiz, or the batch is empty; `CheckpointError` for a sheet that is damaged
     or was asked in other words.
     """
     batch = check_batch(batch)
     open_folder(config, folder)
+    every = sheets(config, tuple(FORMULATIONS), range(1, MAX_HOPS + 1))
+    results(folder, every)  # so that what is damaged is found before the work
     todo = [sheet for sheet in made if not _finished(language, config, sheet, folder)]
     with tqdm(total=sum(sheet.questions for sheet in todo), disable=None if progress else True, unit="question") as bar:
         for sheet in todo:
             bar.set_description(sheet.name)
             write_json(folder / sheet.file, _asked(language, config, sheet, batch, bar))
-    table = results(folder, made)
-    write_file(folder / "results.csv", lambda temporary: table.to_csv(temporary, index=False))
-    return table
+    write_file(folder / "results.csv", lambda temporary: results(folder, every).to_csv(temporary, index=False))
+    return results(folder, made)
 
 
 def check_batch(batch: int) -> int:
@@ -166,7 +172,7 @@ def open_folder(config: Quiz, folder: Path) -> None:
         return
     before = read_json(stored, CURE)
     for name, value in content.items():
-        if before.get(name) != value:
+        if before.get(name) != value and not (name == "weights" and name not in before):
             raise ConfigError(
                 f"a quiz goes on with its own settings, {stored} has {name} = {json.dumps(before.get(name))}, "
                 f"got {json.dumps(value)}: choose another --output-dir"

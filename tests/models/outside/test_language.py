@@ -37,7 +37,14 @@ def test_it_is_read_as_it_was_written(kind, tiny, request):
     with torch.no_grad():
         theirs, ours = (made.model(torch.tensor([ids])).logits for made in (tiny, read))
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
-    assert (read.dtype, read.bytes > 0) == ("float32", True)
+    assert (read.dtype, read.bytes > 0, len(read.digest)) == ("float32", True, 32)
+
+
+def test_weights_are_known_by_what_stands_in_them(folder, tiny, tmp_path):
+    other = save_folder(tmp_path / folder.name, language(seed=1))
+    one, two = (load_language_model(place) for place in (folder, other))
+    assert (one.name, one.bytes) == (two.name, two.bytes)
+    assert one.digest == load_language_model(folder).digest != two.digest
 
 
 def test_bfloat16_is_what_it_says(folder):

@@ -6,9 +6,10 @@ is not needed. transformers is imported on use.
 """
 
 import contextlib
+import hashlib
 import importlib.util
 import io
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -27,7 +28,8 @@ WEIGHTS = ("*.safetensors", "*.bin")
 class LanguageModel:
     """A causal language model of transformers in eval mode and its tokenizer.
 
-    `name`   the file's or folder's name, `bytes` its size on disk (of the weights): what results are stored under.
+    `name`   the file's or folder's name, `bytes` its size on disk (of the weights) and `digest` one of what stands in these:
+             what results are stored under.
     `dtype`  in which it computes: float32 or bfloat16.
     """
 
@@ -35,6 +37,7 @@ class LanguageModel:
     tokenizer: Any
     name: str
     bytes: int
+    digest: str
     dtype: Precision
 
     @property
@@ -58,16 +61,17 @@ def load_language_model(source: str | Path, dtype: str = "float32", device: str 
     place = parse_device(device)
     path = smollm2_file() if source == SMOLLM2 else Path(source)
     if path.is_dir():
-        folder, options, size = path, {}, _check_folder(path)
+        folder, options, files = path, {}, _check_folder(path)
     elif path.is_file():
         _check_gguf(path)
-        folder, options, size = path.parent, {"gguf_file": path.name}, path.stat().st_size
+        folder, options, files = path.parent, {"gguf_file": path.name}, [path]
     else:
         raise CheckpointError(f"a model is a folder, a GGUF file or {SMOLLM2}, {path} is none of them: check the path")
     with _quiet():
         tokenizer = _load("AutoTokenizer", path, folder, "tokenizer", **options)
         model = _load("AutoModelForCausalLM", path, folder, "weights", dtype=getattr(torch, dtype), **options)
-    return LanguageModel(model.eval().to(place), tokenizer, path.name, size, dtype)  # type: ignore[arg-type]
+    size = sum(file.stat().st_size for file in files)
+    return LanguageModel(model.eval().to(place), tokenizer, path.name, size, _digest(files), dtype)  # type: ignore[arg-type]
 
 
 def smollm2_file() -> Path:
@@ -82,8 +86,8 @@ def smollm2_file() -> Path:
     )
 
 
-def _check_folder(path: Path) -> int:
-    """The size of the weights."""
+def _check_folder(path: Path) -> list[Path]:
+    """The files of the weights."""
     if not (path / "config.json").is_file():
         raise CheckpointError(f"a model folder has a config.json, {path} has none: give the folder of a transformers model")
     weights = [file for pattern in WEIGHTS for file in sorted(path.glob(pattern))]
@@ -91,7 +95,16 @@ def _check_folder(path: Path) -> int:
         raise CheckpointError(f"a model folder has weights (*.safetensors), {path} has none: copy it again")
     if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
         raise CheckpointError(f"a model folder has a tokenizer (tokenizer.json), {path} has none: save the tokenizer beside it")
-    return sum(file.stat().st_size for file in weights)
+    return weights
+
+
+def _digest(files: Iterable[Path]) -> str:
+    """A digest of what stands in these files. A second for a gigabyte."""
+    total = hashlib.blake2b(digest_size=16)
+    for file in files:
+        with file.open("rb") as handle:
+            total.update(hashlib.file_digest(handle, "blake2b").digest())
+    return total.hexdigest()
 
 
 def _check_gguf(path: Path) -> None:
