@@ -110,7 +110,12 @@ def test_without_a_circuit_or_probes_the_figures_say_so(checkpoints, tmp_path):
     nothing = analyze(checkpoints / "cycle-d4-l4-final", examples=32, progress=False, explain=False)
     assert "not looked for" in circuit_diagram(nothing).texts[0].get_text()
     assert "not measured" in reach_map(nothing).texts[0].get_text()
+    for name in ("gates.png", "selectors.svg", "thesis.png"):
+        (tmp_path / name).touch()
     save_figures(nothing, tmp_path)
+    there = {path.name for path in tmp_path.iterdir()}
+    assert {"circuit.png", "attention.svg", "thesis.png"} <= there
+    assert not there & {"gates.png", "selectors.svg"}, "what an earlier call wrote may be another model's"
 
 
 def test_where_no_hop_can_be_probed_figure_and_page_say_so(checkpoints, tmp_path):

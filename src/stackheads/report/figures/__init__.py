@@ -37,10 +37,11 @@ FILES = tuple(f"{name}{ending}" for name in (*DRAWN, "attention", "gates", "sele
 
 
 def save_figures(analysis: Record, folder: Path | str, selectors: Explained | None = None) -> None:
-    """Write `evidence`, `circuit` and `reach` as .png, .svg and .pdf into a folder; other files there stay.
+    """Write `evidence`, `circuit` and `reach` as .png, .svg and .pdf into a folder; files of other names there stay.
 
     Where the model is at hand, `attention` too, of the confirmed heads or else of all, on the first example; and where labels
     have gates, `gates`: what their heads look at, value by value. With `selectors` those that have several numbers.
+    What an earlier call wrote of these and this one does not is taken away, since it may be another model's.
     Raises `ConfigError` if they can't be written.
     """
     check_folder(folder, files=FILES)
@@ -52,3 +53,6 @@ def save_figures(analysis: Record, folder: Path | str, selectors: Explained | No
     for name, figure in drawn.items():
         for ending in FORMATS:
             save_figure(figure, Path(folder) / f"{name}{ending}")
+    for name in FILES:
+        if Path(name).stem not in drawn:
+            (Path(folder) / name).unlink(missing_ok=True)
