@@ -21,6 +21,7 @@ models are run through their hooks.
 
 import dataclasses
 import hashlib
+import math
 import warnings
 import zlib
 from types import BuiltinFunctionType, FunctionType
@@ -97,8 +98,10 @@ def _checksums(tensors: list[Tensor]) -> list[Any]:
 
 
 def _sums(tensor: Tensor) -> Float[Tensor, "3"]:
-    """Numbers, their squares, and numbers by their places, summed."""
-    numbers = tensor.detach().flatten().double()
+    """Numbers, their squares, and numbers by their places, summed; what is not finite, as the mask's -inf that an attention of
+    TransformerLens holds, as some number, since the sums would not equal themselves.
+    """
+    numbers = tensor.detach().flatten().double().nan_to_num(nan=math.pi, posinf=math.e, neginf=-math.e)
     places = torch.arange(len(numbers), dtype=torch.double, device=numbers.device)
     return torch.stack([numbers.sum(), numbers.square().sum(), numbers @ places])
 
