@@ -4,6 +4,7 @@ import pytest
 import torch
 from unique_copy import Padded
 
+from stackheads.errors import TaskMismatchError
 from stackheads.interventions import (
     Sender,
     ablate,
@@ -53,6 +54,18 @@ def both(request, model):
 
 def close(found, expected, there):
     torch.testing.assert_close(found[:, there], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_model_that_looks_at_pads_all_the_same_is_refused():
+    """TransformerLens heeds a mask where attention is causal, and not where it looks both ways."""
+    task = Padded("right")
+    task.attention_dir = "bidirectional"
+    model = build(ModelConfig(layers=1, heads=2, d_model=16, d_head=8), task)
+    batch = task.sample(4, torch.Generator().manual_seed(0))
+    with pytest.raises(TaskMismatchError, match=r"has up to 0\.\d\d of a head's on them.*: give examples of one length"):
+        recorded(model, batch)
+    whole = Padded("right", (Padded.n_ctx, Padded.n_ctx)).sample(4, torch.Generator().manual_seed(0))
+    assert recorded(model, whole).run.pattern.sum() > 0
 
 
 def test_nobody_looks_at_pads(both):

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stackheads.errors import InterventionError
+from stackheads.errors import InterventionError, TaskMismatchError
 from stackheads.interventions.activations import Recorded
 from stackheads.interventions.engine import MEMORY, Engine, edit_of, fitting
 from stackheads.models.condensed import Condensed
@@ -40,8 +40,8 @@ def recorded(model: Model, batch: Batch, like: Recorded | None = None) -> Record
     """Run the model once on a batch and keep both, and how the run may be taken up again.
 
     A record of more than `WHOLE` bytes is condensed where that can be. `like`: a record of the same model, whose proof holds
-    for this batch too (a counterfactual). Raises `InterventionError` if logits or weights are not finite, `ConfigError` for
-    what is no model. Cost: one forward pass, and two for the proof.
+    for this batch too (a counterfactual). Raises `InterventionError` if logits or weights are not finite, `TaskMismatchError`
+    if the model looks at pads, `ConfigError` for what is no model. Cost: one forward pass, and two for the proof.
     """
     part = None if obstacle(model) else _part(model, batch)
     large = like is None and part is not None and is_large(model, batch)
@@ -50,7 +50,22 @@ def recorded(model: Model, batch: Batch, like: Recorded | None = None) -> Record
         run = record(model, batch.tokens, batch.pads, part)
         why = like.hooked if like is not None else why or why_hooked(model, batch, run)
     check_finite(model, run.logits)
+    if isinstance(run, Recording):  # a condensed one has no pads
+        _check_pads(run, batch)
     return Recorded(batch, run, why, state(model) if like is None else like.state)
+
+
+def _check_pads(run: Recording, batch: Batch) -> None:
+    """Raise `TaskMismatchError` if attention is on what is not there: a model that looks both ways may not heed its mask."""
+    if batch.pads is None or not bool(batch.pads.any()):
+        return
+    there = ~batch.pads
+    on_pads = run.pattern * (there[:, None, :, None] & batch.pads[:, None, None, :])  # layer batch head pos source
+    if (most := on_pads.sum(dim=-1).max().item()) > MATTERS:
+        raise TaskMismatchError(
+            f"pads must be kept from attention, this model has up to {most:.2f} of a head's on them, whatever its mask says: "
+            "give examples of one length, or a model with causal attention"
+        )
 
 
 def is_large(model: Model, batch: Batch) -> bool:
