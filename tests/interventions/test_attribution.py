@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stackheads import load
-from stackheads.errors import InterventionError
+from stackheads.errors import ConfigError, InterventionError
 from stackheads.interventions import recorded
 from stackheads.interventions.attribution import attribution, guess_by_gradient
 from stackheads.models import ModelConfig, build
@@ -52,7 +52,7 @@ def test_a_run_on_itself_has_no_effect(random_model, generator):
 def test_mistakes(random_model, generator):
     task, model = random_model
     into, other = recorded(model, task.sample(4, generator)), recorded(model, task.sample(3, generator))
-    with pytest.raises(InterventionError, match="at least one gradient step, got 0"):
+    with pytest.raises(ConfigError, match="steps must be a whole number, at least 1, got 0"):
         guess_by_gradient(model, into, into, lambda logits: logits.mean(), steps=0)
     with pytest.raises(InterventionError, match="one shape"):
         guess_by_gradient(model, into, other, lambda logits: logits.mean())

@@ -10,7 +10,9 @@ from stackheads.interventions import recorded
 from stackheads.labelling.readouts import make_scorer, measure_baseline
 from stackheads.labelling.screening import Screen, guessed_effects
 from stackheads.labelling.thresholds import Thresholds
+from stackheads.models import ModelConfig, build
 from stackheads.models.hooks import HeadEdit, all_heads, run_edited
+from stackheads.tasks import Cycle
 from stackheads.types import Destination
 
 PLACES = [Destination.QUERY, Destination.VALUE, Destination.KEY]
@@ -68,6 +70,16 @@ def test_a_screen_wide_enough_changes_nothing(path, whole):
     assert_same(everything.labels, whole.labels)
 
 
+def test_of_a_model_that_answers_nothing_a_screen_says_what_a_whole_analysis_says():
+    """There is nothing to destroy, and no intervention is needed to know it."""
+    task = Cycle(symbols=4, max_hops=1)
+    model = build(ModelConfig(layers=1, heads=2, d_model=8, d_head=4), task)
+    whole, some = (analyze(model, task, **SETTINGS, screen=screen) for screen in (None, Screen(top=0)))
+    assert not some.readouts["open"].any()
+    assert set(some.labels["evidence"]) == {"exact"}
+    assert_same(some.labels, whole.labels)
+
+
 def test_the_guess_is_the_slope_of_the_ablation(path):
     """For a step so small that the model is linear, the exact effect is the guess; and parts of the examples add up."""
     checkpoint = load(path)
@@ -98,5 +110,5 @@ def test_a_screened_analysis_is_saved_and_loaded(screened, tmp_path):
 
 @pytest.mark.parametrize("settings", [{"top": -1}, {"chunk": 0}])
 def test_a_screen_that_makes_no_sense_is_refused(settings):
-    with pytest.raises(ConfigError, match="a screen takes"):
+    with pytest.raises(ConfigError, match=r"a screen's .* whole number"):
         Screen(**settings)

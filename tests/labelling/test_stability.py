@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from stackheads import analyze
+from stackheads.errors import ConfigError
 from stackheads.labelling.stability import kappa, layer_roles, multiset_jaccard
 
 
@@ -33,6 +34,13 @@ def test_kappa_by_hand():
     assert kappa([ONE, ONE]) == 1
     assert kappa([ONE, OTHER]) == pytest.approx(7 / 11)
     assert kappa([ONE, ONE, OTHER]) == pytest.approx((1 + 7 / 11 + 7 / 11) / 3)
+
+
+def test_kappa_needs_two_tables_of_the_same_cells():
+    with pytest.raises(ConfigError, match="got 1: give two or more"):
+        kappa([ONE])
+    with pytest.raises(ConfigError, match=r"L\dH\d @\w+ is in some only"):
+        kappa([ONE, ONE.iloc[1:]])
 
 
 def test_multisets_ignore_head_numbers():

@@ -1,5 +1,6 @@
 """The table of statuses, cell by cell, and what is said where nothing is decided."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackheads.labelling.cause import AblationEffects, CauseEvidence
-from stackheads.labelling.needed import examples_needed
+from stackheads.labelling.needed import examples_needed, is_least
 from stackheads.labelling.patterns import PatternEvidence
 from stackheads.labelling.readouts import Readout
 from stackheads.labelling.redundancy import with_joint_evidence
@@ -302,6 +303,17 @@ def test_a_role_hardly_beyond_its_null_is_none_however_sure_that_is():
     assert (pattern_answer(looks, THRESHOLDS), pattern_answer(hardly, THRESHOLDS)) == (Answer.YES, Answer.NO)
     case = replace(evidence("yes", "yes", "yes"), pattern=replace(hardly, lead_draws=(0.7,) * 100))
     assert not bool(confirmed_again(case, THRESHOLDS).any())
+
+
+@pytest.mark.parametrize("shown", [0, 1])
+def test_a_null_that_one_example_or_none_could_show_asks_for_twice_as_many(shown):
+    """A source that stands in few examples may never stand in the next one, which the null is measured on, too."""
+    looks = replace(pattern("yes"), beyond=Estimate(float(shown), -math.inf, math.inf, shown), p_value=0.5)
+    case = replace(evidence("yes", "yes", "yes"), pattern=looks)
+    assert pattern_answer(looks, THRESHOLDS) == Answer.UNDECIDED
+    assert examples_needed(case, THRESHOLDS) == 2 * EXAMPLES
+    assert is_least(case, THRESHOLDS)
+    assert "no number of examples" not in reason(case, THRESHOLDS)
 
 
 @pytest.mark.parametrize(("resample", "other", "flips"), [("no", -0.3, True), ("no", 0.0, False), ("against", 0.0, True)])

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from stackheads import load
+from stackheads.models import ModelConfig, build
 from stackheads.models.native import named_weights
-from stackheads.models.nulls import beside_untrained
+from stackheads.models.nulls import beside_untrained, permuted_heads
+from stackheads.tasks import Cycle
 
 
 @pytest.mark.parametrize("name", ["cycle-d4-l3", "khop-k2-l3"])
@@ -26,6 +28,26 @@ def test_untrained_heads_stand_behind_the_model_s_own(checkpoints, name):
         inside = ".attn." in key and not key.endswith("b_O")
         assert torch.equal(weight[:heads] if inside else weight, own[key])
         assert not inside or len(weight) == heads + 3
+
+
+@pytest.mark.parametrize("heads", [2, 3, 5])
+def test_no_head_that_is_taken_apart_looks_or_brings_as_one_did(heads):
+    """Whatever order heads are dealt in, queries meet other keys, and values are written by other heads."""
+    task = Cycle(symbols=4, max_hops=1)
+    for seed in range(6):
+        model = build(ModelConfig(layers=2, heads=heads, d_model=16, d_head=4), task, seed)
+        null = permuted_heads(model, seed)
+        for block, other in zip(model.blocks, null.blocks, strict=True):
+            of = {
+                part: [
+                    next(k for k, mine in enumerate(getattr(block.attn, part)) if torch.equal(mine, each))
+                    for each in getattr(other.attn, part)
+                ]
+                for part in ("W_Q", "W_K", "W_V", "W_O")
+            }
+            assert all(sorted(dealt) == list(range(heads)) for dealt in of.values())
+            for one, two in (("W_Q", "W_K"), ("W_V", "W_O"), *([("W_K", "W_V")] if heads > 2 else [])):
+                assert all(first != second for first, second in zip(of[one], of[two], strict=True))
 
 
 def test_their_scores_may_be_sharper(checkpoints):

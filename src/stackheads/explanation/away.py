@@ -19,9 +19,12 @@ from typing import Any
 
 from stackheads.programs.program import WALKED, Step
 from stackheads.tasks import StatementTask, Task
-from stackheads.types import Destination, Role, Slot
+from stackheads.types import Destination, Role, RoleName, Slot
 
 LEAST, GAP, PEAK, MOST_GAPS = 0.5, 0.25, 2.0, 3
+
+KINDS: tuple[RoleName, ...] = ("hop", "key")
+"""The roles that name a source of each offset, whose slots are in `WALKED`."""
 
 Row = Mapping[str, Any]
 
@@ -35,7 +38,7 @@ class Away:
     head: str
     layer: int
     at: Destination
-    kind: str
+    kind: RoleName
     gaps: tuple[int, ...]
     rows: tuple[Row, ...]
 
@@ -69,16 +72,16 @@ def looking_away(rows: Iterable[Row], task: Task) -> list[Away]:
     cells: dict[tuple[str, Destination], list[Row]] = {}
     for row in rows:
         cells.setdefault((row["head"], Destination(row["destination"])), []).append(row)
-    found = (_of_cell(cell, at, kind, task) for (_, at), cell in cells.items() for kind in WALKED)
+    found = (_of_cell(cell, at, kind, task) for (_, at), cell in cells.items() for kind in KINDS)
     return [away for away in found if away is not None]
 
 
-def _of_cell(rows: Sequence[Row], at: Destination, kind: str, task: StatementTask) -> Away | None:
+def _of_cell(rows: Sequence[Row], at: Destination, kind: RoleName, task: StatementTask) -> Away | None:
     """The look of one head at one destination; None where it is another, or depends on a gate."""
     unseen = task.attention_dir == "causal" and at is not Destination.QUERY  # then what is left out is not all that is missing
     if unseen or any(row["values"] is not None and _sources(row, at) for row in rows):
         return None
-    attention = {name: _attention(rows, name, at, task) for name in WALKED}
+    attention = {name: _attention(rows, name, at, task) for name in KINDS}
     everywhere = sum(map(sum, attention.values())) + math.exp(sum(row["weight"] for row in rows if _is_own(row, at)))
     left_out = gaps(attention[kind], task.hops, everywhere)
     own = tuple(row for row in rows if _sources(row, at) == kind)

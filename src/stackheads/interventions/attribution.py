@@ -22,6 +22,7 @@ from stackheads.interventions.activations import Recorded
 from stackheads.interventions.engine import Read
 from stackheads.interventions.metric import Metric, gradient_of, measured
 from stackheads.interventions.patching import patch_heads_by_position
+from stackheads.limits import check_number
 from stackheads.models.hooks import Pads, evaluating, hook_name, logits_of, precise
 from stackheads.models.kinds import check_model
 from stackheads.models.protocol import Model
@@ -62,8 +63,7 @@ def guess_by_gradient(
     model: Model, into: Recorded, source: Recorded, metric: Metric, steps: int = 1
 ) -> Float[Tensor, "layer pos head"]:
     """∂m/∂z · (z' - z), summed over examples and d_head; the gradient at `into`, or averaged over `steps` points on the way."""
-    if steps < 1:
-        raise InterventionError(f"attribution needs at least one gradient step, got {steps}: use 1, or more to integrate")
+    steps = check_number("attribution's steps", steps, 1, cure="use 1, or more to integrate")
     if into.run.z.shape != source.run.z.shape:
         raise InterventionError(
             f"attribution needs two batches of one shape, got {tuple(into.batch.tokens.shape)} and "

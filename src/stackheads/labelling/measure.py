@@ -109,7 +109,9 @@ def measure(
             picked = candidates(patterns, guesses, screen.top, thresholds) if bool(baseline.open.any()) else set()
             picked |= {(item.head, item.where) for item in look.known if item.cause.exact}  # no guess comes after what was seen
             chosen, methods = [cell for cell in cells if cell in picked], CARRYING
-            causes = {cell: screened_cause(guess, baseline) for cell, guess in guesses.items() if cell in cells}
+            answers = bool(baseline.open.any())  # else no ablation is needed to know that none destroys anything
+            told = {cell: guess if answers else None for cell, guess in guesses.items() if cell in cells}
+            causes = {cell: screened_cause(guess, baseline) for cell, guess in told.items()}
         causes |= _causes(bench, chosen, draws, methods, progress)
         if screen is not None:  # the other ablations only where that which carries the verdict finds something
             needed = [cell for cell in chosen if cause_answer(causes[cell], thresholds) in (Answer.YES, Answer.AGAINST)]

@@ -1,5 +1,7 @@
 """How many examples would decide what is not decided: intervals narrow with the root of their number, estimates stay."""
 
+import math
+
 from stackheads.labelling.statistics import Estimate, Shares, rounded_up, unseen
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, Evidence, cause_answer, pattern_answer, status, write_answer
@@ -33,6 +35,8 @@ def _need(evidence: Evidence, thresholds: Thresholds) -> tuple[int | None, bool]
         if pattern.rare:
             return 2 * examples, True
         wide = pattern.beyond if pattern.lead.value >= thresholds.pattern_margin else pattern.furthest
+        if not math.isfinite(wide.high - wide.low):  # one example, or none, has shown it yet
+            return 2 * examples, True
         return _needed(wide, thresholds.pattern_margin, examples, thresholds), False
     matters = cause_answer(cause, thresholds)
     if matters == Answer.UNDECIDED:

@@ -24,13 +24,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stackheads.errors import ConfigError
 from stackheads.interventions import Recorded, destination_rows
 from stackheads.interventions.attribution import gradients
 from stackheads.labelling.patterns import PatternEvidence
 from stackheads.labelling.readouts import Baseline, Scorer
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Answer, pattern_answer
+from stackheads.limits import check_number
 from stackheads.models.protocol import Model
 from stackheads.types import Destination, HeadId, Role, Where
 
@@ -47,10 +47,8 @@ class Screen:
     chunk: int = 8
 
     def __post_init__(self) -> None:
-        if self.top < 0 or self.chunk < 1:
-            raise ConfigError(
-                f"a screen takes top ≥ 0 cells and chunk ≥ 1 examples, got top {self.top} and chunk {self.chunk}: correct them"
-            )
+        check_number("a screen's top", self.top, 0, cure="give the number of cells to measure")
+        check_number("a screen's chunk", self.chunk, 1, cure="give the number of examples to run at a time")
 
 
 def guessed_effects(

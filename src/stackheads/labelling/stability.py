@@ -18,6 +18,7 @@ from itertools import combinations
 import pandas as pd
 import torch
 
+from stackheads.errors import ConfigError
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.labelling.verdict import Evidence, confirmed_again, status
 from stackheads.tables import place_of, records, role_of
@@ -38,9 +39,14 @@ def bootstrap_jaccard(evidence: Sequence[Evidence], thresholds: Thresholds) -> f
 def kappa(analyses: Sequence[pd.DataFrame]) -> float:
     """Mean pairwise Cohen's kappa of label tables of one model. 1 where all give every cell the same single category.
 
-    kappa = (observed - expected) / (1 - expected) agreement, expected from the two tables' own frequencies.
+    kappa = (observed - expected) / (1 - expected) agreement, expected from the two tables' own frequencies. Raises
+    `ConfigError` for fewer than two tables, or where a cell is in some of them only.
     """
     tables = [_categories(labels) for labels in analyses]
+    if len(tables) < 2:
+        raise ConfigError(f"kappa compares label tables, got {len(tables)}: give two or more")
+    if some := sorted(set().union(*tables) - set(tables[0]).intersection(*tables)):
+        raise ConfigError(f"kappa compares tables of the same cells, {' @'.join(some[0])} is in some only: analyse one task")
     values = [_kappa(one, other) for one, other in combinations(tables, 2)]
     return sum(values) / len(values)
 

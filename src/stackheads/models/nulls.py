@@ -15,7 +15,8 @@ from stackheads.tasks import Task
 def permuted_heads(model: Model, seed: int) -> Any:
     """A copy of the model in which each layer's query, key and value weights are dealt out to its heads anew.
 
-    Queries, keys and values move by different shifts, so with two heads or more no head keeps its parts together.
+    Queries, keys and values move by different shifts, so with three heads or more no head keeps any two of its parts together;
+    of two the values move with the keys, so that queries look by other keys, and what is brought is written by another.
     """
     generator = stream(seed, Stream.NULLS)
     permuted = copy.deepcopy(model)
@@ -24,7 +25,7 @@ def permuted_heads(model: Model, seed: int) -> Any:
         weights = named_weights(permuted)
         for layer in range(model.cfg.n_layers):
             order = torch.randperm(n_heads, generator=generator)
-            for shift, part in enumerate("QKV"):
+            for shift, part in zip((0, 1, 2 if n_heads > 2 else 1), "QKV", strict=True):
                 for kind in ("W", "b"):
                     parameter = weights[f"blocks.{layer}.attn.{kind}_{part}"]
                     dealt = torch.empty(n_heads, dtype=torch.long)
