@@ -138,8 +138,9 @@ class Analysis(Record):
         subject: Any = mine[0] if model is None else model
         asked: Any = mine[1] if task is None else task
         check_fit(subject, asked)
-        named = {label.role for label in read_labels(self.labels)} - {None}
-        if lost := sorted(map(str, named - set(candidate_roles(asked)))):
+        named = {str(label.role) for label in read_labels(self.labels) if label.role is not None}
+        named |= set(self.labels["looks_like"].dropna())
+        if lost := sorted(named - set(map(str, candidate_roles(asked)))):
             rule = f"the labels of this analysis are of a task with {lost[0]}"
             raise ConfigError(f"{rule}, got {asked.name}, which has none: give the task that it was made with")
         wanted, got = (f"{it['layers']} layers of {it['heads']} heads" for it in (self.model, _sizes(subject)))

@@ -280,6 +280,23 @@ def test_a_far_hop_that_is_found_from_behind_is_one_by_labels_and_by_selectors()
     assert name_carried(parts, task, reach).name == "other", "without a program that finds it"
 
 
+@pytest.mark.parametrize("supervision", ["chain", "final"])
+def test_the_mechanism_of_a_model_does_not_depend_on_which_hops_it_is_asked(supervision):
+    """A hop a layer, and value slots that look ahead too late for anyone: depth counts what is known, whatever is asked."""
+    task = Cycle(symbols=10, max_hops=3, supervision=supervision)
+    jobs = ((0, Role("previous"), VALUE), *((hop, Role("hop", 1), QUERY) for hop in (1,)), (2, Role("hop", 1), VALUE))
+    jobs += ((2, Role("hop", 2), QUERY), (3, Role("hop", 3), QUERY))
+    steps = [Step(layer, role, (place,)) for layer, role, place in jobs]
+    extracted = program_of(steps, {}, task)
+    assert extracted is not None
+    reach = pd.DataFrame({"layer": [0, 1, 2, 3], "destination": "query", "hops": [(), (1,), (1, 2), (1, 2, 3)]})
+    by_labels = name_mechanism(extracted, task, reach)
+    by_selectors = name_carried(found(steps, task, task.readout_hops, layers=4), task, reach, steps)
+    for named_so in (by_labels, by_selectors):
+        assert named_so.name == "one hop per layer"
+        assert "follow 0, 1, 2, 3 hops" in named_so.reason
+
+
 def test_nothing_is_eliminated_where_two_are_unknown():
     assert answerable(frozenset({0, 1, 2, 3, -1, -2}), BACK) == frozenset({0, 1, 2, 3, -1, -2})
     assert answerable(frozenset({0, 1}), CHAIN) == frozenset({0, 1})

@@ -1,6 +1,7 @@
 """Walks over key slots: known ones get their labels, program, mechanism and selectors; without keys as sources it is said."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -161,8 +162,11 @@ def test_an_analysis_with_keys_does_not_go_on_with_a_task_without(known, tmp_pat
     analysis.save(tmp_path / "saved")
     loaded, plain = Analysis.load(tmp_path / "saved"), made.task.model_copy(update={"keys": False})
     for call in (loaded.trial, loaded.selectors, loaded.by_gate):
-        with pytest.raises(ConfigError, match=r"are of a task with key 0, got .*, which has none: give the task that it"):
+        with pytest.raises(ConfigError, match=r"are of a task with key -?\d, got .*, which has none: give the task that it"):
             call(made.model, plain)
+    unnamed = replace(loaded, labels=loaded.labels.assign(role=None, hop=pd.NA))  # what a head resembles most is asked, too
+    with pytest.raises(ConfigError, match=r"are of a task with key -?\d"):
+        unnamed.trial(made.model, plain)
     assert loaded.trial(made.model, made.task, examples=64).redirected == 1.0
 
 

@@ -229,6 +229,17 @@ def test_answers_and_strings_are_even(case):
     assert ((shares - p).abs() < 5 * (p * (1 - p) / 3000).sqrt()).all()
 
 
+@pytest.mark.parametrize("part", ["seen", "unseen"])
+@pytest.mark.parametrize(("symbols", "length"), [(9, 2), (4, 4), (16, 4)])
+def test_chance_is_the_share_of_the_commonest_template(symbols, length, part):
+    """Of small templates more is held out. Five standard deviations, as above; the most of many shares lies above each."""
+    task = DepthCases(case="template", symbols=symbols, length=length, part=part)
+    most = drawn(task, 3000, 0).targets[:, -1, 0].bincount().max() / 3000
+    p = task.chance(1)
+    assert 1 / len(sorted_templates(length)) <= p + 1e-12
+    assert abs(most - p) < 5 * (p * (1 - p) / 3000) ** 0.5
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_tables_differ_by_seed_and_not_by_what_else_is_drawn(case):
     task = DepthCases(case=case, **SIZES[case])

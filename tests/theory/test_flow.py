@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stackheads.tasks import Cycle, Retrieval, StatementTask, from_config
-from stackheads.theory import knowledge, layers_around, layers_needed, least_layers, readable
+from stackheads.errors import ConfigError
+from stackheads.tasks import Conditional, Cycle, Retrieval, StatementTask, from_config, with_keys
+from stackheads.theory import depth, guesses, knowledge, layers_around, layers_needed, least_layers, readable, structure
 from stackheads.theory.flow import chain_known, chains
 from stackheads.types import IGNORE, Destination, Slot
 
@@ -118,6 +119,15 @@ def test_no_shipped_model_answers_a_hop_in_fewer_layers_than_the_bound(checkpoin
                 around = layers_around(int(hop), Destination.QUERY, task.period) if task.period else bound
                 assert layers >= min(bound, around), f"{path.parent.name}, hop {hop}"
     assert solved > 30
+
+
+@pytest.mark.parametrize("layout", ["pages", "records"])
+@pytest.mark.parametrize("asked", [depth, least_layers, guesses, structure])
+def test_statements_of_other_tokens_are_refused(asked, layout):
+    with pytest.raises(ConfigError, match=r"statements of two tokens, .* has others: use cycle or retrieval"):
+        asked(Conditional(symbols=6, max_hops=2, layout=layout))
+    keyed = with_keys(Cycle(symbols=5, max_hops=1))  # whose statements are as plain
+    assert asked(keyed)
 
 
 def test_the_same_seed_gives_the_same_layers():

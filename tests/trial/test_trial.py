@@ -9,12 +9,16 @@ import torch
 from stackheads import Analysis, analyze
 from stackheads.errors import ConfigError
 from stackheads.explanation.program import extract_program
-from stackheads.labelling.bench import make_bench, read_labels
+from stackheads.interventions import destination_rows
+from stackheads.labelling.bench import Label, make_bench, read_labels
+from stackheads.labelling.roles import candidate_roles, role_targets
 from stackheads.labelling.thresholds import Thresholds
 from stackheads.models.hooks import analysing
 from stackheads.seeds import Stream
-from stackheads.trial.redirection import redirection
+from stackheads.tasks import Cycle
+from stackheads.trial.redirection import _experiments, redirection
 from stackheads.trial.sufficiency import sufficiency, unexplained
+from stackheads.types import Destination, HeadId, Role
 from stackheads.validation.further import SMALL
 from stackheads.validation.specimens import Guise, specimen
 
@@ -155,6 +159,25 @@ def test_only_what_an_answer_can_hear_of_and_labels_predict_is_redirected(known)
     assert at_value[hop]["head"].str.startswith(last).all()
     assert same.equals(redirection(bench, read_labels(analysis.labels), extract_program(analysis.labels, made.task)))
     assert none.empty
+
+
+@pytest.mark.parametrize("keys", [False, True])
+def test_nothing_is_redirected_to_where_nothing_stands(keys):
+    """At value slots the key before has one name of two, and where a task tells keys apart hop 0 is the slot itself."""
+    task = Cycle(symbols=8, max_hops=3, keys=keys)
+    there = task.sample(16, torch.Generator().manual_seed(0))
+    labels = [
+        Label(HeadId(0, 0), place, role, "confirmed")
+        for role in candidate_roles(task)
+        for place in (Destination.QUERY, Destination.VALUE)
+    ]
+    asked = _experiments(task, labels, there)
+    assert (Role("hop", 1), Destination.VALUE, Role("hop", 2)) in asked
+    for _, place, new in asked:
+        rows = destination_rows(there, place)[..., None]
+        assert (role_targets(task, there, [new])[0] & rows).any()
+    pointed = {place: (Role("hop", 1), place, Role("hop", 0)) in asked for place in (Destination.QUERY, Destination.VALUE)}
+    assert pointed == {Destination.QUERY: keys, Destination.VALUE: False}
 
 
 def test_a_trial_is_plain_data_and_a_loaded_analysis_needs_its_model(known, tmp_path):

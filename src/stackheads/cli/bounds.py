@@ -7,7 +7,6 @@ import typer
 
 from stackheads.cli.options import Json, Quiet, Seed, with_options
 from stackheads.cli.task_options import LinkOptions
-from stackheads.errors import ConfigError
 
 
 @with_options
@@ -25,15 +24,12 @@ def theory(
 
     from stackheads.files import check_folder, write_json
     from stackheads.report.theory import print_depth
-    from stackheads.tasks import StatementTask
     from stackheads.theory import depth
+    from stackheads.theory.flow import check_plain
 
     if output_dir is not None:
         check_folder(output_dir, files=["theory.json"])
-    asked = options.task(task)
-    if not isinstance(asked, StatementTask) or asked.operands:
-        raise ConfigError(f"theory counts links between statements of two tokens, {task} has others: use cycle or retrieval")
-    found = depth(asked, examples, seed)
+    found = depth(check_plain(options.task(task)), examples, seed)
     if output_dir is not None:
         write_json(output_dir / "theory.json", found.to_dict())
     if json:

@@ -134,13 +134,14 @@ def _named(
     steps: Sequence[Step],
     answered: Sequence[frozenset[int]],
     eliminated: frozenset[int],
-    asked: Iterable[int],
+    asked: Sequence[int],
     words: tuple[str, str],
     at: Destination = Destination.QUERY,
 ) -> Mechanism:
     """The mechanism of steps that reach every hop asked, by how what can be answered grows; `words`: who they are and more."""
     who, tail = words
-    reached = [_in_a_row(hops, asked) for hops in answered]
+    every = range(1, max(asked) + 1)  # on the way to a far hop each counts, whatever is asked, but for those that are passed by
+    reached = [_in_a_row(hops, every if answered[-1].issuperset(every) else asked) for hops in answered]
     place = "the query" if at is Destination.QUERY else f"{at} slots"
     depth = f"{who} let {place} follow {_listed(reached)} hops after layers 0 to {len(reached) - 1}"
     if eliminated:

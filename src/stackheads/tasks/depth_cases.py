@@ -11,6 +11,7 @@ An example is `pairs` of a string of `length` symbols and its label, and at its 
 the query. Memory and templates have that string alone. The answer in context is the label of the one string of the same
 *class*: in reasoning a string is one symbol, the question, and its own class; with templates the class is the template. The
 classes in a context are different and drawn evenly, the query's is one of them; labels are drawn evenly, and may be the same.
+With templates what is held out of small ones is a little more than of large ones, and so is how often each is drawn.
 
 What is changed of the source's tasks. Memory: strings are drawn in pairs that differ in one symbol and in the label, so that
 no single symbol tells and one token can be changed to another answer that there is. Templates: all of a length, and the answer
@@ -194,8 +195,17 @@ class DepthCases(StoredTask):
         return torch.zeros(self.symbols, dtype=torch.long)
 
     def chance(self, hop: int) -> float:
-        """One of the labels, or of the templates: to a guesser each is as likely."""
-        return 1 / (self._n_classes if self.case == "template" else self.labels)
+        """One of the labels, or the commonest template of this part: of few strings more than one in `UNSEEN` are held out,
+        where their number is rounded up.
+        """
+        if self.case != "template":
+            return 1 / self.labels
+        strings = torch.arange(len(self._table))[:, None] // self._powers(self._table.device) % self.symbols
+        part = ((self._table > 0) == (self.part == "unseen")).double()
+        of_each = torch.zeros(2, self._n_classes, dtype=torch.double)
+        of_each.index_add_(1, self._classes(strings), torch.stack([part, torch.ones_like(part)]))
+        there = of_each[0] / of_each[1]  # a template is drawn first, and an example of the other part is drawn anew
+        return (there.max() / there.sum()).item()
 
     def sample(self, n: int, generator: torch.Generator) -> Batch:
         """Draw n examples. Raises `ConfigError` if n < 1."""

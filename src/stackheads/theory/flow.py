@@ -22,9 +22,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from stackheads.errors import ConfigError
 from stackheads.limits import check_memory, check_number
 from stackheads.seeds import Stream, stream
-from stackheads.tasks.base import AttentionDir, Batch
+from stackheads.tasks.base import AttentionDir, Batch, Task
 from stackheads.tasks.links import read_links
 from stackheads.tasks.statements import StatementTask
 from stackheads.types import Destination
@@ -72,8 +73,20 @@ def knowledge(tokens: Int[Tensor, "batch pos"], attention_dir: AttentionDir) -> 
         knows = learnt
 
 
+def check_plain(task: Task) -> StatementTask:
+    """The task, made of statements of two tokens each of which is a link. Raises `ConfigError` for another."""
+    if not isinstance(task, StatementTask) or not {role.name for role in task.operands} <= {"hop", "key"}:
+        rule = "theory counts links between statements of two tokens"
+        raise ConfigError(f"{rule}, {task.name} has others: use cycle or retrieval")
+    return task
+
+
 def chains(task: StatementTask, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch hop pos"]:
-    """Value slot that answers hops 1..max_hops of each position's symbol, whatever the mask; -1 where the chain has ended."""
+    """Value slot that answers hops 1..max_hops of each position's symbol, whatever the mask; -1 where the chain has ended.
+
+    Raises `ConfigError` for a task that is made of others than statements of two tokens.
+    """
+    check_plain(task)
     links, symbol, slots = read_links(tokens, task.d_vocab), tokens, []
     for _ in range(task.max_hops):
         slots.append(links.keyed.gather(1, symbol))

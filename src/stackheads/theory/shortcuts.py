@@ -34,7 +34,7 @@ from stackheads.seeds import Stream, stream
 from stackheads.tasks.links import statement_slots
 from stackheads.tasks.statements import StatementTask
 from stackheads.theory.bounds import layers_around, layers_needed
-from stackheads.theory.flow import chain_known, chains, knowledge
+from stackheads.theory.flow import chain_known, chains, check_plain, knowledge
 from stackheads.types import Destination
 
 MARGIN = 0.1
@@ -104,9 +104,10 @@ class _Rows:
 def guesses(task: StatementTask) -> list[Guess] | None:
     """The best guesses for every destination, hop and number of layers; None if the task's examples are too many to list.
 
-    Where no row is open any more there is no entry.
+    Where no row is open any more there is no entry. Raises `ConfigError` for a task that is made of others than statements of
+    two tokens.
     """
-    listed = task.arrangements()
+    listed = check_plain(task).arrangements()
     if listed is None:
         return None
     chain, found = chains(task, listed.tokens), []

@@ -54,7 +54,7 @@ def redirection(bench: Bench, labels: Sequence[Label], extracted: Extracted | No
     like = (before == model_before).double().mean(dim=0) >= ANSWERS_LIKE_IT
     rows = []
     last = bench.clean.run.z.shape[0] - 1
-    for pointed, destination, new in _experiments(task, labels):
+    for pointed, destination, new in _experiments(task, labels, batch):
         heads = [label.head for label in labels if _is(label, pointed, destination)]
         program_heads = [
             head
@@ -91,10 +91,10 @@ def redirection(bench: Bench, labels: Sequence[Label], extracted: Extracted | No
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _experiments(task: StatementTask, labels: Sequence[Label]) -> list[tuple[Role, Destination, Role]]:
+def _experiments(task: StatementTask, labels: Sequence[Label], batch: Batch) -> list[tuple[Role, Destination, Role]]:
     """(role, destination, new role): every confirmed hop at query and value, and key, one further and one less if there is one.
 
-    Not a key's own value, which stands in no other place.
+    Not a key's own value, which stands in no other place; and nowhere to where no row of a place has a source.
     """
     found = {
         (label.role, label.destination)
@@ -102,10 +102,15 @@ def _experiments(task: StatementTask, labels: Sequence[Label]) -> list[tuple[Rol
         if label.status == "confirmed" and label.role is not None and label.role.name in WALKED and label.gate is None
         if label.role.name == "key" or label.destination != Destination.KEY
     }
+    rows = {place: destination_rows(batch, place)[:, :, None] for _, place in found}
+
+    def is_there(role: Role, place: Destination) -> bool:
+        return bool((role_targets(task, batch, [role])[0] & rows[place]).any())
+
     there = candidate_roles(task)
     ordered = sorted(found, key=lambda each: (each[0].name, each[0].hop or 0, each[1]))
     pairs = [(role, where, replace(role, hop=(role.hop or 0) + by)) for role, where in ordered for by in (-1, 1)]
-    return [(role, where, new) for role, where, new in pairs if new in there]
+    return [(role, where, new) for role, where, new in pairs if new in there and is_there(new, where)]
 
 
 def _is(label: Label, role: Role, destination: Destination) -> bool:

@@ -184,7 +184,7 @@ def uniformity(samples: int, seed: int) -> dict[str, float]:
 
 
 def _null_p(made: Specimen, numbers: torch.Generator) -> dict[str, float]:
-    """One p for each channel on fresh examples; of the last hop head at the query."""
+    """One p for each channel on fresh examples; of the first hop head at the query."""
     n, head, place, thresholds = UNIFORM_EXAMPLES, HeadId(1, 0), Destination.QUERY, Thresholds()
     clean = recorded(made.model, made.task.sample(n, numbers))
     scorer = make_scorer(made.task, clean.batch)
