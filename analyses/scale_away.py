@@ -24,25 +24,34 @@ each example or only on average: of its attention on keys that are no gaps, the 
 over rows; and how many heads look at all *values* but some, at the query or at value slots (`over_values`). Key slots over
 values, and value slots over keys, of which key -1 has another name there, are not asked.
 
+What these heads bring was asked when selectors had been told that such a look is one, which brings what it leaves out, and not
+every source that it does look at (`explanation/away.py`). Labels and selectors, fitted to attention, make a program, which is
+compiled and answers fresh examples; it *explains* a run where it answers every hop as the model does in 95 % or more of them.
+Asked with each such look as one (`program`); with each source as a step of its own (`program_each`); and with the gaps moved
+(`program_moved`). The first two were seen in the eleven runs before this was written (5 and 1 of them are explained), the third
+in none.
+
 Columns of scale-away.csv, a row for each finished run, empty from `mechanism` on where it is not solved: the `mechanism` by
 labels without keys as sources, how many (head, destination) look at all keys but some, how many of them at the query
 (`at_query`), which they are (`looks`), what the weakest answer keeps in the three ways, and what each hop keeps with `even`
-(`even_hops`). Writes scale-away.csv and scale-away.png.
+(`even_hops`), and how often the programs answer as the model does, the least of all hops. Writes scale-away.csv and
+scale-away.png.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import torch
 from claims import BLUE, GREY, KEPT, ORANGE, Claim, Run, Tables, kept_analysis, last_snapshot, main, markdown, number, rate
-from einops import einsum
-from jaxtyping import Float
-from torch import Tensor
 from tqdm import tqdm
 
+from stackheads import analyze
+from stackheads.explanation.away import Away, looking_away, source
 from stackheads.explanation.ideal import evenly
+from stackheads.explanation.program import agreement, label_steps
+from stackheads.explanation.together import among, heads_looking_away, of_selectors
 from stackheads.interventions import destination_rows
 from stackheads.labelling.bench import Bench, make_bench
 from stackheads.labelling.roles import role_targets
@@ -50,10 +59,9 @@ from stackheads.labelling.thresholds import Thresholds
 from stackheads.models import load
 from stackheads.models.hooks import Edit, PatternEdit
 from stackheads.processes import worker_pool
-from stackheads.programs.program import WALKED
 from stackheads.report.figures.style import plain
 from stackheads.tasks import Cycle, with_keys
-from stackheads.types import Destination, HeadId, Role
+from stackheads.types import Destination, Role
 
 BAR = 0.5
 EXAMPLES = 256
@@ -63,23 +71,10 @@ WAYS = {"ideal": "all keys but the gaps", "even": "all keys", "moved": "gaps mov
 WHOLE = ("cells", "at_query", "over_values", "again")
 COLUMNS = ["sweep", "cell", "seed", "solved", "mechanism", "cells", "at_query", "over_values", "looks", "largest", *WAYS]
 COLUMNS += ["even_hops", "again"]
-LEAST_ON_KEYS, GAP, PEAK, MOST_GAPS = 0.5, 0.25, 2.0, 3
-
-
-Over = Literal["key", "hop"]
-"""The role that names a kind of slots by offsets: key slots, or value slots."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """A head that looks, at a destination, at all keys, or all values, but those of some offsets."""
-
-    head: HeadId
-    at: Destination
-    gaps: tuple[int, ...]
-
-    def __str__(self) -> str:
-        return f"{self.head} @{self.at} but {', '.join(map(str, self.gaps))}"
+PROGRAMS = {"program": "what is left out", "program_each": "each source", "program_moved": "gaps moved"}
+COLUMNS += PROGRAMS
+EXPLAINS = 0.95
+"""Share of fresh examples from which on a program is said to answer as the model does."""
 
 
 def measure(runs: list[Run], workers: int) -> Tables:
@@ -102,16 +97,20 @@ def away_row(run: Run) -> dict[str, Any]:
     torch.set_num_threads(1)
     checkpoint = load(last_snapshot(run))
     row["mechanism"] = kept_analysis(run, KEPT).mechanism
-    return row | looking_away(checkpoint.model, with_keys(checkpoint.task))
+    return row | found_looking(checkpoint.model, with_keys(checkpoint.task))
 
 
-def looking_away(model: Any, task: Cycle) -> dict[str, Any]:
+def found_looking(model: Any, task: Cycle) -> dict[str, Any]:
     """Which heads look at all keys but some, and what the weakest answer keeps where they do so exactly, or do not."""
     finding = make_bench(model, task, EXAMPLES, FIND, Thresholds())
-    looks = [look for at in (Destination.QUERY, Destination.KEY) for look in looks_away(finding, task, at)]
+    every = looking_away(finding.clean.run.pattern, finding.clean.batch, task)
+    looks = [look for look in every if look.kind == "key"]
     row: dict[str, Any] = {"cells": len(looks), "at_query": sum(look.at is Destination.QUERY for look in looks)}
-    row["over_values"] = sum(len(looks_away(finding, task, at, "hop")) for at in (Destination.QUERY, Destination.VALUE))
-    row |= {"looks": "; ".join(map(str, looks)), "largest": " ".join(f"{_largest(finding, task, look):.2f}" for look in looks)}
+    row |= {
+        "over_values": len(every) - len(looks),
+        "looks": "; ".join(map(_told, looks)),
+        "largest": " ".join(f"{_largest(finding, task, look):.2f}" for look in looks),
+    }
     if not looks:
         return row
     first, *more = ([_kept(bench, task, looks, way) for way in WAYS] for bench in _tests(model, task))
@@ -119,7 +118,22 @@ def looking_away(model: Any, task: Cycle) -> dict[str, Any]:
     row |= {way: round(share, 4) for way, share in found[0].items()} | {
         "even_hops": " ".join(f"{share:.2f}" for share in first[1])
     }
-    return row | {"again": int(rests_on_looking_away(pd.DataFrame(found[1:])).sum())}
+    return row | {"again": int(rests_on_looking_away(pd.DataFrame(found[1:])).sum())} | programs(model, task)
+
+
+def programs(model: Any, task: Cycle) -> dict[str, float]:
+    """How often the program of labels and selectors answers as the model does, the least of all hops, in each way."""
+    labelled = analyze(model, task=task, examples=EXAMPLES, seed=FIND, progress=False)
+    chosen = labelled.selectors(examples=EXAMPLES, fitted_to="attention", progress=False)
+    batch, steps = among(task, chosen), label_steps(labelled.labels)
+    away = heads_looking_away(model, task, batch)
+    ways = {"program": away, "program_each": [], "program_moved": [_moved(look, task) for look in away]}
+    found = {}
+    for name, looks in ways.items():
+        _, extracted = of_selectors(chosen, steps, model, task, batch, Thresholds(), looks)
+        agreed = {} if extracted is None else agreement(extracted, model, task, seed=chosen.seed)
+        found[name] = round(min(agreed.values(), default=0.0), 4)
+    return found
 
 
 def _tests(model: Any, task: Cycle) -> Iterator[Bench]:
@@ -127,39 +141,7 @@ def _tests(model: Any, task: Cycle) -> Iterator[Bench]:
     return (make_bench(model, task, EXAMPLES, seed, Thresholds()) for seed in (TEST, *AGAIN))
 
 
-def looks_away(bench: Bench, task: Cycle, at: Destination, over: Over = "key") -> list[Look]:
-    """The heads that look at all keys but some, or at all values but some, at a destination."""
-    return [
-        Look(HeadId(layer, index), at, gaps)
-        for layer, heads in enumerate(attention_over(bench, task, at, over).tolist())
-        for index, shares in enumerate(heads)
-        if (gaps := _gaps(shares, task))
-    ]
-
-
-def attention_over(bench: Bench, task: Cycle, at: Destination, over: Over) -> Float[Tensor, "layer head offset"]:
-    """The mean attention of each head on the key, or value, of each offset, in the order of `task.hops`."""
-    batch, pattern = bench.clean.batch, bench.clean.run.pattern
-    rows = destination_rows(batch, at)
-    targets = (role_targets(task, batch, _slots(task, at, over)) & rows[:, :, None]).to(pattern.dtype)
-    total = einsum(pattern, targets, "layer batch head pos source, offset batch pos source -> layer head offset")
-    return total / rows.sum()
-
-
-def _slots(task: Cycle, at: Destination, over: Over = "key") -> list[Role]:
-    """The key, or value, of each offset; at such a slot that of offset 0 is the slot itself."""
-    return [Role("self") if at is WALKED[over] and hop == 0 else Role(over, hop) for hop in task.hops]
-
-
-def _gaps(shares: Sequence[float], task: Cycle) -> tuple[int, ...]:
-    """The offsets that are not looked at, where all others are about alike; none where that is not so."""
-    median = sorted(shares)[len(shares) // 2]
-    gaps = tuple(hop for hop, share in zip(task.hops, shares, strict=True) if share <= GAP * median)
-    even = sum(shares) >= LEAST_ON_KEYS and max(shares) < PEAK * median
-    return gaps if even and len(gaps) <= MOST_GAPS else ()
-
-
-def _largest(bench: Bench, task: Cycle, look: Look) -> float:
+def _largest(bench: Bench, task: Cycle, look: Away) -> float:
     """Of a head's attention on keys that are no gaps, the share of the one that has most: the median over rows."""
     rows = destination_rows(bench.clean.batch, look.at)
     there = role_targets(task, bench.clean.batch, _but(task, look.at, look.gaps)).any(dim=0)
@@ -169,16 +151,25 @@ def _largest(bench: Bench, task: Cycle, look: Look) -> float:
 
 def _but(task: Cycle, at: Destination, gaps: Sequence[int]) -> list[Role]:
     """All keys but those of some offsets."""
-    return [role for hop, role in zip(task.hops, _slots(task, at), strict=True) if hop not in gaps]
+    return [source("key", hop, at) for hop in task.hops if hop not in gaps]
 
 
-def _kept(bench: Bench, task: Cycle, looks: Sequence[Look], way: str) -> list[float]:
+def _told(look: Away) -> str:
+    """As the table has it: "L1H0 @key but 0, 1"."""
+    return f"{look.head} @{look.at} but {', '.join(map(str, look.gaps))}"
+
+
+def _moved(look: Away, task: Cycle) -> Away:
+    """A look at all keys but those half a cycle away from its gaps."""
+    return replace(look, gaps=tuple(task.same_offset(gap + task.symbols // 2) for gap in look.gaps))
+
+
+def _kept(bench: Bench, task: Cycle, looks: Sequence[Away], way: str) -> list[float]:
     """What each answer keeps where these heads look evenly at all keys, but those that a way leaves out. One forward pass."""
     batch, dtype = bench.clean.batch, bench.clean.run.z.dtype
     edits: list[Edit] = []
     for look in looks:
-        moved = tuple(task.same_offset(gap + task.symbols // 2) for gap in look.gaps)
-        left_out = {"ideal": look.gaps, "even": (), "moved": moved}[way]
+        left_out = {"ideal": look.gaps, "even": (), "moved": _moved(look, task).gaps}[way]
         targets = role_targets(task, batch, _but(task, look.at, left_out)).any(dim=0)
         edits.append(PatternEdit(look.head, destination_rows(batch, look.at), evenly(targets, dtype)))
     shares = bench.recovered(bench.margin(edits)).tolist()
@@ -205,6 +196,9 @@ def tell(tables: Tables) -> str:
         f"the key with most has, in the median row, this of a head's attention on keys that are no gaps: {_spread(largest)}",
         f"at all values but some look {number(of_values.sum())} heads, in {int((of_values > 0).sum())} of the runs",
     ]
+    agreed = there[[*PROGRAMS]].dropna()
+    for way, words in PROGRAMS.items() if len(agreed) else ():
+        text.append(f"programs answer as the model does, {words}: {rate(int((agreed[way] >= EXPLAINS).sum()), len(agreed))}")
     parts = {"mechanism none": solved["mechanism"] == "none", "any other": solved["mechanism"] != "none"}
     rows = []
     for words, these in parts.items():
@@ -213,7 +207,7 @@ def tell(tables: Tables) -> str:
         rows.append([words, len(some), *counts, *(_spread(some[way]) for way in WAYS), int(rests_on_looking_away(some).sum())])
     header = ["runs", "number", "with such heads", "at the query", *WAYS.values(), "shown"]
     text.append(markdown(header, rows))
-    columns = ["seed", "cells", *WAYS, "again", "even_hops", "looks", "largest"]
+    columns = ["seed", "cells", *WAYS, "again", *PROGRAMS, "even_hops", "looks", "largest"]
     text.append(markdown(columns, there[columns].values.tolist()))
     return "\n\n".join(text)
 

@@ -10,6 +10,7 @@ sys.path.append(str(Path(__file__).parent.parent / "analyses"))
 
 import scale_away
 
+from stackheads.explanation.away import left_out
 from stackheads.programs.compiler import compile_layers
 from stackheads.programs.heads import TOKEN, Copy, HeadSpec
 from stackheads.programs.mechanisms import doubling_over_keys
@@ -37,7 +38,7 @@ def by_elimination():
 
 
 def test_a_circuit_that_answers_by_elimination_is_found_and_rests_on_its_gap():
-    found = scale_away.looking_away(by_elimination(), TASK)
+    found = scale_away.found_looking(by_elimination(), TASK)
     assert [found[name] for name in ("cells", "at_query", "over_values", "looks")] == [1, 1, 0, "L1H0 @query but 0"]
     assert found["largest"] == "0.14", "one of seven"
     assert found["again"] == 10
@@ -45,12 +46,14 @@ def test_a_circuit_that_answers_by_elimination_is_found_and_rests_on_its_gap():
     assert abs(found["even"]) < 0.1
     assert found["moved"] < found["even"]
     assert scale_away.rests_on_looking_away(pd.DataFrame([found])).tolist() == [True]
+    assert found["program"] == 1.0
+    assert found["program_moved"] < 0.5
 
 
 def test_heads_that_look_at_one_key_look_away_from_none():
     task = with_keys(Cycle(symbols=8, max_hops=3, supervision="chain"))
     model, _ = compile_layers(lower(doubling_over_keys(3), task.same_offset), task)
-    found = scale_away.looking_away(model, task)
+    found = scale_away.found_looking(model, task)
     assert found == {"cells": 0, "at_query": 0, "over_values": 0, "looks": "", "largest": ""}
 
 
@@ -66,7 +69,7 @@ def test_heads_that_look_at_one_key_look_away_from_none():
     ],
 )
 def test_what_counts_as_looking_at_all_keys_but_some(shares, gaps):
-    assert scale_away._gaps(shares, TASK) == gaps
+    assert left_out(shares, TASK.hops) == gaps
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from stackheads import load
+from stackheads.errors import ConfigError
 from stackheads.models import ModelConfig, build
 from stackheads.models.native import named_weights
 from stackheads.models.nulls import beside_untrained, permuted_heads
 from stackheads.tasks import Cycle
+from stackheads.validation.nulls import permuted_checkpoints
 
 
 @pytest.mark.parametrize("name", ["cycle-d4-l3", "khop-k2-l3"])
@@ -48,6 +50,17 @@ def test_no_head_that_is_taken_apart_looks_or_brings_as_one_did(heads):
             assert all(sorted(dealt) == list(range(heads)) for dealt in of.values())
             for one, two in (("W_Q", "W_K"), ("W_V", "W_O"), *([("W_K", "W_V")] if heads > 2 else [])):
                 assert all(first != second for first, second in zip(of[one], of[two], strict=True))
+
+
+def test_a_model_of_one_head_a_layer_can_not_be_taken_apart(checkpoints):
+    """It would be itself, and a null that is none."""
+    loaded = load(checkpoints / "nearest-pairs-l1")
+    assert loaded.config.heads == 1
+    with pytest.raises(ConfigError, match="got 1: take another model"):
+        permuted_heads(loaded.model, 0)
+    made = permuted_checkpoints(checkpoints, 0)
+    assert made
+    assert all(model.cfg.n_heads > 1 for _, model, _ in made)
 
 
 def test_their_scores_may_be_sharper(checkpoints):

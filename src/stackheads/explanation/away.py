@@ -1,116 +1,111 @@
 """Heads that look at all sources of a kind but some: round a cycle what such a head brings is what it leaves out.
 
 Each symbol comes once round a cycle, so what all keys hold is the same in every example, and what all keys but one hold says
-what that one does. A head that looks evenly at all keys but its own has a selector for each of the others ("key -3; key -2; …")
-or one for all and one against some ("key slots; not key 0"). Taken as so many steps it would bring every other symbol, each by
-its name, which a sum of equal parts does not tell: it is *one* look, and the steps that it makes are the sources it leaves out
-(the *gaps*). Its effect is that of all its selectors together.
+what that one does. Selectors give a head that looks evenly at all keys but its own a role for each of the others ("key -3; key
+-2; …"), or one for all and one against some ("key slots; not key 0"). Taken as so many steps it would bring every other symbol,
+each by its name, which a sum of equal parts does not tell. It is *one* look, and the steps that it makes are the sources that
+it leaves out (the *gaps*).
 
-How even a look is follows from the weights: attention on a source goes with the exponential of its score, whatever else is
-there. A look is one at all but some where half of the attention or more is on the sources of the kind, one to three of them
-(`MOST_GAPS`) have at most a quarter of the median one's (`GAP`), and none has twice as much (`PEAK`), which would be a look at
-that source. These bars were fixed for attention itself before this was used on selectors (docs/results/paper.md#scale-away).
+A look is one at all but some where, on average over examples, half of the head's attention or more is on the sources of the
+kind, one to three of them (`MOST_GAPS`) have at most a quarter of the median one's (`GAP`), and none has twice as much
+(`PEAK`), which would be a look at that source. These bars were fixed on three models and used on 28 others
+(docs/results/paper.md#scale-away). How attention is spread in each example, and that answers rest on the gaps, is not asked
+here: what selectors keep of the answer says how much of it these looks carry.
 """
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeGuard
 
+from einops import einsum
+from jaxtyping import Float
+from torch import Tensor
+
+from stackheads.interventions import destination_rows
+from stackheads.labelling.roles import role_targets
 from stackheads.programs.program import WALKED, Step
-from stackheads.tasks import StatementTask, Task
-from stackheads.types import Destination, Role, RoleName, Slot
+from stackheads.tasks import Batch, StatementTask, Task
+from stackheads.types import Destination, HeadId, Role, RoleName
 
 LEAST, GAP, PEAK, MOST_GAPS = 0.5, 0.25, 2.0, 3
+"""Least attention on the kind, most of a gap and least of a look at one source in shares of the median one's, and most gaps."""
 
 KINDS: tuple[RoleName, ...] = ("hop", "key")
 """The roles that name a source of each offset, whose slots are in `WALKED`."""
 
-Row = Mapping[str, Any]
-
 
 @dataclass(frozen=True)
 class Away:
-    """A head that looks, at a destination, at all keys or values but those of some offsets; `rows` are its selectors that say
-    so.
-    """
+    """A head that looks, at a destination, at all sources of a kind but those of some offsets, the gaps."""
 
-    head: str
-    layer: int
+    head: HeadId
     at: Destination
     kind: RoleName
     gaps: tuple[int, ...]
-    rows: tuple[Row, ...]
 
     def __str__(self) -> str:
-        return f"{self.head} @{self.at} at all but {', '.join(str(Role(self.kind, gap)) for gap in self.gaps)}"
+        return f"{self.head} @{self.at} at all but {', '.join(str(source(self.kind, gap, self.at)) for gap in self.gaps)}"
 
     @property
     def steps(self) -> tuple[Step, ...]:
         """What it brings: the sources that it leaves out, but for the one where it is."""
-        left_out = (Role(self.kind, gap) for gap in self.gaps if gap or WALKED[self.kind] is not self.at)
-        return tuple(Step(self.layer, role, (self.at,)) for role in left_out)
+        roles = (source(self.kind, gap, self.at) for gap in self.gaps)
+        return tuple(Step(self.head.layer, role, (self.at,)) for role in roles if role.name == self.kind)
 
 
-def gaps(attention: Sequence[float], offsets: Sequence[int], all_attention: float = 1.0) -> tuple[int, ...]:
-    """The offsets that are not looked at, where all others are looked at alike; none where that is not so.
+def source(kind: RoleName, offset: int, at: Destination) -> Role:
+    """The role of a kind's source at an offset; at such a slot that of offset 0 is the slot itself."""
+    return Role("self") if offset == 0 and at is WALKED[kind] else Role(kind, offset)
 
-    `attention` is that on the source of each offset, `all_attention` that on all sources of the row.
+
+def may_look_away(task: Task) -> TypeGuard[StatementTask]:
+    """Whether all sources of a kind are there to be looked at: where hops come round, and each has a name."""
+    return isinstance(task, StatementTask) and task.period is not None and len(task.hops) == task.period
+
+
+def looking_away(pattern: Float[Tensor, "layer batch head pos source"], batch: Batch, task: Task) -> list[Away]:
+    """The heads that look at all sources of a kind but some, at the query and at slots of that kind.
+
+    None where hops do not come round to where they began. Where attention is causal slots do not see all sources, and are not
+    asked.
     """
-    median = sorted(attention)[len(attention) // 2]
-    found = tuple(offset for offset, share in zip(offsets, attention, strict=True) if share <= GAP * median)
-    even = sum(attention) >= LEAST * all_attention and max(attention) < PEAK * median
-    return found if even and len(found) <= MOST_GAPS else ()
-
-
-def looking_away(rows: Iterable[Row], task: Task) -> list[Away]:
-    """The heads that look at all sources of a kind but some, from the rows of selectors. None where hops do not come round to
-    where they began.
-    """
-    if not isinstance(task, StatementTask) or task.period != len(task.hops):
+    if not may_look_away(task):
         return []
-    cells: dict[tuple[str, Destination], list[Row]] = {}
-    for row in rows:
-        cells.setdefault((row["head"], Destination(row["destination"])), []).append(row)
-    found = (_of_cell(cell, at, kind, task) for (_, at), cell in cells.items() for kind in KINDS)
-    return [away for away in found if away is not None]
+    named = {role.name for role in task.operands} | {"hop"}
+    found: list[Away] = []
+    for kind in KINDS:
+        for at in (Destination.QUERY, WALKED[kind]) if kind in named else ():
+            if at is Destination.QUERY or task.attention_dir == "bidirectional":
+                found += looks_away(pattern, batch, task, at, kind)
+    return found
 
 
-def _of_cell(rows: Sequence[Row], at: Destination, kind: RoleName, task: StatementTask) -> Away | None:
-    """The look of one head at one destination; None where it is another, or depends on a gate."""
-    unseen = task.attention_dir == "causal" and at is not Destination.QUERY  # then what is left out is not all that is missing
-    if unseen or any(row["values"] is not None and _sources(row, at) for row in rows):
-        return None
-    attention = {name: _attention(rows, name, at, task) for name in KINDS}
-    everywhere = sum(map(sum, attention.values())) + math.exp(sum(row["weight"] for row in rows if _is_own(row, at)))
-    left_out = gaps(attention[kind], task.hops, everywhere)
-    own = tuple(row for row in rows if _sources(row, at) == kind)
-    return Away(rows[0]["head"], int(rows[0]["layer"]), at, kind, left_out, own) if left_out and own else None
+def looks_away(
+    pattern: Float[Tensor, "layer batch head pos source"], batch: Batch, task: StatementTask, at: Destination, kind: RoleName
+) -> list[Away]:
+    """The heads that look, at a destination, at all sources of a kind but some."""
+    return [
+        Away(HeadId(layer, index), at, kind, gaps)
+        for layer, heads in enumerate(attention_over(pattern, batch, task, at, kind).tolist())
+        for index, shares in enumerate(heads)
+        if (gaps := left_out(shares, task.hops))
+    ]
 
 
-def _attention(rows: Sequence[Row], kind: str, at: Destination, task: StatementTask) -> list[float]:
-    """Attention on the source of each offset, in shares of that on a source that selectors say nothing of."""
-    of_all = sum(row["weight"] for row in rows if row["selector"] == "slot" and _sources(row, at) == kind)
-    of_one = {_offset(row): row["weight"] for row in rows if row["selector"] == "role" and _sources(row, at) == kind}
-    return [math.exp(of_all + of_one.get(offset, 0.0)) for offset in task.hops]
+def attention_over(
+    pattern: Float[Tensor, "layer batch head pos source"], batch: Batch, task: StatementTask, at: Destination, kind: RoleName
+) -> Float[Tensor, "layer head offset"]:
+    """The mean attention of each head on the source of each offset, in the order of `task.hops`."""
+    rows = destination_rows(batch, at)
+    roles = [source(kind, offset, at) for offset in task.hops]
+    targets = (role_targets(task, batch, roles) & rows[:, :, None]).to(pattern.dtype)
+    total = einsum(pattern, targets, "layer batch head pos source, offset batch pos source -> layer head offset")
+    return total / rows.sum()
 
 
-def _sources(row: Row, at: Destination) -> str:
-    """The kind of sources that a selector is about; nothing where it is about none of them alone."""
-    if row["selector"] == "slot":
-        return next((kind for kind, place in WALKED.items() if row["what"] == f"{place} slots"), "")
-    if row["selector"] != "role":
-        return ""
-    if row["role"] == "self":
-        return next((kind for kind, place in WALKED.items() if place is at), "")
-    return row["role"] if row["role"] in WALKED else ""
-
-
-def _is_own(row: Row, at: Destination) -> bool:
-    """Whether a selector is about the query, at itself, which is no source of a kind."""
-    about = row["what"] in (str(Role("self")), Slot.QUERY.plural)
-    return at is Destination.QUERY and row["values"] is None and row["selector"] in ("role", "slot") and about
-
-
-def _offset(row: Row) -> int:
-    return 0 if row["role"] == "self" else int(row["hop"])
+def left_out(shares: Sequence[float], offsets: Sequence[int]) -> tuple[int, ...]:
+    """The offsets that are not looked at, where all others are about alike; none where that is not so."""
+    median = sorted(shares)[len(shares) // 2]
+    gaps = tuple(offset for offset, share in zip(offsets, shares, strict=True) if share <= GAP * median)
+    even = sum(shares) >= LEAST and max(shares) < PEAK * median
+    return gaps if even and len(gaps) <= MOST_GAPS else ()

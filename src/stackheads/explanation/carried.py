@@ -20,11 +20,11 @@ from typing import Any
 import pandas as pd
 import torch
 
-from stackheads.explanation.away import looking_away
+from stackheads.explanation.away import Away
 from stackheads.explanation.judging import IDLE, UNHELD
 from stackheads.explanation.program import answerable, carried_names, in_order, shared
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.programs.program import Program, Step, followed
+from stackheads.programs.program import WALKED, Program, Step, followed
 from stackheads.tables import records
 from stackheads.tasks import Batch, StatementTask, Task, gates
 from stackheads.tasks.base import named_hop
@@ -68,16 +68,26 @@ class Carried:
 
 
 def carried(
-    table: pd.DataFrame, curve: pd.DataFrame, task: Task, batch: Batch, layers: int, thresholds: Thresholds | None = None
+    table: pd.DataFrame,
+    curve: pd.DataFrame,
+    task: Task,
+    batch: Batch,
+    layers: int,
+    thresholds: Thresholds | None = None,
+    away: Sequence[Away] = (),
 ) -> Carried:
-    """What a model's selectors do together; `table` and `curve` as in `Explained`, `batch` any examples of the task."""
+    """What a model's selectors do together; `table` and `curve` as in `Explained`, `batch` any examples of the task, `away` the
+    heads that look at all sources of a kind but some.
+    """
     rows, least = records(table), (thresholds or Thresholds()).min_step
     held = list(filter(_is_held, rows))
     names = carried_names(task)
-    away = looking_away(rows, task)
-    apart = {id(row) for one in away for row in one.rows}
+    whole = [[row for row in rows if _is_part(row, one)] for one in away]
+    apart = {id(row) for some in whole for row in some}
     looks = [(step, _lost(row)) for row in held if id(row) not in apart and (step := _step(row, names)) is not None]
-    looks += [(step, sum(map(_lost, filter(_is_held, one.rows)))) for one in away for step in one.steps]
+    looks += [
+        (step, sum(map(_lost, filter(_is_held, some)))) for one, some in zip(away, whole, strict=True) for step in one.steps
+    ]
     steps = in_order(shared(_needed(looks, least), gate_values(batch)))
     levels, places = list(dict.fromkeys(curve["level"])), list(curve["destination"])
     at = Destination.QUERY if "query" in places else Destination(places[0])
@@ -159,6 +169,15 @@ def _known_where(batch: Batch, hop: int) -> list[dict[str, int]]:
 
 def _is_held(row: Mapping[str, Any]) -> bool:
     return row.get("status") not in UNHELD
+
+
+def _is_part(row: Mapping[str, Any], away: Away) -> bool:
+    """Whether a selector is part of a look at all sources of a kind but some: it is about one of them, or all."""
+    if (row["head"], row["destination"]) != (str(away.head), str(away.at)):
+        return False
+    if row["selector"] == "slot":
+        return row["what"] == f"{WALKED[away.kind]} slots"
+    return row["selector"] == "role" and row["role"] in (away.kind, *(["self"] if away.at is WALKED[away.kind] else []))
 
 
 def _lost(row: Mapping[str, Any]) -> float:

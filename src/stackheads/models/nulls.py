@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from stackheads.errors import ConfigError
 from stackheads.models.config import ModelConfig, build
 from stackheads.models.native import named_weights
 from stackheads.models.protocol import Model
@@ -16,8 +17,11 @@ def permuted_heads(model: Model, seed: int) -> Any:
     """A copy of the model in which each layer's query, key and value weights are dealt out to its heads anew.
 
     Queries, keys and values move by different shifts, so with three heads or more no head keeps any two of its parts together;
-    of two the values move with the keys, so that queries look by other keys, and what is brought is written by another.
+    of two the values move with the keys, so that queries look by other keys, and what is brought is written by another. Raises
+    `ConfigError` for a model of one head a layer, which would be itself.
     """
+    if model.cfg.n_heads < 2:
+        raise ConfigError("heads are taken apart among two or more of a layer, got 1: take another model")
     generator = stream(seed, Stream.NULLS)
     permuted = copy.deepcopy(model)
     n_heads = model.cfg.n_heads

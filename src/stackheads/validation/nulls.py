@@ -46,11 +46,13 @@ def trained_on_shuffled_answers(n: int, seed: int, steps: int = STEPS) -> list[N
 
 
 def permuted_checkpoints(folder: Path | None, seed: int) -> list[Null]:
-    """Every checkpoint in a folder with Q, K and V permuted between heads; none if no folder is given."""
+    """Every checkpoint in a folder with Q, K and V permuted between heads, but for those of one head a layer, which have
+    nothing to permute; none if no folder is given.
+    """
     if folder is None:
         return []
     paths = [path for path in sorted(folder.iterdir()) if holds_checkpoint(path)] if folder.is_dir() else []
     if not paths:
         raise CheckpointError(f"--checkpoints must be a folder of checkpoints, {folder} holds none: check the path")
-    loaded = [load(path) for path in paths]
+    loaded = [one for one in map(load, paths) if one.config.heads > 1]
     return [("permuted checkpoint", permuted_heads(one.model, seed), one.task) for one in loaded]
