@@ -51,7 +51,7 @@ from stackheads import analyze
 from stackheads.explanation.away import Away, looking_away, source
 from stackheads.explanation.ideal import evenly
 from stackheads.explanation.program import agreement, label_steps
-from stackheads.explanation.together import among, heads_looking_away, of_selectors
+from stackheads.explanation.together import of_selectors
 from stackheads.interventions import destination_rows
 from stackheads.labelling.bench import Bench, make_bench
 from stackheads.labelling.roles import role_targets
@@ -125,12 +125,11 @@ def programs(model: Any, task: Cycle) -> dict[str, float]:
     """How often the program of labels and selectors answers as the model does, the least of all hops, in each way."""
     labelled = analyze(model, task=task, examples=EXAMPLES, seed=FIND, progress=False)
     chosen = labelled.selectors(examples=EXAMPLES, fitted_to="attention", progress=False)
-    batch, steps = among(task, chosen), label_steps(labelled.labels)
-    away = heads_looking_away(model, task, batch)
-    ways = {"program": away, "program_each": [], "program_moved": [_moved(look, task) for look in away]}
+    steps, layers = label_steps(labelled.labels), model.cfg.n_layers
+    ways = {"program": chosen.away, "program_each": (), "program_moved": [_moved(look, task) for look in chosen.away]}
     found = {}
     for name, looks in ways.items():
-        _, extracted = of_selectors(chosen, steps, model, task, batch, Thresholds(), looks)
+        _, extracted = of_selectors(chosen, steps, layers, task, Thresholds(), looks)
         agreed = {} if extracted is None else agreement(extracted, model, task, seed=chosen.seed)
         found[name] = round(min(agreed.values(), default=0.0), 4)
     return found

@@ -5,36 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from eliminating import TASK, by_elimination
 
 sys.path.append(str(Path(__file__).parent.parent / "analyses"))
 
 import scale_away
 
-from stackheads.explanation.away import left_out
 from stackheads.programs.compiler import compile_layers
-from stackheads.programs.heads import TOKEN, Copy, HeadSpec
 from stackheads.programs.mechanisms import doubling_over_keys
 from stackheads.programs.program import lower
 from stackheads.tasks import Cycle, with_keys
-from stackheads.types import Destination, Role, Slot
-
-TASK = with_keys(Cycle(symbols=8, max_hops=1, supervision="final"))
-SYMBOLS = range(TASK.symbols)
-KEYS = frozenset({Slot.KEY})
-LOOKS_AHEAD = HeadSpec((), frozenset({Destination.KEY}), (Copy(TOKEN, "f1"),), {Destination.KEY: Role("hop", 1)}, offset=1)
-
-
-def by_elimination():
-    """Keys learn their value, and the query looks at all keys but its own: its answer is the symbol that it does not get."""
-    others = HeadSpec(
-        matches=((TOKEN, TOKEN),),
-        rows=frozenset({Destination.QUERY}),
-        copies=(Copy("f1", "others"),),
-        roles={},
-        sources=KEYS,
-        tables=({(symbol, symbol): -1.0 for symbol in SYMBOLS},),
-    )
-    return compile_layers(((LOOKS_AHEAD,), (others,)), TASK, readouts={1: {"others": -float(TASK.symbols)}})[0]
 
 
 def test_a_circuit_that_answers_by_elimination_is_found_and_rests_on_its_gap():
@@ -55,21 +35,6 @@ def test_heads_that_look_at_one_key_look_away_from_none():
     model, _ = compile_layers(lower(doubling_over_keys(3), task.same_offset), task)
     found = scale_away.found_looking(model, task)
     assert found == {"cells": 0, "at_query": 0, "over_values": 0, "looks": "", "largest": ""}
-
-
-@pytest.mark.parametrize(
-    ("shares", "gaps"),
-    [
-        ((0.14, 0.14, 0.14, 0.0, 0.14, 0.14, 0.14, 0.14), (0,)),
-        ((0.14, 0.14, 0.03, 0.0, 0.03, 0.14, 0.14, 0.14), (-1, 0, 1)),
-        ((0.12,) * 8, ()),  # no gap
-        ((0.1, 0.1, 0.1, 0.0, 0.3, 0.1, 0.1, 0.1), ()),  # a look at key 1
-        ((0.06, 0.06, 0.06, 0.0, 0.06, 0.06, 0.06, 0.06), ()),  # mostly elsewhere
-        ((0.2, 0.2, 0.0, 0.0, 0.0, 0.0, 0.2, 0.2), ()),  # half are gaps
-    ],
-)
-def test_what_counts_as_looking_at_all_keys_but_some(shares, gaps):
-    assert left_out(shares, TASK.hops) == gaps
 
 
 @pytest.mark.parametrize(

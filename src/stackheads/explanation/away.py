@@ -15,7 +15,6 @@ here: what selectors keep of the answer says how much of it these looks carry.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
 
 from einops import einsum
 from jaxtyping import Float
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from stackheads.interventions import destination_rows
 from stackheads.labelling.roles import role_targets
+from stackheads.labelling.selectors import Selector
 from stackheads.programs.program import WALKED, Step
 from stackheads.tasks import Batch, StatementTask, Task
 from stackheads.types import Destination, HeadId, Role, RoleName
@@ -58,9 +58,12 @@ def source(kind: RoleName, offset: int, at: Destination) -> Role:
     return Role("self") if offset == 0 and at is WALKED[kind] else Role(kind, offset)
 
 
-def may_look_away(task: Task) -> TypeGuard[StatementTask]:
-    """Whether all sources of a kind are there to be looked at: where hops come round, and each has a name."""
-    return isinstance(task, StatementTask) and task.period is not None and len(task.hops) == task.period
+def is_about(selector: Selector, kind: RoleName, at: Destination) -> bool:
+    """Whether a selector of a destination is about sources of a kind: one of them, or all."""
+    if selector.kind == "slot":
+        return selector.what == WALKED[kind].slot
+    own = "self" if at is WALKED[kind] else kind
+    return selector.kind == "role" and isinstance(selector.what, Role) and selector.what.name in (kind, own)
 
 
 def looking_away(pattern: Float[Tensor, "layer batch head pos source"], batch: Batch, task: Task) -> list[Away]:
@@ -69,7 +72,7 @@ def looking_away(pattern: Float[Tensor, "layer batch head pos source"], batch: B
     None where hops do not come round to where they began. Where attention is causal slots do not see all sources, and are not
     asked.
     """
-    if not may_look_away(task):
+    if not isinstance(task, StatementTask) or task.period != len(task.hops):
         return []
     named = {role.name for role in task.operands} | {"hop"}
     found: list[Away] = []

@@ -85,9 +85,7 @@ def carried(
     whole = [[row for row in rows if _is_part(row, one)] for one in away]
     apart = {id(row) for some in whole for row in some}
     looks = [(step, _lost(row)) for row in held if id(row) not in apart and (step := _step(row, names)) is not None]
-    looks += [
-        (step, sum(map(_lost, filter(_is_held, some)))) for one, some in zip(away, whole, strict=True) for step in one.steps
-    ]
+    looks += [(step, _lost_of_all(some)) for one, some in zip(away, whole, strict=True) for step in one.steps]
     steps = in_order(shared(_needed(looks, least), gate_values(batch)))
     levels, places = list(dict.fromkeys(curve["level"])), list(curve["destination"])
     at = Destination.QUERY if "query" in places else Destination(places[0])
@@ -183,6 +181,14 @@ def _is_part(row: Mapping[str, Any], away: Away) -> bool:
 def _lost(row: Mapping[str, Any]) -> float:
     """What is lost without a selector; that it disturbs is no loss."""
     return max(row["effect"] or 0.0, 0.0)
+
+
+def _lost_of_all(rows: Sequence[Mapping[str, Any]]) -> float:
+    """What is lost without a look that several selectors say together, of which each adds little beside the others: with one of
+    them that is held, what is lost without the head.
+    """
+    held = list(filter(_is_held, rows))
+    return max(sum(map(_lost, held)), *((row.get("head_effect") or 0.0) for row in held), 0.0)
 
 
 def _is_unheld(row: Mapping[str, Any], least: float, names: Collection[str]) -> bool:

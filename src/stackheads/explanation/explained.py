@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from stackheads.explanation.away import Away
 from stackheads.tables import natural, records
 
 
@@ -16,6 +17,7 @@ class Explained:
     `fitted_to` says what they are: the fewest by which the "answer" can be given, or those that tell heads' "attention";
     `of_some` that only some heads were asked, while all others look as they do in the model. `swapped` has no rows where no
     head has a next one.
+    `away` are the heads that look at all sources of a kind but some, and bring what they leave out (`away.py`).
     `mechanism` by which depth buys hops and why, by selectors (`mechanism.py`); `program`, the steps of confirmed heads and of
     selectors together, compiled where that is possible, and `program_agreement` with the model's answers (`program.py`).
     """
@@ -35,6 +37,7 @@ class Explained:
     program_agreement: Mapping[int, float] = field(default_factory=dict)
     fitted_to: str = "answer"
     of_some: bool = False
+    away: tuple[Away, ...] = ()
 
     @property
     def levels(self) -> list[str]:
@@ -95,12 +98,13 @@ class Explained:
         words = {name: getattr(self, name) for name in ("mechanism", "mechanism_reason", "program")}
         agreement = {str(hop): share for hop, share in self.program_agreement.items()} or None
         made = {"examples": self.examples, "seed": self.seed, "fitted_to": self.fitted_to, "of_some": self.of_some}
-        return {**made, **words, "program_agreement": agreement, **frames}
+        return {**made, **words, "program_agreement": agreement, "away": list(map(str, self.away)), **frames}
 
     def __repr__(self) -> str:
         lines = [f"{level}\n{self.in_numbers(level)}" for level in self.levels]
         heads = [f"{name}: {'; '.join(words)}" for name, words in self.hops.items()]
         lines.append(self.in_short)
+        heads += [f"{each}: brings what it leaves out" for each in self.away]
         named = [] if self.mechanism is None else ["", f"{self.mechanism}: {self.mechanism_reason}"]
         return "\n".join([self.title, *lines, "", *heads, *named])
 

@@ -12,9 +12,10 @@ fewest by which it can be given (`selected.py`), or to attention alone, the fewe
           same of another example, `write` what the head carries from there moves. A head that has none but is needed looks
           evenly ("uniform") and has no status.
 `curve`   recovered shares per readout with roles only; with slots and positions; with gates; with content – as far as they were
-          needed – and how many selectors and numbers each takes. Each level is what is left of the whole without the later
-          kinds, fitted again. Fitted to attention, heads of which no selector does anything are silent in all of it, and where
-          a gap is left two last levels have the same selectors, roles and all, with weights that are fitted to the answer.
+          needed – and how many selectors and numbers each takes. What says together that a head looks at all sources of a
+          kind but some counts as roles. Each level is what is left of the whole without the later kinds, fitted again.
+          Fitted to attention, heads of which no selector does anything are silent in all of it, and where a gap is left two
+          last levels have the same selectors, roles and all, with weights that are fitted to the answer.
           Two nulls: `swapped`, every head has the selectors of the next head of its layer, of some that are asked those of
           the next at its destination – without rows where there is no other –; `shuffled`, every example looks where the
           selectors say for the next one.
@@ -23,6 +24,7 @@ fewest by which it can be given (`selected.py`), or to attention alone, the fewe
           head does not look there, fitted again: what is explained by the model's own looks, and not by others by which the
           answer could be given. Fitted to attention: with those alone that are confirmed or opposing.
 `groups`  heads that share a job (`groups.py`).
+`away`    heads that look at all sources of a kind but some, by their attention on the examples of the fit (`away.py`).
 
 Cost: fitted to the answer that of `select`, and about 30 forward passes with gradients for each level; fitted to attention 40
 of these at most. Then one without gradients for each selector, head and group, and what judging costs.
@@ -38,6 +40,7 @@ from torch import Tensor
 
 from stackheads.explanation.attended import attended
 from stackheads.explanation.attention_fit import STEPS, fitted_to_attention
+from stackheads.explanation.away import KINDS, is_about, looking_away
 from stackheads.explanation.examples import LEAST_ASKED, Examples
 from stackheads.explanation.explained import Explained
 from stackheads.explanation.groups import groups_table
@@ -137,6 +140,7 @@ class _Measured:
         self.live = fitted_to == "attention"  # selectors are taken out of the model as it is
         self.taken_out: TakenOut = OfModel(trial) if self.live else OfSum(trial)
         self.bench, self.baseline = trial.bench, trial.bench.baseline
+        self.away = looking_away(fit.bench.clean.run.pattern, fit.bench.clean.batch, fit.task)
         batch = trial.bench.clean.batch
         numbers = stream(seed, Stream.BOOTSTRAP, "selectors")
         self.n = len(batch)
@@ -154,6 +158,7 @@ class _Measured:
         acting = [part for part in chosen.taken() if not self.live or self._status(told[part]) not in IDLE]
         tried = chosen.alone({part[:2] for part in acting}) if self.live else chosen
         swapped = rolled(tried, self.trial)
+        having = {part[:2] for part in chosen.taken()}
         return Explained(
             examples=self.n,
             seed=self.seed,
@@ -166,12 +171,13 @@ class _Measured:
             swapped=pd.DataFrame(columns=SHARES) if swapped is None else self._shares(self.trial.recovered(swapped)),
             shuffled=self._shares(self.trial.recovered_by_another(tried)),
             weights=weights_table(chosen, self.trial),
+            away=tuple(one for one in self.away if (one.at, self.trial.number(one.head)) in having),
         )
 
     def _curve(self, chosen: Sum) -> list[dict[str, Any]]:
         rows, fewer = [], 0
         for level, (kinds, gated) in LEVELS.items():
-            part = chosen.only(kinds, gated)
+            part = chosen.only(kinds, gated, self._said_together(chosen))
             size = len(part.taken())
             if rows and size == fewer:
                 continue  # nothing that this level allows was needed
@@ -180,11 +186,21 @@ class _Measured:
             rows += self._level(level, part)
             fewer = size
         if self.live and not chosen.own and min(row["recovered"] for row in rows if row["selectors"] == fewer) < GOOD:
-            roles, whole = chosen.only(*LEVELS["roles"]).without_bare(), fitted_to_answers(chosen, self.fit, STEPS)
+            roles = chosen.only(*LEVELS["roles"], self._said_together(chosen)).without_bare()
+            whole = fitted_to_answers(chosen, self.fit, STEPS)
             every = len(roles.taken()) == len(chosen.taken())
             rows += self._level(ROLES_TO_ANSWER, whole if every else fitted_to_answers(roles, self.fit, STEPS))
             rows += self._level(TO_ANSWER, whole)
         return rows
+
+    def _said_together(self, chosen: Sum) -> list[Part]:
+        """The selectors by which heads look at all sources of a kind but some: one for all, and some for or against one."""
+        kinds = {(away.at, self.trial.number(away.head), away.kind) for away in self.away}
+        return [
+            (place, head, selector)
+            for place, head, selector in chosen.taken()
+            if any((place, head, kind) in kinds and is_about(selector, kind, place) for kind in KINDS)
+        ]
 
     def _level(self, name: str, part: Sum) -> list[dict[str, Any]]:
         counts = {"level": name, "selectors": len(part.taken()), "numbers": part.numbers}

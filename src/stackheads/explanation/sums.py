@@ -80,13 +80,16 @@ class Sum:
         """With those heads silent of which no selector is left."""
         return self.alone({(place, head) for place, head, _ in self.taken()})
 
-    def only(self, kinds: Iterable[str], gated: bool = True) -> "Sum":
-        """Selectors of these kinds alone."""
-        kept = {
-            (place, selector): marks if selector.kind in kinds and (gated or selector.gate is None) else torch.zeros_like(marks)
-            for (place, selector), marks in self.has.items()
-        }
-        return replace(self, has=kept)
+    def only(self, kinds: Iterable[str], gated: bool = True, also: Collection[Part] = ()) -> "Sum":
+        """Selectors of these kinds alone, and some others."""
+
+        def kept(place: Destination, selector: Selector, marks: Tensor) -> Tensor:
+            if selector.kind in kinds and (gated or selector.gate is None):
+                return marks
+            some = [head for at, head, other in also if (at, other) == (place, selector)]
+            return torch.zeros_like(marks).index_copy(0, marks.new_tensor(some, dtype=torch.long), marks[some])
+
+        return replace(self, has={taken: kept(*taken, marks) for taken, marks in self.has.items()})
 
     def parts(self) -> list[Part]:
         """Every head that looks where its selectors say, and every selector of these."""

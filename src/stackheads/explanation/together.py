@@ -10,33 +10,26 @@ from dataclasses import replace
 
 import pandas as pd
 
-from stackheads.explanation.away import Away, looking_away, may_look_away
+from stackheads.explanation.away import Away
 from stackheads.explanation.carried import Carried, carried, gate_values
 from stackheads.explanation.explained import Explained
 from stackheads.explanation.mechanism import name_carried
 from stackheads.explanation.program import Extracted, agreement, label_steps, program_of
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.models.hooks import analysing, record
 from stackheads.models.protocol import Model
 from stackheads.programs.program import Step
 from stackheads.seeds import Stream, stream
-from stackheads.tasks import Batch, Task, draw
+from stackheads.tasks import Task, draw
 
 EXAMPLES = 512
 """Drawn to see which values gates have, and with which of them each hop is asked."""
-LOOKED_AT = 256
-"""Of these, on which heads are asked whether they look at all sources of a kind but some."""
 
 
 def together(
     found: Explained, labels: pd.DataFrame, model: Model, task: Task, reach: pd.DataFrame | None, thresholds: Thresholds
 ) -> Explained:
-    """Selectors with their mechanism and program; `reach` may be missing. Cost: two forward passes on 512 examples, and one on
-    256.
-    """
-    batch = among(task, found)
-    away = heads_looking_away(model, task, batch)
-    parts, extracted = of_selectors(found, label_steps(labels), model, task, batch, thresholds, away)
+    """Selectors with their mechanism and program; `reach` may be missing. Cost: two forward passes on 512 examples."""
+    parts, extracted = of_selectors(found, label_steps(labels), model.cfg.n_layers, task, thresholds, found.away)
     mechanism = name_carried(parts, task, reach, () if extracted is None else extracted.program.steps, thresholds)
     return replace(
         found,
@@ -47,30 +40,17 @@ def together(
     )
 
 
-def among(task: Task, found: Explained) -> Batch:
-    """Examples to see which values gates have, and where heads look."""
-    return draw(task, EXAMPLES, stream(found.seed, Stream.SELECTORS_TRIED, "gates"))
-
-
-def heads_looking_away(model: Model, task: Task, batch: Batch) -> list[Away]:
-    """The heads that look at all sources of a kind but some. Cost: one forward pass on `LOOKED_AT` of the examples."""
-    if not may_look_away(task):
-        return []
-    some = batch[:LOOKED_AT].to(next(model.parameters()).device)
-    with analysing(model):
-        return looking_away(record(model, some.tokens, some.pads).pattern, some, task)
-
-
 def of_selectors(
     found: Explained,
-    steps: tuple[list[Step], dict[str, set[int]]],
-    model: Model,
+    of_labels: tuple[list[Step], dict[str, set[int]]],
+    layers: int,
     task: Task,
-    batch: Batch,
     thresholds: Thresholds,
     away: Sequence[Away],
 ) -> tuple[Carried, Extracted | None]:
-    """What selectors do together, and the program of their steps and those of labels (`label_steps`)."""
-    parts = carried(found.table, found.curve, task, batch, model.cfg.n_layers, thresholds, away)
-    of_labels, values = steps
-    return parts, program_of([*of_labels, *parts.steps], gate_values(batch) | values, task)
+    """What selectors do together, and the program of their steps and those of labels (`label_steps`); `away` are the heads that
+    look at all sources of a kind but some.
+    """
+    batch = draw(task, EXAMPLES, stream(found.seed, Stream.SELECTORS_TRIED, "gates"))
+    parts, (steps, values) = carried(found.table, found.curve, task, batch, layers, thresholds, away), of_labels
+    return parts, program_of([*steps, *parts.steps], gate_values(batch) | values, task)
