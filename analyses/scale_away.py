@@ -28,8 +28,7 @@ What these heads bring was asked when selectors had been told that such a look i
 every source that it does look at (`explanation/away.py`). Labels and selectors, fitted to attention, make a program, which is
 compiled and answers fresh examples; it *explains* a run where it answers every hop as the model does in 95 % or more of them.
 Asked with each such look as one (`program`); with each source as a step of its own (`program_each`); and with the gaps moved
-(`program_moved`). The first two were seen in the eleven runs before this was written (5 and 1 of them are explained), the third
-in none.
+(`program_moved`). The first two were seen in the eleven runs while the rule was made, the third in none.
 
 Columns of scale-away.csv, a row for each finished run, empty from `mechanism` on where it is not solved: the `mechanism` by
 labels without keys as sources, how many (head, destination) look at all keys but some, how many of them at the query

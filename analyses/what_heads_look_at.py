@@ -26,12 +26,14 @@ from claims import RESULTS, ROOT, markdown
 
 from stackheads import Analysis, analyze, tasks
 from stackheads.errors import ConfigError, StackheadsError
+from stackheads.explanation.away import looking_away
 from stackheads.explanation.carried import carried
 from stackheads.explanation.explained import Explained
 from stackheads.explanation.measuring import FITTED_TO, TO_ANSWER, FittedTo
 from stackheads.explanation.mechanism import name_carried
 from stackheads.files import write_file
 from stackheads.models import holds_checkpoint, load, load_gpt2
+from stackheads.models.hooks import record
 from stackheads.report.figures import gate_map, save_figure, selector_map
 from stackheads.seeds import Stream, stream
 from stackheads.tables import records
@@ -102,7 +104,8 @@ def mechanisms(fitted_to: FittedTo) -> list[str]:
         layers = loaded.config.layers if loaded else KHOP_LAYERS
         batch = task.sample(EXAMPLES, stream(0, Stream.SELECTORS_TRIED, "gates"))
         selectors, levels = (each[each["model"] == name].drop(columns="model") for each in (table, curve))
-        named = name_carried(carried(selectors, levels, task, batch, layers), task, None)
+        away = [] if loaded is None else looking_away(record(loaded.model, batch.tokens).pattern, batch, task)
+        named = name_carried(carried(selectors, levels, task, batch, layers, away=away), task, None)
         lines.append(f"| `{name}` | {named.name} | {named.reason} |")
     return lines
 
