@@ -56,12 +56,12 @@ class Numbers(Settings):
 class Quiz(Numbers):
     """What all sheets of a folder share; `chat` is whether the tokenizer's chat template is used (`quiz/questions.py`).
 
-    `weights` is a digest of the weights' files: fine-tunes of one model have one name and size. Quizzes of before have none.
+    `weights` is a digest of the weights' files: fine-tunes of one model have one name and size. "": a quiz of before has none.
     """
 
     model: str
     bytes: int
-    weights: str
+    weights: str = ""
     dtype: Precision
     chat: bool
 
@@ -172,7 +172,7 @@ def open_folder(config: Quiz, folder: Path) -> None:
         return
     before = read_json(stored, CURE)
     for name, value in content.items():
-        if before.get(name) != value and not (name == "weights" and name not in before):
+        if before.get(name) != value and not (name == "weights" and not before.get(name)):
             raise ConfigError(
                 f"a quiz goes on with its own settings, {stored} has {name} = {json.dumps(before.get(name))}, "
                 f"got {json.dumps(value)}: choose another --output-dir"
