@@ -18,7 +18,7 @@ from stackheads.interventions import (
 from stackheads.interventions.attribution import gradients
 from stackheads.models import ModelConfig, build
 from stackheads.models.forwards.patterned import Patterned
-from stackheads.models.hooks import record_values
+from stackheads.models.hooks import record, record_values
 from stackheads.tasks.layout import real
 from stackheads.types import HeadId
 
@@ -57,13 +57,17 @@ def close(found, expected, there):
 
 
 def test_a_model_that_looks_at_pads_all_the_same_is_refused():
-    """TransformerLens heeds a mask where attention is causal, and not where it looks both ways."""
+    """TransformerLens 3 heeds a mask where attention is causal, and not where it looks both ways; 4 does."""
     task = Padded("right")
     task.attention_dir = "bidirectional"
     model = build(ModelConfig(layers=1, heads=2, d_model=16, d_head=8), task)
     batch = task.sample(4, torch.Generator().manual_seed(0))
-    with pytest.raises(TaskMismatchError, match=r"has up to 0\.\d\d of a head's on them.*: give examples of one length"):
-        recorded(model, batch)
+    seen = record(model, batch.tokens, batch.pads).pattern * (~batch.pads[:, None, :, None] & batch.pads[:, None, None, :])
+    if float(seen.max()) > 0:
+        with pytest.raises(TaskMismatchError, match=r"has up to 0\.\d\d of a head's on them.*: give examples of one length"):
+            recorded(model, batch)
+    else:
+        assert recorded(model, batch).run.pattern.sum() > 0
     whole = Padded("right", (Padded.n_ctx, Padded.n_ctx)).sample(4, torch.Generator().manual_seed(0))
     assert recorded(model, whole).run.pattern.sum() > 0
 
