@@ -155,7 +155,7 @@ def draw(tables: Tables) -> Any:
         axes.axvline(blind(task_of(sweep), ends_of).right, color=colour, linewidth=0.8, linestyle=":")
     axes.axline((0.4, 0.4), slope=1, color=GREY, linewidth=0.8)
     axes.set(xlabel="what answers are worth (dotted: the most by place)", ylabel="share that is right")
-    axes.legend(frameon=False, loc="upper right", bbox_to_anchor=(1.0, 0.82))
+    axes.legend(loc="upper right", bbox_to_anchor=(1.0, 0.8))
     plain(axes)
     return figure
 
