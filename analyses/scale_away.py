@@ -44,6 +44,7 @@ from typing import Any
 import pandas as pd
 import torch
 from claims import BLUE, GREY, KEPT, ORANGE, Claim, Run, Tables, kept_analysis, last_snapshot, main, markdown, number, rate
+from mechanisms import EXPLAINED
 from tqdm import tqdm
 
 from stackheads import analyze
@@ -72,8 +73,6 @@ COLUMNS = ["sweep", "cell", "seed", "solved", "mechanism", "cells", "at_query", 
 COLUMNS += ["even_hops", "again"]
 PROGRAMS = {"program": "what is left out", "program_each": "each source", "program_moved": "gaps moved"}
 COLUMNS += PROGRAMS
-EXPLAINS = 0.95
-"""Share of fresh examples from which on a program is said to answer as the model does."""
 
 
 def measure(runs: list[Run], workers: int) -> Tables:
@@ -194,9 +193,9 @@ def tell(tables: Tables) -> str:
         f"the key with most has, in the median row, this of a head's attention on keys that are no gaps: {_spread(largest)}",
         f"at all values but some look {number(of_values.sum())} heads, in {int((of_values > 0).sum())} of the runs",
     ]
-    agreed = there[[*PROGRAMS]].dropna()
-    for way, words in PROGRAMS.items() if len(agreed) else ():
-        text.append(f"programs answer as the model does, {words}: {rate(int((agreed[way] >= EXPLAINS).sum()), len(agreed))}")
+    if len(there):
+        for way, words in PROGRAMS.items():
+            text.append(f"programs answer as the model does, {words}: {rate(int((there[way] >= EXPLAINED).sum()), len(there))}")
     parts = {"mechanism none": solved["mechanism"] == "none", "any other": solved["mechanism"] != "none"}
     rows = []
     for words, these in parts.items():

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from stackheads.interventions import destination_rows
 from stackheads.labelling.roles import role_targets
-from stackheads.labelling.selectors import Selector
 from stackheads.programs.program import WALKED, Step
 from stackheads.tasks import Batch, StatementTask, Task
 from stackheads.types import Destination, HeadId, Role, RoleName
@@ -58,12 +57,12 @@ def source(kind: RoleName, offset: int, at: Destination) -> Role:
     return Role("self") if offset == 0 and at is WALKED[kind] else Role(kind, offset)
 
 
-def is_about(selector: Selector, kind: RoleName, at: Destination) -> bool:
-    """Whether a selector of a destination is about sources of a kind: one of them, or all."""
-    if selector.kind == "slot":
-        return selector.what == WALKED[kind].slot
+def is_about(selector: str, what: str, kind: RoleName, at: Destination) -> bool:
+    """Whether a selector of a destination is about sources of a kind, one of them or all: "role" and "key -1", say."""
+    if selector == "slot":
+        return what == WALKED[kind].slot.plural
     own = "self" if at is WALKED[kind] else kind
-    return selector.kind == "role" and isinstance(selector.what, Role) and selector.what.name in (kind, own)
+    return selector == "role" and what.split()[0] in (kind, own)
 
 
 def looking_away(pattern: Float[Tensor, "layer batch head pos source"], batch: Batch, task: Task) -> list[Away]:

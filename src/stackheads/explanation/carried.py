@@ -20,11 +20,11 @@ from typing import Any
 import pandas as pd
 import torch
 
-from stackheads.explanation.away import Away
+from stackheads.explanation.away import Away, is_about
 from stackheads.explanation.judging import IDLE, UNHELD
 from stackheads.explanation.program import answerable, carried_names, in_order, shared
 from stackheads.labelling.thresholds import Thresholds
-from stackheads.programs.program import WALKED, Program, Step, followed
+from stackheads.programs.program import Program, Step, followed
 from stackheads.tables import records
 from stackheads.tasks import Batch, StatementTask, Task, gates
 from stackheads.tasks.base import named_hop
@@ -171,11 +171,8 @@ def _is_held(row: Mapping[str, Any]) -> bool:
 
 def _is_part(row: Mapping[str, Any], away: Away) -> bool:
     """Whether a selector is part of a look at all sources of a kind but some: it is about one of them, or all."""
-    if (row["head"], row["destination"]) != (str(away.head), str(away.at)):
-        return False
-    if row["selector"] == "slot":
-        return row["what"] == f"{WALKED[away.kind]} slots"
-    return row["selector"] == "role" and row["role"] in (away.kind, *(["self"] if away.at is WALKED[away.kind] else []))
+    here = (row["head"], row["destination"]) == (str(away.head), str(away.at))
+    return here and is_about(row["selector"], row["what"], away.kind, away.at)
 
 
 def _lost(row: Mapping[str, Any]) -> float:

@@ -199,7 +199,7 @@ class _Measured:
         return [
             (place, head, selector)
             for place, head, selector in chosen.taken()
-            if any((place, head, kind) in kinds and is_about(selector, kind, place) for kind in KINDS)
+            if any((place, head, kind) in kinds and is_about(*_in_words(selector), kind, place) for kind in KINDS)
         ]
 
     def _level(self, name: str, part: Sum) -> list[dict[str, Any]]:
@@ -289,7 +289,7 @@ class _Measured:
         role = selector.what if isinstance(selector.what, Role) else None
         return row | {
             "selector": selector.kind,
-            "what": str(Selector(selector.kind, selector.what, selector.gate if selector.kind == "content" else None)),
+            "what": _in_words(selector)[1],
             "role": role.name if role else None,
             "hop": role.hop if role else None,
             "gate": selector.gate,
@@ -298,6 +298,11 @@ class _Measured:
             "numbers": weight.numel(),
             "share": self.trial.share(chosen, part, patterns),
         }
+
+
+def _in_words(selector: Selector) -> tuple[str, str]:
+    """What kind of a selector it is, and what it names, whatever its gate; tables of symbols are named with theirs."""
+    return selector.kind, str(selector if selector.kind == "content" else replace(selector, gate=None))
 
 
 def rolled(chosen: Sum, examples: Examples) -> Sum | None:

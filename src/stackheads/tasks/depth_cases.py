@@ -201,10 +201,8 @@ class DepthCases(StoredTask):
         if self.case != "template":
             return 1 / self.labels
         strings = torch.arange(len(self._table))[:, None] // self._powers(self._table.device) % self.symbols
-        part = ((self._table > 0) == (self.part == "unseen")).double()
-        of_each = torch.zeros(2, self._n_classes, dtype=torch.double)
-        of_each.index_add_(1, self._classes(strings), torch.stack([part, torch.ones_like(part)]))
-        there = of_each[0] / of_each[1]  # a template is drawn first, and an example of the other part is drawn anew
+        template, part = template_of(strings), ((self._table > 0) == (self.part == "unseen")).double()
+        there = template.bincount(part) / template.bincount()  # a template is drawn first, what is of the other part anew
         return (there.max() / there.sum()).item()
 
     def sample(self, n: int, generator: torch.Generator) -> Batch:
